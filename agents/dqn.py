@@ -1,0 +1,196 @@
+"""Double dueling DQN with n-step returns."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.base import (
+    Agent,
+    Auxiliary,
+    Update,
+    effective_rank,
+    gradient_cosines,
+    weighted_sum,
+)
+from encoders import Encoder
+from encoders.augment import random_shift
+from replay import Batch
+
+
+class Target(StrEnum):
+    """How the target network follows."""
+
+    soft = "soft"
+    hard = "hard"
+
+
+class AuxSchedule(StrEnum):
+    """When the side quests learn."""
+
+    joint = "joint"  # in one sum with the Q loss
+    alternating = "alternating"  # a Q step, then a step of theirs
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Hyperparameters; steps are agent steps."""
+
+    learning_rate: float = 2.5e-4
+    adam_eps: float = 1.5e-4
+    max_grad_norm: float = 10.0
+    hidden: int = 256  # width of each stream of the dueling head
+    layer_norm: bool = True  # in the head
+    target: Target = Target.soft
+    target_tau: float = 0.005  # soft: share of the online network blended in at each update
+    target_every: int = 1000  # hard: updates between copies
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    epsilon_steps: int = 30_000
+    random_shift: int = 0  # pixels of shift augmentation, 0 for none
+    aux_schedule: AuxSchedule = AuxSchedule.joint
+
+
+class DuelingHead(nn.Module):
+    """Q = V + A - mean A (Wang et al. 2016, equation 9): features (B, Z) to action values (B, A)."""
+
+    def __init__(self, feature_dim: int, num_actions: int, hidden: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(feature_dim, 2 * hidden)  # both streams in one product
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) if layer_norm else nn.Identity() for _ in range(2))
+        self.value = nn.Linear(hidden, 1)
+        self.advantage = nn.Linear(hidden, num_actions)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Action values."""
+        streams = self.hidden(features).chunk(2, dim=1)
+        value, advantage = (F.relu(norm(s)) for norm, s in zip(self.norms, streams, strict=True))
+        advantage = self.advantage(advantage)
+        return self.value(value) + advantage - advantage.mean(1, keepdim=True)  # type: ignore[no-any-return]
+
+
+class DQN(Agent):
+    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016) and a dueling head.
+
+    Args:
+        config: hyperparameters.
+        encoder: the shared encoder, trained by the Q loss and by the side quests.
+        num_actions: A.
+        auxiliary: the side quests of the run.
+        explore_rng: stream of the exploratory actions.
+        augment_generator: stream of the augmentation, on the run's device.
+    """
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        encoder: Encoder,
+        num_actions: int,
+        auxiliary: Auxiliary,
+        *,
+        explore_rng: np.random.Generator,
+        augment_generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.config, self.num_actions, self.auxiliary = config, num_actions, auxiliary
+        self.explore_rng, self.augment_generator = explore_rng, augment_generator
+        self.encoder = encoder
+        self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
+        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
+        self.target_head = deepcopy(self.head).requires_grad_(False)
+        self.to(augment_generator.device)
+        self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
+        self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
+        self.optimizer = torch.optim.Adam(self.online, lr=config.learning_rate, eps=config.adam_eps, fused=True)
+        self.updates = 0
+
+    def epsilon(self, step: int) -> float:
+        """Probability of a random action at an agent step."""
+        c = self.config
+        return c.epsilon_start + (c.epsilon_end - c.epsilon_start) * min(1.0, step / c.epsilon_steps)
+
+    @torch.no_grad()
+    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
+        """Epsilon-greedy actions (N,), or greedy ones."""
+        pixels = torch.from_numpy(obs).to(self.augment_generator.device)
+        action: NDArray[np.int64] = self.q_values(pixels).argmax(1).cpu().numpy()
+        if explore:
+            random = self.explore_rng.random(len(obs)) < self.epsilon(step)
+            action = np.where(random, self.explore_rng.integers(self.num_actions, size=len(obs)), action)
+        return action
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Action values (B, A) of pixels (B, C, H, W)."""
+        return self.head(self.encoder(obs))  # type: ignore[no-any-return]
+
+    def update(self, batch: Batch, *, step: int) -> Update:
+        """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
+        weights = self.auxiliary.weights(step)
+        obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
+        features = self.encoder(obs)
+        td_error, metrics = self.td_error(features, batch, next_obs)
+        terms = {"td": huber(td_error)}
+        if self.config.aux_schedule is AuxSchedule.joint:
+            terms |= self.auxiliary.losses(batch, features, self.encoder)
+            self.descend(weighted_sum(terms, {"td": 1.0} | weights, batch.weight))
+        else:
+            self.descend(weighted_sum(terms, {"td": 1.0}, batch.weight))
+            if weights:
+                aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
+                self.descend(weighted_sum(aux_terms, weights, batch.weight))
+                terms |= aux_terms
+        self.update_target()
+        losses = {name: term.detach().mean() for name, term in terms.items()}
+        return Update(losses, td_error.detach().abs(), metrics | self.auxiliary.metrics)
+
+    def td_error(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))), (B,), and scalars to log."""
+        q = self.head(features).gather(1, batch.action[:, None]).squeeze(1)
+        with torch.no_grad():
+            best = self.q_values(next_obs).argmax(1, keepdim=True)
+            next_q = self.target_head(self.target_encoder(next_obs)).gather(1, best).squeeze(1)
+            target_q = batch.nstep_reward + batch.discount * next_q
+        return q - target_q, {"train/q_mean": q.detach().mean(), "train/target_q_mean": target_q.mean()}
+
+    def augment(self, obs: Tensor) -> Tensor:
+        """Shift the pixels if the run asks for it."""
+        if not self.config.random_shift:
+            return obs
+        return random_shift(obs, self.config.random_shift, self.augment_generator)
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimiser step on encoder and head, and on the heads of the side quests where they took part."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.online, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.auxiliary.step()
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Blend or copy the online network into the target network."""
+        self.updates += 1
+        if self.config.target is Target.soft:
+            torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
+        elif self.updates % self.config.target_every == 0:
+            torch._foreach_copy_(self.target, self.online)
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """`aux/<task>/grad_cosine` with the Q gradient on the encoder, and `repr/effective_rank`."""
+        with self.auxiliary.aside():
+            features = self.encoder(batch.obs)
+            td_error, _ = self.td_error(features, batch, batch.nstep_obs)
+            terms = {"td": huber(td_error)} | self.auxiliary.losses(batch, features, self.encoder)
+            cosines = gradient_cosines(terms, "td", self.encoder)
+        metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
+        return metrics | {"repr/effective_rank": effective_rank(features.detach())}
+
+
+def huber(error: Tensor) -> Tensor:
+    """Huber loss with threshold 1, unreduced: the gradient of an error is clipped to [-1, 1]."""
+    return F.huber_loss(error, torch.zeros_like(error), reduction="none")

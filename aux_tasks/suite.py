@@ -1,0 +1,114 @@
+"""Any set of objectives as one: weights, schedules, the heads' optimiser, metrics."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxTask
+from aux_tasks.registry import TASKS
+from encoders import Encoder
+from replay import Batch
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """How much one task weighs, and the options of its class."""
+
+    weight: float = 1.0
+    final_weight: float | None = None  # reached linearly after `decay_steps` agent steps
+    decay_steps: int = 1_000_000
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, step: int) -> float:
+        """The weight at an agent step."""
+        if self.final_weight is None:
+            return self.weight
+        return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
+
+
+class AuxSuite(nn.Module):
+    """The side quests of a run; none is a valid set.
+
+    Args:
+        tasks: config of each task by name.
+        encoder: the shared encoder, read for its shapes only.
+        frame_stack: frames in an observation.
+        generator: the auxiliary random stream.
+        learning_rate, adam_eps, max_grad_norm: of the heads' own optimiser.
+
+    Raises:
+        ValueError: an unknown task or option, or one that does not fit the observations.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskConfig],
+        encoder: Encoder,
+        frame_stack: int,
+        generator: torch.Generator,
+        *,
+        learning_rate: float,
+        adam_eps: float,
+        max_grad_norm: float,
+    ) -> None:
+        super().__init__()
+        self.configs, self.generator, self.max_grad_norm = dict(tasks), generator, max_grad_norm
+        built = {}
+        for name, config in tasks.items():
+            if name not in TASKS:
+                near = get_close_matches(name, TASKS, n=1) or list(TASKS)
+                raise ValueError(f"unknown auxiliary task {name!r}: did you mean {near[0]!r}?")
+            try:
+                built[name] = TASKS[name](
+                    encoder.obs_shape, encoder.feature_dim, frame_stack, generator, **config.options
+                )
+            except TypeError as error:
+                raise ValueError(f"aux.{name}.options: {error}") from error
+        self.tasks = nn.ModuleDict(built)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps) if built else None
+        self.metrics: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, AuxTask]]:
+        for name, task in self.tasks.items():
+            assert isinstance(task, AuxTask)
+            yield name, task
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Batch fields that the tasks need."""
+        return frozenset().union(*(task.reads for _, task in self))
+
+    def weights(self, step: int) -> dict[str, float]:
+        """Weight of each loss term at an agent step."""
+        return {name: config.at(step) for name, config in self.configs.items()}
+
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
+        """Unreduced loss (B,) of each task; `metrics` holds their scalars afterwards."""
+        terms = {}
+        for name, task in self:
+            output = task.loss(batch, features, encoder)
+            terms[name] = output.loss
+            self.metrics[f"aux/{name}/loss"] = output.loss.detach().mean()
+            self.metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
+        return terms
+
+    def step(self) -> None:
+        """Move the heads by the gradients that the weighted sum left, and clear them."""
+        if self.optimizer is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Look at losses and examples without moving the random stream of the training."""
+        state = self.generator.get_state()
+        try:
+            yield
+        finally:
+            self.generator.set_state(state)

@@ -1,0 +1,75 @@
+"""Tasks that change the pixels in one of K ways and ask the head which."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples
+from encoders import Encoder
+from replay import Batch
+
+
+class TransformTask(AuxTask):
+    """Cross-entropy on which transformation was applied; labels are uniform, so chance is 1 / K.
+
+    Args:
+        obs_shape: (C, H, W) of one stacked observation.
+        feature_dim: Z of the encoder.
+        frame_stack: frames in an observation.
+        generator: the source of the labels.
+        hidden: width of the head's hidden layer.
+        crop_rows: keep only these rows [top, bottom) and stretch them back to H: hides a score bar that gives the
+            answer away. Masking would not do, since the mask itself would be transformed.
+    """
+
+    classes: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        obs_shape: tuple[int, int, int],
+        feature_dim: int,
+        frame_stack: int,
+        generator: torch.Generator,
+        *,
+        hidden: int = 256,
+        crop_rows: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator, self.frame_stack = generator, frame_stack
+        self.head = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, len(self.classes)))
+        height = obs_shape[1]
+        top, bottom = crop_rows or (0, height)
+        if not 0 <= top < bottom <= height:
+            raise ValueError(f"crop_rows must satisfy 0 <= top < bottom <= {height}, got {[top, bottom]}")
+        self.rows: Tensor | None = None
+        if crop_rows:
+            self.rows = torch.linspace(top, bottom - 1, height).round().long()
+
+    @abstractmethod
+    def transform(self, obs: Tensor, label: Tensor) -> Tensor:
+        """Apply transformation `label` (B,) to the pixels (B, C, H, W), sample by sample."""
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Cross-entropy (B,) and the accuracy on this batch."""
+        inputs, label = self._draw(batch.obs)
+        logits = self.head(encoder(inputs))
+        accuracy = (logits.detach().argmax(1) == label).float().mean()
+        return AuxOutput(F.cross_entropy(logits, label, reduction="none"), {"accuracy": accuracy})
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight transformed observations, with predicted and applied transformation."""
+        inputs, label = self._draw(batch.obs[:8])
+        predicted = self.head(encoder(inputs)).argmax(1)
+        return Examples(
+            inputs, [self.classes[i] for i in predicted.tolist()], [self.classes[i] for i in label.tolist()]
+        )
+
+    def _draw(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        label = torch.randint(len(self.classes), (len(obs),), generator=self.generator, device=self.generator.device)
+        if self.rows is not None:
+            obs = obs[:, :, self.rows.to(obs.device)]
+        return self.transform(obs, label), label

@@ -1,0 +1,1 @@
+"""Objectives on the order and motion of frames."""

@@ -1,0 +1,103 @@
+"""The convolutional encoders of the field, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder, and whether its features are layer-normalised (steadier Q-learning at high learning rates)."""
+
+    name: str = "der"
+    layer_norm: bool = True
+    init: str | None = None  # an encoder.safetensors to start from
+
+
+def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Encoder:
+    """Build the encoder `config.name` for observations of shape (C, H, W).
+
+    Raises:
+        ValueError: the name is unknown, or the observation is too small.
+    """
+    if config.name not in ENCODERS:
+        near = get_close_matches(config.name, ENCODERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENCODERS)}"
+        raise ValueError(f"unknown encoder {config.name!r}: {hint}")
+    trunk, neck = ENCODERS[config.name](obs_shape[0])
+    encoder = Encoder(trunk, neck, obs_shape)
+    if config.layer_norm:
+        neck.append(nn.LayerNorm(encoder.feature_dim))
+    return encoder
+
+
+def nature(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Three convolutions of Mnih et al. 2015, "Human-level control through deep reinforcement learning"."""
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 32, 8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=1),
+        nn.ReLU(),
+    )
+    return trunk, nn.Sequential()
+
+
+def der(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two patch convolutions of van Hasselt et al. 2019, data-efficient Rainbow: a seventh of Nature's arithmetic.
+
+    Padded, unlike the original: at 84x84 its unpadded strides never read the last 9 rows and columns, and with them
+    Breakout's paddle and half of Pong's.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 32, 5, stride=5, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 5, stride=5, padding=1),
+        nn.ReLU(),
+    )
+    return trunk, nn.Sequential()
+
+
+def study(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Three convolutions and three fully connected layers, all shared by the heads (Agarwal, Sinha, Ayush)."""
+    trunk, _ = nature(channels)
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layers += [nn.LazyLinear(512), nn.ReLU()]
+    return trunk, nn.Sequential(*layers)
+
+
+def impala(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """The residual network of Espeholt et al. 2018, IMPALA, with 16, 32 and 32 channels."""
+    blocks: list[nn.Module] = []
+    for width in (16, 32, 32):
+        blocks += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+        blocks += [_Residual(width), _Residual(width)]
+        channels = width
+    return nn.Sequential(*blocks, nn.ReLU()), nn.Sequential(nn.LazyLinear(256), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
+
+
+ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
+    "nature": nature,
+    "der": der,
+    "study": study,
+    "impala": impala,
+}

@@ -1,0 +1,35 @@
+"""Pixel environments: a config says which, `build_env` makes it."""
+
+from envs.atari import AtariConfig, AtariVector, atari_games
+from envs.base import VectorEnv, VectorStep
+from envs.single import SingleEnv
+from envs.stack import FrameStack
+from envs.toy import ToyConfig, ToyVector
+
+EnvConfig = AtariConfig | ToyConfig
+ENVS: dict[str, type[EnvConfig]] = {"atari": AtariConfig, "toy": ToyConfig}
+
+
+def build_env(config: EnvConfig) -> VectorEnv:
+    """The environment that `config` describes; it needs a `reset(seed)` before the first step."""
+    match config:
+        case AtariConfig():
+            return AtariVector(config)
+        case ToyConfig():
+            return ToyVector(config)
+
+
+__all__ = [
+    "ENVS",
+    "AtariConfig",
+    "AtariVector",
+    "EnvConfig",
+    "FrameStack",
+    "SingleEnv",
+    "ToyConfig",
+    "ToyVector",
+    "VectorEnv",
+    "VectorStep",
+    "atari_games",
+    "build_env",
+]

@@ -1,0 +1,113 @@
+"""Atari games, N copies stepped together in C++ by ALE."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+from envs.base import VectorEnv, VectorStep
+
+# Shipped with the others, but ALE ends the process on them: they have no game for one player.
+TWO_PLAYER = {"combat", "joust", "maze_craze", "warlords"}
+
+
+@dataclass(frozen=True)
+class AtariConfig:
+    """An Atari game and its preprocessing. The defaults are the training protocol of DQN (Mnih et al. 2015)."""
+
+    game: str = "pong"  # a ROM name in snake case, see `atari_games`
+    num_envs: int = 8
+    frame_skip: int = 4  # frames an action is held; a frame is the maximum of the last two
+    sticky: float = 0.0  # probability per frame that the previous action is repeated
+    noop_max: int = 30  # an episode starts after 0 to noop_max - 1 no-ops, the fire included
+    fire_reset: bool = True  # press FIRE at the start where the game has it
+    life_loss: bool = True  # a lost life ends the return; the game goes on
+    full_actions: bool = False  # all 18 actions instead of those the game reads
+    grayscale: bool = True
+    size: int = 84  # pixels, height and width
+    max_frames: int = 108_000  # frames, not steps: 30 minutes of play, then truncated
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.game not in (games := atari_games()):
+            near = difflib.get_close_matches(self.game.lower(), games, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown Atari game {self.game!r}: did you mean {near!r}?")
+        for name in ("num_envs", "frame_skip", "size", "max_frames", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.sticky < 1:
+            raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
+
+
+def atari_games() -> list[str]:
+    """The names that `AtariConfig.game` takes, sorted."""
+    return sorted(set(roms.get_all_rom_ids()) - TWO_PLAYER)
+
+
+class AtariVector(VectorEnv):
+    """N copies of one Atari game. Rewards are the game's own points."""
+
+    def __init__(self, config: AtariConfig) -> None:
+        self._ale: Any = AtariVectorEnv(
+            config.game,
+            config.num_envs,
+            num_threads=config.threads,
+            max_num_frames_per_episode=config.max_frames,
+            repeat_action_probability=config.sticky,
+            full_action_space=config.full_actions,
+            autoreset_mode="NextStep",
+            img_height=config.size,
+            img_width=config.size,
+            grayscale=config.grayscale,
+            stack_num=1,
+            frameskip=config.frame_skip,
+            noop_max=config.noop_max,
+            # ALE's own life-loss flag hides whether the game ended too, so `step` counts lives itself.
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=config.fire_reset,
+        )
+        self._life_loss = config.life_loss
+        self.num_envs = config.num_envs
+        self.num_actions = len(self._ale.ale.get_action_set())
+        self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """See `VectorEnv.reset`. `seed` is any non-negative integer."""
+        seeds = np.random.SeedSequence(seed).generate_state(self.num_envs) >> 1  # ALE: int32, negative ignored
+        obs, info = self._ale.reset(seed=seeds.astype(np.int32))
+        self._lives = info["lives"]
+        self._over = np.zeros(self.num_envs, dtype=np.bool_)
+        return self._frames(obs)
+
+    def step(self, action: NDArray[np.integer]) -> VectorStep:
+        """See `VectorEnv.step`."""
+        self._check_action(action)  # ALE would wait for ever on a bad one
+        obs, reward, game_ended, truncated, info = self._ale.step(action.astype(np.int64))
+        first, self._over = self._over, game_ended | truncated
+        lives, self._lives = self._lives, info["lives"]
+        # Lives reaching 0 is left to the end of the game: some games play their last life at 0.
+        life_lost = self._life_loss & (self._lives < lives) & (self._lives > 0) & ~first
+        terminated = game_ended | life_lost
+        return VectorStep(
+            frame=self._frames(obs),
+            reward=reward.astype(np.float32),
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            game_over=self._over,
+            first=first,
+        )
+
+    def close(self) -> None:
+        """See `VectorEnv.close`: ends ALE's threads."""
+        self._ale = None
+
+    def _frames(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.frame_shape[0] == 1:
+            return obs
+        return np.ascontiguousarray(obs[:, 0].transpose(0, 3, 1, 2))  # (N, 1, H, W, 3) -> (N, 3, H, W)

@@ -1,0 +1,64 @@
+"""What every vector of pixel environments gives: single frames, raw rewards, explicit resets."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VectorStep:
+    """One step of N environments. Frames are single, never stacked: replay and the actor stack them.
+
+    When `game_over`, `frame` is the episode's last one; the next step ignores the action, returns the first frame of
+    a new episode, reward 0, and `first` True: that step is no transition. A lost life (where the environment ends
+    returns there) is `terminated` alone: the game goes on, and so does its score.
+    """
+
+    frame: NDArray[np.uint8]  # (N, C, H, W) the newest frame of each copy
+    reward: NDArray[np.float32]  # (N,) raw, never clipped
+    terminated: NDArray[np.bool_]  # (N,) the return ends here: do not bootstrap
+    truncated: NDArray[np.bool_]  # (N,) cut short: bootstrap from `frame`
+    game_over: NDArray[np.bool_]  # (N,) the whole episode ended, its score is complete; the next step is `first`
+    first: NDArray[np.bool_]  # (N,) `frame` opens an episode; the action was ignored
+
+
+class VectorEnv(ABC):
+    """N copies of a pixel environment with discrete actions, stepped together."""
+
+    num_envs: int
+    num_actions: int
+    frame_shape: tuple[int, int, int]  # (C, H, W)
+
+    @abstractmethod
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """Start an episode in every copy, whatever it was doing; copy i is seeded from (seed, i).
+
+        Two calls with one seed give the same frames and the same future, which makes exact resuming possible.
+
+        Returns:
+            (N, C, H, W) the first frames.
+        """
+
+    @abstractmethod
+    def step(self, action: NDArray[np.integer]) -> VectorStep:
+        """Advance every copy.
+
+        Args:
+            action: (N,) integers in [0, num_actions).
+
+        Raises:
+            ValueError: an action is out of range, or the shape is not (N,).
+        """
+
+    def close(self) -> None:  # noqa: B027 - most environments hold nothing
+        """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""
+
+    def _check_action(self, action: NDArray[np.integer]) -> None:
+        if action.shape != (self.num_envs,) or not np.issubdtype(action.dtype, np.integer):
+            raise ValueError(
+                f"action must be {self.num_envs} integers, one a copy; got {action.dtype} of shape {action.shape}"
+            )
+        if action.min() < 0 or action.max() >= self.num_actions:
+            raise ValueError(f"action {action.tolist()} is out of range: use 0 to {self.num_actions - 1}")

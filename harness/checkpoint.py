@@ -1,0 +1,375 @@
+"""Checkpoints that survive crashes, full disks and bit rot, and that never execute code when read.
+
+    root/step_000000123/manifest.json            format, step, entries, size and sha256 of every file; written last
+                        agent.json               the shape of the tree `state["agent"]`
+                        agent.safetensors        its arrays
+                        segments/rows_0_4096.safetensors     immutable arrays, hard-linked between checkpoints
+
+A checkpoint is complete when it has its name: it is written and fsynced under `.tmp-<pid>-…`, then renamed.
+"""
+
+import difflib
+import errno
+import hashlib
+import json
+import logging
+import operator
+import os
+import re
+import shutil
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from harness.tree import NAME, Array, Segment, Tree, check_name, decode, dtype_code, encode
+
+__all__ = ["Checkpoint", "CheckpointError", "Segment", "decode", "encode", "load", "load_latest", "save"]
+
+log = logging.getLogger(__name__)
+
+Record: TypeAlias = dict[str, Any]  # {"size": bytes, "sha256": hex}
+
+_FORMAT = 1
+_CHUNK = 1 << 24
+_STEP = re.compile(r"step_(\d{9,})(\.old)?")
+_FILE = re.compile(rf"(segments/)?{NAME.pattern}\.(json|safetensors)")
+
+# root -> {segment file: sha256} of the checkpoint that this process last wrote or read there. A segment is linked
+# only if it is listed: a run resumed further back may compute other bytes under a name that is still on the disk.
+_own_segments: dict[Path, dict[str, str]] = {}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or what is on the disk does not verify."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint. Arrays are private memory maps: writable, and writing never reaches the file."""
+
+    step: int
+    path: Path
+    state: dict[str, Tree]
+
+
+def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -> Path:
+    """Write `state` to `root/step_<step>` atomically, then remove all but the `keep_last` newest checkpoints.
+
+    A checkpoint of the same step is replaced; those of later steps belong to an abandoned run and are removed.
+    A `Segment` that the newest earlier checkpoint already holds is hard-linked, not written.
+
+    Args:
+        root: folder of one run's checkpoints, made if missing; one process writes there at a time.
+        step: >= 0; orders the checkpoints.
+        state: trees (see `encode`) by name; each name becomes a file name.
+        keep_last: >= 1.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; earlier checkpoints are as they were.
+        TypeError, ValueError: something in `state` cannot be stored; nothing was touched.
+    """
+    if step < 0 or keep_last < 1:
+        raise ValueError(f"step is {step}, must be >= 0; keep_last is {keep_last}, must be >= 1")
+    root = Path(root)
+    plan = _Plan()
+    for name, tree in state.items():
+        plan.add(name, tree)
+    links = _linkable(root, step, plan)
+    new = sum(map(len, plan.texts.values())) + sum(_size(plan.arrays[file]) for file in plan.arrays.keys() - links)
+    need = int(1.05 * new)
+    temporary = root / f".tmp-{os.getpid()}-{_folder(step)}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        if _free(root) < need:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        files = _write_folder(temporary, step, plan, links)
+        final = _publish(temporary, root, step)
+    except OSError as error:
+        raise CheckpointError(
+            f"{root}: no checkpoint of step {step}: {error.strerror}; {need:,} bytes needed, {_free(root):,} free"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _own_segments[root.resolve()] = {file: files[file]["sha256"] for file in files if "/" in file}
+    _prune(root, step, keep_last)
+    return final
+
+
+def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint | None:
+    """Read the newest checkpoint that verifies; warns for each newer one that does not.
+
+    Args:
+        root: folder that `save` wrote to.
+        names: entries to read and verify; None means all.
+
+    Returns:
+        The checkpoint, or None where `root` holds none at all, torn or whole.
+
+    Raises:
+        CheckpointError: there are checkpoints but none verifies.
+        ValueError: a checkpoint has no entry of such a name.
+    """
+    found = _found(Path(root))
+    for _, path in found:
+        try:
+            return load(path, names)
+        except CheckpointError as error:
+            log.warning("checkpoint skipped: %s", error)
+    if found:
+        raise CheckpointError(f"{root}: none of {len(found)} checkpoints verifies; move them away to start anew")
+    return None
+
+
+def load(path: Path, names: Collection[str] | None = None) -> Checkpoint:
+    """Read one checkpoint folder; sizes and hashes are verified before anything is parsed.
+
+    Raises:
+        CheckpointError: a file is missing, torn, altered or malformed; names the file.
+        ValueError: there is no entry of such a name.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    wanted = list(manifest.entries) if names is None else list(names)
+    for name in wanted:
+        if name not in manifest.entries:
+            close = difflib.get_close_matches(name, manifest.entries, 1) or sorted(manifest.entries)
+            raise ValueError(f"{path} has no entry {name!r}; use {' or '.join(map(repr, close))}")
+    state = {name: _read_entry(path, name, manifest) for name in wanted}
+    segments = {f"{key}.safetensors" for name in wanted for key in manifest.entries[name]}
+    if segments or names is None:
+        _own_segments[path.parent.resolve()] = {file: manifest.files[file]["sha256"] for file in segments}
+    return Checkpoint(manifest.step, path, state)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    step: int
+    entries: dict[str, list[str]]  # entry name -> keys of its segments, `segments/<name>`
+    files: dict[str, Record]
+
+
+def _folder(step: int) -> str:
+    return f"step_{step:09d}"
+
+
+def _found(root: Path) -> list[tuple[int, Path]]:
+    """(step, folder), newest first; a folder set aside while its step was replaced comes after its replacement."""
+    matches = [(match, path) for path in root.glob("step_*") if (match := _STEP.fullmatch(path.name))]
+    return [(int(match[1]), path) for match, path in sorted(matches, key=lambda m: (-int(m[0][1]), m[1].name))]
+
+
+# --- writing ---
+
+
+@dataclass
+class _Plan:
+    """What goes into each file of a checkpoint."""
+
+    texts: dict[str, bytes] = field(default_factory=dict)
+    arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
+    entries: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, tree: Tree) -> None:
+        check_name(name)
+        structure, arrays = encode(tree)
+        self.entries[name] = [key for key in arrays if key.startswith("segments/")]
+        for key in self.entries[name]:
+            self.arrays[f"{key}.safetensors"] = {"array": arrays.pop(key)}
+        self.texts[f"{name}.json"] = json.dumps(structure, allow_nan=False).encode()
+        self.arrays[f"{name}.safetensors"] = arrays
+
+
+def _header(arrays: Mapping[str, Array]) -> bytes:
+    """The safetensors header; padded so that the data start at a multiple of 8, as the format asks."""
+    entries, end = {}, 0
+    for key, array in arrays.items():
+        start, end = end, end + array.nbytes
+        entries[key] = {"dtype": dtype_code(array), "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _size(arrays: Mapping[str, Array]) -> int:
+    return len(_header(arrays)) + sum(array.nbytes for array in arrays.values())
+
+
+def _data(array: Array) -> memoryview:
+    """The bytes, C order; a copy only where the array is not contiguous or on another device."""
+    if isinstance(array, Tensor):
+        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> Record:
+    """Write and hash in one pass, in chunks: a memory-mapped array never has to fit in memory."""
+    size, digest = 0, hashlib.sha256()
+    with path.open("xb") as file:
+        for part in parts:
+            for start in range(0, len(part), _CHUNK):
+                chunk = part[start : start + _CHUNK]
+                digest.update(chunk)
+                size += file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> Record:
+    """A safetensors file, written here because the library neither streams, nor hashes, nor syncs."""
+    # Widest dtype first, so that every array is aligned for a memory map.
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
+    return _write(path, chain([_header(arrays)], map(_data, arrays.values())))
+
+
+def _linkable(root: Path, step: int, plan: _Plan) -> dict[str, tuple[Path, Record]]:
+    """The file to link and its record, for each segment that the newest checkpoint up to `step` already holds."""
+    own = _own_segments.get(root.resolve(), {})
+    for _, folder in (found for found in _found(root) if found[0] <= step):
+        try:
+            files = _read_manifest(folder).files
+        except CheckpointError:
+            continue
+        return {
+            file: (folder / file, files[file])
+            for file, arrays in plan.arrays.items()
+            if file in own and files.get(file) == {"size": _size(arrays), "sha256": own[file]}
+        }
+    return {}
+
+
+def _link(source: Path, record: Record, path: Path) -> Record | None:
+    """Hard-link where the file system can; None where the file has to be written."""
+    try:
+        if source.lstat().st_size == record["size"]:
+            os.link(source, path)
+            return record
+    except OSError as error:
+        log.debug("%s is written, not linked: %s", path, error)
+    return None
+
+
+def _write_folder(folder: Path, step: int, plan: _Plan, links: Mapping[str, tuple[Path, Record]]) -> dict[str, Record]:
+    """Write every file, the manifest last, and have all of it on the disk when this returns."""
+    (folder / "segments").mkdir(parents=True)
+    files = {file: _write(folder / file, [text]) for file, text in plan.texts.items()}
+    for file, arrays in plan.arrays.items():
+        linked = _link(*links[file], folder / file) if file in links else None
+        files[file] = linked or _write_arrays(folder / file, arrays)
+    _sync_folder(folder / "segments")
+    body = {"format": _FORMAT, "step": step, "entries": plan.entries, "files": files}
+    _write(folder / "manifest.json", [json.dumps({"manifest": body, "sha256": _digest(body)}, indent=1).encode()])
+    _sync_folder(folder)
+    return files
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(temporary: Path, root: Path, step: int) -> Path:
+    """Give the complete folder its name; at every instant the old or the new checkpoint of `step` can be found."""
+    final = root / _folder(step)
+    if final.exists():
+        old = final.with_name(f"{final.name}.old")
+        if old.exists():
+            shutil.rmtree(old)
+        os.replace(final, old)
+    os.replace(temporary, final)
+    _sync_folder(root)
+    return final
+
+
+def _prune(root: Path, step: int, keep_last: int) -> None:
+    kept: set[int] = set()
+    for found, path in _found(root):
+        if found <= step and found not in kept and len(kept) < keep_last:
+            kept.add(found)
+            continue
+        if found > step:
+            log.warning("%s removed: the run now continues from step %d", path, step)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # the new checkpoint is safe; the next save tries again
+            log.warning("%s could not be removed: %s", path, error)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what dead processes, and earlier saves of this one, left half written."""
+    for path in root.glob(".tmp-*"):
+        pid = path.name.split("-")[1]
+        if pid == str(os.getpid()) or (pid.isdigit() and not psutil.pid_exists(int(pid))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _free(root: Path) -> int:
+    return shutil.disk_usage(next(path for path in (root, *root.absolute().parents) if path.exists())).free
+
+
+# --- reading ---
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / "manifest.json"
+    try:
+        text = json.loads(path.read_bytes())
+        body = text["manifest"]
+        if text["sha256"] != _digest(body):
+            raise ValueError("its sha256 does not match")
+        if body["format"] != _FORMAT:
+            raise ValueError(f"format {body['format']!r}, this version reads {_FORMAT}")
+        for file in body["files"]:
+            if not _FILE.fullmatch(file):
+                raise ValueError(f"{file!r} is not a file name of a checkpoint")
+        return _Manifest(operator.index(body["step"]), dict(body["entries"]), dict(body["files"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _verified(folder: Path, file: str, manifest: _Manifest) -> Path:
+    """The path of a listed regular file whose size and hash are the manifest's."""
+    path, record = folder / file, manifest.files[file]
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size != record["size"]:
+        raise CheckpointError(f"{path} is not a file of {record['size']:,} bytes: it has {status.st_size:,}")
+    with path.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != record["sha256"]:
+            raise CheckpointError(f"{path} does not match the sha256 in its manifest")
+    return path
+
+
+def _read_arrays(folder: Path, file: str, manifest: _Manifest) -> dict[str, Tensor]:
+    """Memory maps; the library checks dtypes, shapes and offsets against the size of the file."""
+    with safe_open(_verified(folder, file, manifest), framework="pt") as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 — not iterable
+
+
+def _read_entry(folder: Path, name: str, manifest: _Manifest) -> Tree:
+    try:
+        arrays = _read_arrays(folder, f"{name}.safetensors", manifest)
+        for key in manifest.entries[name]:
+            arrays[key] = _read_arrays(folder, f"{key}.safetensors", manifest)["array"]
+        return decode(json.loads(_verified(folder, f"{name}.json", manifest).read_bytes()), arrays)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise CheckpointError(f"{folder}, entry {name!r}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,153 @@
+"""Where a run's numbers go: TensorBoard, metrics.jsonl, and one line of progress."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+
+class NonFiniteError(RuntimeError):
+    """A logged tensor was NaN or infinite."""
+
+
+class MetricWindow:
+    """Scalars of the updates since the last log, kept as tensors so that no update waits for the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+        self._steps: dict[str, list[int]] = {}
+
+    def add(self, step: int, metrics: Mapping[str, Tensor]) -> None:
+        """Remember the scalars of one update."""
+        for name, value in metrics.items():
+            self._values.setdefault(name, []).append(value)
+            self._steps.setdefault(name, []).append(step)
+
+    def drain(self) -> dict[str, float]:
+        """The mean of each scalar; the window is empty afterwards.
+
+        Raises:
+            NonFiniteError: names the tensor that was not finite first, and its step.
+        """
+        means = {}
+        for name, values in self._values.items():
+            stacked = torch.stack(values)
+            if not torch.isfinite(stacked).all():
+                bad = int((~torch.isfinite(stacked)).nonzero()[0])
+                raise NonFiniteError(f"{name} is {float(stacked[bad])} at step {self._steps[name][bad]}")
+            means[name] = float(stacked.mean())
+        self._values, self._steps = {}, {}
+        return means
+
+
+class RunLogger:
+    """TensorBoard and metrics.jsonl in `run_dir`, continued behind `step` without duplicates.
+
+    Args:
+        run_dir: folder of the run.
+        step: agent step that the run continues from; later records are dropped.
+        total: agent steps of the whole run, for the time left.
+        tasks: names of the auxiliary tasks, for the overlaid charts.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int, total: int, tasks: Iterable[str]) -> None:
+        self.total, self._start_step, self._started = total, step, time.monotonic()
+        self._path = run_dir / "metrics.jsonl"
+        _drop_after(self._path, step)
+        self._file = self._path.open("a")
+        self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        if not step:
+            self.writer.add_custom_scalars(_layout(tasks))
+        self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+        self._process = psutil.Process()
+
+    def __enter__(self) -> "RunLogger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+        self.writer.close()
+        self._file.close()
+
+    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write metrics of the learning; what repeats bit for bit goes to metrics.jsonl as well."""
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        record = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **record}) + "\n")
+
+    def health(self, step: int, score: float, loss: float) -> None:
+        """Write speed and memory, which no two runs share, and show the progress line."""
+        seconds = time.monotonic() - self._started
+        speed = (step - self._start_step) / max(seconds, 1e-9)
+        memory = self._process.memory_info().rss / 2**30
+        for name, value in {
+            "time/fps": speed,
+            "time/time_elapsed": seconds,
+            "mem/rss_gb": memory,
+        }.items():
+            self.writer.add_scalar(name, value, step)
+        left = (self.total - step) / max(speed, 1e-9) / 60
+        line = (
+            f"step {step:>8,}/{self.total:,}  {speed:5.0f} steps/s  {left:5.1f} min left  "
+            f"score {score:7.2f}  loss {loss:8.4f}  {memory:.1f} GB"
+        )
+        # A terminal overwrites the line; a file or a pipe gets one line per call.
+        self._console.print(
+            line,
+            end="\r" if self._console.is_terminal else "\n",
+            highlight=False,
+            overflow="ellipsis",
+            no_wrap=True,
+            soft_wrap=False,
+        )
+
+    def image(self, step: int, name: str, image: Any) -> None:
+        """Write an image (H, W, 3) uint8."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
+
+    def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write the table of hyperparameters with the run's final scores into this run's own folder."""
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
+        self.writer.add_hparams(plain, dict(metrics), run_name=".")
+
+    def flush(self) -> None:
+        """Hand everything to the disk, so that a checkpoint never knows more than the log."""
+        self.writer.flush()
+        self._file.flush()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Remove records behind `step`, and a torn last line, from metrics.jsonl."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            break
+    path.write_text("".join(kept))
+
+
+def _layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+    """Charts that overlay the auxiliary tasks; TensorBoard overlays the runs."""
+    names = list(tasks)
+    charts: dict[str, dict[str, list[Any]]] = {
+        "Score": {"game score": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]]}
+    }
+    if names:
+        charts["Auxiliary tasks"] = {
+            tag: ["Multiline", [f"aux/{name}/{tag}" for name in names]] for tag in ("loss", "accuracy", "grad_cosine")
+        }
+    return charts

@@ -1,0 +1,79 @@
+"""Pictures with captions, and mp4 files of them."""
+
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+
+
+class VideoWriter:
+    """Streams RGB frames into an mp4 (H.264, yuv420p); the file appears when the `with` block ends without error.
+
+    Args:
+        path: where to; ends in .mp4.
+        fps: frames per second of playback.
+
+    Raises:
+        ValueError: the path does not end in .mp4.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix != ".mp4":
+            raise ValueError(f"video={path}: the file must end in .mp4")
+        self.path, self.fps = path, fps
+        self._part = path.with_name(f".{path.stem}.part.mp4")
+        self._ffmpeg: Generator[Any, Any, None] | None = None
+
+    def __enter__(self) -> "VideoWriter":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def add(self, rgb: Pixels) -> None:
+        """Append a frame (H, W, 3), all of one size. H.264 wants even sizes: an odd last row or column is doubled."""
+        height, width, _ = rgb.shape
+        rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._ffmpeg is None:
+            self._ffmpeg = imageio_ffmpeg.write_frames(
+                self._part,
+                rgb.shape[1::-1],
+                fps=self.fps,
+                codec="libx264",
+                macro_block_size=2,
+                ffmpeg_log_level="error",
+            )
+            self._ffmpeg.send(None)
+        self._ffmpeg.send(np.ascontiguousarray(rgb))
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if self._ffmpeg is not None:
+            self._ffmpeg.close()
+        if kind is None:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+
+def panel(image: Pixels, size: int, caption: str) -> Pixels:
+    """An image (H, W, 3) enlarged to size x size by nearest neighbours, its caption on a black bar above.
+
+    Returns:
+        (size + bar, size, 3).
+    """
+    bar = max(14, size // 14)
+    canvas = Image.new("RGB", (size, size + bar))
+    canvas.paste(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST), (0, bar))
+    font = ImageFont.load_default(size=bar * 0.75)
+    ImageDraw.Draw(canvas).text((bar // 4, bar // 2), caption, fill="white", font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def side_by_side(panels: list[Pixels]) -> Pixels:
+    """Panels of one height as one picture."""
+    return np.concatenate(panels, axis=1)

@@ -1,0 +1,85 @@
+"""Experience replay: frames stored once, stacks and n-step returns made when sampled."""
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from replay.batch import Batch
+from replay.replay import Replay
+from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from replay.storage import FrameStorage
+
+__all__ = ["Batch", "Replay", "ReplayConfig", "build_replay"]
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is kept, where, and how it is drawn."""
+
+    capacity: int = 100_000  # transitions of all environment copies together
+    n_step: int = 3
+    prioritized: bool = False
+    alpha: float = 0.5  # 0 uniform to 1 fully prioritised
+    beta: float = 0.4  # importance weights: exponent at the start, rising to 1
+    storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
+    path: str | None = None  # of the file
+
+
+def build_replay(
+    config: ReplayConfig,
+    *,
+    num_envs: int,
+    frame_shape: tuple[int, int, int],
+    frame_stack: int,
+    gamma: float,
+    clip_reward: bool,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Replay:
+    """Make the replay that `config` describes; the other arguments are those of `Replay`.
+
+    Raises:
+        ValueError: a setting is out of range or unknown.
+        MemoryError: the capacity does not fit; the message names one that does.
+    """
+    _check(config)
+    storage = FrameStorage(
+        config.capacity,
+        num_envs,
+        frame_shape,
+        path=config.path if config.storage == "mmap" else None,
+        device=torch.device("cuda") if config.storage == "cuda" else None,
+    )
+    cells = storage.rows * num_envs
+    sampler: Sampler = PrioritizedSampler(cells, config.alpha) if config.prioritized else UniformSampler(cells)
+    return Replay(
+        storage,
+        sampler,
+        frame_stack=frame_stack,
+        n_step=config.n_step,
+        gamma=gamma,
+        clip_reward=clip_reward,
+        beta=config.beta,
+        rng=rng,
+        device=device,
+    )
+
+
+def _check(config: ReplayConfig) -> None:
+    for name in ("capacity", "n_step"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
+    for name in ("alpha", "beta"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
+    places = ("ram", "mmap", "cuda")
+    if config.storage not in places:
+        near = difflib.get_close_matches(config.storage, places, n=1, cutoff=0)[0]
+        known = ", ".join(places)
+        raise ValueError(f"replay.storage must be one of {known}, got {config.storage!r}: did you mean {near}?")
+    if (config.storage == "mmap") != (config.path is not None):
+        raise ValueError(
+            f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"
+        )

@@ -1,0 +1,112 @@
+"""Where single frames lie (RAM, a memory-mapped file, a device) and how stacks are read from them."""
+
+import logging
+import shutil
+import weakref
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class ArrayFrames:
+    """`cells` frames (C, H, W) uint8 in RAM, or in a new file at `path`; pages cost nothing until written.
+
+    Raises:
+        MemoryError: the frames do not fit in the memory, or on the disk, that is free now.
+    """
+
+    def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
+        shape = (cells, *frame_shape)
+        self._data: NDArray[np.uint8]
+        if path is None:
+            _announce(cells, frame_shape, psutil.virtual_memory().available, "memory")
+            self._data = np.zeros(shape, np.uint8)
+        else:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _announce(cells, frame_shape, shutil.disk_usage(Path(path).parent).free, "disk")
+            self._data = np.asarray(np.memmap(path, np.uint8, "w+", shape=shape))
+        self.nbytes = self._data.nbytes
+        self._spare: defaultdict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
+
+    def write(self, begin: int, frames: NDArray[np.uint8]) -> None:
+        """Put (M, C, H, W) frames into the cells from `begin` on."""
+        self._data[begin : begin + len(frames)] = frames
+
+    def read(self, begin: int, end: int) -> NDArray[np.uint8]:
+        """The frames of cells [begin, end): a view, valid until the next write."""
+        return self._data[begin:end]
+
+    def stack(self, cells: NDArray[np.int64], blank: NDArray[np.bool_]) -> Tensor:
+        """Stack K frames a sample, zeros where `blank`.
+
+        Args:
+            cells: (B, K) which frames, oldest first.
+            blank: (B, K) True where there is no such frame.
+
+        Returns:
+            (B, K * C, H, W) uint8 in channels-last memory: written so, which is faster than converting.
+        """
+        batch, depth = cells.shape
+        _, channels, height, width = self._data.shape
+        out = self._buffer((batch, height, width, depth, channels))
+        for k in range(depth):
+            out[:, :, :, k] = self._data[cells[:, k]].transpose(0, 2, 3, 1)
+        sample, k_blank = blank.nonzero()
+        out[sample, :, :, k_blank] = 0
+        return torch.from_numpy(out).flatten(3).permute(0, 3, 1, 2)
+
+    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array over memory that a dead batch left behind: fresh pages can cost more than filling them."""
+        spare = self._spare[shape]
+        memory = spare.pop() if spare else np.empty(shape, np.uint8)
+        array = memory[:]
+        weakref.finalize(array, spare.append, memory).atexit = False
+        return array
+
+
+class TensorFrames:
+    """The same frames in one tensor on `device`: no copy between host and device when sampling."""
+
+    def __init__(self, cells: int, frame_shape: tuple[int, int, int], device: torch.device):
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        _announce(cells, frame_shape, free, f"{device} memory")
+        self._data = torch.zeros((cells, *frame_shape), dtype=torch.uint8, device=device)
+        self.nbytes = self._data.nbytes
+
+    def write(self, begin: int, frames: NDArray[np.uint8]) -> None:
+        """Put (M, C, H, W) frames into the cells from `begin` on."""
+        self._data[begin : begin + len(frames)] = torch.from_numpy(np.ascontiguousarray(frames)).to(self._data.device)
+
+    def read(self, begin: int, end: int) -> NDArray[np.uint8]:
+        """The frames of cells [begin, end), copied to the host."""
+        return np.asarray(self._data[begin:end].cpu().numpy(), np.uint8)
+
+    def stack(self, cells: NDArray[np.int64], blank: NDArray[np.bool_]) -> Tensor:
+        """As `ArrayFrames.stack`, on the device."""
+        device = self._data.device
+        out = self._data[torch.from_numpy(cells).to(device)]
+        if blank.any():
+            out[torch.from_numpy(blank).to(device)] = 0
+        return out.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _announce(cells: int, frame_shape: tuple[int, int, int], free: int, place: str) -> None:
+    channels, height, width = frame_shape
+    frame_bytes = channels * height * width
+    need = cells * frame_bytes
+    what = f"{cells} transitions of {height}x{width}x{channels}"
+    if need > free:
+        fits = free // frame_bytes
+        fits -= fits % 10 ** max(len(str(fits)) - 2, 0)
+        raise MemoryError(
+            f"replay: {what} need {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {place} is free: "
+            f"set replay.capacity to {fits} or less"
+        )
+    log.info("replay: %.2f GB of %.1f GB (%s)", need / 1e9, free / 1e9, what)

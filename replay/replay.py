@@ -1,0 +1,212 @@
+"""Replay: storage and sampler composed, and batches assembled from what they give."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from replay.batch import Batch
+from replay.samplers import Sampler
+from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
+
+
+class Replay:
+    """Transitions with stacked observations and n-step returns, made when sampled.
+
+    Row t can be sampled once the row after its n-step window exists, and until a frame of its stack is overwritten.
+    The window ends after n rows, or after the first terminated or truncated one.
+
+    Args:
+        frame_stack: frames in an observation.
+        n_step: rows in a window at most.
+        gamma: discount of one row, in (0, 1].
+        clip_reward: clip each reward in `nstep_reward` to [-1, 1]; `reward` stays raw.
+        beta: exponent of the importance weights at progress 0; it rises linearly to 1.
+        rng: the only source of chance.
+        device: where batches go.
+
+    Raises:
+        ValueError: the ring is too short to hold one stack and one window.
+    """
+
+    def __init__(
+        self,
+        storage: FrameStorage,
+        sampler: Sampler,
+        *,
+        frame_stack: int,
+        n_step: int,
+        gamma: float,
+        clip_reward: bool,
+        beta: float,
+        rng: np.random.Generator,
+        device: torch.device,
+    ):
+        shortest = frame_stack + n_step
+        if storage.rows < shortest:
+            raise ValueError(
+                f"replay.capacity gives {storage.rows} rows of {storage.num_envs} copies; {frame_stack} frames and "
+                f"{n_step} steps need {shortest}: set it to {shortest * storage.num_envs} or more"
+            )
+        self._storage = storage
+        self._sampler = sampler
+        self._frame_stack = frame_stack
+        self._n_step = n_step
+        self._gammas = gamma ** np.arange(n_step + 1)
+        self._clip_reward = clip_reward
+        self._beta = beta
+        self._rng = rng
+        self._device = device
+
+    def __len__(self) -> int:
+        """Rows that can be sampled."""
+        return self._sampler.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage and sampler, pages not yet touched included."""
+        return self._storage.nbytes + self._sampler.nbytes
+
+    @property
+    def bytes_per_transition(self) -> float:
+        """`nbytes` over the transitions that the ring can hold."""
+        return self.nbytes / (self._storage.rows * self._storage.num_envs)
+
+    def add(
+        self,
+        frame: NDArray[np.uint8],
+        first: NDArray[np.bool_],
+        action: NDArray[np.integer],
+        reward: NDArray[np.floating],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        """Write one row of every copy; see `FrameStorage.add`."""
+        self._storage.add(frame, first, action, reward, terminated, truncated, valid)
+        self._sampler.change(self._opened(), self._closed())
+
+    def _opened(self) -> NDArray[np.int64]:
+        """Cells whose window is followed by the row just added."""
+        newest = self._storage.written - 1
+        rows = np.arange(max(0, newest - self._n_step), newest)
+        if rows.size == 0:
+            return rows
+        flags = self._storage.flags[rows % self._storage.rows]
+        end = (flags & END) != 0
+        earlier_end = np.zeros_like(end)
+        earlier_end[:-1] = np.logical_or.accumulate(end[-2::-1])[::-1]
+        full = (rows == newest - self._n_step)[:, None]
+        return self._cells(rows, ((flags & VALID) != 0) & ~earlier_end & (full | end[-1]))
+
+    def _closed(self) -> NDArray[np.int64]:
+        """Cells that lost their row, or a frame of their stack, to the row just added."""
+        overwritten = self._storage.written - 1 - self._storage.rows
+        if overwritten < 0:
+            return np.zeros(0, np.int64)
+        rows = np.arange(overwritten, overwritten + self._frame_stack)
+        first = (self._storage.flags[rows % self._storage.rows] & FIRST) != 0
+        first[0] = False  # these are already the flags of the row just added
+        return self._cells(rows, ~np.logical_or.accumulate(first))
+
+    def _cells(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        row, copy = mask.nonzero()
+        return rows[row] % self._storage.rows * self._storage.num_envs + copy
+
+    def sample(self, batch_size: int, fields: frozenset[str], progress: float = 0.0) -> Batch:
+        """Draw a batch.
+
+        Args:
+            batch_size: transitions, drawn with replacement.
+            fields: what the losses read; `next_obs` is made only if it is here.
+            progress: fraction of training done, for the importance weights.
+
+        Raises:
+            ValueError: no row can be sampled yet.
+        """
+        if not len(self):
+            raise ValueError("replay: nothing to sample yet, collect more steps before learning starts")
+        index, priority = self._sampler.sample(batch_size, self._rng)
+        slot, copy = np.divmod(index, self._storage.num_envs)
+        nstep_reward, discount, length = self._windows(slot, copy)
+        obs = self._observe(slot, copy)
+        nstep_obs = self._observe(slot + length, copy)
+        next_obs = None
+        if "next_obs" in fields:
+            next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
+        beta = self._beta + (1 - self._beta) * progress
+        return Batch(
+            obs=obs,
+            action=self._tensor(self._storage.action[slot, copy], torch.int64),
+            reward=self._tensor(self._storage.reward[slot, copy], torch.float32),
+            nstep_reward=self._tensor(nstep_reward, torch.float32),
+            nstep_obs=nstep_obs,
+            discount=self._tensor(discount, torch.float32),
+            weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
+            index=self._tensor(index, torch.int64),
+            next_obs=next_obs,
+        )
+
+    def _windows(
+        self, slot: NDArray[np.int64], copy: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """(B,) return, discount and number of rows of the windows that begin at these cells."""
+        slots = (slot[:, None] + np.arange(self._n_step)) % self._storage.rows
+        flags = self._storage.flags[slots, copy[:, None]]
+        inside = np.ones(slots.shape, np.bool_)
+        inside[:, 1:] = ~np.logical_or.accumulate((flags[:, :-1] & END) != 0, axis=1)
+        length = inside.sum(axis=1)
+        reward = self._storage.reward[slots, copy[:, None]]
+        if self._clip_reward:
+            reward = reward.clip(-1, 1)
+        nstep_reward = np.where(inside, reward, 0) @ self._gammas[:-1]
+        terminated = (inside & ((flags & TERMINATED) != 0)).any(axis=1)
+        return nstep_reward, np.where(terminated, 0, self._gammas[length]), length
+
+    def _observe(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
+        return self._storage.stack(slot, copy, self._frame_stack).to(self._device)
+
+    def _tensor(self, values: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(values).to(self._device, dtype)
+
+    def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
+        """Give the sampler the (B,) newest TD errors of a batch's `index`."""
+        self._sampler.update(index.cpu().numpy(), td_error.detach().cpu().numpy())
+
+    def _layout(self) -> dict[str, Any]:
+        storage = self._storage
+        return {
+            "rows": storage.rows,
+            "num_envs": storage.num_envs,
+            "frame_shape": list(storage.frame_shape),
+            "frame_stack": self._frame_stack,
+            "n_step": self._n_step,
+            "sampler": type(self._sampler).__name__,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `sample` depends on, as numbers, strings, lists, dicts and numpy arrays.
+
+        `storage.segments` may be kept apart, one file each: see `FrameStorage.state_dict`.
+        """
+        return {
+            "layout": self._layout(),
+            "storage": self._storage.state_dict(),
+            "sampler": self._sampler.state_dict(),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: the checkpoint is of a replay of another shape.
+        """
+        for key, mine in self._layout().items():
+            if state["layout"][key] != mine:
+                raise ValueError(f"replay: the checkpoint has {key}={state['layout'][key]}, this run has {key}={mine}")
+        self._storage.load_state_dict(state["storage"])
+        self._sampler.load_state_dict(state["sampler"])
+        self._rng.bit_generator.state = state["rng"]

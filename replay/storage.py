@@ -1,0 +1,183 @@
+"""A ring of single frames and raw transitions; it knows rows and flags, not what is sampled."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from replay.frames import ArrayFrames, TensorFrames
+
+FIRST, TERMINATED, TRUNCATED, VALID = (np.uint8(1 << bit) for bit in range(4))
+END = TERMINATED | TRUNCATED
+
+SEGMENTS = 32  # pieces of a checkpointed ring: what is rewritten each time is about one of them
+
+
+class FrameStorage:
+    """The newest `rows` = ceil(capacity / num_envs) steps of `num_envs` environment copies.
+
+    Row t of a copy is (f_t, first_t, a_t, r_t, terminated_t, truncated_t): the frame before the action, and what the
+    action brought. Rows are numbered from the start of the run; row t lies in slot t % rows. Write protocol:
+
+    - After the last transition of an episode comes one row with `valid` False, whose frame is the episode's last one
+      and whose action was ignored; the row after it has `first` True.
+    - A lost life is `terminated`, and the row after it is valid and not `first`.
+    - To cut a running episode (before a reset), add its last row with `truncated` True, then one with its last frame.
+    - More rows that are not valid may follow, in a copy that waits for the others.
+
+    Args:
+        capacity: transitions in all copies together.
+        frame_shape: (C, H, W) of one frame.
+        path: keep the frames in a new file there instead of in RAM.
+        device: keep the frames in a tensor there instead of in RAM.
+
+    Raises:
+        MemoryError: the frames do not fit.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        frame_shape: tuple[int, int, int],
+        *,
+        path: str | None = None,
+        device: torch.device | None = None,
+    ):
+        self.rows = -(-capacity // num_envs)
+        self.num_envs = num_envs
+        self.frame_shape = frame_shape
+        self.written = 0  # rows added since the start of the run
+        cells = self.rows * num_envs
+        self._frames: ArrayFrames | TensorFrames
+        if device is None:
+            self._frames = ArrayFrames(cells, frame_shape, path)
+        else:
+            self._frames = TensorFrames(cells, frame_shape, device)
+        self.action = np.zeros((self.rows, num_envs), np.int32)
+        self.reward = np.zeros((self.rows, num_envs), np.float32)
+        self.flags = np.zeros((self.rows, num_envs), np.uint8)
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest row that is still held."""
+        return max(0, self.written - self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything held, pages not yet touched included."""
+        return self._frames.nbytes + self.action.nbytes + self.reward.nbytes + self.flags.nbytes
+
+    def add(
+        self,
+        frame: NDArray[np.uint8],
+        first: NDArray[np.bool_],
+        action: NDArray[np.integer],
+        reward: NDArray[np.floating],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        """Write one row over the oldest.
+
+        Args:
+            frame: (N, C, H, W) uint8 the frame before the action; all others are (N,).
+            first: `frame` opens an episode.
+            action: what was done at `frame`, 0 <= action < 2**31.
+            reward: what it brought, raw.
+            terminated: the return ends there.
+            truncated: the episode was cut there, the return goes on.
+            valid: False if the environment ignored the action, since the episode was over.
+
+        Raises:
+            ValueError: a shape or type is wrong, or the rows break the protocol.
+        """
+        if frame.dtype != np.uint8 or frame.shape != (self.num_envs, *self.frame_shape):
+            wanted = (self.num_envs, *self.frame_shape)
+            raise ValueError(f"replay: frame must be uint8 {wanted}, got {frame.dtype} {frame.shape}")
+        columns = (first, action, reward, terminated, truncated, valid)
+        if any(column.shape != (self.num_envs,) for column in columns):
+            raise ValueError(
+                f"replay: first, action, reward, terminated, truncated and valid must be ({self.num_envs},), "
+                f"got {[column.shape for column in columns]}"
+            )
+        self._check_protocol(first, valid)
+        slot = self.written % self.rows
+        self._frames.write(slot * self.num_envs, frame)
+        self.action[slot] = action
+        self.reward[slot] = reward
+        self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
+        self.written += 1
+
+    def _check_protocol(self, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
+        if self.written == 0:
+            wrong = ~(first & valid)
+        else:
+            previous = self.flags[(self.written - 1) % self.rows]
+            over = (previous & VALID) == 0
+            ended = (previous & END) != 0
+            wrong = np.where(valid, first != over, ~(over | (ended & ~first)))
+        if wrong.any():
+            raise ValueError(
+                f"replay: row {self.written} of copy {int(wrong.argmax())} breaks the order of an episode: first row, "
+                "more valid rows, the last of them terminated or truncated, one row that is not valid"
+            )
+
+    def stack(self, slot: NDArray[np.int64], copy: NDArray[np.int64], depth: int) -> Tensor:
+        """The observations at (B,) slots: frames of `depth` rows up to each, zeros before the episode's first.
+
+        Returns:
+            (B, depth * C, H, W) uint8 in channels-last memory, oldest frame first.
+        """
+        slots = (slot[:, None] + np.arange(1 - depth, 1)) % self.rows
+        first = (self.flags[slots, copy[:, None]] & FIRST) != 0
+        blank = np.zeros_like(first)
+        blank[:, :-1] = np.logical_or.accumulate(first[:, :0:-1], axis=1)[:, ::-1]
+        return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything held, oldest row first.
+
+        `segments` is a list of (name, frames (R, N, C, H, W)). A name `rows-BEGIN-END` tells the rows that a segment
+        holds; a row never changes once written, so within one run an equal name means equal bytes. The arrays are
+        views, valid until the next `add`.
+        """
+        slots = np.arange(self.oldest, self.written) % self.rows
+        return {
+            "written": self.written,
+            "segments": self._segments(),
+            "action": self.action[slots],
+            "reward": self.reward[slots],
+            "flags": self.flags[slots],
+        }
+
+    def _segments(self) -> list[tuple[str, NDArray[np.uint8]]]:
+        length = -(-self.rows // SEGMENTS)
+        bounds = {self.oldest, self.written}
+        for step in (length, self.rows):  # also cut where the ring wraps, so that each segment is one view
+            bounds.update(range(self.oldest // step * step + step, self.written, step))
+        segments = []
+        for begin, end in pairwise(sorted(bounds)):
+            cell = begin % self.rows * self.num_envs
+            frames = self._frames.read(cell, cell + (end - begin) * self.num_envs)
+            segments.append(
+                (f"rows-{begin:09d}-{end:09d}", frames.reshape(end - begin, self.num_envs, *self.frame_shape))
+            )
+        return segments
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` of a storage of the same shape gave."""
+        self.written = state["written"]
+        slots = np.arange(self.oldest, self.written) % self.rows
+        self.action[slots] = state["action"]
+        self.reward[slots] = state["reward"]
+        self.flags[slots] = state["flags"]
+        row = self.oldest
+        for _, frames in state["segments"]:
+            self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
+            row += len(frames)
+        if row != self.written:
+            raise ValueError(f"replay: the checkpoint's segments end at row {row}, not at row {self.written}")

@@ -1,0 +1,180 @@
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import ale_py
+import gymnasium
+import numpy as np
+import pytest
+from ale_py import roms
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+
+from envs import AtariConfig, AtariVector, FrameStack, VectorStep, atari_games, build_env
+
+BREAKOUT = AtariConfig("breakout", num_envs=2)
+PLAIN = AtariConfig(num_envs=2, noop_max=0, fire_reset=False, life_loss=False)
+FIELDS = ("frame", "reward", "terminated", "truncated", "game_over", "first")
+
+
+def play(config: AtariConfig, steps: int) -> list[VectorStep]:
+    return replay(AtariVector(config), 0, steps)
+
+
+def replay(env: AtariVector, seed: int, steps: int) -> list[VectorStep]:
+    """Random actions, the same for copy i whatever the number of copies."""
+    actions = np.random.default_rng(0).integers(env.num_actions, size=(steps, 2))
+    env.reset(seed)
+    return [env.step(action[: env.num_envs]) for action in actions]
+
+
+@pytest.fixture(scope="module")
+def breakout() -> list[VectorStep]:
+    return play(BREAKOUT, steps=260)
+
+
+def gymnasium_atari(game: str, *, grayscale: bool = True) -> gymnasium.Env:
+    name = f"ALE/{game.capitalize()}-v5"
+    env = gymnasium.make(name, frameskip=1, repeat_action_probability=0.0)
+    env = AtariPreprocessing(env, noop_max=0, frame_skip=4, screen_size=84, grayscale_obs=grayscale)
+    return FrameStackObservation(env, 4, padding_type="zero")
+
+
+@pytest.mark.parametrize(
+    ("game", "grayscale", "copies", "steps"),
+    [("pong", True, 1, 220), ("breakout", True, 2, 220), ("breakout", False, 1, 40)],
+)
+def test_equals_gymnasium_preprocessing_step_for_step(game: str, grayscale: bool, copies: int, steps: int) -> None:
+    env = build_env(replace(PLAIN, game=game, num_envs=copies, grayscale=grayscale))
+    stack = FrameStack(copies, env.frame_shape, 4)
+    stacks = stack.reset(env.reset(7))
+    references = [gymnasium_atari(game, grayscale=grayscale) for _ in range(copies)]
+    actions, games = np.random.default_rng(1), 0
+
+    def assert_equal_stack(i: int, expected: np.ndarray) -> None:
+        if not grayscale:
+            expected = expected.transpose(0, 3, 1, 2).reshape(12, 84, 84)
+        np.testing.assert_array_equal(stacks[i], expected)
+
+    for i, reference in enumerate(references):
+        assert_equal_stack(i, reference.reset()[0])
+    for _ in range(steps):
+        action = actions.integers(env.num_actions, size=copies)
+        step = env.step(action)
+        stacks = stack.push(step)
+        for i, reference in enumerate(references):
+            if step.first[i]:
+                games += 1
+                expected, reward, ended = reference.reset()[0], 0.0, False
+            else:
+                expected, reward, ended, _, _ = reference.step(action[i])
+            assert_equal_stack(i, expected)
+            assert (step.reward[i], step.terminated[i], step.game_over[i]) == (reward, ended, ended)
+    assert bool(games) == (copies == 2)  # the reset after a game was compared too
+
+
+def test_score_of_a_game_is_the_sum_of_ales_own_points() -> None:
+    env = AtariVector(replace(PLAIN, game="breakout", num_envs=1, life_loss=True))
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(roms.get_rom_path("breakout"))
+    ale.reset_game()
+    env.reset(0)
+    actions, score, points = np.random.default_rng(5), 0.0, 0
+    while not ale.game_over():
+        action = actions.integers(env.num_actions, size=1)
+        step = env.step(action)
+        score += step.reward[0]
+        for _ in range(4):
+            points += ale.act(ale.getMinimalActionSet()[action[0]])
+    assert step.game_over[0]
+    assert score == points > 0
+
+
+def test_a_lost_life_ends_the_return_and_not_the_game(breakout: list[VectorStep]) -> None:
+    for i in range(2):
+        over = next(t for t, step in enumerate(breakout) if step.game_over[i])
+        assert sum(step.terminated[i] for step in breakout[: over + 1]) == 5  # 4, 3, 2, 1, 0 lives left
+        assert not any(step.first[i] or step.truncated[i] for step in breakout[: over + 1])
+        assert not breakout[over + 1].terminated[i]
+    for before, after in pairwise(breakout):
+        np.testing.assert_array_equal(after.first, before.game_over)
+        assert not (after.reward * after.first).any()
+
+
+def test_life_loss_changes_only_the_flag(breakout: list[VectorStep]) -> None:
+    for step, flagged in zip(play(replace(BREAKOUT, life_loss=False), steps=260), breakout, strict=True):
+        for field in set(FIELDS) - {"terminated"}:
+            np.testing.assert_array_equal(getattr(step, field), getattr(flagged, field), err_msg=field)
+        np.testing.assert_array_equal(step.terminated, step.game_over)
+
+
+def test_the_frame_limit_truncates_and_a_reset_then_starts_plainly() -> None:
+    env = AtariVector(replace(PLAIN, max_frames=42))
+    steps = replay(env, seed=0, steps=23)  # 11 steps, one for the reset, 11 steps
+    assert [t for t, step in enumerate(steps) if step.truncated.all()] == [10, 22]
+    assert [t for t, step in enumerate(steps) if step.game_over.all() and not step.terminated.any()] == [10, 22]
+    assert [t for t, step in enumerate(steps) if step.first.all()] == [11]
+    env.reset(0)
+    assert not env.step(np.zeros(2, dtype=np.int32)).first.any()
+
+
+def test_one_seed_one_future_whatever_the_copies_did_before_and_the_threads() -> None:
+    sticky = replace(BREAKOUT, sticky=0.25)
+    env = AtariVector(sticky)
+    expected = replay(env, seed=11, steps=100)
+    other = replay(env, seed=12, steps=37)  # ends in the middle of a game
+    again = replay(env, seed=np.int64(11), steps=100)
+    fewer = replay(AtariVector(replace(sticky, num_envs=1, threads=2)), seed=11, steps=100)
+    for i, step in enumerate(expected):
+        for field in FIELDS:
+            np.testing.assert_array_equal(getattr(again[i], field), getattr(step, field), err_msg=field)
+            np.testing.assert_array_equal(getattr(fewer[i], field), getattr(step, field)[:1], err_msg=field)
+    assert len({frame.tobytes() for run in (expected, other) for frame in run[36].frame}) == 4
+
+
+@pytest.mark.timeout(10)
+def test_a_bad_action_raises_instead_of_hanging() -> None:
+    env = AtariVector(PLAIN)
+    env.reset(0)
+    start = time.monotonic()
+    for action in (np.array([0, 6]), np.array([-1, 0]), np.zeros(3, dtype=np.int64), np.zeros(2)):
+        with pytest.raises(ValueError, match=r"^action"):
+            env.step(action)
+    assert time.monotonic() - start < 1
+    env.step(np.array([0, 5]))
+
+
+def test_action_sets_and_shapes() -> None:
+    env = AtariVector(AtariConfig(num_envs=1, full_actions=True, grayscale=False, size=40))
+    assert (env.num_actions, env.frame_shape) == (18, (3, 40, 40))
+    assert env.reset(0).shape == (1, 3, 40, 40)
+    assert AtariVector(AtariConfig("breakout", num_envs=1)).num_actions == 4
+
+
+@pytest.mark.parametrize(("name", "near"), [("Breakuot", "breakout"), ("MsPacman", "ms_pacman"), ("warlords", "")])
+def test_unknown_game_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown Atari game '{name}': did you mean '{near}"):
+        AtariConfig(name)
+
+
+@pytest.mark.parametrize("bad", [{"num_envs": 0}, {"threads": 0}, {"sticky": 1.5}])
+def test_bad_numbers_are_named(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))} is"):
+        AtariConfig(**bad)
+
+
+def test_close_ends_the_threads_and_may_be_repeated() -> None:
+    script = (
+        "import os; from envs import *; threads = lambda: len(os.listdir('/proc/self/task')); before = threads();"
+        "env = AtariVector(AtariConfig(num_envs=1)); env.reset(0); assert threads() > before;"
+        "env.close(); env.close(); assert threads() == before"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_games_are_listed() -> None:
+    games = atari_games()
+    assert games == sorted(games)
+    assert {"pong", "breakout", "ms_pacman"} <= set(games)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from envs import ENVS, AtariConfig, SingleEnv, ToyConfig, build_env
+
+
+def toy(**config: int) -> SingleEnv:
+    return SingleEnv(build_env(ToyConfig(num_envs=1, **config)), frame_stack=3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("config", [ToyConfig(num_envs=1), AtariConfig("breakout", num_envs=1)])
+def test_stable_baselines_accepts_it(config: ToyConfig | AtariConfig) -> None:
+    sb3_check_env(SingleEnv(build_env(config)))
+
+
+@pytest.mark.filterwarnings("ignore:.*spec:UserWarning", "ignore:.*not the unwrapped:UserWarning")
+def test_gymnasium_accepts_it() -> None:
+    gymnasium_check_env(toy(), skip_render_check=True)
+
+
+def episode(env: SingleEnv, seed: int | None) -> list[np.ndarray]:
+    obs, _ = env.reset(seed=seed)
+    seen, ended = [obs], False
+    while not ended:
+        obs, reward, terminated, truncated, _ = env.step(env.action_space.n - 1)
+        seen.append(obs)
+        ended = terminated or truncated
+        assert (reward != 0) == terminated
+    return seen
+
+
+def test_episodes_are_stacked_and_follow_from_the_seed() -> None:
+    env = toy()
+    first, second, third = episode(env, 5), episode(env, None), episode(env, None)
+    assert len(first) == 12
+    for start in (first[0], second[0]):
+        assert not start[:2].any()
+        assert start[2].any()
+    np.testing.assert_array_equal(first[2], np.stack([first[0][2], first[1][2], first[2][2]]))
+    np.testing.assert_array_equal(first, episode(env, 5))
+    np.testing.assert_array_equal(second, episode(env, None))
+    assert not np.array_equal(np.stack(second), np.stack(third))
+    env.reset(seed=5)
+    env.step(0)
+    assert not env.reset()[0][:2].any()  # in the middle of an episode
+
+
+def test_truncation_is_not_termination() -> None:
+    env = toy(time_limit=2)
+    env.reset(seed=0)
+    assert env.step(1)[2:4] == (False, False)
+    assert env.step(1)[2:4] == (False, True)
+
+
+def test_a_lost_life_does_not_end_the_episode() -> None:
+    vector = build_env(AtariConfig("breakout", num_envs=1))
+    env = SingleEnv(vector)
+    env.reset(seed=0)
+    actions, steps = np.random.default_rng(0), 0
+    while not env.step(actions.integers(4))[2]:
+        steps += 1
+    assert steps > 100  # a life lasts some 35 random steps
+    assert vector.step(np.array([0])).first[0]
+
+
+def test_stepping_outside_an_episode_is_an_error() -> None:
+    env = toy()
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(0)
+    episode(env, 0)
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(0)
+    env.reset()
+    env.step(0)
+
+
+def test_one_copy_only() -> None:
+    with pytest.raises(ValueError, match="num_envs=1"):
+        SingleEnv(build_env(ToyConfig(num_envs=2)))
+
+
+def test_every_named_environment_builds() -> None:
+    for config in ENVS.values():
+        env = build_env(config(num_envs=2))
+        assert env.reset(0).shape == (2, *env.frame_shape)
+        env.close()

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from harness.attribution import overlay, pictures, smoothgrad, write_maps
+from harness.seeding import seeded
+
+OBS = torch.randint(0, 256, (3, 4, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network():
+    with seeded(0, "test"):
+        convolution = nn.Conv2d(4, 6, 3, stride=2)
+        linear = nn.Linear(6 * 5 * 4, 5)
+    return lambda obs: linear(torch.tanh(convolution(obs / 255)).flatten(1))
+
+
+def test_only_the_pixels_that_a_linear_model_reads_light_up():
+    weight = torch.zeros(4, 12, 10)
+    weight[1, 7, 2], weight[3, 7, 2], weight[0, 4, 9] = 3.0, 4.0, 1.0
+
+    def scores(obs):
+        value = (obs * weight).sum((1, 2, 3))
+        return torch.stack([value - 1e6, value], 1)
+
+    expected = np.zeros((3, 12, 10))
+    expected[:, 7, 2], expected[:, 4, 9] = 1.0, 1 / 25
+    np.testing.assert_allclose(smoothgrad(scores, OBS), expected, rtol=1e-5)
+
+
+def test_only_the_greatest_score_is_explained():
+    def scores(obs):  # left half for class 0, right half for class 1; class 2 is out of reach
+        halves = obs.unflatten(3, (2, 5)).sum((1, 2, 4))
+        return torch.cat([halves, obs.sum((1, 2, 3))[:, None] - 1e9], 1)
+
+    obs = torch.zeros(2, 4, 12, 10, dtype=torch.uint8)
+    obs[0, ..., :5] = obs[1, ..., 5:] = 200
+    heat = smoothgrad(scores, obs)
+    assert heat[0, :, :5].all()
+    assert not heat[0, :, 5:].any()
+    np.testing.assert_array_equal(heat[1], heat[0, :, ::-1])
+
+
+def test_matches_a_slow_loop_with_the_same_noise(network):
+    samples, noise = 7, 30.0
+    fast = smoothgrad(network, OBS, samples=samples, noise=noise, seed=5)
+    with seeded(5, "attribution"):
+        noises = torch.normal(0, torch.full((3 * samples, 4, 12, 10), noise)).unflatten(0, (3, samples))
+    for obs, its_noises, heat in zip(OBS.float(), noises, fast, strict=True):
+        target = int(network(obs[None])[0].argmax())
+        total = torch.zeros(12, 10)
+        for n in its_noises:
+            noisy = (obs + n).requires_grad_()
+            network(noisy[None])[0, target].backward()
+            total += (noisy.grad**2).sum(0)
+        np.testing.assert_allclose(heat, total / total.max(), rtol=1e-4, atol=1e-6)
+
+
+def test_chunks_agree_up_to_the_noise(network):
+    whole, chunked = (smoothgrad(network, OBS, samples=400, chunk=chunk) for chunk in (10_000, 5))
+    assert np.corrcoef(whole.ravel(), chunked.ravel())[0, 1] > 0.95
+
+
+def test_noise_is_reproducible_and_leaves_the_global_stream_alone(network):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = smoothgrad(network, OBS)
+    assert torch.equal(torch.rand(2), expected)
+    np.testing.assert_array_equal(smoothgrad(network, OBS), first)
+    assert (smoothgrad(network, OBS, seed=1) != first).any()
+
+
+def test_a_cut_gradient_gives_a_map_of_zeros(network):
+    def cut(obs):  # the network decides, but no gradient reaches the pixels
+        return network(obs.detach()) + 0 * obs.sum()
+
+    np.testing.assert_array_equal(smoothgrad(cut, OBS), np.zeros((3, 12, 10)))
+
+
+def test_pictures_unstack_grey_and_rgb():
+    grey = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3)
+    np.testing.assert_array_equal(pictures(grey, 4)[2], np.stack([grey[2]] * 3, axis=2))
+    np.testing.assert_array_equal(pictures(np.concatenate([grey[:3], grey[1:]]), 2)[1], grey[1:].transpose(1, 2, 0))
+
+
+def test_overlay_shows_the_image_where_it_is_cold_and_one_colour_where_it_is_hot():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    shown = overlay(image, np.array([[0.0, 1.0], [0.25, 0.0]]))
+    assert (shown[0, 0] == 60).all()
+    assert shown[0, 1].tolist() == [255, 120, 0]
+    assert shown[1, 0].tolist() == pytest.approx([108, 75, 45], abs=1)
+
+
+def test_write_maps(tmp_path, network):
+    write_maps(tmp_path / "maps", list(OBS[:2].numpy()), {"Q": network, "rotation": network}, frame_stack=4)
+    files = sorted((tmp_path / "maps").iterdir())
+    assert [f.name for f in files] == ["moment_0.png", "moment_1.png"]
+    picture = np.asarray(Image.open(files[0]))
+    assert picture.shape == (252 + 18, 6 * 252, 3)
+    newest = picture[18:, 3 * 252 : 4 * 252, 0]
+    np.testing.assert_array_equal(newest[10::21, 12::25][:, :10], OBS[0, 3].numpy())
+    assert (picture[18:, 4 * 252 :, 0] != picture[18:, 4 * 252 :, 2]).any()

@@ -1,0 +1,68 @@
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from harness.video import VideoWriter, panel, side_by_side
+
+
+def read(path):
+    reader = imageio_ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    width, height = meta["size"]
+    return meta, [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+
+
+def test_frames_come_back_in_order_with_size_rate_and_codec(tmp_path):
+    path = tmp_path / "new" / "game.mp4"
+    shades = [20, 90, 160, 230]
+    with VideoWriter(path, fps=15) as video:
+        for shade in shades:
+            frame = np.full((48, 64, 3), shade, np.uint8)
+            frame[:, 32:] = 0
+            video.add(frame)
+        assert not path.exists()
+    meta, frames = read(path)
+    assert (meta["size"], meta["fps"], meta["codec"]) == ((64, 48), 15, "h264")
+    assert meta["pix_fmt"].startswith("yuv420p")
+    assert [f[:, :24].mean() for f in frames] == pytest.approx(shades, abs=8)
+    assert max(f[:, 40:].mean() for f in frames) < 8
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_odd_sizes_become_even(tmp_path):
+    with VideoWriter(tmp_path / "odd.mp4", fps=7.5) as video:
+        video.add(np.zeros((35, 51, 3), np.uint8))
+    assert read(tmp_path / "odd.mp4")[0]["size"] == (52, 36)
+
+
+def test_an_error_leaves_no_torn_file(tmp_path):
+    frames = [np.zeros((32, 32, 3), np.uint8), None]
+    with pytest.raises(AttributeError), VideoWriter(tmp_path / "game.mp4", fps=15) as video:
+        list(map(video.add, frames))
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_mp4(tmp_path):
+    with pytest.raises(ValueError, match=r"game\.gif: the file must end in \.mp4"):
+        VideoWriter(tmp_path / "game.gif", fps=15)
+
+
+def test_a_player_can_decode_it(tmp_path):
+    with VideoWriter(tmp_path / "game.mp4", fps=15) as video:
+        for _ in range(3):
+            video.add(np.random.default_rng(0).integers(256, size=(40, 30, 3), dtype=np.uint8))
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "game.mp4"), "-f", "null", "-"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
+
+
+def test_panel_enlarges_exactly_and_writes_its_caption():
+    image = np.random.default_rng(1).integers(256, size=(10, 20, 3), dtype=np.uint8)
+    shown = panel(image, 40, "")
+    np.testing.assert_array_equal(shown[-40:], image.repeat(4, 0).repeat(2, 1))
+    assert not shown[:-40].any()
+    captioned = panel(image, 40, "score 7")
+    assert captioned[:-40].max() > 200
+    assert (panel(image, 40, "score 8")[:-40] != captioned[:-40]).any()
+    assert side_by_side([shown, captioned, shown]).shape == (shown.shape[0], 120, 3)

@@ -1,0 +1,199 @@
+"""Train an agent from pixels, with any set of side quests: act, step, remember, learn, judge, keep.
+
+    python train.py experiment=pong_cpu
+    python train.py env=atari/breakout aux=rotation seed=3
+    python train.py -m aux=none,rotation,permutation seed=0,1,2
+
+Running the same command again continues the run.
+"""
+
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from agents import DQN
+from configs.build import Parts, build, export
+from configs.schema import Config, claim_run_dir, flat, freeze, register
+from envs import FrameStack, VectorStep
+from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
+from harness.checkpoint import CheckpointError, load_latest, save
+from harness.launch import launch
+from harness.logger import MetricWindow, RunLogger
+from harness.picture import contact_sheet
+from harness.play import watch
+from harness.process import tune_process
+from harness.seeding import derive
+from harness.signals import GracefulExit
+from harness.video import VideoWriter
+from replay import Batch
+
+log = logging.getLogger("sidequest")
+
+
+@dataclass
+class Progress:
+    """How far a run is. Steps are agent steps over all copies."""
+
+    steps: int = 0
+    updates: int = 0
+    games: int = 0
+    scores: list[float] = field(default_factory=list)  # raw, of the last hundred whole games
+    lengths: list[int] = field(default_factory=list)  # agent steps
+
+
+class GameScores:
+    """Raw score and length of the games in progress; a life loss ends neither."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.score, self.length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+
+    def add(self, step: VectorStep, progress: Progress) -> None:
+        """Count one step and hand the finished games to `progress`."""
+        self.score += step.reward
+        self.length += ~step.first
+        for i in np.flatnonzero(step.game_over):
+            progress.scores = [*progress.scores, float(self.score[i])][-100:]
+            progress.lengths = [*progress.lengths, int(self.length[i])][-100:]
+            progress.games += 1
+            self.score[i] = self.length[i] = 0
+
+
+def train(config: Config) -> int:
+    """Run or continue a training; returns the process exit code: 0, or 128 + the signal that ended it."""
+    run_dir = claim_run_dir(config)
+    threads = tune_process(config.threads)
+    parts, progress = build(config), Progress()
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if checkpoint:
+        parts.load_state_dict(checkpoint.state["parts"])
+        progress = Progress(**checkpoint.state["progress"])
+    log.info("%s: step %d of %d, %d torch threads", run_dir, progress.steps, config.steps, threads)
+    with (
+        GracefulExit() as stop,
+        RunLogger(run_dir, step=progress.steps, total=config.steps, tasks=config.aux) as logger,
+    ):
+        learn(config, parts, progress, logger, stop, run_dir)
+        parts.env.close()
+        if stop.requested:
+            log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
+        elif config.eval_episodes:
+            judge(config, parts.agent, progress, logger, run_dir)
+    return stop.exit_code
+
+
+def learn(
+    config: Config, parts: Parts, progress: Progress, logger: RunLogger, stop: GracefulExit, run_dir: Path
+) -> None:
+    """The loop, from `progress` to the last step or a signal."""
+    env, replay, agent = parts.env, parts.replay, parts.agent
+    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
+    window, games = MetricWindow(), GameScores(env.num_envs)
+    everyone, nobody = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool)
+
+    def due(every: int) -> bool:
+        """Whether the step just taken crossed a multiple of `every`."""
+        return every > 0 and progress.steps % every < env.num_envs
+
+    frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
+    obs = stack.reset(frame)
+    while progress.steps < config.steps and not stop.requested:
+        # act and step
+        action = agent.act(obs, step=progress.steps, explore=True)
+        step = env.step(action)
+        progress.steps += env.num_envs
+        keep = due(config.checkpoint_every) or progress.steps >= config.steps or bool(stop.requested)
+
+        # remember; what follows the end of a game is no transition, and saving cuts the games in progress
+        cut = step.truncated | (keep & ~step.terminated)
+        replay.add(frame, first, action, step.reward, step.terminated, cut, ~over)
+        frame, first, over = step.frame, step.first, step.game_over
+        obs = stack.push(step)
+        games.add(step, progress)
+
+        # learn
+        while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
+            batch = replay.sample(config.batch_size, parts.suite.reads, progress.steps / config.steps)
+            update = agent.update(batch, step=progress.steps)
+            if config.replay.prioritized:
+                replay.update_priorities(batch.index, update.td_error)
+            window.add(progress.steps, {f"loss/{k}": v for k, v in update.losses.items()} | update.metrics)
+            progress.updates += 1
+
+        # tell
+        if progress.updates and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
+            write_log(progress, agent.epsilon(progress.steps), window, logger)
+        if due(config.diagnose_every) and progress.updates:
+            look(batch, parts, config.frame_stack, progress.steps, logger)
+
+        # keep
+        if keep:
+            replay.add(frame, nobody, action, np.zeros_like(step.reward), nobody, nobody, nobody)
+            logger.flush()
+            write_checkpoint(run_dir, parts, progress)
+            frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
+            obs, games = stack.reset(frame), GameScores(env.num_envs)
+
+
+def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
+    """Play full games under the default protocol, film one, and say where everything is."""
+    protocol = choose_protocol(None, config.env)
+    log.info("playing %d games, protocol %s", config.eval_episodes, protocol.name)
+    report = evaluate(agent, config.env, config.frame_stack, protocol, config.eval_episodes, config.seed)
+    command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
+    write_report(report, run_dir / "report.json", run_dir, command)
+    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
+    logger.scalars(progress.steps, scores)
+    logger.hparams(flat(config), scores)
+    game = watch(greedy(agent), protocol.apply(config.env), config.frame_stack, protocol.epsilon, config.seed, PANEL)
+    film(game, explained(agent), config.frame_stack, VideoWriter(run_dir / "game.mp4", playback_fps(config.env)))
+    for what, path in {
+        "score": "report.json",
+        "video": "game.mp4",
+        "weights": "agent.safetensors",
+        "encoder": "encoder.safetensors",
+        "checkpoints": "checkpoints",
+        "TensorBoard": "",
+    }.items():
+        log.info("%12s  %s", what, run_dir / path)
+    log.info("mean %.2f over %d episodes", report.summary["mean"], config.eval_episodes)
+
+
+def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: RunLogger) -> None:
+    """Average what happened since the last call into the log."""
+    metrics = window.drain()
+    loss = metrics.pop("loss/td")
+    metrics |= {"train/loss": loss, "train/n_updates": progress.updates, "rollout/exploration_rate": epsilon}
+    score = float("nan")
+    if progress.scores:
+        score = float(np.mean(progress.scores))
+        metrics |= {"rollout/ep_rew_mean": score, "rollout/ep_len_mean": float(np.mean(progress.lengths))}
+    logger.scalars(progress.steps, metrics)
+    logger.health(progress.steps, score, loss)
+
+
+def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
+    """Costly measurements and pictures, outside the random streams of the training."""
+    logger.scalars(step, {name: float(value) for name, value in parts.agent.diagnose(batch).items()})
+    with parts.suite.aside():
+        for name, task in parts.suite:
+            seen = task.examples(batch, parts.agent.encoder)
+            picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frame_stack)
+            logger.image(step, f"aux/{name}/inputs", picture)
+
+
+def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:
+    """Save everything, or warn and go on with the previous checkpoint when the disk does not take it."""
+    state = {"parts": parts.state_dict(), "progress": asdict(progress)}
+    try:
+        save(run_dir / "checkpoints", progress.steps, state)
+        export(parts.agent, run_dir)
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", progress.steps, error)
+
+
+if __name__ == "__main__":
+    register()
+    sys.exit(launch(lambda composed: train(freeze(composed)), Path(__file__).parent / "configs", sys.argv[1:]))
