@@ -63,7 +63,7 @@ class RunLogger:
         self.total, self._start_step, self._started = total, step, time.monotonic()
         self._path = run_dir / "metrics.jsonl"
         _drop_after(self._path, step)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
         self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
         if not step:
             self.writer.add_custom_scalars(_layout(tasks))

@@ -1,0 +1,47 @@
+# `make train`, `make test` and `make check` work from a clean clone: they make .venv and install what they need.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=pong_cpu)
+
+.PHONY: train evaluate test test-slow check bench tensorboard clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
+
+train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to continue
+	$(RUN) train.py $(EXPERIMENT) $(ARGS)
+
+evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")
+	$(RUN) evaluate.py $(ARGS)
+
+test: $(VENV)/installed ## run the fast tests
+	$(RUN) -m pytest $(ARGS)
+
+test-slow: $(VENV)/installed ## run the learning tests, minutes each
+	$(RUN) -m pytest -m slow $(ARGS)
+
+check: $(VENV)/installed ## ruff, mypy strict, import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/installed ## measure speed beside Stable-Baselines3, writes results/dqn_speed.md
+	$(RUN) benchmarks/dqn_speed.py $(ARGS)
+
+tensorboard: $(VENV)/installed ## open the runs in TensorBoard
+	$(VENV)/bin/tensorboard --logdir runs
+
+clean: ## remove .venv; runs stay
+	rm -rf $(VENV)
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed (PYTHON=python3.12 make ...)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: this Python has no venv: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[dev]'
+	@touch $@

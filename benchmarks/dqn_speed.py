@@ -1,0 +1,216 @@
+"""Speed and memory of the DQN beside Stable-Baselines3's, on the same work: `make bench`.
+
+Same Nature network (the two dueling streams together are as wide as SB3's hidden layer), batch 32, one update every
+four agent steps, eight copies of Pong, the same torch threads, in alternating rounds of one process. Ours learns
+double, dueling, 3-step; SB3's plain one-step update has one forward pass less. The table goes to
+results/dqn_speed.md. Options: threads=N rounds=N steps=N.
+"""
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+import train
+from configs import register
+from configs.build import Parts, build
+from configs.schema import Config, freeze
+from harness.process import tune_process
+from harness.signals import GracefulExit
+
+ROOT = Path(__file__).parent.parent
+WARMUP, COPIES, BATCH = 1_000, 8, 32
+
+
+class Stopwatch:
+    """Stands where the run's logger stands and notes when each step was reached."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[int, float]] = []
+
+    def scalars(self, *_: Any) -> None:
+        """Nothing is written."""
+
+    def flush(self) -> None:
+        """Nothing is written."""
+
+    def health(self, step: int, *_: float) -> None:
+        """Note the time."""
+        self.marks.append((step, time.perf_counter()))
+
+    def speed(self) -> float:
+        """Steps a second between the first and the last mark."""
+        (first, start), (last, end) = self.marks[0], self.marks[-1]
+        return (last - first) / (end - start)
+
+
+def our_config(encoder: str, steps: int) -> Config:
+    """The real loop, with nothing but the network and its width changed."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return freeze(
+            compose(
+                "config",
+                [
+                    f"encoder={encoder}",
+                    "encoder.layer_norm=false",
+                    "agent.hidden=256",
+                    "agent.layer_norm=false",
+                    f"learning_starts={WARMUP}",
+                    f"batch_size={BATCH}",
+                    f"env.num_envs={COPIES}",
+                    "log_every=200",
+                    "diagnose_every=0",
+                    f"steps={steps}",
+                    "device=cpu",
+                ],
+            )
+        )
+
+
+def our_speed(encoder: str, steps: int) -> tuple[float, Parts]:
+    """Agent steps a second of `train.learn`, learning all the while, and the parts for closer looks."""
+    config = our_config(encoder, WARMUP + steps)
+    parts, watch = build(config), Stopwatch()
+    with TemporaryDirectory() as folder, GracefulExit() as stop:
+        train.learn(config, parts, train.Progress(), watch, stop, Path(folder))  # type: ignore[arg-type]
+    watch.marks.pop()  # the last one came after the run's end had begun
+    return watch.speed(), parts
+
+
+def peer_speed(steps: int) -> float:
+    """Agent steps a second of SB3's DQN, learning all the while."""
+    env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=COPIES, seed=0), n_stack=4)
+    peer = DQN(
+        "CnnPolicy",
+        env,
+        buffer_size=20_000,
+        learning_starts=WARMUP,
+        batch_size=BATCH,
+        train_freq=(1, "step"),
+        gradient_steps=COPIES // 4,
+        device="cpu",
+    )
+    marks: list[tuple[int, float]] = []
+
+    class Note(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps > WARMUP + 200:
+                marks.append((self.num_timesteps, time.perf_counter()))
+            return True
+
+    peer.learn(WARMUP + steps, callback=Note())
+    env.close()
+    return (marks[-1][0] - marks[0][0]) / (marks[-1][1] - marks[0][1])
+
+
+def milliseconds(work: Callable[[], Any], repeats: int = 60) -> float:
+    """Median time of one call."""
+    for _ in range(5):
+        work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def closer(parts: Parts) -> dict[str, float]:
+    """Milliseconds of sampling, of an update, and of its bare network passes; bytes per stored transition."""
+    agent, batch = parts.agent, parts.replay.sample(BATCH, frozenset())
+
+    def bare() -> None:
+        with torch.no_grad():
+            agent.q_values(batch.nstep_obs)
+            agent.target_head(agent.target_encoder(batch.nstep_obs))
+        agent.q_values(batch.obs).sum().backward()  # type: ignore[no-untyped-call]
+        agent.optimizer.zero_grad()
+
+    # Alternating, since the machine's speed wanders.
+    rows = [
+        (
+            milliseconds(lambda: parts.replay.sample(BATCH, frozenset()), 20),
+            milliseconds(lambda: agent.update(batch, step=0), 20),
+            milliseconds(bare, 20),
+        )
+        for _ in range(5)
+    ]
+    sample, update, network = (statistics.median(column) for column in zip(*rows, strict=True))
+    share = statistics.median(1 - bare_ms / update_ms for _, update_ms, bare_ms in rows)
+    return {
+        "sample": sample,
+        "update": update,
+        "network": network,
+        "other share": share,
+        "bytes": parts.replay.bytes_per_transition,
+    }
+
+
+def machine() -> str:
+    """The idle matrix-multiply rate, since these figures mean little without it."""
+    a = torch.randn(1024, 1024)
+    return f"{2 * 1024**3 / milliseconds(lambda: a @ a) / 1e6:.0f} GFLOP/s at float32 1024 x 1024 matrix products"
+
+
+def main(argv: list[str]) -> None:
+    """Measure and write the table."""
+    options = {"threads": 0, "rounds": 3, "steps": 2_000} | {k: int(v) for k, _, v in (w.partition("=") for w in argv)}
+    threads = tune_process(options["threads"])
+    register()
+    ours: dict[str, list[float]] = {"nature": [], "der": []}
+    peer: list[float] = []
+    details = {}
+    for _ in range(options["rounds"]):
+        for encoder, speeds in ours.items():
+            speed, parts = our_speed(encoder, options["steps"])
+            speeds.append(speed)
+            details[encoder] = closer(parts)
+            parts.env.close()
+        peer.append(peer_speed(options["steps"]))
+    frame = 84 * 84
+    lines = [
+        "# DQN speed",
+        "",
+        f'`make bench ARGS="{" ".join(argv)}"`: {options["rounds"]} alternating rounds of {options["steps"]} '
+        f"agent steps, {threads} torch threads, {platform.processor() or platform.machine()}, {machine()}; "
+        f"torch {version('torch')}, stable-baselines3 {version('stable-baselines3')}.",
+        "",
+        "| | agent steps/s (median, range) | ratio to SB3 in the same round | updates/s | ms a sample of 32 | "
+        "ms an update | of it not network | bytes a transition |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for encoder, speeds in ours.items():
+        d, ratios = details[encoder], [a / b for a, b in zip(speeds, peer, strict=True)]
+        lines.append(
+            f"| Sidequest, {encoder} | {spread(speeds)} | {spread(ratios, 2)} | {statistics.median(speeds) / 4:.0f} "
+            f"| {d['sample']:.2f} | {d['update']:.1f} | {d['other share']:.0%} | {d['bytes']:.0f} "
+            f"({d['bytes'] / frame:.3f} x frame) |"
+        )
+    stored = 2 * 4 * frame
+    lines.append(
+        f"| SB3 DQN, nature | {spread(peer)} | 1 | {statistics.median(peer) / 4:.0f} | | | | {stored} (two stacks) |"
+    )
+    text = "\n".join(lines) + "\n"
+    (ROOT / "results" / "dqn_speed.md").write_text(text)
+    print(text)
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
