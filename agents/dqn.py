@@ -37,6 +37,13 @@ class AuxSchedule(StrEnum):
     alternating = "alternating"  # a Q step, then a step of theirs
 
 
+class Precision(StrEnum):
+    """Type of the networks' products in an update; weights and losses are float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 @dataclass(frozen=True)
 class DQNConfig:
     """Hyperparameters; steps are agent steps."""
@@ -54,6 +61,8 @@ class DQNConfig:
     epsilon_steps: int = 30_000
     random_shift: int = 0  # pixels of shift augmentation, 0 for none
     aux_schedule: AuxSchedule = AuxSchedule.joint
+    precision: Precision = Precision.float32
+    compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
 
 class DuelingHead(nn.Module):
@@ -108,6 +117,9 @@ class DQN(Agent):
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
         self.optimizer = torch.optim.Adam(self.online, lr=config.learning_rate, eps=config.adam_eps, fused=True)
         self.updates = 0
+        if config.compile:
+            for network in (self.encoder, self.head, self.target_encoder, self.target_head):
+                network.compile()
 
     def epsilon(self, step: int) -> float:
         """Probability of a random action at an agent step."""
@@ -126,34 +138,37 @@ class DQN(Agent):
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Action values (B, A) of pixels (B, C, H, W)."""
-        return self.head(self.encoder(obs))  # type: ignore[no-any-return]
+        return self.head(self.encoder(obs)).float()  # type: ignore[no-any-return]
 
     def update(self, batch: Batch, *, step: int) -> Update:
         """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
         weights = self.auxiliary.weights(step)
+        joint = self.config.aux_schedule is AuxSchedule.joint
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
-        features = self.encoder(obs)
-        td_error, metrics = self.td_error(features, batch, next_obs)
-        terms = {"td": huber(td_error)}
-        if self.config.aux_schedule is AuxSchedule.joint:
-            terms |= self.auxiliary.losses(batch, features, self.encoder)
-            self.descend(weighted_sum(terms, {"td": 1.0} | weights, batch.weight))
-        else:
-            self.descend(weighted_sum(terms, {"td": 1.0}, batch.weight))
-            if weights:
+        with self.autocast():
+            features = self.encoder(obs)
+            td_error, metrics = self.td_error(features, batch, next_obs)
+            terms = {"td": huber(td_error)}
+            if joint:
+                terms |= self.auxiliary.losses(batch, features, self.encoder)
+        norm = self.descend(terms, {"td": 1.0} | (weights if joint else {}), batch.weight)
+        if weights and not joint:
+            with self.autocast():
                 aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
-                self.descend(weighted_sum(aux_terms, weights, batch.weight))
-                terms |= aux_terms
+            if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
+                self.descend(aux_terms, weights, batch.weight)
+            terms |= aux_terms
         self.update_target()
         losses = {name: term.detach().mean() for name, term in terms.items()}
-        return Update(losses, td_error.detach().abs(), metrics | self.auxiliary.metrics)
+        metrics |= {"health/grad_norm": norm} | self.auxiliary.metrics
+        return Update(losses, td_error.detach().abs(), metrics)
 
     def td_error(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))), (B,), and scalars to log."""
-        q = self.head(features).gather(1, batch.action[:, None]).squeeze(1)
+        q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
             best = self.q_values(next_obs).argmax(1, keepdim=True)
-            next_q = self.target_head(self.target_encoder(next_obs)).gather(1, best).squeeze(1)
+            next_q = self.target_head(self.target_encoder(next_obs)).float().gather(1, best).squeeze(1)
             target_q = batch.nstep_reward + batch.discount * next_q
         return q - target_q, {"train/q_mean": q.detach().mean(), "train/target_q_mean": target_q.mean()}
 
@@ -163,13 +178,23 @@ class DQN(Agent):
             return obs
         return random_shift(obs, self.config.random_shift, self.augment_generator)
 
-    def descend(self, loss: Tensor) -> None:
-        """One optimiser step on encoder and head, and on the heads of the side quests where they took part."""
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.online, self.config.max_grad_norm)
+    def autocast(self) -> torch.autocast:
+        """The configured precision, for the forward passes of an update."""
+        enabled = self.config.precision is Precision.bfloat16
+        return torch.autocast(self.augment_generator.device.type, torch.bfloat16, enabled=enabled)
+
+    def descend(self, terms: dict[str, Tensor], weights: dict[str, float], sample_weight: Tensor) -> Tensor:
+        """One optimiser step on encoder and Q head, and on the heads of the side quests where they took part.
+
+        Returns:
+            The norm of the gradient of encoder and Q head, before clipping.
+        """
+        weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.online, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.auxiliary.step()
+        return norm
 
     @torch.no_grad()
     def update_target(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import torch
@@ -60,15 +61,13 @@ class AuxSuite(nn.Module):
         self.configs, self.generator, self.max_grad_norm = dict(tasks), generator, max_grad_norm
         built = {}
         for name, config in tasks.items():
-            if name not in TASKS:
-                near = get_close_matches(name, TASKS, n=1) or list(TASKS)
-                raise ValueError(f"unknown auxiliary task {name!r}: did you mean {near[0]!r}?")
+            _check_names(name, config.options)
             try:
                 built[name] = TASKS[name](
                     encoder.obs_shape, encoder.feature_dim, frame_stack, generator, **config.options
                 )
-            except TypeError as error:
-                raise ValueError(f"aux.{name}.options: {error}") from error
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps) if built else None
         self.metrics: dict[str, Tensor] = {}
@@ -112,3 +111,16 @@ class AuxSuite(nn.Module):
             yield
         finally:
             self.generator.set_state(state)
+
+
+def _check_names(task: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the nearest valid name, unless the task and its options exist."""
+    if task not in TASKS:
+        near = get_close_matches(task, TASKS, n=1, cutoff=0)[0]
+        raise ValueError(f"unknown auxiliary task {task!r}: did you mean {near!r}?")
+    constructors = [vars(kind)["__init__"] for kind in TASKS[task].__mro__ if "__init__" in vars(kind)]
+    parameters = [p for constructor in constructors for p in signature(constructor).parameters.values()]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]  # a subclass passes the others on
+    for option in options.keys() - known:
+        near = get_close_matches(option, known, n=1, cutoff=0)[0]
+        raise ValueError(f"unknown option aux.{task}.options.{option}: did you mean {near!r}?")

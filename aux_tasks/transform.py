@@ -23,6 +23,9 @@ class TransformTask(AuxTask):
         hidden: width of the head's hidden layer.
         crop_rows: keep only these rows [top, bottom) and stretch them back to H: hides a score bar that gives the
             answer away. Masking would not do, since the mask itself would be transformed.
+
+    Raises:
+        ValueError: `crop_rows` is no range of rows of the observation.
     """
 
     classes: ClassVar[tuple[str, ...]]
@@ -41,12 +44,14 @@ class TransformTask(AuxTask):
         self.generator, self.frame_stack = generator, frame_stack
         self.head = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, len(self.classes)))
         height = obs_shape[1]
-        top, bottom = crop_rows or (0, height)
-        if not 0 <= top < bottom <= height:
-            raise ValueError(f"crop_rows must satisfy 0 <= top < bottom <= {height}, got {[top, bottom]}")
         self.rows: Tensor | None = None
-        if crop_rows:
-            self.rows = torch.linspace(top, bottom - 1, height).round().long()
+        match crop_rows:
+            case None:
+                pass
+            case [int(top), int(bottom)] if 0 <= top < bottom <= height:
+                self.rows = torch.linspace(top, bottom - 1, height).round().long()
+            case _:
+                raise ValueError(f"crop_rows must be [top, bottom] with 0 <= top < bottom <= {height}, got {crop_rows}")
 
     @abstractmethod
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Permutation(TransformTask):
     ) -> None:
         super().__init__(obs_shape, feature_dim, frame_stack, *args, **kwargs)
         if frame_stack != 4:
-            raise ValueError(f"permutation needs env.frame_stack=4, got {frame_stack}")
+            raise ValueError(f"permutation needs frame_stack=4, got {frame_stack}")
         self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
 
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:

@@ -1,0 +1,312 @@
+"""DQN against per-sample loops, and who receives which gradient."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents import DQN, DQNConfig
+from agents.base import check_ownership
+from agents.dqn import AuxSchedule, DuelingHead, Target, huber
+from aux_tasks import AuxSuite, TaskConfig
+from encoders import Encoder
+from replay import Batch
+
+B, A, SHAPE = 7, 5, (4, 8, 8)
+CONFIG = DQNConfig(learning_rate=0.01, hidden=6, target_tau=0.25, target_every=3, epsilon_steps=200)
+SIDE_QUESTS = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
+
+
+def make_agent(tasks=None, seed: int = 0, **config) -> DQN:
+    torch.manual_seed(seed)
+    encoder = Encoder(nn.Sequential(nn.Conv2d(4, 3, 3, stride=2), nn.ReLU()), nn.Sequential(), SHAPE)
+    with torch.random.fork_rng():  # the side quests change no weight of the agent
+        suite = AuxSuite(
+            tasks or {},
+            encoder,
+            4,
+            torch.Generator().manual_seed(1),
+            learning_rate=0.01,
+            adam_eps=1e-8,
+            max_grad_norm=9,
+        )
+    return DQN(
+        replace(CONFIG, **config),
+        encoder,
+        A,
+        suite,
+        explore_rng=np.random.default_rng(2),
+        augment_generator=torch.Generator().manual_seed(3),
+    )
+
+
+def make_batch(seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    obs, nstep_obs = (torch.randint(256, (B, *SHAPE), dtype=torch.uint8, generator=g) for _ in range(2))
+    discount = torch.tensor([0.99**3, 0.0, 0.99**3, 0.99, 0.0, 0.99**2, 0.99**3])  # 0: terminated; 0.99: cut after one
+    return Batch(
+        obs=obs,
+        action=torch.randint(A, (B,), generator=g),
+        reward=torch.full((B,), 100.0),  # one step: not what DQN learns from
+        nstep_reward=torch.randn(B, generator=g),
+        nstep_obs=nstep_obs,
+        discount=discount,
+        weight=torch.rand(B, generator=g) + 0.1,
+        index=torch.arange(B),
+    )
+
+
+def snapshot(*modules: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for module in modules for p in module.parameters()]
+
+
+def equal(before: list[Tensor], *modules: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(snapshot(*modules), before, strict=True))
+
+
+def held(optimizer: torch.optim.Optimizer) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """An optimiser's parameters and the state of each."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return parameters, [optimizer.state[p] for p in parameters]
+
+
+def stir(agent: DQN) -> DQN:
+    """Move the target away from the online network, as training does."""
+    other = make_agent(seed=99)
+    agent.target_encoder.load_state_dict(other.encoder.state_dict())
+    agent.target_head.load_state_dict(other.head.state_dict())
+    return agent
+
+
+@torch.no_grad()
+def slow_td_errors(agent: DQN, batch: Batch) -> list[float]:
+    errors = []
+    for i in range(B):
+        q = agent.head(agent.encoder(batch.obs[i : i + 1]))[0]
+        online = agent.head(agent.encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
+        target = agent.target_head(agent.target_encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
+        best = max(range(A), key=online.__getitem__)
+        bootstrap = float(batch.discount[i]) * target[best]
+        errors.append(float(q[int(batch.action[i])]) - (float(batch.nstep_reward[i]) + bootstrap))
+    return errors
+
+
+def test_td_error_against_a_loop_over_samples():
+    agent, batch = stir(make_agent()), make_batch()
+    td_error, metrics = agent.td_error(agent.encoder(batch.obs), batch, batch.nstep_obs)
+    torch.testing.assert_close(td_error.detach(), torch.tensor(slow_td_errors(agent, batch)))
+    assert not any(m.requires_grad for m in metrics.values())
+    with torch.no_grad():  # the batch tells double targets from plain ones
+        online, target = (
+            f(batch.nstep_obs) for f in (agent.q_values, lambda o: agent.target_head(agent.target_encoder(o)))
+        )
+    assert (online.argmax(1) != target.argmax(1)).any()
+
+
+def test_a_terminal_state_is_worth_its_reward_and_a_truncated_one_bootstraps():
+    agent, batch = stir(make_agent()), make_batch()
+    features = agent.encoder(batch.obs)
+    elsewhere = batch.nstep_obs.flip(0)
+    same = agent.td_error(features, batch, batch.nstep_obs)[0] == agent.td_error(features, batch, elsewhere)[0]
+    assert same.tolist()[:3] == [False, True, False]
+    assert (same | (batch.discount > 0)).all()
+
+
+def test_huber_in_closed_form():
+    error = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 10.0], requires_grad=True)
+    loss = huber(error)
+    torch.testing.assert_close(loss.detach(), torch.tensor([2.5, 0.5, 0.125, 0.0, 0.03125, 0.5, 9.5]))
+    loss.sum().backward()
+    torch.testing.assert_close(error.grad, torch.tensor([-1.0, -1.0, -0.5, 0.0, 0.25, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_dueling_head_against_two_streams(layer_norm):
+    torch.manual_seed(0)
+    head, features = DuelingHead(11, A, 6, layer_norm), torch.randn(B, 11)
+    q = head(features)
+    for i in range(B):
+        hidden = head.hidden.weight @ features[i] + head.hidden.bias
+        value, advantage = (torch.relu(norm(h)) for norm, h in zip(head.norms, (hidden[:6], hidden[6:]), strict=True))
+        value = head.value.weight @ value + head.value.bias
+        advantage = head.advantage.weight @ advantage + head.advantage.bias
+        torch.testing.assert_close(q[i], value + advantage - sum(advantage) / A)
+        torch.testing.assert_close(q[i].mean(), value[0])
+    assert any(isinstance(m, nn.LayerNorm) for m in head.modules()) == layer_norm
+
+
+@pytest.mark.parametrize("target", Target)
+def test_the_target_follows_as_a_loop_says(target):
+    agent = stir(make_agent(target=target))
+    for update in range(1, 8):
+        before = snapshot(agent.target_encoder, agent.target_head)
+        agent.update(make_batch(update), step=0)
+        online = snapshot(agent.encoder, agent.head)
+        now = snapshot(agent.target_encoder, agent.target_head)
+        for old, new, source in zip(before, now, online, strict=True):
+            if target is Target.soft:
+                torch.testing.assert_close(new, 0.75 * old + 0.25 * source)
+            else:
+                assert torch.equal(new, source if update % 3 == 0 else old)
+
+
+def test_the_target_starts_equal_and_belongs_to_no_optimiser():
+    agent = make_agent(SIDE_QUESTS)
+    assert equal(snapshot(agent.encoder, agent.head), agent.target_encoder, agent.target_head)
+    target = {id(p) for m in (agent.target_encoder, agent.target_head) for p in m.parameters()}
+    optimizers = (agent.optimizer, agent.auxiliary.optimizer)
+    owned = [id(p) for optimizer in optimizers for p in held(optimizer)[0]]
+    assert not target & set(owned)
+    assert len(owned) == len(set(owned))
+    check_ownership(agent, optimizers)
+    with pytest.raises(ValueError, match=r"parameter auxiliary\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
+        check_ownership(agent, [agent.optimizer])
+
+
+@pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (50, 0.7525), (200, 0.01), (10**6, 0.01)])
+def test_epsilon_falls_linearly_and_stays(step, epsilon):
+    assert make_agent().epsilon(step) == pytest.approx(epsilon)
+
+
+def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
+    agent = make_agent(epsilon_start=0.5, epsilon_end=0.5)
+    obs = np.random.default_rng(0).integers(0, 256, (1, *SHAPE), dtype=np.uint8).repeat(4000, axis=0)
+    best = int(agent.q_values(torch.from_numpy(obs[:1])).argmax())
+    state = copy.deepcopy(agent.explore_rng.bit_generator.state)
+    assert (agent.act(obs, step=0, explore=False) == best).all()
+    assert agent.explore_rng.bit_generator.state == state
+    counts = np.bincount(agent.act(obs, step=0, explore=True), minlength=A)
+    expected = np.where(np.arange(A) == best, 4000 * (0.5 + 0.5 / A), 4000 * 0.5 / A)
+    assert (abs(counts - expected) < 4 * np.sqrt(expected)).all()
+
+
+def test_every_loss_reaches_its_own_parameters_and_no_others():
+    agent, batch = make_agent(SIDE_QUESTS), make_batch()
+    parts = {"encoder": agent.encoder, "head": agent.head, "target_encoder": agent.target_encoder}
+    parts |= {"target_head": agent.target_head} | dict(agent.auxiliary)
+
+    def reached(loss: Tensor) -> set[str]:
+        agent.zero_grad()
+        loss.sum().backward()
+        return {name for name, part in parts.items() if any(p.grad is not None for p in part.parameters())}
+
+    features = agent.encoder(batch.obs)
+    assert reached(agent.td_error(features, batch, batch.nstep_obs)[0]) == {"encoder", "head"}
+    for name, term in agent.auxiliary.losses(batch, features.detach(), agent.encoder).items():
+        assert reached(term) == {"encoder", name}
+
+
+@pytest.mark.parametrize("schedule", AuxSchedule)
+def test_importance_weights_reach_every_branch(schedule):
+    """What a sample of weight 0 holds changes no weight of any network; at weight 1 it changes all of them."""
+    results = []
+    for weight, seed in ((0.0, 0), (0.0, 50), (1.0, 0), (1.0, 50)):
+        agent, batch, other = make_agent(SIDE_QUESTS, aux_schedule=schedule), make_batch(), make_batch(seed)
+        mixed = {
+            name: torch.cat([getattr(batch, name)[:-1], getattr(other, name)[-1:]])
+            for name in ("obs", "nstep_obs", "action", "nstep_reward")
+        }
+        weights = torch.cat([batch.weight[:-1], torch.tensor([weight])])
+        agent.update(replace(batch, **mixed, weight=weights), step=0)
+        results.append({n: p.detach().clone() for n, p in agent.named_parameters()})
+    ignored_a, ignored_b, seen_a, seen_b = results
+    for name in ignored_a:
+        assert torch.equal(ignored_a[name], ignored_b[name]), name
+        if name.endswith("weight") and "norms" not in name:
+            assert not torch.equal(seen_a[name], seen_b[name]), name
+
+
+def test_joint_update_descends_the_weighted_sum():
+    agent, batch = stir(make_agent(SIDE_QUESTS)), make_batch()
+    slow, loss = copy.deepcopy(agent), 0
+    features = slow.encoder(batch.obs)
+    terms = {"td": huber(slow.td_error(features, batch, batch.nstep_obs)[0])}
+    terms |= slow.auxiliary.losses(batch, features, slow.encoder)
+    for i in range(B):
+        loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["permutation"][i]) / B
+    loss.backward()
+    update = agent.update(batch, step=0)
+    assert {name: value.item() for name, value in update.losses.items()} == pytest.approx(
+        {name: value.mean().item() for name, value in terms.items()}
+    )
+    for optimizer, reference, limit in (
+        (agent.optimizer, [*slow.encoder.parameters(), *slow.head.parameters()], CONFIG.max_grad_norm),
+        (agent.auxiliary.optimizer, list(slow.auxiliary.parameters()), 9),
+    ):
+        nn.utils.clip_grad_norm_(reference, limit)
+        plain = torch.optim.Adam(reference, lr=0.01, eps=optimizer.defaults["eps"], foreach=False, fused=False)
+        plain.step()
+        for fast, moments, parameter in zip(*held(optimizer), reference, strict=True):
+            torch.testing.assert_close(moments["exp_avg"], 0.1 * parameter.grad, atol=1e-6, rtol=1e-4)
+            torch.testing.assert_close(fast, parameter, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", AuxSchedule)
+def test_priorities_hold_the_td_error_alone(schedule):
+    agent, batch = stir(make_agent(SIDE_QUESTS, aux_schedule=schedule)), make_batch()
+    expected = torch.tensor(slow_td_errors(agent, batch)).abs()
+    update = agent.update(batch, step=0)
+    torch.testing.assert_close(update.td_error, expected)
+    assert not update.td_error.requires_grad
+    assert update.losses.keys() == {"td", "rotation", "permutation"}
+
+
+@pytest.mark.parametrize("schedule", AuxSchedule)
+@pytest.mark.parametrize("shift", [0, 2])
+def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
+    idle = {name: TaskConfig(weight=0.0) for name in SIDE_QUESTS}
+    baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift) for tasks in ({}, idle))
+    for i in range(6):
+        a, b = baseline.update(make_batch(i), step=i), agent.update(make_batch(i), step=i)
+        assert torch.equal(a.td_error, b.td_error)
+    weights = agent.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
+
+
+def test_alternating_is_a_q_step_and_then_a_step_of_the_side_quests():
+    agent, batch = make_agent({"rotation": TaskConfig()}, aux_schedule=AuxSchedule.alternating), make_batch()
+    seen = []
+    descend = agent.descend
+
+    def watched(*args):
+        parts = {"encoder": agent.encoder, "head": agent.head, "quest": agent.auxiliary}
+        before = {name: snapshot(part) for name, part in parts.items()}
+        norm = descend(*args)
+        seen.append({name for name, part in parts.items() if not equal(before[name], part)})
+        assert all(p.grad is None for p in agent.parameters())
+        return norm
+
+    agent.descend = watched
+    for _ in range(3):  # from the second update on, Adam has momentum
+        agent.update(batch, step=0)
+    assert seen == [{"encoder", "head"}, {"encoder", "quest"}] * 3
+
+
+def test_the_q_step_of_an_alternating_update_is_the_one_of_the_baseline():
+    baseline, agent = make_agent(), make_agent(SIDE_QUESTS, aux_schedule=AuxSchedule.alternating)
+    for one in (baseline, agent):
+        one.update(make_batch(), step=0)
+    assert equal(snapshot(baseline.head), agent.head)
+    assert not equal(snapshot(baseline.encoder), agent.encoder)
+
+
+def test_diagnose_measures_and_touches_nothing():
+    agent, batch = stir(make_agent(SIDE_QUESTS, random_shift=2)), make_batch()
+    agent.update(batch, step=0)
+    for p in agent.parameters():
+        p.grad = torch.full_like(p, 3.0)
+    generators = (agent.auxiliary.generator, agent.augment_generator, torch.default_generator)
+    states = [g.get_state() for g in generators]
+    explore, weights = copy.deepcopy(agent.explore_rng.bit_generator.state), snapshot(agent)
+    metrics = agent.diagnose(batch)
+    assert metrics.keys() == {"aux/rotation/grad_cosine", "aux/permutation/grad_cosine", "repr/effective_rank"}
+    assert all(-1 <= metrics[f"aux/{name}/grad_cosine"] <= 1 for name in SIDE_QUESTS)
+    assert 1 <= metrics["repr/effective_rank"] <= B - 1
+    assert equal(weights, agent)
+    assert all((p.grad == 3.0).all() for p in agent.parameters())
+    assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
+    assert agent.explore_rng.bit_generator.state == explore
+    assert agent.diagnose(batch) == metrics

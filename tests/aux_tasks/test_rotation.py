@@ -1,0 +1,31 @@
+"""Rotation against torch.rot90, one sample at a time."""
+
+import pytest
+import torch
+from aux_help import batch_of, make_task, noise, tiny_encoder
+
+SHAPE = (6, 10, 10)
+
+
+def test_each_sample_turns_by_its_own_label_exactly():
+    obs = noise(9, *SHAPE)
+    label = torch.tensor([0, 1, 2, 3, 3, 1, 0, 2, 1])
+    turned = make_task("rotation", tiny_encoder(SHAPE)).transform(obs, label)
+    assert turned.dtype == torch.uint8
+    for i in range(9):
+        for channel in range(6):
+            assert torch.equal(turned[i, channel], torch.rot90(obs[i, channel], int(label[i])))
+
+
+def test_examples_name_the_angle_that_was_applied():
+    obs, encoder = noise(11, *SHAPE), tiny_encoder(SHAPE)
+    shown = make_task("rotation", encoder).examples(batch_of(obs), encoder)
+    assert len(shown.inputs) == len(shown.correct) == len(shown.predicted) == 8
+    assert len(set(shown.correct)) > 1
+    for i, angle in enumerate(shown.correct):
+        assert torch.equal(shown.inputs[i], torch.rot90(obs[i], int(angle) // 90, dims=(1, 2)))
+
+
+def test_oblong_observations_are_refused():
+    with pytest.raises(ValueError, match="rotation needs square observations, got 10x12"):
+        make_task("rotation", tiny_encoder((4, 10, 12)))

@@ -1,0 +1,125 @@
+"""The set of objectives of a run: names, weights, the heads' optimiser, and looking without touching."""
+
+import pytest
+import torch
+from aux_help import batch_of, generator, noise, tiny_encoder
+from torch import nn
+
+from aux_tasks import AuxSuite, TaskConfig
+
+SHAPE = (4, 12, 12)
+BOTH = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
+
+
+def make_suite(tasks, encoder: nn.Module | None = None, frame_stack: int = 4) -> AuxSuite:
+    torch.manual_seed(0)
+    return AuxSuite(
+        tasks,
+        encoder or tiny_encoder(SHAPE),
+        frame_stack,
+        generator(3),
+        learning_rate=0.01,
+        adam_eps=1e-8,
+        max_grad_norm=10.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "weight"),
+    [
+        (TaskConfig(weight=0.3), 10**9, 0.3),
+        (TaskConfig(weight=1.0, final_weight=0.0, decay_steps=200), 0, 1.0),
+        (TaskConfig(weight=1.0, final_weight=0.0, decay_steps=200), 50, 0.75),
+        (TaskConfig(weight=1.0, final_weight=0.0, decay_steps=200), 500, 0.0),
+        (TaskConfig(weight=0.5, final_weight=2.5, decay_steps=40), 10, 1.0),
+    ],
+)
+def test_a_weight_moves_linearly_and_then_stays(config, step, weight):
+    assert config.at(step) == pytest.approx(weight)
+    assert make_suite({"rotation": config}).weights(step) == {"rotation": config.at(step)}
+
+
+def test_terms_weights_and_metrics_carry_the_names_of_the_config():
+    encoder = tiny_encoder(SHAPE)
+    suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
+    terms = suite.losses(batch_of(obs), encoder(obs), encoder)
+    assert suite.weights(0) == {"rotation": 0.5, "permutation": 2.0}
+    assert suite.reads == {"obs"}
+    assert {name: term.shape for name, term in terms.items()} == {"rotation": (5,), "permutation": (5,)}
+    assert suite.metrics.keys() == {f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy")}
+    for name, term in terms.items():
+        assert suite.metrics[f"aux/{name}/loss"] == term.mean()
+    assert not any(metric.requires_grad for metric in suite.metrics.values())
+
+
+def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
+    encoder = tiny_encoder(SHAPE)
+    suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
+    held = [p for group in suite.optimizer.param_groups for p in group["params"]]
+    heads = [p for _, task in suite for p in task.head.parameters()]
+    assert sorted(map(id, held)) == sorted(map(id, heads))
+    before = [p.detach().clone() for p in encoder.parameters()]
+    sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
+    heads_before = [p.detach().clone() for p in heads]
+    suite.step()
+    assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), before, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(heads, heads_before, strict=True))
+    assert all(p.grad is None for p in heads)
+
+
+def test_a_step_without_gradients_moves_nothing():
+    encoder = tiny_encoder(SHAPE)
+    suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
+    sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
+    suite.step()  # from here on Adam has momentum
+    before = [p.detach().clone() for p in suite.parameters()]
+    suite.step()
+    assert all(torch.equal(p, q) for p, q in zip(suite.parameters(), before, strict=True))
+
+
+def test_no_side_quest_is_a_valid_set():
+    encoder = tiny_encoder(SHAPE)
+    suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
+    suite.step()
+    assert suite.losses(batch_of(obs), encoder(obs), encoder) == suite.weights(7) == suite.metrics == {}
+    assert suite.reads == frozenset()
+    assert suite.optimizer is None
+
+
+def test_aside_gives_the_random_stream_back_even_after_an_error():
+    encoder = tiny_encoder(SHAPE)
+    suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
+    before = suite.generator.get_state()
+
+    def look_and_fail():
+        with suite.aside():
+            suite.losses(batch_of(obs), encoder(obs), encoder)
+            assert not torch.equal(suite.generator.get_state(), before)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        look_and_fail()
+    assert torch.equal(suite.generator.get_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"rotatoin": TaskConfig()}, "unknown auxiliary task 'rotatoin': did you mean 'rotation'"),
+        (
+            {"rotation": TaskConfig(options={"croprows": [1, 2]})},
+            r"unknown option aux\.rotation\.options\.croprows: did you mean 'crop_rows'",
+        ),
+        ({"permutation": TaskConfig(options={"generator": 3})}, r"aux\.permutation\.options\.generator"),
+        ({"rotation": TaskConfig(options={"crop_rows": [9, 3]})}, r"aux\.rotation: crop_rows must be .* got \[9, 3\]"),
+        ({"rotation": TaskConfig(options={"hidden": "wide"})}, r"aux\.rotation: "),
+    ],
+)
+def test_what_does_not_fit_is_named_with_the_nearest_that_would(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        make_suite(tasks)
+
+
+def test_a_task_that_does_not_fit_the_observations_is_named():
+    with pytest.raises(ValueError, match=r"aux\.permutation: permutation needs frame_stack=4, got 2"):
+        make_suite(BOTH, frame_stack=2)
