@@ -40,6 +40,7 @@ class Progress:
     steps: int = 0
     updates: int = 0
     games: int = 0
+    games_logged: int = 0
     scores: list[float] = field(default_factory=list)  # raw, of the last hundred whole games
     lengths: list[int] = field(default_factory=list)  # agent steps
 
@@ -63,9 +64,9 @@ class GameScores:
 
 def train(config: Config) -> int:
     """Run or continue a training; returns the process exit code: 0, or 128 + the signal that ended it."""
-    run_dir = claim_run_dir(config)
     threads = tune_process(config.threads)
     parts, progress = build(config), Progress()
+    run_dir = claim_run_dir(config)  # only now: a config that cannot be built leaves no trace
     checkpoint = load_latest(run_dir / "checkpoints")
     if checkpoint:
         parts.load_state_dict(checkpoint.state["parts"])
@@ -75,11 +76,12 @@ def train(config: Config) -> int:
         GracefulExit() as stop,
         RunLogger(run_dir, step=progress.steps, total=config.steps, tasks=config.aux) as logger,
     ):
+        begun = progress.steps
         learn(config, parts, progress, logger, stop, run_dir)
         parts.env.close()
         if stop.requested:
             log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
-        elif config.eval_episodes:
+        elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
             judge(config, parts.agent, progress, logger, run_dir)
     return stop.exit_code
 
@@ -99,7 +101,8 @@ def learn(
 
     frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
     obs = stack.reset(frame)
-    while progress.steps < config.steps and not stop.requested:
+    ended = finished(config, progress)
+    while not ended:
         # act and step
         action = agent.act(obs, step=progress.steps, explore=True)
         step = env.step(action)
@@ -114,18 +117,23 @@ def learn(
         games.add(step, progress)
 
         # learn
+        batch: Batch | None = None
         while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
             batch = replay.sample(config.batch_size, parts.suite.reads, progress.steps / config.steps)
             update = agent.update(batch, step=progress.steps)
-            if config.replay.prioritized:
-                replay.update_priorities(batch.index, update.td_error)
             window.add(progress.steps, {f"loss/{k}": v for k, v in update.losses.items()} | update.metrics)
+            if config.replay.prioritized:
+                try:
+                    replay.update_priorities(batch.index, update.td_error)
+                except ValueError:  # NaN: the window says where it began
+                    window.drain()
+                    raise
             progress.updates += 1
 
         # tell
-        if progress.updates and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
+        if window and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
             write_log(progress, agent.epsilon(progress.steps), window, logger)
-        if due(config.diagnose_every) and progress.updates:
+        if batch and due(config.diagnose_every):
             look(batch, parts, config.frame_stack, progress.steps, logger)
 
         # keep
@@ -135,6 +143,14 @@ def learn(
             write_checkpoint(run_dir, parts, progress)
             frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
             obs, games = stack.reset(frame), GameScores(env.num_envs)
+            ended = finished(config, progress) or bool(stop.requested)
+
+
+def finished(config: Config, progress: Progress) -> bool:
+    """Whether a run that was just saved is at its end: enough steps, or a score that is good enough."""
+    if config.until_score is not None and len(progress.scores) >= 10:
+        return progress.steps >= config.steps or float(np.mean(progress.scores[-10:])) >= config.until_score
+    return progress.steps >= config.steps
 
 
 def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
@@ -170,6 +186,10 @@ def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: 
     if progress.scores:
         score = float(np.mean(progress.scores))
         metrics |= {"rollout/ep_rew_mean": score, "rollout/ep_len_mean": float(np.mean(progress.lengths))}
+    if fresh := min(progress.games - progress.games_logged, len(progress.scores)):
+        score = float(np.mean(progress.scores[-fresh:]))
+        metrics |= {"rollout/score": score}  # of the games since the last call: a hundred games lag far behind
+        progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
     logger.health(progress.steps, score, loss)
 
@@ -188,8 +208,8 @@ def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:
     """Save everything, or warn and go on with the previous checkpoint when the disk does not take it."""
     state = {"parts": parts.state_dict(), "progress": asdict(progress)}
     try:
+        export(parts.agent, run_dir)  # first: the last checkpoint ends the run, and nothing may be missing then
         save(run_dir / "checkpoints", progress.steps, state)
-        export(parts.agent, run_dir)
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", progress.steps, error)
 

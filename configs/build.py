@@ -63,6 +63,10 @@ class Parts:
         self.agent.updates = state["updates"]
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for parameter, moments in optimizer.state.items():
+                for name, moment in moments.items():
+                    if moment.shape == parameter.shape:  # a fused step pairs raw memory, so the layouts must be equal
+                        moments[name] = torch.empty_like(parameter).copy_(moment)
         for name, stream in vars(self.streams).items():
             set_generator_state(stream, state["streams"][name])
         replay = state["replay"]
@@ -189,7 +193,10 @@ def export(agent: DQN, run_dir: Path) -> None:
         "encoder": {k: v.contiguous() for k, v in agent.encoder.state_dict().items()},
     }.items():
         temporary = run_dir / f".{name}.safetensors.tmp"
-        save_file(weights, temporary)
+        try:
+            save_file(weights, temporary)
+        except SafetensorError as error:  # a full disk among others
+            raise OSError(str(error)) from error
         temporary.replace(run_dir / f"{name}.safetensors")
 
 

@@ -34,6 +34,7 @@ class Config:
     gamma: float = 0.99
     clip_reward: bool = True  # for the learner; scores stay raw
     steps: int = 400_000
+    until_score: float | None = None  # end at the first checkpoint where the last ten training games average this
     learning_starts: int = 4_000
     steps_per_update: int = 4
     batch_size: int = 32
@@ -43,14 +44,21 @@ class Config:
     eval_episodes: int = 100  # at the end of the run
     run_dir: str | None = None  # default: runs/<env>/<agent>+<aux>/s<seed>
 
+    def __post_init__(self) -> None:
+        for name in ("frame_stack", "steps", "steps_per_update", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.learning_starts < 0:
+            raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0")
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma={self.gamma}: must be in (0, 1]")
+
 
 PARTS = {"agent": DQNConfig, "encoder": EncoderConfig, "replay": ReplayConfig}
 GROUPS: dict[str, dict[str, Any]] = {
     "env": dict(ENVS),
     "agent": {"dqn": DQNConfig},
-    "encoder": {"schema": EncoderConfig},
-    "replay": {"schema": ReplayConfig},
-    "schema": {"config": Config, "task": TaskConfig},
+    "schema": {"config": Config, "encoder": EncoderConfig, "replay": ReplayConfig, "task": TaskConfig},
 }
 
 
@@ -70,17 +78,20 @@ def freeze(composed: DictConfig) -> Config:
     """
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
+        assert isinstance(values, dict)
+        env = _env_kind(values["env"])(**values["env"])
+        parts = {name: kind(**values[name]) for name, kind in PARTS.items()}
+        aux = {name: TaskConfig(**task) for name, task in values["aux"].items()}
+        return Config(**{**values, **parts, "env": env, "aux": aux})
+    except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
-    assert isinstance(values, dict)
-    env = _env_kind(values["env"])(**values["env"])
-    parts = {name: kind(**values[name]) for name, kind in PARTS.items()}
-    aux = {name: TaskConfig(**task) for name, task in values["aux"].items()}
-    return Config(**{**values, **parts, "env": env, "aux": aux})
 
 
 def _env_kind(values: Mapping[Any, Any]) -> type[EnvConfig]:
-    return next(kind for kind in ENVS.values() if set(values) <= {f.name for f in fields(kind)})
+    for kind in ENVS.values():
+        if set(values) <= {f.name for f in fields(kind)}:
+            return kind
+    raise ValueError(f"no environment has all of the keys {', '.join(map(str, values))}")
 
 
 @cache
@@ -91,7 +102,7 @@ def _mutable(kind: type) -> type:
     for member in fields(kind):
         hint = hints[member.name]
         if is_dataclass(hint):
-            hint = _mutable(hint)
+            hint = _mutable(hint)  # type: ignore[arg-type]
         elif hint == dict[str, TaskConfig]:
             hint = dict[str, _mutable(TaskConfig)]  # type: ignore[misc]
         members.append((member.name, hint, field(default=member.default, default_factory=member.default_factory)))
@@ -109,15 +120,20 @@ def read_config(path: Path) -> Config:
     try:
         loaded = OmegaConf.load(path)
         schema = OmegaConf.structured(_mutable(Config))
-        schema.env = OmegaConf.structured(_mutable(_env_kind(loaded.env)))
+        schema.env = OmegaConf.structured(_mutable(_env_kind(loaded.env)))  # type: ignore[arg-type]
         return freeze(OmegaConf.merge(schema, loaded))  # type: ignore[arg-type]
-    except (OmegaConfBaseException, AttributeError, StopIteration, TypeError, YAMLError) as error:
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write every key of a run as yaml."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    """Write every key of a run as yaml, at once."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    temporary.replace(path)
+
+
+FREE = {"steps", "until_score", "eval_episodes", "run_dir", "threads"}  # may change when a run continues
 
 
 def claim_run_dir(config: Config) -> Path:
@@ -133,8 +149,14 @@ def claim_run_dir(config: Config) -> Path:
     path = run_dir / "config.yaml"
     if path.is_file():
         old, new = flat(read_config(path)), flat(config)
-        for key in old.keys() | new.keys():
-            if old.get(key) != new.get(key) and key not in {"steps", "eval_episodes", "run_dir", "threads"}:
+        for key in old | new:
+            if old.get(key) != new.get(key) and key not in {
+                "steps",
+                "until_score",
+                "eval_episodes",
+                "run_dir",
+                "threads",
+            }:
                 raise ValueError(
                     f"{run_dir} holds a run with {key}={old.get(key)}, this one has {new.get(key)}: "
                     "give run_dir=... or remove that folder"

@@ -2,15 +2,16 @@
 
 import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir, main
+from hydra import main
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.logging import RichHandler
 
 ATARI = re.compile(r"env=((?:atari/\w+,?)+)")
@@ -20,26 +21,26 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str])
     """Compose a config from `argv` (`key=value`, `group=choice`, `-m` for sweeps) and run `task` on it.
 
     Errors of the user's making (ValueError, MemoryError, RuntimeError of the run, unknown keys) become one line and
-    exit code 2. Returns the exit code of the task, in a sweep the highest.
+    exit code 2. Returns the exit code of the task, in a sweep the highest;
+    a job that a signal ended (128 or more) is the last of its sweep.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
     )
     argv = [word for given in argv for word in _expand(given)]
-    codes = []
+    codes: list[int] = []
 
     @main(version_base=None, config_path=str(config_dir), config_name="config")
     def run(config: DictConfig) -> None:
-        codes.append(_report(lambda: task(config)))
+        if max(codes, default=0) < 128:  # a signal ends the whole sweep
+            codes.append(_report(lambda: task(config)))
 
-    if not any(word.startswith("-") for word in argv):
-        try:
-            with initialize_config_dir(str(config_dir), version_base=None):
-                compose("config", argv)
-        except (HydraException, OmegaConfBaseException) as error:
-            return _fail(explain(str(error), config_dir))
     sys.argv[1:] = argv
-    run()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself and exits
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(explain(error, config_dir))
     return max(codes, default=0)
 
 
@@ -63,26 +64,25 @@ def _fail(line: str) -> int:
     return 2
 
 
-def explain(message: str, config_dir: Path) -> str:
+def explain(error: Exception, config_dir: Path) -> str:
     """One line for an error of Hydra's, with the nearest valid name."""
-    line = message.splitlines()[0]
-    if match := re.search(r"Could not override '([\w./@]+)'", message):
-        with initialize_config_dir(str(config_dir), version_base=None):
-            known = _keys(compose("config"))
-        near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.0)
-        return f"unknown key {match[1]!r}: did you mean {near[0]!r}?"
-    if match := re.search(r"Could not find '([\w-]+)/([\w./-]+)'", message):
-        choices = re.findall(r"^\t(\S+)$", message, re.MULTILINE) or re.findall(r"^\s+(\S+)$", message, re.MULTILINE)
-        near = difflib.get_close_matches(match[2], choices, n=1, cutoff=0.0) or ["?"]
-        return f"unknown {match[1]} {match[2]!r}: did you mean {near[0]!r}? (there are {', '.join(choices)})"
-    return line
+    cause, message = error.__cause__, str(error)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        parent, _, name = str(cause.full_key).rpartition(".")
+        known = [str(key) for key in cause.parent_node or () if key != "hydra"]
+        if not known:
+            return f"unknown key {cause.full_key!r}: {parent} is empty"
+        return f"unknown key {cause.full_key!r}: did you mean {f'{parent}.{_nearest(name, known)}'.lstrip('.')!r}?"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+    if match := re.search(r"Could not (?:find|load) '([\w-]+)/([\w./-]+)'", message):
+        choices = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
+        choices = choices or sorted(path.stem for path in (config_dir / match[1]).glob("*.yaml"))
+        near = _nearest(match[2], choices)
+        return f"unknown {match[1]} {match[2]!r}: did you mean {near!r}? (there are {', '.join(choices)})"
+    hint = ": add -m to run each of them" if message.startswith("Ambiguous value") else ""
+    return message.splitlines()[0] + hint
 
 
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key, child in config.items():
-        name = f"{prefix}{key!s}"
-        keys.append(name)
-        if isinstance(child, DictConfig):
-            keys += _keys(child, f"{name}.")
-    return keys
+def _nearest(name: str, known: list[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

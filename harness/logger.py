@@ -12,7 +12,7 @@ import psutil
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import SummaryWriter, summary
 
 
 class NonFiniteError(RuntimeError):
@@ -26,6 +26,9 @@ class MetricWindow:
         self._values: dict[str, list[Tensor]] = {}
         self._steps: dict[str, list[int]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def add(self, step: int, metrics: Mapping[str, Tensor]) -> None:
         """Remember the scalars of one update."""
         for name, value in metrics.items():
@@ -38,15 +41,17 @@ class MetricWindow:
         Raises:
             NonFiniteError: names the tensor that was not finite first, and its step.
         """
-        means = {}
-        for name, values in self._values.items():
-            stacked = torch.stack(values)
-            if not torch.isfinite(stacked).all():
-                bad = int((~torch.isfinite(stacked)).nonzero()[0])
-                raise NonFiniteError(f"{name} is {float(stacked[bad])} at step {self._steps[name][bad]}")
-            means[name] = float(stacked.mean())
+        stacked = {name: torch.stack(values) for name, values in self._values.items()}
+        bad = [
+            (self._steps[name][i], name, float(values[i]))
+            for name, values in stacked.items()
+            for i in (~values.isfinite()).nonzero().flatten().tolist()
+        ]
+        if bad:
+            step, name, value = min(bad, key=lambda found: found[0])
+            raise NonFiniteError(f"{name} is {value} at step {step}")
         self._values, self._steps = {}, {}
-        return means
+        return {name: float(values.mean()) for name, values in stacked.items()}
 
 
 class RunLogger:
@@ -64,9 +69,11 @@ class RunLogger:
         self._path = run_dir / "metrics.jsonl"
         _drop_after(self._path, step)
         self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
-        self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
-        if not step:
+        new = not any(run_dir.glob("events.out.tfevents.*"))
+        self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else 0)
+        if new:  # once: purging does not reach it
             self.writer.add_custom_scalars(_layout(tasks))
+            self.writer.flush()
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
         self._process = psutil.Process()
 
@@ -116,9 +123,11 @@ class RunLogger:
         self.writer.add_image(name, image, step, dataformats="HWC")
 
     def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the table of hyperparameters with the run's final scores into this run's own folder."""
+        """Write the run's line in the table of hyperparameters; the scores in it are the scalars of these names."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-        self.writer.add_hparams(plain, dict(metrics), run_name=".")
+        # add_hparams would log the scores again, at step 0
+        for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+            self.writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Hand everything to the disk, so that a checkpoint never knows more than the log."""

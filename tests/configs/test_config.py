@@ -1,0 +1,124 @@
+"""Every config composes, freezes, survives a file; no key is dead; a folder keeps its run."""
+
+import inspect
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from agents import DQNConfig
+from aux_tasks import TaskConfig
+from aux_tasks.registry import TASKS
+from configs.schema import Config, claim_run_dir, default_run_dir, flat, freeze, read_config, register, write_config
+from encoders import ENCODERS, EncoderConfig
+from envs import ENVS, AtariConfig, ToyConfig
+from replay import ReplayConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+
+
+def composed(*words: str) -> Config:
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return freeze(compose("config", list(words)))
+
+
+def config(**changes: Any) -> Config:
+    return replace(Config(ToyConfig(), DQNConfig(), EncoderConfig(), ReplayConfig()), **changes)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_composes_and_survives_a_file(file: Path, tmp_path: Path) -> None:
+    made = composed(f"{file.parent}={file.stem}")
+    write_config(made, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == made
+    if str(file.parent) in ("encoder", "aux"):
+        chosen = {"encoder": [made.encoder.name], "aux": list(made.aux) or ["none"]}[str(file.parent)]
+        assert chosen == [file.stem]
+
+
+def test_there_is_a_file_for_every_encoder_and_task() -> None:
+    assert {file.stem for file in FILES if str(file.parent) == "encoder"} == set(ENCODERS)
+    assert {file.stem for file in FILES if str(file.parent) == "aux"} == {"none", *TASKS}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_options_of_a_task_are_in_its_file_with_the_defaults_of_its_class(name: str) -> None:
+    makers = [inspect.signature(kind.__init__) for kind in TASKS[name].__mro__ if "__init__" in vars(kind)]
+    options = [option for maker in makers for option in maker.parameters.values() if option.kind is option.KEYWORD_ONLY]
+    defaults = {option.name: option.default for option in options}
+    assert yaml.safe_load((CONFIGS / "aux" / f"{name}.yaml").read_text()).get("options", {}) == defaults
+
+
+def test_an_empty_command_line_gives_the_defaults_of_the_dataclasses() -> None:
+    assert composed() == Config(AtariConfig(), DQNConfig(), EncoderConfig(), ReplayConfig())
+
+
+def test_a_config_is_frozen_to_the_leaves() -> None:
+    made = composed("aux=[rotation,permutation]", "aux.rotation.weight=0.5", "agent.target=hard", "env=toy")
+    assert flat(made)["aux.rotation.weight"] == 0.5
+    assert list(made.aux) == ["rotation", "permutation"]
+    for node in (made, made.env, made.agent, made.aux["rotation"]):
+        with pytest.raises(AttributeError):
+            setattr(node, fields(node)[0].name, None)
+
+
+@pytest.mark.parametrize("kind", [Config, DQNConfig, EncoderConfig, ReplayConfig, TaskConfig, *ENVS.values()])
+def test_every_key_is_read_somewhere(kind: type) -> None:
+    assert is_dataclass(kind)
+    packages = ("agents", "aux_tasks", "configs", "encoders", "envs", "harness", "replay")
+    files = [*ROOT.glob("*.py"), *(file for package in packages for file in (ROOT / package).rglob("*.py"))]
+    source = "\n".join(file.read_text() for file in files)
+    unread = [
+        member.name
+        for member in fields(kind)
+        if not re.search(rf"\b(?:\w*config|config\.\w+|c|self)\.{member.name}\b", source)
+    ]
+    assert unread == []
+
+
+def test_default_run_dir() -> None:
+    tasks = {"rotation": TaskConfig(), "permutation": TaskConfig()}
+    assert default_run_dir(config()) == "runs/toy/dqn/s0"
+    assert default_run_dir(config(env=AtariConfig("breakout"), aux=tasks, seed=3)) == (
+        "runs/breakout/dqn+rotation+permutation/s3"
+    )
+
+
+def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
+    first = config(run_dir=str(tmp_path), aux={"rotation": TaskConfig()})
+    assert claim_run_dir(first) == tmp_path
+    claim_run_dir(replace(first, steps=2 * first.steps, eval_episodes=1, threads=2))
+    before = (tmp_path / "config.yaml").read_text()
+    for key, other in {
+        "gamma=0.99, this one has 0.9": replace(first, gamma=0.9),
+        "agent.hidden=256, this one has 8": replace(first, agent=DQNConfig(hidden=8)),
+        "aux.rotation.weight=1.0, this one has None": replace(first, aux={}),
+        "env.num_envs=4, this one has 2": replace(first, env=ToyConfig(num_envs=2)),
+    }.items():
+        with pytest.raises(ValueError, match=f"holds a run with {key}"):
+            claim_run_dir(other)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["", "gamma: 0.9", "[", "env: {gmae: pong}", "env: {game: pong}\nlr: 1", "env: 3"])
+def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        read_config(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"learning_starts": -1}]
+)
+def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="{}={}: must be".format(*next(iter(wrong.items())))):
+        config(**wrong)

@@ -1,0 +1,117 @@
+"""The command line: what works, and one line for what does not."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Config, freeze, register
+from harness.launch import launch
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    register()
+
+
+def launched(line: str, codes: tuple[int, ...] = ()) -> tuple[int, list[Config]]:
+    """The exit code of a command line, and the configs that it ran; job i returns `codes[i]`, or else 0."""
+    configs: list[Config] = []
+
+    def task(composed: object) -> int:
+        configs.append(freeze(composed))  # type: ignore[arg-type]
+        return dict(enumerate(codes, start=1)).get(len(configs), 0)
+
+    return launch(task, CONFIGS, line.split()), configs
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("agent.lerning_rate=1", ["'agent.lerning_rate'", "'agent.learning_rate'"]),
+        ("agnt.learning_rate=1", ["'agnt'", "'agent'"]),
+        ("aux=rotaton", ["aux 'rotaton'", "'rotation'"]),
+        ("aux=[rotation,permutaton]", ["aux 'permutaton'", "'permutation'"]),
+        ("encoder=naturr", ["encoder 'naturr'", "'nature'"]),
+        ("env=toi", ["env 'toi'", "'toy'"]),
+        ("agent.target=sof", ["agent.target", "'sof'", "[soft, hard]"]),
+        ("seed=x", ["seed", "'x'", "Integer"]),
+        ("replay.capacity=1.5", ["replay.capacity", "'1.5'", "Integer"]),
+        ("env=atari/brekout", ["'brekout'", "'breakout'"]),
+        ("experiment=pong", ["experiment 'pong'", "'pong_cpu'"]),
+        ("aux=rotation aux.rotation.options.hiden=3", ["hiden", "'aux.rotation.options.hidden'"]),
+        ("aux=rotation aux.rotation.wieght=3", ["wieght", "'aux.rotation.weight'"]),
+        ("aux.rotation.weight=3", ["'aux.rotation'", "aux is empty"]),
+        ("aux=none,rotation", ["aux=none,rotation", "-m"]),
+        ("+foo=1", ["'foo'"]),
+        ("+env.foo=1", ["foo"]),
+        ("steps=0", ["steps=0", "at least 1"]),
+        ("-m seed=0,1 agent.lerning_rate=1", ["'agent.learning_rate'"]),
+        ("-m aux=none,rotaton", ["aux 'rotaton'", "'rotation'"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(line: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert launched(line) == (2, [])
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not [part for part in parts if part not in err]
+    assert out == ""
+
+
+def test_groups_keys_and_experiments() -> None:
+    code, (made,) = launched("experiment=pong_cpu env=atari/breakout aux=rotation aux.rotation.options.hidden=9 seed=4")
+    assert code == 0
+    assert (made.env.game, list(made.aux), made.seed) == ("breakout", ["rotation"], 4)
+    assert made.aux["rotation"].options["hidden"] == 9
+
+
+def test_a_sweep_runs_every_combination() -> None:
+    code, configs = launched("-m env=atari/pong,atari/breakout aux=none,[rotation,permutation]")
+    assert code == 0
+    assert [(made.env.game, list(made.aux)) for made in configs] == [
+        ("pong", []),
+        ("pong", ["rotation", "permutation"]),
+        ("breakout", []),
+        ("breakout", ["rotation", "permutation"]),
+    ]
+
+
+@pytest.mark.parametrize(("codes", "result", "jobs"), [((2, 0), 2, 3), ((2, 130), 130, 2)])
+def test_a_failed_job_does_not_stop_a_sweep_and_a_signal_does(codes: tuple[int, ...], result: int, jobs: int) -> None:
+    code, configs = launched("-m seed=0,1,2", codes)
+    assert (code, len(configs)) == (result, jobs)
+
+
+@pytest.mark.parametrize("error", [ValueError, MemoryError, OSError, RuntimeError])
+def test_errors_of_a_run_are_one_line(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    def task(_: object) -> int:
+        raise error("no such thing")
+
+    assert launch(task, CONFIGS, []) == 2
+    assert capsys.readouterr().err == "error: no such thing\n"
+
+
+def test_errors_in_the_code_keep_their_traceback() -> None:
+    def task(_: object) -> int:
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError, match="bug"):
+        launch(task, CONFIGS, [])
+
+
+def test_help_lists_groups_choices_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        launched("--help")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "aux: none, permutation, rotation\n" in text
+    assert "encoder: der, impala, nature, study\n" in text
+    assert "env: atari, toy\n" in text
+    assert "  learning_rate: 0.00025\n" in text
+    assert "Hydra" not in text

@@ -1,0 +1,100 @@
+"""What a run writes down."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from harness.logger import MetricWindow, NonFiniteError, RunLogger
+
+
+def logger(run_dir: Path, step: int = 0) -> RunLogger:
+    return RunLogger(run_dir, step=step, total=1_000_000, tasks=["rotation", "permutation"])
+
+
+def rows(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_window_averages_what_came_since_it_was_drained() -> None:
+    window = MetricWindow()
+    assert not window
+    for step, value in enumerate((1.0, 2.0, 6.0)):
+        window.add(step, {"loss": torch.tensor(value), **({"rare": torch.tensor(5.0)} if step == 1 else {})})
+    assert window
+    assert window.drain() == {"loss": 3.0, "rare": 5.0}
+    assert not window
+    assert window.drain() == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_window_names_what_was_not_finite_first(value: float) -> None:
+    window = MetricWindow()
+    for step in (8, 12, 16, 20):
+        bad = {"total": step >= 16, "part": step >= 12, "fine": False}
+        window.add(step, {name: torch.tensor(value if wrong else 1.0) for name, wrong in bad.items()})
+    with pytest.raises(NonFiniteError, match=f"^part is {value} at step 12$"):
+        window.drain()
+
+
+def test_continuing_drops_later_and_torn_records(tmp_path: Path) -> None:
+    with logger(tmp_path) as first:
+        for step in (10, 20, 30):
+            first.scalars(step, {"loss": step / 8, "score": float("nan")})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "lo')
+    with logger(tmp_path, step=20) as second:
+        second.scalars(25, {"loss": 1.0})
+    assert rows(tmp_path) == [
+        {"step": 10, "loss": 1.25, "score": None},
+        {"step": 20, "loss": 2.5, "score": None},
+        {"step": 25, "loss": 1.0},
+    ]
+
+
+@pytest.mark.parametrize("torn", ["{", '{"loss": 1}', "\x00\x00"])
+def test_whatever_a_crash_left_at_the_end_is_dropped(torn: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + torn)
+    with logger(tmp_path, step=5):
+        pass
+    assert rows(tmp_path) == [{"step": 1}]
+
+
+def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
+    for step in (0, 0, 20):
+        with logger(tmp_path, step):
+            pass
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (layout,) = events.Tensors("custom_scalars__config__")
+    assert b"aux/rotation/accuracy" in layout.tensor_proto.string_val[0]
+    assert b"aux/permutation/loss" in layout.tensor_proto.string_val[0]
+
+
+@pytest.mark.parametrize("score", [float("nan"), -21.0, 123_456_789.0])
+def test_progress_is_one_short_line_where_there_is_no_terminal(
+    score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with logger(tmp_path) as opened:
+        opened.health(1_000, score, 1e9)
+        opened.health(1_000_000, score, 0.25)
+        lines = sys.stderr.getvalue().split("\n")
+    assert lines.pop() == ""
+    assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]
+    assert all(len(line) <= 120 and "\r" not in line for line in lines)
+
+
+def test_hyperparameters_join_the_scores_without_logging_them_again(tmp_path: Path) -> None:
+    with logger(tmp_path) as opened:
+        opened.scalars(40, {"eval/mean_reward": 20.5})
+        opened.hparams({"seed": 1, "aux": [1, 2], "run_dir": None}, {"eval/mean_reward": 20.5})
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("eval/mean_reward")] == [(40, 20.5)]
+    assert set(events.summary_metadata) >= {
+        f"_hparams_/{part}" for part in ("experiment", "session_start_info", "session_end_info")
+    }

@@ -1,0 +1,55 @@
+"""Threads from what the run was given: the config, the environment, the affinity, the container's quota."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import process
+from harness.process import available_cores, tune_process
+
+
+@pytest.fixture
+def quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the quota file; eight cores by affinity."""
+    file = tmp_path / "cpu.max"
+    monkeypatch.setattr(process, "Path", lambda _: file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        (None, 8),
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("20000 100000", 1),
+        ("3200000 100000", 8),
+    ],
+)
+def test_cores_are_the_affinity_capped_by_the_quota(content: str | None, cores: int, quota: Path) -> None:
+    if content:
+        quota.write_text(content + "\n")
+    assert available_cores() == cores
+
+
+def test_all_cores_where_there_is_no_affinity(quota: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert available_cores() == 5
+
+
+@pytest.mark.parametrize(("asked", "variable", "threads"), [(3, "2", 3), (0, "2", 2), (0, "", 8), (0, None, 8)])
+def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(
+    asked: int, variable: str | None, threads: int, quota: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert tune_process(asked) == torch.get_num_threads()
+    assert chosen == [threads]

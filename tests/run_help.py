@@ -1,0 +1,85 @@
+"""A training small enough for a test, and ways to kill it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train as script
+from agents import DQNConfig
+from agents.dqn import Target
+from aux_tasks import TaskConfig
+from configs.schema import Config
+from encoders import EncoderConfig
+from envs import ToyConfig, ToyVector
+from replay import ReplayConfig
+
+COPIES = 3
+
+
+def small(run_dir: Path, **changes: Any) -> Config:
+    """120 steps of Catch in three copies: learning from step 24 on, checkpoints at 48, 96 and 120."""
+    settings = {
+        "env": ToyConfig(num_envs=COPIES),
+        "agent": DQNConfig(hidden=8, epsilon_steps=60),
+        "encoder": EncoderConfig(name="der"),
+        "replay": ReplayConfig(capacity=90),  # the ring wraps before the end
+        "device": "cpu",
+        "threads": 1,
+        "steps": 120,
+        "learning_starts": 24,
+        "steps_per_update": 6,
+        "batch_size": 4,
+        "log_every": 12,
+        "diagnose_every": 60,
+        "checkpoint_every": 48,
+        "eval_episodes": 0,
+        "run_dir": str(run_dir),
+    }
+    return Config(**{**settings, **changes})
+
+
+def hard(run_dir: Path, **changes: Any) -> Config:
+    """The same with every part that has a state of its own."""
+    parts = {
+        "env": ToyConfig(num_envs=COPIES, time_limit=9),
+        "agent": DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, target=Target.hard, target_every=5),
+        "replay": ReplayConfig(capacity=90, prioritized=True),
+        "aux": {
+            "permutation": TaskConfig(weight=0.5, options={"hidden": 8, "crop_rows": [0, 24]}),
+            "rotation": TaskConfig(),
+        },
+    }
+    return small(run_dir, **{**parts, **changes})
+
+
+def in_child(function: Callable[[], int]) -> int:
+    """How a forked process ends that runs `function`: its exit code, or minus the signal."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 99
+    try:
+        code = function()
+    finally:
+        os._exit(code)
+
+
+def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `action` when the environment is about to bring the run to `step` agent steps, counted from its start."""
+    taken = 0
+    original = ToyVector.step
+
+    def counted(self: ToyVector, actions: Any) -> Any:
+        nonlocal taken
+        taken += self.num_envs
+        if taken == step:
+            action()
+        return original(self, actions)
+
+    monkeypatch.setattr(ToyVector, "step", counted)
+
+
+def run(config: Config) -> int:
+    return script.train(config)
