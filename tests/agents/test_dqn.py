@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agents import DQN, DQNConfig
 from agents.base import check_ownership
-from agents.dqn import AuxSchedule, DuelingHead, Target, huber
+from agents.dqn import AuxSchedule, DuelingHead, Precision, Target, huber
 from aux_tasks import AuxSuite, TaskConfig
 from encoders import Encoder
 from replay import Batch
@@ -310,3 +310,19 @@ def test_diagnose_measures_and_touches_nothing():
     assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
     assert agent.explore_rng.bit_generator.state == explore
     assert agent.diagnose(batch) == metrics
+
+
+@pytest.mark.parametrize(
+    "setting", [{"precision": Precision.bfloat16}, pytest.param({"compile": True}, marks=pytest.mark.slow)]
+)
+def test_a_faster_update_is_nearly_the_plain_one(setting):
+    plain, faster = (make_agent(SIDE_QUESTS, **changes) for changes in ({}, setting))
+    before = snapshot(plain.encoder, plain.head, plain.auxiliary)
+    for agent in (plain, faster):
+        stir(agent).update(make_batch(), step=0)
+    moved, aimed = (
+        torch.cat([(p - q).flatten() for p, q in zip(snapshot(a.encoder, a.head, a.auxiliary), before, strict=True)])
+        for a in (faster, plain)
+    )
+    assert torch.cosine_similarity(moved, aimed, dim=0) > 0.9
+    assert all(p.dtype is torch.float32 for p in faster.parameters())
