@@ -121,7 +121,7 @@ def learn(
         while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
             batch = replay.sample(config.batch_size, parts.suite.reads, progress.steps / config.steps)
             update = agent.update(batch, step=progress.steps)
-            window.add(progress.steps, {f"loss/{k}": v for k, v in update.losses.items()} | update.metrics)
+            window.add(progress.steps, update.metrics)
             if config.replay.prioritized:
                 try:
                     replay.update_priorities(batch.index, update.td_error)
@@ -180,8 +180,7 @@ def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run
 def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: RunLogger) -> None:
     """Average what happened since the last call into the log."""
     metrics = window.drain()
-    loss = metrics.pop("loss/td")
-    metrics |= {"train/loss": loss, "train/n_updates": progress.updates, "rollout/exploration_rate": epsilon}
+    metrics |= {"train/n_updates": progress.updates, "rollout/exploration_rate": epsilon}
     score = float("nan")
     if progress.scores:
         score = float(np.mean(progress.scores))
@@ -191,7 +190,7 @@ def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: 
         metrics |= {"rollout/score": score}  # of the games since the last call: a hundred games lag far behind
         progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
-    logger.health(progress.steps, score, loss)
+    logger.health(progress.steps, score, metrics["train/loss"])
 
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:

@@ -35,11 +35,10 @@ class Auxiliary(Protocol):
 
 @dataclass(frozen=True)
 class Update:
-    """What one update leaves: the loss terms by name and the new priorities, all detached tensors."""
+    """What one update leaves, all detached tensors."""
 
-    losses: dict[str, Tensor]  # scalars
-    td_error: Tensor  # (B,) absolute; never holds a self-supervised loss
-    metrics: dict[str, Tensor]  # scalars
+    td_error: Tensor  # (B,) absolute, for priorities; never holds a self-supervised loss
+    metrics: dict[str, Tensor]  # scalars by TensorBoard tag, every loss among them
 
 
 class Agent(nn.Module, ABC):

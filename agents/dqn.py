@@ -157,11 +157,9 @@ class DQN(Agent):
                 aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
             if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, weights, batch.weight)
-            terms |= aux_terms
         self.update_target()
-        losses = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {"health/grad_norm": norm} | self.auxiliary.metrics
-        return Update(losses, td_error.detach().abs(), metrics)
+        loss = {"train/loss": terms["td"].detach().mean()}
+        return Update(td_error.detach().abs(), loss | metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
 
     def td_error(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))), (B,), and scalars to log."""

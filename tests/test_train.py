@@ -225,7 +225,7 @@ def test_nan_stops_the_run_and_names_where_it_began(
         patch.setattr(agents.dqn.DQN, "update", poisoned)
         assert _report(lambda: run(kind(tmp_path))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == ["error: loss/td is nan at step 60"]
+    assert errors == ["error: train/loss is nan at step 60"]
     assert load_latest(tmp_path / "checkpoints").step == 48
     _, agent = load_agent(tmp_path)
     assert all(tensor.isfinite().all() for tensor in agent.state_dict().values())
