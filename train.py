@@ -181,16 +181,15 @@ def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: 
     """Average what happened since the last call into the log."""
     metrics = window.drain()
     metrics |= {"train/n_updates": progress.updates, "rollout/exploration_rate": epsilon}
-    score = float("nan")
     if progress.scores:
-        score = float(np.mean(progress.scores))
-        metrics |= {"rollout/ep_rew_mean": score, "rollout/ep_len_mean": float(np.mean(progress.lengths))}
+        means = {"ep_rew_mean": np.mean(progress.scores), "ep_len_mean": np.mean(progress.lengths)}
+        metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
     if fresh := min(progress.games - progress.games_logged, len(progress.scores)):
-        score = float(np.mean(progress.scores[-fresh:]))
-        metrics |= {"rollout/score": score}  # of the games since the last call: a hundred games lag far behind
+        metrics["rollout/score"] = float(np.mean(progress.scores[-fresh:]))  # a hundred games lag far behind
         progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
-    logger.health(progress.steps, score, metrics["train/loss"])
+    recent = float(np.mean(progress.scores[-10:])) if progress.scores else float("nan")
+    logger.health(progress.steps, recent, metrics["train/loss"])
 
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:

@@ -1,0 +1,27 @@
+"""Make a folder of zoo/ from a finished run:
+
+    python benchmarks/publish.py runs/pong/dqn+permutation/s0 zoo/pong-permutation
+
+Weights are stored as float16, half the size; evaluate the folder afterwards, so that its report is of these weights.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from configs.schema import read_config, write_config
+
+
+def main(run: Path, folder: Path) -> None:
+    """Write the config and the halved weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(replace(read_config(run / "config.yaml"), run_dir=None), folder / "config.yaml")
+    weights = load_file(run / "agent.safetensors")
+    save_file({name: tensor.to(torch.float16) for name, tensor in weights.items()}, folder / "agent.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
