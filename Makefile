@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=pong_cpu)
+# Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
+EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
 .PHONY: train evaluate test test-slow check bench tensorboard clean
 .DEFAULT_GOAL := help
