@@ -16,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 RESULTS = Path(__file__).parent.parent / "results"
 SCORE = "rollout/ep_rew_mean"
-LEVELS = (-15, 0, 10, 18)
 
 
 def curve(run: Path) -> list[tuple[int, float]]:
@@ -46,11 +45,6 @@ def accuracy(run: Path) -> str:
     return ", ".join(means) or "none"
 
 
-def first_step(points: list[tuple[int, float]], level: float) -> str:
-    """The first agent step at which the curve is at `level`."""
-    return next((f"{step // 1000}k" for step, score in points if score >= level), "not reached")
-
-
 def main(runs: list[Path]) -> None:
     """Write the table and the figure."""
     RESULTS.mkdir(exist_ok=True)
@@ -61,10 +55,9 @@ def main(runs: list[Path]) -> None:
         axes.plot([s / 1000 for s, _ in points], [score for _, score in points], label=name)
         shutil.copy(run / "report.json", RESULTS / f"pong-{name}.json")
         s = report["summary"]
-        reached = " | ".join(first_step(points, level) for level in LEVELS)
         low, high = s["iqm_interval"]
         rows.append(
-            f"| {name} | {s['mean']:.2f} | {s['iqm']:.2f} ({low:.2f} to {high:.2f}) | {reached} "
+            f"| {name} | {s['mean']:.2f} | {s['iqm']:.2f} ({low:.2f} to {high:.2f}) "
             f"| {points[-1][0] // 1000}k | {minutes(run):.0f} | {accuracy(run)} |"
         )
     axes.set(xlabel="agent steps, thousands", ylabel="score, last 100 training games", title="Pong, one seed each")
@@ -72,8 +65,7 @@ def main(runs: list[Path]) -> None:
     axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "pong.png", dpi=110)
-    levels = " | ".join(f"steps to {level}" for level in LEVELS)
-    header = f"| run | mean | IQM (95 %) | {levels} | steps | minutes | task accuracy (chance 0.25) |"
+    header = "| run | mean | IQM (95 %) | steps | minutes | task accuracy (chance 0.25) |"
     text = "\n".join([header, "|" + "---|" * (header.count("|") - 1), *rows])
     (RESULTS / "pong_table.md").write_text(text + "\n")
     sys.stdout.write(text + "\n")
