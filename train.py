@@ -148,9 +148,10 @@ def learn(
 
 def finished(config: Config, progress: Progress) -> bool:
     """Whether a run that was just saved is at its end: enough steps, or a score that is good enough."""
-    if config.until_score is not None and len(progress.scores) >= 10:
-        return progress.steps >= config.steps or float(np.mean(progress.scores[-10:])) >= config.until_score
-    return progress.steps >= config.steps
+    if progress.steps >= config.steps:
+        return True
+    recent = progress.scores[-10:]
+    return config.until_score is not None and len(recent) == 10 and float(np.mean(recent)) >= config.until_score
 
 
 def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
