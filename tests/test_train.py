@@ -315,3 +315,14 @@ def test_learning_may_be_rarer_than_logging(tmp_path: Path) -> None:
         assert run(config) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row.get("train/n_updates")) for row in rows] == [(57, 1), (57, None), (96, 2), (96, None)]
+
+
+def test_a_good_score_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
+    for until_score, name in ((-1.0, "won"), (1.1, "lost")):  # Catch scores between -1 and 1
+        assert run(small(tmp_path / name, steps=480, until_score=until_score)) == 0
+    won, lost = (load_latest(tmp_path / name / "checkpoints") for name in ("won", "lost"))
+    assert won is not None
+    assert lost is not None
+    assert won.step < lost.step == 480
+    assert won.step % 48 == 0
+    assert len(won.state["progress"]["scores"]) >= 10
