@@ -32,6 +32,8 @@ from harness.process import tune_process
 from harness.statistics import summary
 from harness.video import VideoWriter, panel, side_by_side
 
+log = logging.getLogger(__name__)
+
 PANEL = 336  # pixels a side of each picture in a video
 MOMENTS = 8  # of a game, for the attribution maps
 
@@ -54,7 +56,9 @@ def main(argv: list[str]) -> int:
     tune_process(1)  # a few images at a time: more threads would only wait for each other
     report = evaluate(agent, run.env, run.frame_stack, protocol, config.episodes, config.seed, config.num_envs)
     command = shlex.join(["python", "evaluate.py", *argv])
-    write_report(report, config.json or config.checkpoint / "report.json", config.checkpoint, command)
+    written = config.json or config.checkpoint / f"report-{protocol.name}.json"
+    write_report(report, written, config.checkpoint, command)
+    log.info("report: %s", written)
 
     def game() -> Iterator[Moment]:
         return watch(greedy(agent), played, run.frame_stack, protocol.epsilon, config.seed, PANEL)
@@ -80,7 +84,7 @@ class EvalConfig:
     protocol: str | None = field(
         default=None, metadata={"help": "nature, rainbow, ale_v5 or machado [nature for Atari]; env: as in training"}
     )
-    json: Path | None = field(default=None, metadata={"help": "the report [report.json in the checkpoint]"})
+    json: Path | None = field(default=None, metadata={"help": "the report [report-PROTOCOL.json in the checkpoint]"})
     video: Path | None = field(default=None, metadata={"help": "an .mp4 of one more game, with attribution maps"})
     attribution: Path | None = field(default=None, metadata={"help": "folder for attribution maps of some moments"})
     seed: int = field(default=0, metadata={"help": "of the games and the random actions"})

@@ -24,7 +24,7 @@ from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger
 from harness.picture import contact_sheet
 from harness.play import watch
-from harness.process import tune_process
+from harness.process import exclusive, matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
 from harness.video import VideoWriter
@@ -66,23 +66,22 @@ def train(config: Config) -> int:
     """Run or continue a training; returns the process exit code: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
     parts, progress = build(config), Progress()
-    run_dir = claim_run_dir(config)  # only now: a config that cannot be built leaves no trace
-    checkpoint = load_latest(run_dir / "checkpoints")
-    if checkpoint:
-        parts.load_state_dict(checkpoint.state["parts"])
-        progress = Progress(**checkpoint.state["progress"])
-    log.info("%s: step %d of %d, %d torch threads", run_dir, progress.steps, config.steps, threads)
-    with (
-        GracefulExit() as stop,
-        RunLogger(run_dir, step=progress.steps, total=config.steps, tasks=config.aux) as logger,
-    ):
-        begun = progress.steps
-        learn(config, parts, progress, logger, stop, run_dir)
-        parts.env.close()
-        if stop.requested:
-            log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
-        elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
-            judge(config, parts.agent, progress, logger, run_dir)
+    with exclusive(claim_run_dir(config)) as run_dir:  # only now: a config that cannot be built leaves no trace
+        checkpoint = load_latest(run_dir / "checkpoints")
+        if checkpoint:
+            parts.load_state_dict(checkpoint.state["parts"])
+            progress = Progress(**checkpoint.state["progress"])
+        begun, rate = progress.steps, matmul_rate()
+        log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
+        with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
+            logger.machine(begun, rate)
+            with GracefulExit() as stop:
+                learn(config, parts, progress, logger, stop, run_dir)
+            parts.env.close()
+            if stop.requested:
+                log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
+            elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
+                judge(config, parts.agent, progress, logger, run_dir)
     return stop.exit_code
 
 
@@ -158,6 +157,7 @@ def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run
     """Play full games under the default protocol, film one, and say where everything is."""
     protocol = choose_protocol(None, config.env)
     log.info("playing %d games, protocol %s", config.eval_episodes, protocol.name)
+    (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run judges anew
     report = evaluate(agent, config.env, config.frame_stack, protocol, config.eval_episodes, config.seed)
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
     write_report(report, run_dir / "report.json", run_dir, command)

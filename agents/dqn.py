@@ -64,6 +64,11 @@ class DQNConfig:
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
+    def __post_init__(self) -> None:
+        for name in ("hidden", "target_every", "epsilon_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
+
 
 class DuelingHead(nn.Module):
     """Q = V + A - mean A (Wang et al. 2016, equation 9): features (B, Z) to action values (B, A)."""

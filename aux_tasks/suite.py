@@ -25,6 +25,10 @@ class TaskConfig:
     decay_steps: int = 1_000_000
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.decay_steps < 1:
+            raise ValueError(f"decay_steps={self.decay_steps}: must be at least 1")
+
     def at(self, step: int) -> float:
         """The weight at an agent step."""
         if self.final_weight is None:
@@ -69,7 +73,7 @@ class AuxSuite(nn.Module):
             except (TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps) if built else None
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps, fused=True) if built else None
         self.metrics: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:

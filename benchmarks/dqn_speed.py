@@ -27,7 +27,7 @@ import train
 from configs import register
 from configs.build import Parts, build
 from configs.schema import Config, freeze
-from harness.process import tune_process
+from harness.process import matmul_rate, tune_process
 from harness.signals import GracefulExit
 
 ROOT = Path(__file__).parent.parent
@@ -160,8 +160,7 @@ def closer(parts: Parts) -> dict[str, float]:
 
 def machine() -> str:
     """The idle matrix-multiply rate, since these figures mean little without it."""
-    a = torch.randn(1024, 1024)
-    return f"{2 * 1024**3 / milliseconds(lambda: a @ a) / 1e6:.0f} GFLOP/s at float32 1024 x 1024 matrix products"
+    return f"{matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products"
 
 
 def main(argv: list[str]) -> None:

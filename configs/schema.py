@@ -150,13 +150,7 @@ def claim_run_dir(config: Config) -> Path:
     if path.is_file():
         old, new = flat(read_config(path)), flat(config)
         for key in old | new:
-            if old.get(key) != new.get(key) and key not in {
-                "steps",
-                "until_score",
-                "eval_episodes",
-                "run_dir",
-                "threads",
-            }:
+            if old.get(key) != new.get(key) and key not in FREE:
                 raise ValueError(
                     f"{run_dir} holds a run with {key}={old.get(key)}, this one has {new.get(key)}: "
                     "give run_dir=... or remove that folder"

@@ -57,6 +57,9 @@ def _report(task: Callable[[], int]) -> int:
     except (ValueError, MemoryError, OSError, RuntimeError) as error:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         return _fail(str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command to continue\n")
+        return 130
 
 
 def _fail(line: str) -> int:

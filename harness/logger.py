@@ -92,6 +92,10 @@ class RunLogger:
         record = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **record}) + "\n")
 
+    def machine(self, step: int, rate: float) -> None:
+        """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
+        self.writer.add_scalar("time/matmul_gflops", rate, step)
+
     def health(self, step: int, score: float, loss: float) -> None:
         """Write speed and memory, which no two runs share, and show the progress line."""
         seconds = time.monotonic() - self._started

@@ -1,8 +1,12 @@
-"""How the process uses its machine: threads and the allocator."""
+"""How the process uses its machine: threads, the allocator, and folders that belong to one process."""
 
 import ctypes
+import fcntl
 import os
 import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,3 +39,28 @@ def available_cores() -> int:
         if limit != "max":
             cores = min(cores, max(1, round(int(limit) / int(period))))
     return cores
+
+
+def matmul_rate() -> float:
+    """GFLOP/s of float32 1024 x 1024 matrix products, the best of five: what other timings are worth."""
+    a, seconds = torch.ones(1024, 1024), []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(seconds) / 1e9
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[Path]:
+    """Keep other processes out of `folder` until the block, or the process, ends.
+
+    Raises:
+        ValueError: another process is in it.
+    """
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
+        yield folder

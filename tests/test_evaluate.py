@@ -51,7 +51,7 @@ def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     video, maps = tmp_path / "game.mp4", tmp_path / "maps"
     arguments = [f"checkpoint={checkpoint}", "episodes=7", "num_envs=3", f"video={video}", f"attribution={maps}"]
     assert main(arguments) == 0
-    report = json.loads((checkpoint / "report.json").read_text())
+    report = json.loads((checkpoint / "report-env.json").read_text())
     assert capsys.readouterr().out == f"mean {np.mean(report['returns']):.2f} over 7 episodes\n"
     assert len(report["returns"]) == len(report["lengths"]) == report["summary"]["n"] == 7
     assert report["summary"]["distinct"] == len(set(report["returns"]))
@@ -81,7 +81,7 @@ def test_the_report_is_the_same_but_for_the_clock(checkpoint, tmp_path):
 def test_saved_and_live_agents_score_the_same(checkpoint, agent):
     report = evaluate(agent, TOY, 4, PROTOCOLS["env"], episodes=12, seed=2, num_envs=5)
     main([f"checkpoint={checkpoint}", "episodes=12", "seed=2", "num_envs=5"])
-    assert json.loads((checkpoint / "report.json").read_text())["returns"] == report.returns
+    assert json.loads((checkpoint / "report-env.json").read_text())["returns"] == report.returns
 
 
 def test_evaluating_touches_neither_the_agent_nor_its_streams(agent):

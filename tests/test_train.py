@@ -291,6 +291,29 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(tmp_path: Path) -> Non
     assert all(torch.equal(trained[name], tensor) for name, tensor in acting_weights(agent).items())
 
 
+def test_an_interrupted_evaluation_is_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(small(tmp_path, steps=48, eval_episodes=3)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(small(tmp_path, steps=96, eval_episodes=3))
+    assert not (tmp_path / "report.json").exists()  # the one there was is of 48 steps
+    assert run(small(tmp_path, steps=96, eval_episodes=3)) == 0
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (last["step"], last["eval/mean_reward"]) == (96, report["summary"]["mean"])
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=f"{tmp_path} is in use"):
+        at_step(60, lambda: run(small(tmp_path)), patch)
+        run(small(tmp_path))
+
+
 def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])

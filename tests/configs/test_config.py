@@ -122,3 +122,9 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="{}={}: must be".format(*next(iter(wrong.items())))):
         config(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"target_every": 0}, {"epsilon_steps": 0}])
+def test_values_of_the_agent_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="agent.{}={}: must be".format(*next(iter(wrong.items())))):
+        DQNConfig(**wrong)

@@ -88,6 +88,14 @@ def test_a_failed_job_does_not_stop_a_sweep_and_a_signal_does(codes: tuple[int, 
     assert (code, len(configs)) == (result, jobs)
 
 
+def test_ctrl_c_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def task(_: object) -> int:
+        raise KeyboardInterrupt
+
+    assert launch(task, CONFIGS, []) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command to continue\n"
+
+
 @pytest.mark.parametrize("error", [ValueError, MemoryError, OSError, RuntimeError])
 def test_errors_of_a_run_are_one_line(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     def task(_: object) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness import process
-from harness.process import available_cores, tune_process
+from harness.process import available_cores, exclusive, tune_process
 
 
 @pytest.fixture
@@ -53,3 +53,10 @@ def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert tune_process(asked) == torch.get_num_threads()
     assert chosen == [threads]
+
+
+def test_a_folder_belongs_to_one_run_until_it_ends(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(ValueError, match=f"{tmp_path} is in use"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path) as folder:
+        assert folder == tmp_path
