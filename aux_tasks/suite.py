@@ -73,7 +73,9 @@ class AuxSuite(nn.Module):
             except (TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps, fused=True) if built else None
+        self.optimizer = None
+        if built:
+            self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps, fused=True)
         self.metrics: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:

@@ -1,12 +1,15 @@
 """Table and curves of finished runs: `python benchmarks/pong_report.py runs/pong/*/s0`.
 
-Copies each run's report to results/, draws results/pong.png and writes results/pong_table.md.
+Copies each run's report to results/pong-<agent>+<aux>.json, draws results/pong.png, and replaces the table between the two
+marks of results/pong.md.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -15,60 +18,69 @@ import matplotlib.pyplot as plt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 RESULTS = Path(__file__).parent.parent / "results"
-SCORE = "rollout/ep_rew_mean"
+HEADER = (
+    "| run | agent steps | updates | minutes | GFLOP/s at its start | mean of 100 games | interquartile mean (95 %) "
+    "| accuracy of the task (chance 0.25) |"
+)
 
 
-def curve(run: Path) -> list[tuple[int, float]]:
-    """Agent steps and the mean score of the last hundred training games."""
-    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [(row["step"], row[SCORE]) for row in rows if row.get(SCORE) is not None]
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """What the run measured, line by line."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def minutes(run: Path) -> float:
-    """Wall-clock minutes of training, summed over its restarts."""
+def clock(run: Path) -> tuple[float, str]:
+    """Wall-clock minutes of training, summed over its restarts, and the machine's rate at each of them."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     elapsed = [event.value for event in events.Scalars("time/time_elapsed")]
     ends = [a for a, b in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if b < a]
-    return sum(ends) / 60
+    rates = "not measured"
+    if "time/matmul_gflops" in events.Tags()["scalars"]:
+        rates = ", ".join(f"{event.value:.0f}" for event in events.Scalars("time/matmul_gflops"))
+    return sum(ends) / 60, rates
 
 
-def accuracy(run: Path) -> str:
+def accuracy(rows: list[dict[str, Any]]) -> str:
     """Accuracy of each auxiliary task over the last tenth of the run."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    names = sorted({key for row in rows for key in row if key.endswith("/accuracy")})
     means = []
-    for name in names:
+    for name in sorted({key for row in rows for key in row if key.endswith("/accuracy")}):
         values = [row[name] for row in rows if name in row]
         tail = values[-max(1, len(values) // 10) :]
         means.append(f"{name.split('/')[1]} {sum(tail) / len(tail):.2f}")
     return ", ".join(means) or "none"
 
 
+def row_of(run: Path, rows: list[dict[str, Any]]) -> str:
+    """The run's line of the table."""
+    name, summary = run.parent.name, json.loads((run / "report.json").read_text())["summary"]
+    low, high = summary["iqm_interval"]
+    updates = max(row.get("train/n_updates", 0) for row in rows)
+    minutes, rates = clock(run)
+    return (
+        f"| [{name}](pong-{name}.json) | {rows[-1]['step'] // 1000}k | {updates // 1000}k | {minutes:.0f} | {rates} "
+        f"| {summary['mean']:.2f} | {summary['iqm']:.2f} ({low:.2f} to {high:.2f}) | {accuracy(rows)} |"
+    )
+
+
 def main(runs: list[Path]) -> None:
-    """Write the table and the figure."""
-    RESULTS.mkdir(exist_ok=True)
+    """Write the reports, the table and the figure."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    rows = []
+    lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
     for run in runs:
-        points, report, name = curve(run), json.loads((run / "report.json").read_text()), run.parent.name
-        axes.plot([s / 1000 for s, _ in points], [score for _, score in points], label=name)
+        rows, name = log_of(run), run.parent.name
+        games = [(row["step"] / 1000, row["rollout/score"]) for row in rows if "rollout/score" in row]
+        axes.plot(*zip(*games, strict=True), ".", markersize=3, label=name)
         shutil.copy(run / "report.json", RESULTS / f"pong-{name}.json")
-        s = report["summary"]
-        low, high = s["iqm_interval"]
-        rows.append(
-            f"| {name} | {s['mean']:.2f} | {s['iqm']:.2f} ({low:.2f} to {high:.2f}) "
-            f"| {points[-1][0] // 1000}k | {minutes(run):.0f} | {accuracy(run)} |"
-        )
-    axes.set(xlabel="agent steps, thousands", ylabel="score, last 100 training games", title="Pong, one seed each")
+        lines.append(row_of(run, rows))
+    axes.set(xlabel="agent steps, thousands", ylabel="score of the training games", title="Pong, one seed each")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "pong.png", dpi=110)
-    header = "| run | mean | IQM (95 %) | steps | minutes | task accuracy (chance 0.25) |"
-    text = "\n".join([header, "|" + "---|" * (header.count("|") - 1), *rows])
-    (RESULTS / "pong_table.md").write_text(text + "\n")
-    sys.stdout.write(text + "\n")
+    page, table = RESULTS / "pong.md", "\n".join(["<!-- table -->", *lines, "<!-- /table -->"])
+    page.write_text(re.sub("<!-- table -->.*<!-- /table -->", lambda _: table, page.read_text(), flags=re.DOTALL))
+    sys.stdout.write(table + "\n")
 
 
 if __name__ == "__main__":
