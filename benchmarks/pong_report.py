@@ -1,6 +1,6 @@
 """Table and curves of finished runs: `python benchmarks/pong_report.py runs/pong/*/s0`.
 
-Copies each run's report to results/pong-<agent>+<aux>.json, draws results/pong.png, and replaces the table between the two
+Copies each report to results/pong-<agent>+<aux>.json, draws results/pong.png, and replaces the table between the two
 marks of results/pong.md.
 """
 
