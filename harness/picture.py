@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 GREEN, RED = (60, 200, 90), (230, 70, 70)
+SCALE, TEXT = 2, 160  # a pixel becomes SCALE x SCALE; TEXT pixels to the right of the frames
 
 
 def contact_sheet(
@@ -21,15 +22,17 @@ def contact_sheet(
         frame_stack: frames in an observation.
 
     Returns:
-        (rows, columns, 3) image.
+        (SCALE * K * H, SCALE * frame_stack * W + TEXT, 3) image.
     """
     count, _, height, width = inputs.shape
     frames = inputs.reshape(count, frame_stack, -1, height, width).transpose(0, 3, 1, 4, 2)
-    grid = frames.reshape(count * height, frame_stack * width, -1)
-    sheet = Image.new("RGB", (frame_stack * width + 110, count * height))
-    sheet.paste(Image.fromarray(np.broadcast_to(grid, (*grid.shape[:2], 3))), (0, 0))
-    draw = ImageDraw.Draw(sheet)
+    grid = frames.reshape(count * height, frame_stack * width, -1).repeat(SCALE, 0).repeat(SCALE, 1)
+    rows, columns = grid.shape[:2]
+    sheet = Image.new("RGB", (columns + TEXT, rows))
+    sheet.paste(Image.fromarray(np.broadcast_to(grid, (rows, columns, 3))), (0, 0))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     for row, (answer, truth) in enumerate(zip(predicted, correct, strict=True)):
         text = f"said {answer}\nwas  {truth}"
-        draw.text((frame_stack * width + 6, row * height + height // 3), text, fill=GREEN if answer == truth else RED)
+        place = (columns + 8, (row + 1 / 3) * height * SCALE)
+        draw.text(place, text, fill=GREEN if answer == truth else RED, font=font)
     return np.asarray(sheet)

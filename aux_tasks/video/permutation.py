@@ -38,6 +38,7 @@ class Permutation(TransformTask):
         """Reorder the frames of sample i to class label[i], forwards or backwards with equal chance."""
         direction = torch.randint(2, label.shape, generator=self.generator, device=self.generator.device)
         order = self.get_buffer("orders")[label, direction]  # (B, 4)
-        frames = obs.reshape(len(obs), self.frame_stack, -1, *obs.shape[2:])
-        sample = torch.arange(len(obs), device=obs.device)[:, None]
-        return frames[sample, order].flatten(1, 2)
+        channels = obs.shape[1] // self.frame_stack
+        index = (order[:, :, None] * channels + torch.arange(channels, device=obs.device)).flatten(1)  # (B, C)
+        pixels = obs.permute(0, 2, 3, 1)  # as they lie in memory: the result keeps the layout that convolutions like
+        return pixels.gather(3, index[:, None, None].expand(pixels.shape)).permute(0, 3, 1, 2)
