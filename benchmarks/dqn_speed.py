@@ -32,6 +32,7 @@ from harness.signals import GracefulExit
 
 ROOT = Path(__file__).parent.parent
 WARMUP, COPIES, BATCH = 1_000, 8, 32
+ARMS = ("nature, float32", "nature, bfloat16", "der, float32", "der, bfloat16")  # encoder, precision
 
 
 class Stopwatch:
@@ -56,8 +57,9 @@ class Stopwatch:
         return (last - first) / (end - start)
 
 
-def our_config(encoder: str, steps: int) -> Config:
-    """The real loop, with nothing but the network and its width changed."""
+def our_config(arm: str, steps: int) -> Config:
+    """The real loop, with nothing but the network, its width and the precision changed."""
+    encoder, precision = arm.split(", ")
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
         return freeze(
             compose(
@@ -67,6 +69,7 @@ def our_config(encoder: str, steps: int) -> Config:
                     "encoder.layer_norm=false",
                     "agent.hidden=256",
                     "agent.layer_norm=false",
+                    f"agent.precision={precision}",
                     f"learning_starts={WARMUP}",
                     f"batch_size={BATCH}",
                     f"env.num_envs={COPIES}",
@@ -79,9 +82,9 @@ def our_config(encoder: str, steps: int) -> Config:
         )
 
 
-def our_speed(encoder: str, steps: int) -> tuple[float, Parts]:
+def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
     """Agent steps a second of `train.learn`, learning all the while, and the parts for closer looks."""
-    config = our_config(encoder, WARMUP + steps)
+    config = our_config(arm, WARMUP + steps)
     parts, watch = build(config), Stopwatch()
     with TemporaryDirectory() as folder, GracefulExit() as stop:
         train.learn(config, parts, train.Progress(), watch, stop, Path(folder))  # type: ignore[arg-type]
@@ -132,10 +135,12 @@ def closer(parts: Parts) -> dict[str, float]:
     agent, batch = parts.agent, parts.replay.sample(BATCH, frozenset())
 
     def bare() -> None:
-        with torch.no_grad():
-            agent.q_values(batch.nstep_obs)
-            agent.target_head(agent.target_encoder(batch.nstep_obs))
-        agent.q_values(batch.obs).sum().backward()  # type: ignore[no-untyped-call]
+        with agent.autocast():
+            with torch.no_grad():
+                agent.q_values(batch.nstep_obs)
+                agent.target_head(agent.target_encoder(batch.nstep_obs))
+            q = agent.q_values(batch.obs)
+        q.sum().backward()  # type: ignore[no-untyped-call]
         agent.optimizer.zero_grad()
 
     # Alternating, since the machine's speed wanders.
@@ -168,14 +173,14 @@ def main(argv: list[str]) -> None:
     options = {"threads": 0, "rounds": 3, "steps": 2_000} | {k: int(v) for k, _, v in (w.partition("=") for w in argv)}
     threads = tune_process(options["threads"])
     register()
-    ours: dict[str, list[float]] = {"nature": [], "der": []}
+    ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
     peer: list[float] = []
     details = {}
     for _ in range(options["rounds"]):
-        for encoder, speeds in ours.items():
-            speed, parts = our_speed(encoder, options["steps"])
+        for arm, speeds in ours.items():
+            speed, parts = our_speed(arm, options["steps"])
             speeds.append(speed)
-            details[encoder] = closer(parts)
+            details[arm] = closer(parts)
             parts.env.close()
         peer.append(peer_speed(options["steps"]))
     frame = 84 * 84
@@ -190,16 +195,17 @@ def main(argv: list[str]) -> None:
         "ms an update | of it not network | bytes a transition |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for encoder, speeds in ours.items():
-        d, ratios = details[encoder], [a / b for a, b in zip(speeds, peer, strict=True)]
+    for arm, speeds in ours.items():
+        d, ratios = details[arm], [a / b for a, b in zip(speeds, peer, strict=True)]
         lines.append(
-            f"| Sidequest, {encoder} | {spread(speeds)} | {spread(ratios, 2)} | {statistics.median(speeds) / 4:.0f} "
+            f"| Sidequest, {arm} | {spread(speeds)} | {spread(ratios, 2)} | {statistics.median(speeds) / 4:.0f} "
             f"| {d['sample']:.2f} | {d['update']:.1f} | {d['other share']:.0%} | {d['bytes']:.0f} "
             f"({d['bytes'] / frame:.3f} x frame) |"
         )
     stored = 2 * 4 * frame
     lines.append(
-        f"| SB3 DQN, nature | {spread(peer)} | 1 | {statistics.median(peer) / 4:.0f} | | | | {stored} (two stacks) |"
+        f"| SB3 DQN, nature, float32 | {spread(peer)} | 1 | {statistics.median(peer) / 4:.0f} | | | "
+        f"| {stored} (two stacks) |"
     )
     text = "\n".join(lines) + "\n"
     (ROOT / "results" / "dqn_speed.md").write_text(text)

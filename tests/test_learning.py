@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agents import DQNConfig
+from agents.dqn import Precision
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
@@ -17,11 +18,13 @@ from train import train
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def learned(run_dir: Path, aux: dict[str, TaskConfig]) -> tuple[float, dict[str, Any]]:
+def learned(
+    run_dir: Path, aux: dict[str, TaskConfig], precision: Precision = Precision.float32
+) -> tuple[float, dict[str, Any]]:
     """The mean score of 100 games after 24000 steps of Catch, and the last line of the log."""
     config = Config(
         env=ToyConfig(num_envs=4),
-        agent=DQNConfig(learning_rate=1e-3, hidden=64, epsilon_steps=8_000),
+        agent=DQNConfig(learning_rate=1e-3, hidden=64, epsilon_steps=8_000, precision=precision),
         encoder=EncoderConfig(name="der"),
         replay=ReplayConfig(capacity=20_000, n_step=3, prioritized=True),
         aux=aux,
@@ -41,8 +44,9 @@ def learned(run_dir: Path, aux: dict[str, TaskConfig]) -> tuple[float, dict[str,
     return mean, next(line for line in reversed(lines) if "train/loss" in line)
 
 
-def test_dqn_learns_catch(tmp_path):
-    mean, _ = learned(tmp_path, {})
+@pytest.mark.parametrize("precision", Precision)
+def test_dqn_learns_catch(precision, tmp_path):
+    mean, _ = learned(tmp_path, {}, precision)
     assert mean > 0.5
 
 
