@@ -49,6 +49,8 @@ class DQNConfig:
     """Hyperparameters; steps are agent steps."""
 
     learning_rate: float = 2.5e-4
+    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
+    decay_steps: int = 400_000
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
     hidden: int = 256  # width of each stream of the dueling head
@@ -65,7 +67,7 @@ class DQNConfig:
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "target_every", "epsilon_steps"):
+        for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
 
@@ -131,6 +133,13 @@ class DQN(Agent):
         c = self.config
         return c.epsilon_start + (c.epsilon_end - c.epsilon_start) * min(1.0, step / c.epsilon_steps)
 
+    def learning_rate(self, step: int) -> float:
+        """Of encoder and Q head at an agent step; the heads of the side quests keep theirs."""
+        c = self.config
+        if c.final_learning_rate is None:
+            return c.learning_rate
+        return c.learning_rate + (c.final_learning_rate - c.learning_rate) * min(1.0, step / c.decay_steps)
+
     @torch.no_grad()
     def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
         """Epsilon-greedy actions (N,), or greedy ones."""
@@ -148,6 +157,7 @@ class DQN(Agent):
     def update(self, batch: Batch, *, step: int) -> Update:
         """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
         weights = self.auxiliary.weights(step)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
         joint = self.config.aux_schedule is AuxSchedule.joint
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         with self.autocast():

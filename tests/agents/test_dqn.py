@@ -327,3 +327,15 @@ def test_a_faster_update_is_nearly_the_plain_one(setting):
     )
     assert torch.cosine_similarity(moved, aimed, dim=0) > 0.9
     assert all(p.dtype is torch.float32 for p in faster.parameters())
+
+
+def test_the_learning_rate_falls_linearly_and_moves_the_weights_less():
+    fixed, falling = make_agent(), make_agent(final_learning_rate=0.002, decay_steps=100)
+    assert [falling.learning_rate(step) for step in (0, 25, 100, 900)] == pytest.approx([0.01, 0.008, 0.002, 0.002])
+    assert fixed.learning_rate(900) == 0.01
+    moved = []
+    for agent in (fixed, falling):
+        before = agent.head.value.weight.detach().clone()
+        agent.update(make_batch(), step=100)
+        moved.append(agent.head.value.weight.detach() - before)
+    torch.testing.assert_close(moved[1], moved[0] / 5)
