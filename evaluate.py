@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents import DQN, Agent
+from agents import Agent
 from aux_tasks.transform import TransformTask
 from configs.build import load_agent
-from envs import AtariConfig, EnvConfig, build_env
+from envs import AtariConfig, DmcConfig, EnvConfig, build_env
 from harness.attribution import Scores, heat_panels, pictures, write_maps
 from harness.play import Moment, Policy, play_games, spread, watch
 from harness.process import tune_process
@@ -136,7 +136,7 @@ def parse(argv: list[str]) -> EvalConfig:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score is measured. Every protocol plays full games for raw points."""
+    """How a score is measured. Every protocol plays full games for raw points, before backgrounds of the eval split."""
 
     name: str
     epsilon: float  # probability of a random action
@@ -151,7 +151,7 @@ class Protocol:
         if not isinstance(env, AtariConfig):
             if self.overrides:
                 raise ValueError(f"protocol={self.name} is for Atari games: use protocol=env")
-            return env
+            return replace(env, background_split="eval") if isinstance(env, DmcConfig) else env
         if self.overrides.get("full_actions", env.full_actions) != env.full_actions:
             raise ValueError(f"protocol={self.name} is for agents trained with env.full_actions=true: use ale_v5")
         return replace(env, life_loss=False, **self.overrides)
@@ -241,11 +241,16 @@ def greedy(agent: Agent) -> Policy:
 def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> None:
     """Write a report as JSON, with all that is needed to get it again."""
     weights = checkpoint / "agent.safetensors"
-    content = asdict(report) | {
+    played, packages = report.env, ["sidequest", "torch", "gymnasium", "numpy", "ale-py"]
+    content = asdict(report)
+    if isinstance(played, DmcConfig):
+        packages[-1:] = ["dm-control", "mujoco"]
+        content["env_steps"] = [length * played.repeat for length in report.lengths]
+    content |= {
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
         "command": command,
-        "versions": {name: version(name) for name in ("sidequest", "torch", "ale-py", "gymnasium", "numpy")}
+        "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,13 +268,13 @@ def _cpu() -> str:
 # --- what it looks at ---
 
 
-def explained(agent: DQN) -> dict[str, Scores]:
-    """The heads to explain, by name: action values, and the class that each task sees in the unchanged pixels."""
+def explained(agent: Agent) -> dict[str, Scores]:
+    """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
     tasks = {name.rpartition(".")[2]: task for name, task in agent.named_modules() if isinstance(task, TransformTask)}
     return {"Q": agent.q_values} | {name: partial(_logits, task, agent) for name, task in tasks.items()}
 
 
-def _logits(task: TransformTask, agent: DQN, obs: Tensor) -> Tensor:
+def _logits(task: TransformTask, agent: Agent, obs: Tensor) -> Tensor:
     if task.rows is not None:
         obs = obs[:, :, task.rows]
     return task.head(agent.encoder(obs))  # type: ignore[no-any-return]
@@ -284,8 +289,14 @@ def film(game: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int
 
 
 def playback_fps(env: EnvConfig) -> float:
-    """Real time for Atari, whose console draws 60 frames a second; slow for the toy."""
-    return 60 / env.frame_skip if isinstance(env, AtariConfig) else 6.0
+    """Real time for Atari, whose console draws 60 frames a second; about that for dm_control; slow for the toys."""
+    match env:
+        case AtariConfig():
+            return 60 / env.frame_skip
+        case DmcConfig():
+            return 50 / env.repeat  # a control step lasts 10 to 40 ms
+        case _:
+            return 6.0
 
 
 class SB3Policy:
@@ -294,8 +305,8 @@ class SB3Policy:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
 
-    def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[np.int64], None]:
-        """Greedy actions (N,) for observations (N, C, H, W), and no state; the other arguments change nothing."""
+    def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
+        """The judged policy's actions for observations (N, C, H, W), and no state; other arguments change nothing."""
         return self.agent.act(observation, step=0, explore=False), None
 
 

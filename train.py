@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import DQN
+from agents import Agent
 from configs.build import Parts, build, export
 from configs.schema import Config, claim_run_dir, flat, freeze, register
 from envs import FrameStack, VectorStep
@@ -131,7 +131,7 @@ def learn(
 
         # tell
         if window and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
-            write_log(progress, agent.epsilon(progress.steps), window, logger)
+            write_log(progress, agent.schedules(progress.steps), window, logger)
         if batch and due(config.diagnose_every):
             look(batch, parts, config.frame_stack, progress.steps, logger)
 
@@ -153,7 +153,7 @@ def finished(config: Config, progress: Progress) -> bool:
     return config.until_score is not None and len(recent) == 10 and float(np.mean(recent)) >= config.until_score
 
 
-def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
+def judge(config: Config, agent: Agent, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
     """Play full games under the default protocol, film one, and say where everything is."""
     protocol = choose_protocol(None, config.env)
     log.info("playing %d games, protocol %s", config.eval_episodes, protocol.name)
@@ -178,10 +178,10 @@ def judge(config: Config, agent: DQN, progress: Progress, logger: RunLogger, run
     log.info("mean %.2f over %d episodes", report.summary["mean"], config.eval_episodes)
 
 
-def write_log(progress: Progress, epsilon: float, window: MetricWindow, logger: RunLogger) -> None:
+def write_log(progress: Progress, schedules: dict[str, float], window: MetricWindow, logger: RunLogger) -> None:
     """Average what happened since the last call into the log."""
     metrics = window.drain()
-    metrics |= {"train/n_updates": progress.updates, "rollout/exploration_rate": epsilon}
+    metrics |= schedules | {"train/n_updates": progress.updates}
     if progress.scores:
         means = {"ep_rew_mean": np.mean(progress.scores), "ep_len_mean": np.mean(progress.lengths)}
         metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
@@ -198,9 +198,9 @@ def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLog
     logger.scalars(step, {name: float(value) for name, value in parts.agent.diagnose(batch).items()})
     with parts.suite.aside():
         for name, task in parts.suite:
-            seen = task.examples(batch, parts.agent.encoder)
-            picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frame_stack)
-            logger.image(step, f"aux/{name}/inputs", picture)
+            if seen := task.examples(batch, parts.agent.encoder):
+                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frame_stack)
+                logger.image(step, f"aux/{name}/inputs", picture)
 
 
 def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:

@@ -1,6 +1,9 @@
 """RL agents: losses and policies on a shared encoder. None knows an auxiliary task by name."""
 
-from agents.base import Agent, Auxiliary, Update
+from agents.base import Agent, AgentConfig, Auxiliary, Update
 from agents.dqn import DQN, DQNConfig
+from agents.sac import SAC, SACConfig
 
-__all__ = ["DQN", "Agent", "Auxiliary", "DQNConfig", "Update"]
+AGENTS: dict[str, type[AgentConfig]] = {"dqn": DQNConfig, "sac": SACConfig}
+
+__all__ = ["AGENTS", "DQN", "SAC", "Agent", "AgentConfig", "Auxiliary", "DQNConfig", "SACConfig", "Update"]

@@ -1,10 +1,12 @@
 """What every agent answers to, and the one weighted sum of its loss terms."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encoders import Encoder
+from encoders.augment import random_shift
 from replay import Batch
 
 
@@ -26,8 +29,8 @@ class Auxiliary(Protocol):
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
         """Unreduced loss terms (B,)."""
 
-    def step(self) -> None:
-        """Update the heads from their gradients."""
+    def step(self, encoder: Encoder) -> None:
+        """Update the heads from their gradients, after the encoder was."""
 
     def aside(self) -> AbstractContextManager[None]:
         """Compute losses without moving the random stream."""
@@ -41,22 +44,63 @@ class Update:
     metrics: dict[str, Tensor]  # scalars by TensorBoard tag, every loss among them
 
 
-class Agent(nn.Module, ABC):
-    """A policy and its learner on a pixel encoder."""
+class Precision(StrEnum):
+    """Type of the networks' products in an update; weights and losses are float32."""
 
-    encoder: Encoder
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Hyperparameters of every agent."""
+
+    learning_rate: float = 1e-3
+    adam_eps: float = 1e-8
+    max_grad_norm: float = math.inf  # of the step that moves the encoder
+    random_shift: int = 0  # pixels of shift augmentation, 0 for none
+    precision: Precision = Precision.float32
+    compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+
+
+class Agent(nn.Module, ABC):
+    """A policy and its learner on a pixel encoder.
+
+    Args:
+        config: hyperparameters.
+        encoder: the shared encoder, trained by the agent's TD loss and by the side quests.
+        auxiliary: the side quests of the run.
+        explore_rng: stream of the exploratory actions.
+        augment_generator: stream of the augmentation, on the run's device.
+    """
+
+    optimizers: list[torch.optim.Optimizer]  # the first one steps the encoder; the side quests keep their own
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        encoder: Encoder,
+        auxiliary: Auxiliary,
+        *,
+        explore_rng: np.random.Generator,
+        augment_generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.config, self.encoder, self.auxiliary = config, encoder, auxiliary
+        self.explore_rng, self.augment_generator = explore_rng, augment_generator
+        self.updates = 0
 
     @abstractmethod
-    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
+    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[Any]:
         """Choose actions.
 
         Args:
             obs: (N, C, H, W) stacked observations.
             step: agent step, for the exploration schedule.
-            explore: False for the greedy policy.
+            explore: False for the policy that is judged.
 
         Returns:
-            (N,) actions.
+            (N,) int64, or (N, A) float32 in [-1, 1].
         """
 
     @abstractmethod
@@ -64,8 +108,68 @@ class Agent(nn.Module, ABC):
         """Learn from one batch at an agent step."""
 
     @abstractmethod
+    def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The loss that trains the encoder.
+
+        Args:
+            features: (B, Z) of the observations, with their graph.
+            batch: the transitions.
+            next_obs: (B, C, H, W) the observations after them, augmented or not.
+
+        Returns:
+            (B,) unreduced loss, (B,) detached absolute TD error, and detached scalars to log.
+        """
+
+    @abstractmethod
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Values (B, K) of what the agent may do at pixels (B, C, H, W), for attribution."""
+
+    def schedules(self, step: int) -> dict[str, float]:  # noqa: ARG002
+        """Scalars to log that follow from the agent step alone."""
+        return {}
+
+    def augment(self, obs: Tensor) -> Tensor:
+        """Shift the pixels if the run asks for it."""
+        if not self.config.random_shift:
+            return obs
+        return random_shift(obs, self.config.random_shift, self.augment_generator)
+
+    def autocast(self) -> torch.autocast:
+        """The configured precision, for the forward passes of an update."""
+        enabled = self.config.precision is Precision.bfloat16
+        return torch.autocast(self.augment_generator.device.type, torch.bfloat16, enabled=enabled)
+
+    def descend(self, terms: dict[str, Tensor], weights: dict[str, float], sample_weight: Tensor) -> Tensor:
+        """One step of the encoder's optimiser; the heads of the side quests keep their gradients for their own.
+
+        Returns:
+            The norm of the gradient of that optimiser's parameters, before clipping.
+        """
+        weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        optimizer = self.optimizers[0]
+        norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
+
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """Costly measurements for the log, without learning: gradient cosines, rank of the features."""
+        """Costly measurements for the log, without learning.
+
+        Returns:
+            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and of the features
+            `repr/effective_rank` and `repr/feature_std`, the standard deviation over the batch, mean of dimensions.
+        """
+        with self.auxiliary.aside():
+            features = self.encoder(batch.obs)
+            terms = {"td": self.td_loss(features, batch, batch.nstep_obs)[0]}
+            terms |= self.auxiliary.losses(batch, features, self.encoder)
+            cosines = gradient_cosines(terms, "td", self.encoder)
+        features = features.detach()
+        metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
+        return metrics | {
+            "repr/effective_rank": effective_rank(features),
+            "repr/feature_std": features.std(0).mean(),
+        }
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], sample_weight: Tensor) -> Tensor:

@@ -10,16 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import (
-    Agent,
-    Auxiliary,
-    Update,
-    effective_rank,
-    gradient_cosines,
-    weighted_sum,
-)
+from agents.base import Agent, AgentConfig, Auxiliary, Update
 from encoders import Encoder
-from encoders.augment import random_shift
 from replay import Batch
 
 
@@ -37,15 +29,8 @@ class AuxSchedule(StrEnum):
     alternating = "alternating"  # a Q step, then a step of theirs
 
 
-class Precision(StrEnum):
-    """Type of the networks' products in an update; weights and losses are float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(AgentConfig):
     """Hyperparameters; steps are agent steps."""
 
     learning_rate: float = 2.5e-4
@@ -61,10 +46,7 @@ class DQNConfig:
     epsilon_start: float = 1.0
     epsilon_end: float = 0.01
     epsilon_steps: int = 30_000
-    random_shift: int = 0  # pixels of shift augmentation, 0 for none
     aux_schedule: AuxSchedule = AuxSchedule.joint
-    precision: Precision = Precision.float32
-    compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
         for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
@@ -94,13 +76,10 @@ class DQN(Agent):
     """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016) and a dueling head.
 
     Args:
-        config: hyperparameters.
-        encoder: the shared encoder, trained by the Q loss and by the side quests.
-        num_actions: A.
-        auxiliary: the side quests of the run.
-        explore_rng: stream of the exploratory actions.
-        augment_generator: stream of the augmentation, on the run's device.
+        num_actions: A. The others are those of `Agent`.
     """
+
+    config: DQNConfig
 
     def __init__(
         self,
@@ -112,18 +91,15 @@ class DQN(Agent):
         explore_rng: np.random.Generator,
         augment_generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.config, self.num_actions, self.auxiliary = config, num_actions, auxiliary
-        self.explore_rng, self.augment_generator = explore_rng, augment_generator
-        self.encoder = encoder
+        super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
+        self.num_actions = num_actions
         self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_head = deepcopy(self.head).requires_grad_(False)
         self.to(augment_generator.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
-        self.optimizer = torch.optim.Adam(self.online, lr=config.learning_rate, eps=config.adam_eps, fused=True)
-        self.updates = 0
+        self.optimizers = [torch.optim.Adam(self.online, lr=config.learning_rate, eps=config.adam_eps, fused=True)]
         if config.compile:
             for network in (self.encoder, self.head, self.target_encoder, self.target_head):
                 network.compile()
@@ -139,6 +115,10 @@ class DQN(Agent):
         if c.final_learning_rate is None:
             return c.learning_rate
         return c.learning_rate + (c.final_learning_rate - c.learning_rate) * min(1.0, step / c.decay_steps)
+
+    def schedules(self, step: int) -> dict[str, float]:
+        """The share of random actions and the learning rate."""
+        return {"rollout/exploration_rate": self.epsilon(step), "train/learning_rate": self.learning_rate(step)}
 
     @torch.no_grad()
     def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
@@ -157,13 +137,13 @@ class DQN(Agent):
     def update(self, batch: Batch, *, step: int) -> Update:
         """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
         weights = self.auxiliary.weights(step)
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+        self.optimizers[0].param_groups[0]["lr"] = self.learning_rate(step)
         joint = self.config.aux_schedule is AuxSchedule.joint
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         with self.autocast():
             features = self.encoder(obs)
-            td_error, metrics = self.td_error(features, batch, next_obs)
-            terms = {"td": huber(td_error)}
+            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
+            terms = {"td": td_loss}
             if joint:
                 terms |= self.auxiliary.losses(batch, features, self.encoder)
         norm = self.descend(terms, {"td": 1.0} | (weights if joint else {}), batch.weight)
@@ -172,42 +152,20 @@ class DQN(Agent):
                 aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
             if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, weights, batch.weight)
+        self.auxiliary.step(self.encoder)
         self.update_target()
-        loss = {"train/loss": terms["td"].detach().mean()}
-        return Update(td_error.detach().abs(), loss | metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
+        return Update(td_error, metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
 
-    def td_error(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))), (B,), and scalars to log."""
+    def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Huber loss of Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))); see `Agent.td_loss`."""
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
             best = self.q_values(next_obs).argmax(1, keepdim=True)
             next_q = self.target_head(self.target_encoder(next_obs)).float().gather(1, best).squeeze(1)
             target_q = batch.nstep_reward + batch.discount * next_q
-        return q - target_q, {"train/q_mean": q.detach().mean(), "train/target_q_mean": target_q.mean()}
-
-    def augment(self, obs: Tensor) -> Tensor:
-        """Shift the pixels if the run asks for it."""
-        if not self.config.random_shift:
-            return obs
-        return random_shift(obs, self.config.random_shift, self.augment_generator)
-
-    def autocast(self) -> torch.autocast:
-        """The configured precision, for the forward passes of an update."""
-        enabled = self.config.precision is Precision.bfloat16
-        return torch.autocast(self.augment_generator.device.type, torch.bfloat16, enabled=enabled)
-
-    def descend(self, terms: dict[str, Tensor], weights: dict[str, float], sample_weight: Tensor) -> Tensor:
-        """One optimiser step on encoder and Q head, and on the heads of the side quests where they took part.
-
-        Returns:
-            The norm of the gradient of encoder and Q head, before clipping.
-        """
-        weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.online, self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.auxiliary.step()
-        return norm
+        loss = huber(q - target_q)
+        metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
+        return loss, (q - target_q).detach().abs(), {name: value.detach().mean() for name, value in metrics.items()}
 
     @torch.no_grad()
     def update_target(self) -> None:
@@ -217,16 +175,6 @@ class DQN(Agent):
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
         elif self.updates % self.config.target_every == 0:
             torch._foreach_copy_(self.target, self.online)
-
-    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """`aux/<task>/grad_cosine` with the Q gradient on the encoder, and `repr/effective_rank`."""
-        with self.auxiliary.aside():
-            features = self.encoder(batch.obs)
-            td_error, _ = self.td_error(features, batch, batch.nstep_obs)
-            terms = {"td": huber(td_error)} | self.auxiliary.losses(batch, features, self.encoder)
-            cosines = gradient_cosines(terms, "td", self.encoder)
-        metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
-        return metrics | {"repr/effective_rank": effective_rank(features.detach())}
 
 
 def huber(error: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """The contract of every self-supervised objective."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import ClassVar
 
 import torch
@@ -28,16 +30,51 @@ class Examples:
     correct: list[str]
 
 
+@dataclass(frozen=True)
+class TaskSetting:
+    """What a task may know about its run."""
+
+    encoder: Encoder  # read for its shapes or copied, never stored
+    frame_stack: int
+    num_actions: int | None  # None: continuous actions
+    action_dim: int  # A, the width of the action vector that a model reads: one-hot, or the continuous action
+    gamma: float  # discount of one agent step
+    generator: torch.Generator  # the auxiliary stream, on the run's device
+
+    @property
+    def obs_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one stacked observation."""
+        return self.encoder.obs_shape
+
+    @property
+    def feature_dim(self) -> int:
+        """Z of the encoder."""
+        return self.encoder.feature_dim
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(C', H', W') of `encoder.maps`."""
+        device = next(self.encoder.parameters()).device
+        with torch.no_grad():
+            maps = self.encoder.maps(torch.zeros(1, *self.obs_shape, dtype=torch.uint8, device=device))
+        channels, height, width = maps.shape[1:]
+        return channels, height, width
+
+
 class AuxTask(nn.Module, ABC):
     """A loss on a batch of pixels through an encoder that is passed in, never stored.
 
-    A task owns only its head's parameters. Random choices come from `generator`, which belongs to the run's
-    auxiliary stream, so that adding a task changes no other random number.
+    A task owns only its head's parameters; a momentum copy of the encoder requires no gradient. Random choices come
+    from `generator`, which belongs to the run's auxiliary stream, so that adding a task changes no other random number.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs
 
-    generator: torch.Generator
+    weight_decay: float = 0.0  # of the head, in its optimiser
+
+    def __init__(self, setting: TaskSetting) -> None:
+        super().__init__()
+        self.generator = setting.generator
 
     @abstractmethod
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
@@ -49,6 +86,23 @@ class AuxTask(nn.Module, ABC):
             encoder: the shared encoder, for tasks that change the pixels first.
         """
 
-    @abstractmethod
-    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """What the head sees and answers on `batch`."""
+    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
+        """Called once the encoder and the heads have moved, for copies that follow them."""
+        return None
+
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples | None:  # noqa: ARG002
+        """What the head sees and answers on `batch`, if that can be shown."""
+        return None
+
+
+@torch.no_grad()
+def follow(copy: nn.Module, module: nn.Module, tau: float) -> None:
+    """Blend the share `tau` of a module's parameters into its momentum copy."""
+    torch._foreach_lerp_(list(copy.parameters()), list(module.parameters()), tau)
+
+
+def check_choice(option: str, value: str, known: Collection[str]) -> None:
+    """Raise ValueError, with the nearest valid value, unless `value` is one of `known`."""
+    if value not in known:
+        near = get_close_matches(str(value), known, n=1, cutoff=0)[0]
+        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}: did you mean {near!r}?")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxTask
+from aux_tasks.base import AuxTask, TaskSetting
 from aux_tasks.registry import TASKS
 from encoders import Encoder
 from replay import Batch
@@ -41,41 +41,37 @@ class AuxSuite(nn.Module):
 
     Args:
         tasks: config of each task by name.
-        encoder: the shared encoder, read for its shapes only.
-        frame_stack: frames in an observation.
-        generator: the auxiliary random stream.
+        setting: what they may know about the run.
         learning_rate, adam_eps, max_grad_norm: of the heads' own optimiser.
 
     Raises:
-        ValueError: an unknown task or option, or one that does not fit the observations.
+        ValueError: an unknown task or option, or one that does not fit the run.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, TaskConfig],
-        encoder: Encoder,
-        frame_stack: int,
-        generator: torch.Generator,
+        setting: TaskSetting,
         *,
         learning_rate: float,
         adam_eps: float,
         max_grad_norm: float,
     ) -> None:
         super().__init__()
-        self.configs, self.generator, self.max_grad_norm = dict(tasks), generator, max_grad_norm
+        self.configs, self.generator, self.max_grad_norm = dict(tasks), setting.generator, max_grad_norm
         built = {}
         for name, config in tasks.items():
             _check_names(name, config.options)
             try:
-                built[name] = TASKS[name](
-                    encoder.obs_shape, encoder.feature_dim, frame_stack, generator, **config.options
-                )
+                built[name] = TASKS[name](setting, **config.options)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
-        self.optimizer = None
-        if built:
-            self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, eps=adam_eps, fused=True)
+        heads = [
+            {"params": [p for p in task.parameters() if p.requires_grad], "weight_decay": task.weight_decay}
+            for task in built.values()
+        ]
+        self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.metrics: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:
@@ -102,12 +98,18 @@ class AuxSuite(nn.Module):
             self.metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
         return terms
 
-    def step(self) -> None:
-        """Move the heads by the gradients that the weighted sum left, and clear them."""
+    def step(self, encoder: Encoder) -> None:
+        """Move the heads by the gradients that the weighted sum left, and clear them.
+
+        Args:
+            encoder: the shared encoder, already moved; momentum copies follow it.
+        """
         if self.optimizer is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
+        for _, task in self:
+            task.after_step(encoder)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -120,7 +122,7 @@ class AuxSuite(nn.Module):
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the nearest valid name, unless the task and its options exist."""
+    """Raise ValueError, with the nearest valid name, unless the task, its options and its Batch fields exist."""
     if task not in TASKS:
         near = get_close_matches(task, TASKS, n=1, cutoff=0)[0]
         raise ValueError(f"unknown auxiliary task {task!r}: did you mean {near!r}?")
@@ -130,3 +132,8 @@ def _check_names(task: str, options: Mapping[str, Any]) -> None:
     for option in options.keys() - known:
         near = get_close_matches(option, known, n=1, cutoff=0)[0]
         raise ValueError(f"unknown option aux.{task}.options.{option}: did you mean {near!r}?")
+    missing = TASKS[task].reads - {f.name for f in fields(Batch)}
+    if missing:
+        raise ValueError(
+            f"aux.{task} reads {', '.join(sorted(missing))}, which no replay makes yet: choose another task"
+        )

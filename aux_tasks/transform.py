@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from encoders import Encoder
 from replay import Batch
 
@@ -16,10 +16,7 @@ class TransformTask(AuxTask):
     """Cross-entropy on which transformation was applied; labels are uniform, so chance is 1 / K.
 
     Args:
-        obs_shape: (C, H, W) of one stacked observation.
-        feature_dim: Z of the encoder.
-        frame_stack: frames in an observation.
-        generator: the source of the labels.
+        setting: the run.
         hidden: width of the head's hidden layer.
         crop_rows: keep only these rows [top, bottom) and stretch them back to H: hides a score bar that gives the
             answer away. Masking would not do, since the mask itself would be transformed.
@@ -30,20 +27,13 @@ class TransformTask(AuxTask):
 
     classes: ClassVar[tuple[str, ...]]
 
-    def __init__(
-        self,
-        obs_shape: tuple[int, int, int],
-        feature_dim: int,
-        frame_stack: int,
-        generator: torch.Generator,
-        *,
-        hidden: int = 256,
-        crop_rows: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.generator, self.frame_stack = generator, frame_stack
-        self.head = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, len(self.classes)))
-        height = obs_shape[1]
+    def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
+        super().__init__(setting)
+        self.frame_stack = setting.frame_stack
+        self.head = nn.Sequential(
+            nn.Linear(setting.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, len(self.classes))
+        )
+        height = setting.obs_shape[1]
         self.rows: Tensor | None = None
         match crop_rows:
             case None:

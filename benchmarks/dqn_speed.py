@@ -141,7 +141,7 @@ def closer(parts: Parts) -> dict[str, float]:
                 agent.target_head(agent.target_encoder(batch.nstep_obs))
             q = agent.q_values(batch.obs)
         q.sum().backward()  # type: ignore[no-untyped-call]
-        agent.optimizer.zero_grad()
+        agent.optimizers[0].zero_grad()
 
     # Alternating, since the machine's speed wanders.
     rows = [

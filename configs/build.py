@@ -1,23 +1,27 @@
 """From a config to the parts of a run."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete, flatdim
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from agents import DQN
+from agents import DQN, SAC, Agent, DQNConfig, SACConfig
 from agents.base import check_ownership
-from aux_tasks import AuxSuite
+from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, read_config
-from encoders import build_encoder
+from encoders import Encoder, build_encoder
 from envs import VectorEnv, build_env
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
 from replay import Replay, build_replay
+
+TARGET = re.compile(r"(^|\.)target_")  # of the names of averaged networks
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Streams:
     explore: np.random.Generator
     replay: np.random.Generator
     augment: torch.Generator
+    policy: torch.Generator
     auxiliary: torch.Generator
 
 
@@ -36,7 +41,7 @@ class Parts:
 
     env: VectorEnv
     replay: Replay
-    agent: DQN  # holds the side quests' heads
+    agent: Agent  # holds the side quests' heads
     suite: AuxSuite
     streams: Streams
 
@@ -47,7 +52,7 @@ class Parts:
         return {
             "agent": self.agent.state_dict(),
             "updates": self.agent.updates,
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers(self.agent, self.suite)],
             "streams": {name: generator_state(stream) for name, stream in vars(self.streams).items()},
             "replay": replay,
         }
@@ -61,21 +66,17 @@ class Parts:
         """
         self.agent.load_state_dict(state["agent"])
         self.agent.updates = state["updates"]
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+        for optimizer, saved in zip(optimizers(self.agent, self.suite), state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
             for parameter, moments in optimizer.state.items():
                 for name, moment in moments.items():
                     if moment.shape == parameter.shape:  # a fused step pairs raw memory, so the layouts must be equal
                         moments[name] = torch.empty_like(parameter).copy_(moment)
-        for name, stream in vars(self.streams).items():
-            set_generator_state(stream, state["streams"][name])
+        for name, saved in state["streams"].items():
+            set_generator_state(getattr(self.streams, name), saved)
         replay = state["replay"]
         replay["storage"]["segments"] = [(s.name, s.array) for s in replay["storage"]["segments"]]
         self.replay.load_state_dict(replay)
-
-    @property
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return [o for o in (self.agent.optimizer, self.suite.optimizer) if o]
 
 
 def build(config: Config) -> Parts:
@@ -87,11 +88,12 @@ def build(config: Config) -> Parts:
     device = pick_device(config.device)
     streams = build_streams(config.seed, device)
     env = build_env(config.env)
-    agent, suite = build_agent(config, env.frame_shape, env.num_actions, streams)
+    agent, suite = build_agent(config, env.frame_shape, env.action_space, streams)
     replay = build_replay(
         config.replay,
         num_envs=env.num_envs,
         frame_shape=env.frame_shape,
+        action_space=env.action_space,
         frame_stack=config.frame_stack,
         gamma=config.gamma,
         clip_reward=config.clip_reward,
@@ -107,44 +109,69 @@ def build_streams(seed: int, device: torch.device) -> Streams:
         explore=numpy_stream(seed, "explore"),
         replay=numpy_stream(seed, "replay"),
         augment=torch_stream(seed, "augment", device),
+        policy=torch_stream(seed, "policy", device),
         auxiliary=torch_stream(seed, "auxiliary", device),
     )
 
 
 def build_agent(
-    config: Config, frame_shape: tuple[int, int, int], num_actions: int, streams: Streams
-) -> tuple[DQN, AuxSuite]:
-    """The agent and its side quests; encoder, agent and heads are initialised from streams of their own."""
+    config: Config, frame_shape: tuple[int, int, int], action_space: Discrete | Box, streams: Streams
+) -> tuple[Agent, AuxSuite]:
+    """The agent and its side quests; encoder, agent and heads are initialised from streams of their own.
+
+    Raises:
+        ValueError: the agent is for other actions, or a part does not fit the observations.
+    """
     channels, height, width = frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
     with seeded(config.seed, "init/encoder"):
         encoder = build_encoder(config.encoder, obs_shape)
     if config.encoder.init:
         load_weights(encoder, Path(config.encoder.init))
+    num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
+    setting = TaskSetting(
+        encoder=encoder,
+        frame_stack=config.frame_stack,
+        num_actions=num_actions,
+        action_dim=num_actions or flatdim(action_space),
+        gamma=config.gamma,
+        generator=streams.auxiliary,
+    )
     with seeded(config.seed, "init/auxiliary"):
         suite = AuxSuite(
             config.aux,
-            encoder,
-            config.frame_stack,
-            streams.auxiliary,
+            setting,
             learning_rate=config.agent.learning_rate,
             adam_eps=config.agent.adam_eps,
             max_grad_norm=config.agent.max_grad_norm,
         )
     with seeded(config.seed, "init/agent"):
-        agent = DQN(
-            config.agent,
-            encoder,
-            num_actions,
-            suite,
-            explore_rng=streams.explore,
-            augment_generator=streams.augment,
-        )
-    check_ownership(agent, [o for o in (agent.optimizer, suite.optimizer) if o])
+        agent = _agent(config, encoder, action_space, suite, streams)
+    check_ownership(agent, optimizers(agent, suite))
     return agent, suite
 
 
-def load_agent(path: Path, device: str = "cpu") -> tuple[Config, DQN]:
+def _agent(config: Config, encoder: Encoder, action_space: Discrete | Box, suite: AuxSuite, streams: Streams) -> Agent:
+    shared: Any = {"explore_rng": streams.explore, "augment_generator": streams.augment}
+    match config.agent, action_space:
+        case DQNConfig(), Discrete():
+            return DQN(config.agent, encoder, int(action_space.n), suite, **shared)
+        case SACConfig(), Box():
+            return SAC(config.agent, encoder, flatdim(action_space), suite, **shared, policy_generator=streams.policy)
+        case DQNConfig(), _:
+            raise ValueError(
+                "agent=dqn chooses among actions, but those of this environment are continuous: use agent=sac"
+            )
+        case _:
+            raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
+
+
+def optimizers(agent: Agent, suite: AuxSuite) -> list[torch.optim.Optimizer]:
+    """Every optimiser of a run."""
+    return [*agent.optimizers, *([suite.optimizer] if suite.optimizer else [])]
+
+
+def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     """The agent of a run folder or of a folder in zoo/: `config.yaml` beside `agent.safetensors`.
 
     Raises:
@@ -152,14 +179,14 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, DQN]:
     """
     config = read_config(path / "config.yaml")
     env = build_env(config.env)
-    agent, _ = build_agent(config, env.frame_shape, env.num_actions, build_streams(config.seed, pick_device(device)))
+    agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(config.seed, pick_device(device)))
     env.close()
-    load_weights(agent, path / "agent.safetensors", skip="target_")
+    load_weights(agent, path / "agent.safetensors", skip_targets=True)
     return config, agent
 
 
-def load_weights(module: torch.nn.Module, path: Path, skip: str | None = None) -> None:
-    """Load a safetensors file into a module; parameters whose name starts with `skip` need not be there.
+def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False) -> None:
+    """Load a safetensors file into a module, all of it or all that `acting_weights` gives.
 
     Raises:
         ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
@@ -170,7 +197,8 @@ def load_weights(module: torch.nn.Module, path: Path, skip: str | None = None) -
         raise ValueError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    expected = {n: tuple(t.shape) for n, t in module.state_dict().items() if not skip or not n.startswith(skip)}
+    wanted = acting_weights(module) if skip_targets else module.state_dict()
+    expected = {n: tuple(t.shape) for n, t in wanted.items()}
     found = {n: tuple(t.shape) for n, t in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -181,12 +209,12 @@ def load_weights(module: torch.nn.Module, path: Path, skip: str | None = None) -
     module.load_state_dict(weights, strict=False)
 
 
-def acting_weights(agent: DQN) -> dict[str, torch.Tensor]:
-    """The weights that acting and attribution need: all but the target network."""
-    return {name: tensor.contiguous() for name, tensor in agent.state_dict().items() if not name.startswith("target_")}
+def acting_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that acting and attribution need: all but the target networks of agent and side quests."""
+    return {name: tensor.contiguous() for name, tensor in agent.state_dict().items() if not TARGET.search(name)}
 
 
-def export(agent: DQN, run_dir: Path) -> None:
+def export(agent: Agent, run_dir: Path) -> None:
     """Leave `agent.safetensors` and `encoder.safetensors` in the run's folder, each replaced at once."""
     for name, weights in {
         "agent": acting_weights(agent),

@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from agents import DQNConfig
+from agents import AGENTS
 from aux_tasks import TaskConfig
 from encoders import EncoderConfig
-from envs import ENVS, AtariConfig, EnvConfig
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig
 from replay import ReplayConfig
 
 
@@ -22,8 +22,8 @@ from replay import ReplayConfig
 class Config:
     """A run. Steps are agent steps, summed over the environment copies."""
 
-    env: Any  # an EnvConfig
-    agent: DQNConfig
+    env: Any  # one of ENVS
+    agent: Any  # one of AGENTS
     encoder: EncoderConfig
     replay: ReplayConfig
     aux: dict[str, TaskConfig] = field(default_factory=dict)
@@ -54,10 +54,10 @@ class Config:
             raise ValueError(f"gamma={self.gamma}: must be in (0, 1]")
 
 
-PARTS = {"agent": DQNConfig, "encoder": EncoderConfig, "replay": ReplayConfig}
-GROUPS: dict[str, dict[str, Any]] = {
-    "env": dict(ENVS),
-    "agent": {"dqn": DQNConfig},
+KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS}  # one of these, told apart by their keys
+PARTS = {"encoder": EncoderConfig, "replay": ReplayConfig}
+GROUPS: dict[str, Mapping[str, Any]] = {
+    **KINDS,
     "schema": {"config": Config, "encoder": EncoderConfig, "replay": ReplayConfig, "task": TaskConfig},
 }
 
@@ -79,19 +79,20 @@ def freeze(composed: DictConfig) -> Config:
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         assert isinstance(values, dict)
-        env = _env_kind(values["env"])(**values["env"])
-        parts = {name: kind(**values[name]) for name, kind in PARTS.items()}
+        kinds = PARTS | {name: _kind(name, values[name]) for name in KINDS}
+        parts = {name: kind(**values[name]) for name, kind in kinds.items()}
         aux = {name: TaskConfig(**task) for name, task in values["aux"].items()}
-        return Config(**{**values, **parts, "env": env, "aux": aux})
+        return Config(**{**values, **parts, "aux": aux})
     except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
 
-def _env_kind(values: Mapping[Any, Any]) -> type[EnvConfig]:
-    for kind in ENVS.values():
+def _kind(part: str, values: Mapping[Any, Any]) -> type:
+    """The dataclass that `values` are the keys of."""
+    for kind in KINDS[part].values():
         if set(values) <= {f.name for f in fields(kind)}:
             return kind
-    raise ValueError(f"no environment has all of the keys {', '.join(map(str, values))}")
+    raise ValueError(f"no {part} has all of the keys {', '.join(map(str, values))}")
 
 
 @cache
@@ -120,7 +121,8 @@ def read_config(path: Path) -> Config:
     try:
         loaded = OmegaConf.load(path)
         schema = OmegaConf.structured(_mutable(Config))
-        schema.env = OmegaConf.structured(_mutable(_env_kind(loaded.env)))  # type: ignore[arg-type]
+        for part in KINDS:
+            schema[part] = OmegaConf.structured(_mutable(_kind(part, loaded[part])))  # type: ignore[index]
         return freeze(OmegaConf.merge(schema, loaded))  # type: ignore[arg-type]
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
@@ -161,8 +163,19 @@ def claim_run_dir(config: Config) -> Path:
 
 def default_run_dir(config: Config) -> str:
     """`runs/<env>/<agent>+<aux>/s<seed>`."""
-    env = config.env.game if isinstance(config.env, AtariConfig) else "toy"
-    return "/".join(["runs", env, "+".join(["dqn", *config.aux]), f"s{config.seed}"])
+    agent = next(name for name, kind in AGENTS.items() if isinstance(config.agent, kind))
+    return "/".join(["runs", _env_name(config.env), "+".join([agent, *config.aux]), f"s{config.seed}"])
+
+
+def _env_name(env: EnvConfig) -> str:
+    match env:
+        case AtariConfig():
+            return env.game
+        case DmcConfig():
+            background = [] if env.background == "none" else [env.background]
+            return "_".join([env.domain, env.task, *background])
+        case _:
+            return next(name for name, kind in ENVS.items() if isinstance(env, kind))
 
 
 def flat(config: Config) -> dict[str, Any]:

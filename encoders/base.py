@@ -31,8 +31,9 @@ class Encoder(nn.Module):
     def maps(self, obs: Tensor) -> Tensor:
         """Feature maps (B, C', H', W') of (B, C, H, W) pixels in [0, 255]; uint8, or floats to take their gradient."""
         assert obs.shape[1:] == self.obs_shape, f"expected (B, {self.obs_shape}), got {tuple(obs.shape)}"
-        pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return self.trunk(pixels.div_(255))  # type: ignore[no-any-return]
+        # Type and layout in one pass; the copy makes it safe to divide in place.
+        pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
+        return self.trunk(pixels)  # type: ignore[no-any-return]
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features (B, feature_dim) of (B, C, H, W) pixels."""

@@ -2,12 +2,19 @@
 
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import VectorEnv, VectorStep
+from envs.dmc import DmcConfig, DmcVector
+from envs.pointmass import PointMassConfig, PointMassVector
 from envs.single import SingleEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
-EnvConfig = AtariConfig | ToyConfig
-ENVS: dict[str, type[EnvConfig]] = {"atari": AtariConfig, "toy": ToyConfig}
+EnvConfig = AtariConfig | DmcConfig | PointMassConfig | ToyConfig
+ENVS: dict[str, type[EnvConfig]] = {
+    "atari": AtariConfig,
+    "dmc": DmcConfig,
+    "pointmass": PointMassConfig,
+    "toy": ToyConfig,
+}
 
 
 def build_env(config: EnvConfig) -> VectorEnv:
@@ -15,6 +22,10 @@ def build_env(config: EnvConfig) -> VectorEnv:
     match config:
         case AtariConfig():
             return AtariVector(config)
+        case DmcConfig():
+            return DmcVector(config)
+        case PointMassConfig():
+            return PointMassVector(config)
         case ToyConfig():
             return ToyVector(config)
 
@@ -23,8 +34,12 @@ __all__ = [
     "ENVS",
     "AtariConfig",
     "AtariVector",
+    "DmcConfig",
+    "DmcVector",
     "EnvConfig",
     "FrameStack",
+    "PointMassConfig",
+    "PointMassVector",
     "SingleEnv",
     "ToyConfig",
     "ToyVector",

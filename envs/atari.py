@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs.base import VectorEnv, VectorStep
+from envs.base import Actions, VectorEnv, VectorStep
 
 # Shipped with the others, but ALE ends the process on them: they have no game for one player.
 TWO_PLAYER = {"combat", "joust", "maze_craze", "warlords"}
@@ -74,7 +75,7 @@ class AtariVector(VectorEnv):
         )
         self._life_loss = config.life_loss
         self.num_envs = config.num_envs
-        self.num_actions = len(self._ale.ale.get_action_set())
+        self.action_space = Discrete(len(self._ale.ale.get_action_set()))
         self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
@@ -85,7 +86,7 @@ class AtariVector(VectorEnv):
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         return self._frames(obs)
 
-    def step(self, action: NDArray[np.integer]) -> VectorStep:
+    def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
         self._check_action(action)  # ALE would wait for ever on a bad one
         obs, reward, game_ended, truncated, info = self._ale.step(action.astype(np.int64))

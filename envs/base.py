@@ -2,9 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+
+Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats, as the action space says
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,10 @@ class VectorStep:
 
 
 class VectorEnv(ABC):
-    """N copies of a pixel environment with discrete actions, stepped together."""
+    """N copies of a pixel environment, stepped together."""
 
     num_envs: int
-    num_actions: int
+    action_space: Discrete | Box  # of one copy: A choices, or A float32 numbers in [-1, 1]
     frame_shape: tuple[int, int, int]  # (C, H, W)
 
     @abstractmethod
@@ -42,23 +46,28 @@ class VectorEnv(ABC):
         """
 
     @abstractmethod
-    def step(self, action: NDArray[np.integer]) -> VectorStep:
+    def step(self, action: Actions) -> VectorStep:
         """Advance every copy.
 
         Args:
-            action: (N,) integers in [0, num_actions).
+            action: (N,) integers in [0, A), or (N, A) floats in [-1, 1].
 
         Raises:
-            ValueError: an action is out of range, or the shape is not (N,).
+            ValueError: an action is out of range or NaN, or the shape or kind is wrong.
         """
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""
 
-    def _check_action(self, action: NDArray[np.integer]) -> None:
-        if action.shape != (self.num_envs,) or not np.issubdtype(action.dtype, np.integer):
-            raise ValueError(
-                f"action must be {self.num_envs} integers, one a copy; got {action.dtype} of shape {action.shape}"
-            )
-        if action.min() < 0 or action.max() >= self.num_actions:
-            raise ValueError(f"action {action.tolist()} is out of range: use 0 to {self.num_actions - 1}")
+    def _check_action(self, action: Actions) -> None:
+        space, shape = self.action_space, action.shape
+        if isinstance(space, Discrete):
+            expected, low, high = f"integers of shape {(self.num_envs,)}", 0, int(space.n) - 1
+            fits = shape == (self.num_envs,) and np.issubdtype(action.dtype, np.integer)
+        else:
+            expected, low, high = f"floats of shape {(self.num_envs, *space.shape)}", -1, 1
+            fits = shape == (self.num_envs, *space.shape) and np.issubdtype(action.dtype, np.floating)
+        if not fits:
+            raise ValueError(f"action must be {expected}; got {action.dtype} of shape {shape}")
+        if not ((low <= action) & (action <= high)).all():  # NaN fails too
+            raise ValueError(f"action {action.tolist()} is out of range: use {low} to {high}")

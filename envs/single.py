@@ -5,14 +5,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import VectorEnv
+from envs.base import Actions, VectorEnv
 from envs.stack import FrameStack
 
 
-class SingleEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
+class SingleEnv(gymnasium.Env[NDArray[np.uint8], Any]):
     """A one-copy `VectorEnv` as a `gymnasium.Env`, its observations stacked.
 
     Observations are (frame_stack * C, H, W) uint8, oldest frame first, zero before the episode began. Rewards are raw.
@@ -27,7 +27,8 @@ class SingleEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             raise ValueError(f"SingleEnv takes one copy, got {vector.num_envs}: build it with num_envs=1")
         channels, height, width = vector.frame_shape
         self.observation_space = Box(0, 255, (frame_stack * channels, height, width), np.uint8)
-        self.action_space = Discrete(vector.num_actions)
+        self.action_space = vector.action_space
+        self._idle = np.zeros_like(vector.action_space.sample())[None]
         self._vector = vector
         self._stack = FrameStack(1, vector.frame_shape, frame_stack)
         self._over: bool | None = None  # None until the first reset
@@ -38,17 +39,17 @@ class SingleEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Start an episode. With a seed, this and all later episodes are reproducible."""
         super().reset(seed=seed, options=options)
         if self._over and seed is None:  # the copy starts its next episode by itself: cheaper than a seeded reset
-            frame = self._vector.step(np.zeros(1, dtype=np.int64)).frame
+            frame = self._vector.step(self._idle).frame
         else:
             frame = self._vector.reset(int(self.np_random.integers(2**31)))
         self._over = False
         return self._stack.reset(frame)[0].copy(), {}
 
-    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Actions) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Play one step. Raises ResetNeeded after the end of an episode, ValueError on a bad action."""
         if self._over is not False:
             raise ResetNeeded("no episode is running: call reset() before step()")
-        step = self._vector.step(np.asarray(action).reshape(1))
+        step = self._vector.step(np.asarray(action)[None])
         self._over = bool(step.game_over[0])
         truncated = bool(step.truncated[0])
         stacks = self._stack.push(step)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs.base import VectorEnv, VectorStep
+from envs.base import Actions, VectorEnv, VectorStep
 
 GRID = 12  # cells a side
 PADDLE = 3  # cells wide
@@ -35,10 +36,9 @@ class ToyVector(VectorEnv):
     where the ball will land. Every ball can be caught.
     """
 
-    num_actions = 3
-
     def __init__(self, config: ToyConfig) -> None:
         self._config = config
+        self.action_space = Discrete(3)
         self.num_envs = config.num_envs
         self.frame_shape = (1, config.size, config.size)
         self._row, self._col, self._drift, self._paddle, self._landings, self._age = np.zeros(
@@ -52,7 +52,7 @@ class ToyVector(VectorEnv):
         self._start(~self._over)
         return self._render()
 
-    def step(self, action: NDArray[np.integer]) -> VectorStep:
+    def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
         self._check_action(action)
         first, drop = self._over, self._row == GRID - 1

@@ -3,31 +3,37 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs import AtariConfig, EnvConfig, FrameStack, VectorEnv, VectorStep, build_env
+from envs import AtariConfig, DmcConfig, EnvConfig, FrameStack, VectorEnv, VectorStep, build_env
 from harness.seeding import derive, numpy_stream
 
 log = logging.getLogger(__name__)
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Actions: TypeAlias = NDArray[np.int64]
-Policy: TypeAlias = Callable[[Pixels], Actions]  # observations (N, C, H, W) -> actions (N,)
+Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats
+Policy: TypeAlias = Callable[[Pixels], Actions]  # observations (N, C, H, W) -> actions
 
 
 def rollout(
     policy: Policy, env: VectorEnv, frame_stack: int, epsilon: float, seed: int
 ) -> Iterator[tuple[Pixels, Actions, VectorStep]]:
-    """Endless epsilon-greedy play: observations (N, C, H, W), valid until the next item, actions (N,), their step."""
+    """Endless play: observations (N, C, H, W), valid until the next item, actions, their step.
+
+    Discrete actions are random with probability `epsilon`, continuous ones are those of the policy.
+    """
     rng = numpy_stream(seed, "evaluate/explore")
     stack = FrameStack(env.num_envs, env.frame_shape, frame_stack)
     obs = stack.reset(env.reset(env_seed(seed)))
     while True:
-        random = rng.random(env.num_envs) < epsilon
-        action = np.where(random, rng.integers(env.num_actions, size=env.num_envs), policy(obs))
+        action = policy(obs)
+        if isinstance(env.action_space, Discrete):
+            random = rng.random(env.num_envs) < epsilon
+            action = np.where(random, rng.integers(env.action_space.n, size=env.num_envs), action)
         step = env.step(action)
         yield obs, action, step
         obs = stack.push(step)
@@ -78,19 +84,24 @@ def watch(
 ) -> Iterator[Moment]:
     """One game from its first moment to its last.
 
-    The pictures of an Atari game come from a twin, in colour and size x size, with the same seed and actions.
+    The pictures of Atari and dm_control come from a twin, in colour and size x size, with the same seed and actions.
     """
     config = replace(config, num_envs=1)
     env = build_env(config)
-    twin = build_env(replace(config, grayscale=False, size=size) if isinstance(config, AtariConfig) else config)
+    shown: EnvConfig = config
+    if isinstance(config, AtariConfig):
+        shown = replace(config, grayscale=False, size=size)
+    elif isinstance(config, DmcConfig):
+        shown = replace(config, size=size)
+    twin = build_env(shown)
     frame, score, over = twin.reset(env_seed(seed)), 0.0, False
     for obs, action, step in rollout(policy, env, frame_stack, epsilon, seed):
         yield Moment(obs[0].copy(), frame[0], score)
         if over:
             break
-        shown = twin.step(action)
-        assert shown.reward == step.reward, "the twin plays another game"
-        frame, score, over = shown.frame, score + float(step.reward[0]), bool(step.game_over[0])
+        twin_step = twin.step(action)
+        assert twin_step.reward == step.reward, "the twin plays another game"
+        frame, score, over = twin_step.frame, score + float(step.reward[0]), bool(step.game_over[0])
     env.close()
     twin.close()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from replay.batch import Batch
 from replay.replay import Replay
@@ -32,13 +33,14 @@ def build_replay(
     *,
     num_envs: int,
     frame_shape: tuple[int, int, int],
+    action_space: Discrete | Box,
     frame_stack: int,
     gamma: float,
     clip_reward: bool,
     rng: np.random.Generator,
     device: torch.device,
 ) -> Replay:
-    """Make the replay that `config` describes; the other arguments are those of `Replay`.
+    """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
     Raises:
         ValueError: a setting is out of range or unknown.
@@ -49,6 +51,7 @@ def build_replay(
         config.capacity,
         num_envs,
         frame_shape,
+        action_space,
         path=config.path if config.storage == "mmap" else None,
         device=torch.device("cuda") if config.storage == "cuda" else None,
     )

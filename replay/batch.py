@@ -13,7 +13,7 @@ class Batch:
     """
 
     obs: Tensor  # (B, C, H, W) uint8, C = frame_stack * channels, oldest frame first
-    action: Tensor  # (B,) int64
+    action: Tensor  # (B,) int64, or (B, A) float32 in [-1, 1]
     reward: Tensor  # (B,) float32, one step, raw
     nstep_reward: Tensor  # (B,) float32, sum of gamma**k * r over the n-step window (clipped if replay clips)
     nstep_obs: Tensor  # (B, C, H, W) uint8, the observation after the window

@@ -78,7 +78,7 @@ class Replay:
         self,
         frame: NDArray[np.uint8],
         first: NDArray[np.bool_],
-        action: NDArray[np.integer],
+        action: NDArray[Any],
         reward: NDArray[np.floating],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
@@ -137,9 +137,10 @@ class Replay:
         if "next_obs" in fields:
             next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
         beta = self._beta + (1 - self._beta) * progress
+        action = self._storage.action[slot, copy]
         return Batch(
             obs=obs,
-            action=self._tensor(self._storage.action[slot, copy], torch.int64),
+            action=self._tensor(action, torch.float32 if action.dtype == np.float32 else torch.int64),
             reward=self._tensor(self._storage.reward[slot, copy], torch.float32),
             nstep_reward=self._tensor(nstep_reward, torch.float32),
             nstep_obs=nstep_obs,

@@ -44,7 +44,7 @@ class UniformSampler(Sampler):
     def __init__(self, cells: int):
         self.size = 0
         self._open = np.zeros(cells, np.bool_)
-        self._span = 0  # no cell at or after it was ever open
+        self._span = 0  # one past the last open cell: it follows from `_open`, so that resuming is exact
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +57,8 @@ class UniformSampler(Sampler):
         self._open[closed] = False
         self._open[opened] = True
         self._span = max(self._span, int(opened.max(initial=-1)) + 1)
+        while self._span and not self._open[self._span - 1]:
+            self._span -= 1
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Draw again wherever a closed cell came up, so that open ones stay equally likely; few cells are closed."""

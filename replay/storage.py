@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class FrameStorage:
     Args:
         capacity: transitions in all copies together.
         frame_shape: (C, H, W) of one frame.
+        action_space: of one copy.
         path: keep the frames in a new file there instead of in RAM.
         device: keep the frames in a tensor there instead of in RAM.
 
@@ -43,6 +45,7 @@ class FrameStorage:
         capacity: int,
         num_envs: int,
         frame_shape: tuple[int, int, int],
+        action_space: Discrete | Box,
         *,
         path: str | None = None,
         device: torch.device | None = None,
@@ -57,7 +60,8 @@ class FrameStorage:
             self._frames = ArrayFrames(cells, frame_shape, path)
         else:
             self._frames = TensorFrames(cells, frame_shape, device)
-        self.action = np.zeros((self.rows, num_envs), np.int32)
+        kind, shape = (np.int32, ()) if isinstance(action_space, Discrete) else (np.float32, action_space.shape or ())
+        self.action: NDArray[Any] = np.zeros((self.rows, num_envs, *shape), kind)
         self.reward = np.zeros((self.rows, num_envs), np.float32)
         self.flags = np.zeros((self.rows, num_envs), np.uint8)
 
@@ -75,7 +79,7 @@ class FrameStorage:
         self,
         frame: NDArray[np.uint8],
         first: NDArray[np.bool_],
-        action: NDArray[np.integer],
+        action: NDArray[Any],
         reward: NDArray[np.floating],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
@@ -84,9 +88,9 @@ class FrameStorage:
         """Write one row over the oldest.
 
         Args:
-            frame: (N, C, H, W) uint8 the frame before the action; all others are (N,).
+            frame: (N, C, H, W) uint8 the frame before the action; all others but `action` are (N,).
             first: `frame` opens an episode.
-            action: what was done at `frame`, 0 <= action < 2**31.
+            action: (N,) integers or (N, A) floats, what was done at `frame`.
             reward: what it brought, raw.
             terminated: the return ends there.
             truncated: the episode was cut there, the return goes on.
@@ -98,12 +102,15 @@ class FrameStorage:
         if frame.dtype != np.uint8 or frame.shape != (self.num_envs, *self.frame_shape):
             wanted = (self.num_envs, *self.frame_shape)
             raise ValueError(f"replay: frame must be uint8 {wanted}, got {frame.dtype} {frame.shape}")
-        columns = (first, action, reward, terminated, truncated, valid)
+        columns = (first, reward, terminated, truncated, valid)
         if any(column.shape != (self.num_envs,) for column in columns):
             raise ValueError(
-                f"replay: first, action, reward, terminated, truncated and valid must be ({self.num_envs},), "
+                f"replay: first, reward, terminated, truncated and valid must be ({self.num_envs},), "
                 f"got {[column.shape for column in columns]}"
             )
+        held = self.action[0]
+        if action.shape != held.shape or not np.can_cast(action.dtype, held.dtype, "same_kind"):
+            raise ValueError(f"replay: action must be {held.dtype} {held.shape}, got {action.dtype} {action.shape}")
         self._check_protocol(first, valid)
         slot = self.written % self.rows
         self._frames.write(slot * self.num_envs, frame)

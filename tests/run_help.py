@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import train as script
-from agents import DQNConfig
+from agents import DQNConfig, SACConfig
 from agents.dqn import Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import ToyConfig, ToyVector
+from envs import PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
 from replay import ReplayConfig
 
 COPIES = 3
@@ -55,6 +55,19 @@ def hard(run_dir: Path, **changes: Any) -> Config:
     return small(run_dir, **{**parts, **changes})
 
 
+def continuous(run_dir: Path, **changes: Any) -> Config:
+    """SAC on the point mass in colour, with a side quest that follows the encoder and one that models the world."""
+    parts = {
+        "env": PointMassConfig(num_envs=COPIES, time_limit=9, grayscale=False),
+        "agent": SACConfig(hidden=8, random_shift=2),
+        "encoder": EncoderConfig(name="control_fast", feature_dim=6),
+        "replay": ReplayConfig(capacity=90, n_step=1, prioritized=True),
+        "aux": {"curl": TaskConfig(), "deepmdp": TaskConfig(weight=0.5, options={"hidden": 8})},
+        "frame_stack": 2,
+    }
+    return small(run_dir, **{**parts, **changes})
+
+
 def in_child(function: Callable[[], int]) -> int:
     """How a forked process ends that runs `function`: its exit code, or minus the signal."""
     if pid := os.fork():
@@ -69,16 +82,17 @@ def in_child(function: Callable[[], int]) -> int:
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `action` when the environment is about to bring the run to `step` agent steps, counted from its start."""
     taken = 0
-    original = ToyVector.step
+    originals = {kind: kind.step for kind in (ToyVector, PointMassVector)}
 
-    def counted(self: ToyVector, actions: Any) -> Any:
+    def counted(self: VectorEnv, actions: Any) -> Any:
         nonlocal taken
         taken += self.num_envs
         if taken == step:
             action()
-        return original(self, actions)
+        return originals[type(self)](self, actions)
 
-    monkeypatch.setattr(ToyVector, "step", counted)
+    for kind in originals:
+        monkeypatch.setattr(kind, "step", counted)
 
 
 def run(config: Config) -> int:

@@ -18,8 +18,19 @@ from aux_tasks import TaskConfig
 from configs.build import build_agent, build_streams, export
 from configs.schema import Config, write_config
 from encoders import EncoderConfig
-from envs import AtariConfig, SingleEnv, ToyConfig, build_env
-from evaluate import PROTOCOLS, SB3Policy, choose_protocol, evaluate, explained, greedy, main, parse
+from envs import AtariConfig, DmcConfig, SingleEnv, ToyConfig, build_env
+from evaluate import (
+    PROTOCOLS,
+    Report,
+    SB3Policy,
+    choose_protocol,
+    evaluate,
+    explained,
+    greedy,
+    main,
+    parse,
+    write_report,
+)
 from harness.play import play_games
 from replay import ReplayConfig
 
@@ -35,7 +46,7 @@ def config():
 @pytest.fixture(scope="module")
 def agent(config):
     env = build_env(TOY)
-    return build_agent(config, env.frame_shape, env.num_actions, build_streams(3, torch.device("cpu")))[0]
+    return build_agent(config, env.frame_shape, env.action_space, build_streams(3, torch.device("cpu")))[0]
 
 
 @pytest.fixture
@@ -172,6 +183,20 @@ def test_protocols_by_default_and_where_they_do_not_fit():
     assert choose_protocol(None, TOY).name == "env"
     with pytest.raises(ValueError, match=r"protocol=machado .*full_actions=true"):
         PROTOCOLS["machado"].apply(AtariConfig())
+
+
+def test_dm_control_is_judged_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
+    run = DmcConfig("cartpole", "swingup", background="gas")
+    protocol = choose_protocol(None, run)
+    played = protocol.apply(run)
+    assert (protocol.name, protocol.epsilon, played.background_split) == ("env", 0.0, "eval")
+    with pytest.raises(ValueError, match="protocol=nature is for Atari games: use protocol=env"):
+        PROTOCOLS["nature"].apply(run)
+    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], protocol, played, 3, 0, 1.5)
+    write_report(report, tmp_path / "report.json", checkpoint, "python evaluate.py")
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert (content["lengths"], content["env_steps"]) == ([125, 100], [1000, 800])
+    assert {"dm-control", "mujoco"} <= content["versions"].keys()
 
 
 def test_atari_games_are_full_games_of_raw_points():

@@ -1,4 +1,6 @@
-"""The real training learns Catch from pixels, where random play scores -0.5. A minute or two each on one core."""
+"""The real training learns toys from pixels: Catch, where random play scores -0.5, and the point mass, where it scores
+13. A minute or two each on one core.
+"""
 
 import json
 from pathlib import Path
@@ -6,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents import DQNConfig
-from agents.dqn import Precision
+from agents import SAC, DQNConfig, SACConfig
+from agents.base import Precision
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import ToyConfig
+from envs import PointMassConfig, ToyConfig
 from replay import ReplayConfig
 from train import train
 
@@ -54,3 +56,37 @@ def test_permutation_is_solved_beside_catch(tmp_path):
     mean, metrics = learned(tmp_path, {"permutation": TaskConfig(weight=0.3)})
     assert mean > 0.5
     assert metrics["aux/permutation/accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_sac_learns_the_point_mass_by_the_critics_gradient_on_the_encoder(cut, tmp_path, monkeypatch):
+    """Four features of noisy pixels are not enough unless they are learned.
+
+    Measured with one seed: 19.0 with the gradient (24.6 after 4000 steps), 13.2 without it (after 4000 steps). The
+    bound is the middle.
+    """
+    if cut:
+        td_loss = SAC.td_loss
+        monkeypatch.setattr(SAC, "td_loss", lambda self, features, *rest: td_loss(self, features.detach(), *rest))
+    config = Config(
+        env=PointMassConfig(num_envs=4, noise=True),
+        agent=SACConfig(hidden=64),
+        encoder=EncoderConfig(name="der", feature_dim=4),
+        replay=ReplayConfig(capacity=20_000, n_step=1),
+        device="cpu",
+        threads=1,
+        frame_stack=1,
+        gamma=0.95,
+        clip_reward=False,
+        steps=6_000,
+        learning_starts=1_000,
+        batch_size=64,
+        log_every=1_000,
+        diagnose_every=0,
+        checkpoint_every=0,
+        eval_episodes=100,
+        run_dir=str(tmp_path),
+    )
+    assert train(config) == 0
+    mean = json.loads((tmp_path / "report.json").read_text())["summary"]["mean"]
+    assert mean < 16 if cut else mean > 16

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_help import COPIES, at_step, hard, in_child, run, small
+from run_help import COPIES, at_step, continuous, hard, in_child, run, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
@@ -44,7 +44,7 @@ def die() -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     """What the uninterrupted runs leave."""
     folder = tmp_path_factory.mktemp("whole")
-    kinds = {kind: folder / kind.__name__ for kind in (small, hard)}
+    kinds = {kind: folder / kind.__name__ for kind in (small, hard, continuous)}
     for kind, run_dir in kinds.items():
         assert run(kind(run_dir)) == 0
     return {kind: final(run_dir) for kind, run_dir in kinds.items()}
@@ -53,7 +53,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
 # 24: learning starts; 48 and 96: the step that ends in a checkpoint; 51: the first after one; 120: the last.
 @pytest.mark.parametrize(
     ("kind", "kill"),
-    [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)],
+    [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)]
+    + [(continuous, kill) for kill in (24, 51, 99)],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kind: Any, kill: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -277,8 +278,9 @@ def test_no_transition_joins_two_games(env: ToyConfig, tmp_path: Path, monkeypat
     assert any(truncated if env.time_limit else terminated for terminated, truncated in games)
 
 
-def test_the_end_of_a_run_is_a_report_a_video_and_weights(tmp_path: Path) -> None:
-    config = small(tmp_path, steps=48, eval_episodes=5)
+@pytest.mark.parametrize("kind", [small, continuous])
+def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: Path) -> None:
+    config = kind(tmp_path, steps=48, eval_episodes=5)
     assert run(config) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
@@ -288,7 +290,10 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(tmp_path: Path) -> Non
     read, agent = load_agent(tmp_path)
     assert read == config
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
-    assert all(torch.equal(trained[name], tensor) for name, tensor in acting_weights(agent).items())
+    acting = acting_weights(agent)
+    assert all(torch.equal(trained[name], tensor) for name, tensor in acting.items())
+    left_out = {name.rpartition("target_")[2].split(".")[0] for name in trained.keys() - acting.keys()}
+    assert left_out == ({"encoder", "head"} if kind is small else {"encoder", "critic"})
 
 
 def test_an_interrupted_evaluation_is_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

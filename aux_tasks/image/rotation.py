@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aux_tasks.base import TaskSetting
 from aux_tasks.transform import TransformTask
 
 
@@ -18,10 +19,11 @@ class Rotation(TransformTask):
 
     classes = ("0", "90", "180", "270")
 
-    def __init__(self, obs_shape: tuple[int, int, int], *args: Any, **kwargs: Any) -> None:
-        super().__init__(obs_shape, *args, **kwargs)
-        if obs_shape[1] != obs_shape[2]:
-            raise ValueError(f"rotation needs square observations, got {obs_shape[1]}x{obs_shape[2]}")
+    def __init__(self, setting: TaskSetting, **options: Any) -> None:
+        super().__init__(setting, **options)
+        _, height, width = setting.obs_shape
+        if height != width:
+            raise ValueError(f"rotation needs square observations, got {height}x{width}")
 
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:
         """Turn sample i counter-clockwise by 90 * label[i] degrees; exact, without interpolation."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aux_tasks.base import TaskSetting
 from aux_tasks.transform import TransformTask
 
 # A reversed sequence is as plausible as the sequence itself, so both are one class (Agarwal, Sinha, Ayush).
@@ -26,12 +27,10 @@ class Permutation(TransformTask):
 
     classes = ("0123", "0213", "0321", "1302")
 
-    def __init__(
-        self, obs_shape: tuple[int, int, int], feature_dim: int, frame_stack: int, *args: Any, **kwargs: Any
-    ) -> None:
-        super().__init__(obs_shape, feature_dim, frame_stack, *args, **kwargs)
-        if frame_stack != 4:
-            raise ValueError(f"permutation needs frame_stack=4, got {frame_stack}")
+    def __init__(self, setting: TaskSetting, **options: Any) -> None:
+        super().__init__(setting, **options)
+        if setting.frame_stack != 4:
+            raise ValueError(f"permutation needs frame_stack=4, got {setting.frame_stack}")
         self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
 
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:

@@ -6,38 +6,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from agent_help import SHAPE, equal, make_encoder, make_suite, snapshot
 from torch import Tensor, nn
 
 from agents import DQN, DQNConfig
-from agents.base import check_ownership
-from agents.dqn import AuxSchedule, DuelingHead, Precision, Target, huber
-from aux_tasks import AuxSuite, TaskConfig
-from encoders import Encoder
+from agents.base import Precision, check_ownership
+from agents.dqn import AuxSchedule, DuelingHead, Target, huber
+from aux_tasks import TaskConfig
 from replay import Batch
 
-B, A, SHAPE = 7, 5, (4, 8, 8)
+B, A = 7, 5
 CONFIG = DQNConfig(learning_rate=0.01, hidden=6, target_tau=0.25, target_every=3, epsilon_steps=200)
 SIDE_QUESTS = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
 
 
 def make_agent(tasks=None, seed: int = 0, **config) -> DQN:
-    torch.manual_seed(seed)
-    encoder = Encoder(nn.Sequential(nn.Conv2d(4, 3, 3, stride=2), nn.ReLU()), nn.Sequential(), SHAPE)
-    with torch.random.fork_rng():  # the side quests change no weight of the agent
-        suite = AuxSuite(
-            tasks or {},
-            encoder,
-            4,
-            torch.Generator().manual_seed(1),
-            learning_rate=0.01,
-            adam_eps=1e-8,
-            max_grad_norm=9,
-        )
+    encoder = make_encoder(seed)
     return DQN(
         replace(CONFIG, **config),
         encoder,
         A,
-        suite,
+        make_suite(tasks or {}, encoder, A, A),
         explore_rng=np.random.default_rng(2),
         augment_generator=torch.Generator().manual_seed(3),
     )
@@ -57,14 +46,6 @@ def make_batch(seed: int = 0) -> Batch:
         weight=torch.rand(B, generator=g) + 0.1,
         index=torch.arange(B),
     )
-
-
-def snapshot(*modules: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for module in modules for p in module.parameters()]
-
-
-def equal(before: list[Tensor], *modules: nn.Module) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(snapshot(*modules), before, strict=True))
 
 
 def held(optimizer: torch.optim.Optimizer) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -96,8 +77,10 @@ def slow_td_errors(agent: DQN, batch: Batch) -> list[float]:
 
 def test_td_error_against_a_loop_over_samples():
     agent, batch = stir(make_agent()), make_batch()
-    td_error, metrics = agent.td_error(agent.encoder(batch.obs), batch, batch.nstep_obs)
-    torch.testing.assert_close(td_error.detach(), torch.tensor(slow_td_errors(agent, batch)))
+    loss, td_error, metrics = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
+    slow = torch.tensor(slow_td_errors(agent, batch))
+    torch.testing.assert_close(td_error, slow.abs())
+    torch.testing.assert_close(loss.detach(), huber(slow))
     assert not any(m.requires_grad for m in metrics.values())
     with torch.no_grad():  # the batch tells double targets from plain ones
         online, target = (
@@ -110,7 +93,7 @@ def test_a_terminal_state_is_worth_its_reward_and_a_truncated_one_bootstraps():
     agent, batch = stir(make_agent()), make_batch()
     features = agent.encoder(batch.obs)
     elsewhere = batch.nstep_obs.flip(0)
-    same = agent.td_error(features, batch, batch.nstep_obs)[0] == agent.td_error(features, batch, elsewhere)[0]
+    same = agent.td_loss(features, batch, batch.nstep_obs)[0] == agent.td_loss(features, batch, elsewhere)[0]
     assert same.tolist()[:3] == [False, True, False]
     assert (same | (batch.discount > 0)).all()
 
@@ -157,13 +140,13 @@ def test_the_target_starts_equal_and_belongs_to_no_optimiser():
     agent = make_agent(SIDE_QUESTS)
     assert equal(snapshot(agent.encoder, agent.head), agent.target_encoder, agent.target_head)
     target = {id(p) for m in (agent.target_encoder, agent.target_head) for p in m.parameters()}
-    optimizers = (agent.optimizer, agent.auxiliary.optimizer)
+    optimizers = (agent.optimizers[0], agent.auxiliary.optimizer)
     owned = [id(p) for optimizer in optimizers for p in held(optimizer)[0]]
     assert not target & set(owned)
     assert len(owned) == len(set(owned))
     check_ownership(agent, optimizers)
     with pytest.raises(ValueError, match=r"parameter auxiliary\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
-        check_ownership(agent, [agent.optimizer])
+        check_ownership(agent, agent.optimizers)
 
 
 @pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (50, 0.7525), (200, 0.01), (10**6, 0.01)])
@@ -194,7 +177,7 @@ def test_every_loss_reaches_its_own_parameters_and_no_others():
         return {name for name, part in parts.items() if any(p.grad is not None for p in part.parameters())}
 
     features = agent.encoder(batch.obs)
-    assert reached(agent.td_error(features, batch, batch.nstep_obs)[0]) == {"encoder", "head"}
+    assert reached(agent.td_loss(features, batch, batch.nstep_obs)[0]) == {"encoder", "head"}
     for name, term in agent.auxiliary.losses(batch, features.detach(), agent.encoder).items():
         assert reached(term) == {"encoder", name}
 
@@ -223,7 +206,7 @@ def test_joint_update_descends_the_weighted_sum():
     agent, batch = stir(make_agent(SIDE_QUESTS)), make_batch()
     slow, loss = copy.deepcopy(agent), 0
     features = slow.encoder(batch.obs)
-    terms = {"td": huber(slow.td_error(features, batch, batch.nstep_obs)[0])}
+    terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
     terms |= slow.auxiliary.losses(batch, features, slow.encoder)
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["permutation"][i]) / B
@@ -234,7 +217,7 @@ def test_joint_update_descends_the_weighted_sum():
         {tag: terms[name].mean().item() for tag, name in tags.items()}
     )
     for optimizer, reference, limit in (
-        (agent.optimizer, [*slow.encoder.parameters(), *slow.head.parameters()], CONFIG.max_grad_norm),
+        (agent.optimizers[0], [*slow.encoder.parameters(), *slow.head.parameters()], CONFIG.max_grad_norm),
         (agent.auxiliary.optimizer, list(slow.auxiliary.parameters()), 9),
     ):
         nn.utils.clip_grad_norm_(reference, limit)
@@ -270,20 +253,22 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
 def test_alternating_is_a_q_step_and_then_a_step_of_the_side_quests():
     agent, batch = make_agent({"rotation": TaskConfig()}, aux_schedule=AuxSchedule.alternating), make_batch()
     seen = []
-    descend = agent.descend
 
-    def watched(*args):
-        parts = {"encoder": agent.encoder, "head": agent.head, "quest": agent.auxiliary}
-        before = {name: snapshot(part) for name, part in parts.items()}
-        norm = descend(*args)
-        seen.append({name for name, part in parts.items() if not equal(before[name], part)})
-        assert all(p.grad is None for p in agent.parameters())
-        return norm
+    def watched(method):
+        def call(*args):
+            parts = {"encoder": agent.encoder, "head": agent.head, "quest": agent.auxiliary}
+            before = {name: snapshot(part) for name, part in parts.items()}
+            result = method(*args)
+            seen.append({name for name, part in parts.items() if not equal(before[name], part)})
+            return result
 
-    agent.descend = watched
+        return call
+
+    agent.descend, agent.auxiliary.step = watched(agent.descend), watched(agent.auxiliary.step)
     for _ in range(3):  # from the second update on, Adam has momentum
         agent.update(batch, step=0)
-    assert seen == [{"encoder", "head"}, {"encoder", "quest"}] * 3
+        assert all(p.grad is None for p in agent.parameters())
+    assert seen == [{"encoder", "head"}, {"encoder"}, {"quest"}] * 3
 
 
 def test_the_q_step_of_an_alternating_update_is_the_one_of_the_baseline():
@@ -303,9 +288,13 @@ def test_diagnose_measures_and_touches_nothing():
     states = [g.get_state() for g in generators]
     explore, weights = copy.deepcopy(agent.explore_rng.bit_generator.state), snapshot(agent)
     metrics = agent.diagnose(batch)
-    assert metrics.keys() == {"aux/rotation/grad_cosine", "aux/permutation/grad_cosine", "repr/effective_rank"}
+    cosines = {f"aux/{name}/grad_cosine" for name in SIDE_QUESTS}
+    assert metrics.keys() == cosines | {"repr/effective_rank", "repr/feature_std"}
     assert all(-1 <= metrics[f"aux/{name}/grad_cosine"] <= 1 for name in SIDE_QUESTS)
     assert 1 <= metrics["repr/effective_rank"] <= B - 1
+    assert float(metrics["repr/feature_std"]) == pytest.approx(
+        np.mean(np.std(agent.encoder(batch.obs).detach().numpy(), axis=0, ddof=1)), rel=1e-4
+    )
     assert equal(weights, agent)
     assert all((p.grad == 3.0).all() for p in agent.parameters())
     assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))

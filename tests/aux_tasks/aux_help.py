@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from aux_tasks import TASKS, AuxTask
+from aux_tasks import TASKS, AuxTask, TaskSetting
 from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
 
@@ -22,14 +22,21 @@ def batch_of(obs: Tensor) -> Batch:
     return Batch(obs, zero.long(), zero, zero, obs, zero, zero + 1, zero.long())
 
 
-def tiny_encoder(shape: tuple[int, int, int]) -> Encoder:
+def tiny_encoder(shape: tuple[int, int, int], features: int | None = None) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(nn.Conv2d(shape[0], 3, 3, stride=2, padding=1), nn.Sequential(), shape)
+    neck = nn.LazyLinear(features) if features else nn.Sequential()
+    return Encoder(nn.Conv2d(shape[0], 3, 3, stride=2, padding=1), neck, shape)
 
 
-def make_task(name: str, encoder: Encoder, frame_stack: int = 4, **options: object) -> AuxTask:
+def make_setting(
+    encoder: Encoder, *, frame_stack: int = 4, num_actions: int | None = 3, action_dim: int = 3, gamma: float = 0.8
+) -> TaskSetting:
+    return TaskSetting(encoder, frame_stack, num_actions, action_dim, gamma, generator(2))
+
+
+def make_task(name: str, encoder: Encoder, setting: TaskSetting | None = None, **options: object) -> AuxTask:
     torch.manual_seed(1)
-    return TASKS[name](encoder.obs_shape, encoder.feature_dim, frame_stack, generator(2), **options)
+    return TASKS[name](setting or make_setting(encoder), **options)
 
 
 def moving_balls(batch: int, seed: int = 0) -> Tensor:

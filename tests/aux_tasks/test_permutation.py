@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from aux_help import batch_of, make_task, noise, tiny_encoder
+from aux_help import batch_of, make_setting, make_task, noise, tiny_encoder
 
 STUDY = {  # class: its two orders
     "0123": ((0, 1, 2, 3), (3, 2, 1, 0)),
@@ -61,5 +61,6 @@ def test_examples_name_the_class_that_was_applied():
 
 @pytest.mark.parametrize("frame_stack", [1, 2, 8])
 def test_stacks_of_another_length_are_refused(frame_stack):
+    encoder = tiny_encoder((8, 7, 6))
     with pytest.raises(ValueError, match=f"permutation needs frame_stack=4, got {frame_stack}"):
-        make_task("permutation", tiny_encoder((8, 7, 6)), frame_stack=frame_stack)
+        make_task("permutation", encoder, make_setting(encoder, frame_stack=frame_stack))

@@ -2,22 +2,20 @@
 
 import pytest
 import torch
-from aux_help import batch_of, generator, noise, tiny_encoder
-from torch import nn
+from aux_help import batch_of, make_setting, noise, tiny_encoder
 
 from aux_tasks import AuxSuite, TaskConfig
+from encoders import Encoder
 
 SHAPE = (4, 12, 12)
 BOTH = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
 
 
-def make_suite(tasks, encoder: nn.Module | None = None, frame_stack: int = 4) -> AuxSuite:
+def make_suite(tasks, encoder: Encoder | None = None, frame_stack: int = 4) -> AuxSuite:
     torch.manual_seed(0)
     return AuxSuite(
         tasks,
-        encoder or tiny_encoder(SHAPE),
-        frame_stack,
-        generator(3),
+        make_setting(encoder or tiny_encoder(SHAPE), frame_stack=frame_stack),
         learning_rate=0.01,
         adam_eps=1e-8,
         max_grad_norm=10.0,
@@ -61,7 +59,7 @@ def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
     before = [p.detach().clone() for p in encoder.parameters()]
     sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
     heads_before = [p.detach().clone() for p in heads]
-    suite.step()
+    suite.step(encoder)
     assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), before, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(heads, heads_before, strict=True))
     assert all(p.grad is None for p in heads)
@@ -71,16 +69,39 @@ def test_a_step_without_gradients_moves_nothing():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
     sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
-    suite.step()  # from here on Adam has momentum
+    suite.step(encoder)  # from here on Adam has momentum
     before = [p.detach().clone() for p in suite.parameters()]
-    suite.step()
+    suite.step(encoder)
     assert all(torch.equal(p, q) for p, q in zip(suite.parameters(), before, strict=True))
+
+
+def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
+    encoder = tiny_encoder(SHAPE)
+    suite = make_suite({"curl": TaskConfig(options={"tau": 0.5})}, encoder)
+    copy = suite.tasks["curl"].key_encoder
+    held = [p for group in suite.optimizer.param_groups for p in group["params"]]
+    assert [id(p) for p in held] == [id(suite.tasks["curl"].similarity)]
+    before = copy.trunk.bias.clone()
+    with torch.no_grad():
+        encoder.trunk.bias += 1
+    suite.step(encoder)
+    torch.testing.assert_close(copy.trunk.bias, before + 0.5)
+    resumed = make_suite({"curl": TaskConfig()}, tiny_encoder(SHAPE))
+    resumed.load_state_dict(suite.state_dict())
+    assert torch.equal(resumed.tasks["curl"].key_encoder.trunk.bias, copy.trunk.bias)
+
+
+def test_only_a_task_that_asks_for_it_gets_weight_decay():
+    suite = make_suite({"reconstruction": TaskConfig(options={"weight_decay": 0.1}), "rotation": TaskConfig()})
+    decay = {id(p): group["weight_decay"] for group in suite.optimizer.param_groups for p in group["params"]}
+    for name, expected in {"reconstruction": 0.1, "rotation": 0.0}.items():
+        assert {decay[id(p)] for p in suite.tasks[name].parameters()} == {expected}
 
 
 def test_no_side_quest_is_a_valid_set():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
-    suite.step()
+    suite.step(encoder)
     assert suite.losses(batch_of(obs), encoder(obs), encoder) == suite.weights(7) == suite.metrics == {}
     assert suite.reads == frozenset()
     assert suite.optimizer is None
@@ -110,6 +131,7 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
             {"rotation": TaskConfig(options={"croprows": [1, 2]})},
             r"unknown option aux\.rotation\.options\.croprows: did you mean 'crop_rows'",
         ),
+        ({"spr": TaskConfig()}, "aux.spr reads clip, clip_action, clip_mask, which no replay makes"),
         ({"permutation": TaskConfig(options={"generator": 3})}, r"aux\.permutation\.options\.generator"),
         ({"rotation": TaskConfig(options={"crop_rows": [9, 3]})}, r"aux\.rotation: crop_rows must be .* got \[9, 3\]"),
         ({"rotation": TaskConfig(options={"hidden": "wide"})}, r"aux\.rotation: "),

@@ -10,12 +10,14 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from agents import DQNConfig
+from agents import AGENTS, DQNConfig, SACConfig
+from agents.base import Precision
 from aux_tasks import TaskConfig
 from aux_tasks.registry import TASKS
+from configs.build import build
 from configs.schema import Config, claim_run_dir, default_run_dir, flat, freeze, read_config, register, write_config
 from encoders import ENCODERS, EncoderConfig
-from envs import ENVS, AtariConfig, ToyConfig
+from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
 from replay import ReplayConfig
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ def test_a_config_is_frozen_to_the_leaves() -> None:
             setattr(node, fields(node)[0].name, None)
 
 
-@pytest.mark.parametrize("kind", [Config, DQNConfig, EncoderConfig, ReplayConfig, TaskConfig, *ENVS.values()])
+@pytest.mark.parametrize("kind", [Config, EncoderConfig, ReplayConfig, TaskConfig, *AGENTS.values(), *ENVS.values()])
 def test_every_key_is_read_somewhere(kind: type) -> None:
     assert is_dataclass(kind)
     packages = ("agents", "aux_tasks", "configs", "encoders", "envs", "harness", "replay")
@@ -89,6 +91,43 @@ def test_default_run_dir() -> None:
     assert default_run_dir(config(env=AtariConfig("breakout"), aux=tasks, seed=3)) == (
         "runs/breakout/dqn+rotation+permutation/s3"
     )
+    dmc = DmcConfig("walker", "walk")
+    assert default_run_dir(config(env=dmc, agent=SACConfig())) == "runs/walker_walk/sac/s0"
+    assert default_run_dir(config(env=replace(dmc, background="gas"))) == "runs/walker_walk_gas/dqn/s0"
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_is_its_own_group_and_survives_a_file(name: str, tmp_path: Path) -> None:
+    made = composed(f"agent={name}", "agent.hidden=9", "agent.precision=bfloat16")
+    assert type(made.agent) is AGENTS[name]
+    assert (made.agent.hidden, made.agent.precision) == (9, Precision.bfloat16)
+    write_config(made, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == made
+
+
+def test_the_arms_of_cartpole() -> None:
+    words = ("aux=curl", "agent.random_shift=4", "env.background=gas")
+    made, plain, dbc = (
+        composed(f"experiment={e}", *w)
+        for e, w in (("sac_cartpole", words), ("sac_cartpole", ()), ("dbc_cartpole", ()))
+    )
+    assert replace(made, aux={}, agent=plain.agent, env=plain.env) == plain
+    assert (list(made.aux), made.agent.random_shift, made.env.background) == (["curl"], 4, "gas")
+    assert replace(dbc, aux={}, env=plain.env) == plain
+    assert list(dbc.aux) == ["dbc"]
+    assert default_run_dir(plain) == "runs/cartpole_swingup/sac/s0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("agent=sac", "env=toy"), "agent=sac acts continuously, .*: use agent=dqn"),
+        (("agent=dqn", "env=pointmass"), "agent=dqn chooses among actions, .*: use agent=sac"),
+    ],
+)
+def test_an_agent_for_other_actions_is_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(composed(*words, "device=cpu"))
 
 
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:

@@ -7,10 +7,18 @@ from torch import nn
 
 from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder
 
-FLAT = {"nature": 64 * 7 * 7, "der": 64 * 4 * 4, "study": 512, "impala": 256}  # features of 84x84 pixels
+# features of 84x84 pixels
+FLAT = {
+    "nature": 64 * 7 * 7,
+    "der": 64 * 4 * 4,
+    "study": 512,
+    "impala": 256,
+    "control": 32 * 35 * 35,
+    "control_fast": 32 * 11 * 11,
+}
 
 
-def make(name: str, shape: tuple[int, int, int] = (4, 84, 84), seed: int = 0, **config: bool) -> Encoder:
+def make(name: str, shape: tuple[int, int, int] = (4, 84, 84), seed: int = 0, **config: object) -> Encoder:
     torch.manual_seed(seed)
     return build_encoder(EncoderConfig(name=name, **config), shape)
 
@@ -59,7 +67,7 @@ def test_weights_and_pixels_are_channels_last(name):
     assert encoder.maps(pixels(2, 4, 84, 84)).is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"control"}))
 def test_every_row_and_column_of_every_frame_reaches_the_features(name):
     encoder = make(name, layer_norm=False)
     obs = pixels(2, 4, 84, 84).float().requires_grad_()
@@ -77,6 +85,31 @@ def test_without_padding_the_patch_encoder_would_miss_the_paddle():
     assert (obs.grad.abs().sum((0, 1, 3)) == 0).nonzero().flatten().tolist() == list(range(75, 84))
 
 
+def test_the_control_encoder_can_read_all_but_the_last_row_and_column_and_starts_with_its_centre_taps():
+    encoder = make("control", layer_norm=False)
+    for layer in (layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d)):
+        taps = layer.weight.detach().abs().sum((0, 1))
+        assert (taps > 0).nonzero().tolist() == [[1, 1]]
+        centre = layer.weight.detach()[:, :, 1, 1]  # (32, 12), then (32, 32)
+        torch.testing.assert_close(centre.T @ centre, 2 * torch.eye(centre.shape[1]), atol=1e-5, rtol=0)
+        nn.init.constant_(layer.weight, 0.01)  # after some training
+    obs = pixels(2, 4, 84, 84).float().requires_grad_()
+    encoder(obs).sum().backward()
+    influence = obs.grad.abs().sum((0, 1))
+    assert (influence.sum(1) == 0).nonzero().tolist() == (influence.sum(0) == 0).nonzero().tolist() == [[83]]
+
+
+@pytest.mark.parametrize("name", ["control", "control_fast", "nature"])
+def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(name):
+    encoder, obs = make(name, (3, 48, 40), feature_dim=9), pixels(5, 3, 48, 40)
+    assert encoder.feature_dim == 9
+    projection, norm = encoder.neck[-2:]
+    assert norm.normalized_shape == (9,)
+    torch.testing.assert_close(projection.weight @ projection.weight.T, torch.eye(9), atol=1e-5, rtol=0)
+    assert not projection.bias.any()
+    torch.testing.assert_close(encoder(obs), norm(projection(encoder.maps(obs).flatten(1))))
+
+
 @pytest.mark.parametrize(("name", "shape"), [("nature", (4, 20, 84)), ("study", (4, 35, 35)), ("der", (4, 8, 8))])
 def test_too_small_observations_are_named(name, shape):
     with pytest.raises(ValueError, match=rf"{shape[0]}, {shape[1]}, {shape[2]}.* too small"):
@@ -88,7 +121,9 @@ def test_an_observation_of_another_shape_is_refused():
         make("der", (4, 36, 36))(pixels(2, 4, 36, 40))
 
 
-@pytest.mark.parametrize(("name", "hint"), [("natur", "did you mean 'nature'"), ("zzz", "nature, der, study, impala")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("natur", "did you mean 'nature'"), ("zzz", "nature, der, study, impala, control")]
+)
 def test_an_unknown_encoder_is_answered_with_the_nearest(name, hint):
     with pytest.raises(ValueError, match=f"unknown encoder '{name}': .*{hint}"):
         build_encoder(EncoderConfig(name=name), (4, 84, 84))

@@ -24,7 +24,7 @@ def play(config: AtariConfig, steps: int) -> list[VectorStep]:
 
 def replay(env: AtariVector, seed: int, steps: int) -> list[VectorStep]:
     """Random actions, the same for copy i whatever the number of copies."""
-    actions = np.random.default_rng(0).integers(env.num_actions, size=(steps, 2))
+    actions = np.random.default_rng(0).integers(env.action_space.n, size=(steps, 2))
     env.reset(seed)
     return [env.step(action[: env.num_envs]) for action in actions]
 
@@ -60,7 +60,7 @@ def test_equals_gymnasium_preprocessing_step_for_step(game: str, grayscale: bool
     for i, reference in enumerate(references):
         assert_equal_stack(i, reference.reset()[0])
     for _ in range(steps):
-        action = actions.integers(env.num_actions, size=copies)
+        action = actions.integers(env.action_space.n, size=copies)
         step = env.step(action)
         stacks = stack.push(step)
         for i, reference in enumerate(references):
@@ -83,7 +83,7 @@ def test_score_of_a_game_is_the_sum_of_ales_own_points() -> None:
     env.reset(0)
     actions, score, points = np.random.default_rng(5), 0.0, 0
     while not ale.game_over():
-        action = actions.integers(env.num_actions, size=1)
+        action = actions.integers(env.action_space.n, size=1)
         step = env.step(action)
         score += step.reward[0]
         for _ in range(4):
@@ -148,9 +148,9 @@ def test_a_bad_action_raises_instead_of_hanging() -> None:
 
 def test_action_sets_and_shapes() -> None:
     env = AtariVector(AtariConfig(num_envs=1, full_actions=True, grayscale=False, size=40))
-    assert (env.num_actions, env.frame_shape) == (18, (3, 40, 40))
+    assert (env.action_space.n, env.frame_shape) == (18, (3, 40, 40))
     assert env.reset(0).shape == (1, 3, 40, 40)
-    assert AtariVector(AtariConfig("breakout", num_envs=1)).num_actions == 4
+    assert AtariVector(AtariConfig("breakout", num_envs=1)).action_space.n == 4
 
 
 @pytest.mark.parametrize(("name", "near"), [("Breakuot", "breakout"), ("MsPacman", "ms_pacman"), ("warlords", "")])

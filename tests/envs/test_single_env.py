@@ -4,7 +4,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs import ENVS, AtariConfig, SingleEnv, ToyConfig, build_env
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, SingleEnv, ToyConfig, build_env
 
 
 def toy(**config: int) -> SingleEnv:
@@ -12,14 +12,26 @@ def toy(**config: int) -> SingleEnv:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("config", [ToyConfig(num_envs=1), AtariConfig("breakout", num_envs=1)])
-def test_stable_baselines_accepts_it(config: ToyConfig | AtariConfig) -> None:
-    sb3_check_env(SingleEnv(build_env(config)))
+@pytest.mark.parametrize(
+    "config",
+    [ToyConfig(num_envs=1), AtariConfig("breakout", num_envs=1), PointMassConfig(num_envs=1), DmcConfig()],
+    ids=lambda config: type(config).__name__,
+)
+def test_stable_baselines_accepts_it(config: EnvConfig) -> None:
+    env = SingleEnv(build_env(config))
+    sb3_check_env(env)
+    env.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*spec:UserWarning", "ignore:.*not the unwrapped:UserWarning")
-def test_gymnasium_accepts_it() -> None:
-    gymnasium_check_env(toy(), skip_render_check=True)
+@pytest.mark.parametrize(
+    "config",
+    [ToyConfig(num_envs=1), PointMassConfig(num_envs=1), DmcConfig()],
+    ids=lambda config: type(config).__name__,
+)
+def test_gymnasium_accepts_it(config: EnvConfig) -> None:
+    env = SingleEnv(build_env(config))
+    gymnasium_check_env(env, skip_render_check=True)
 
 
 def episode(env: SingleEnv, seed: int | None) -> list[np.ndarray]:
@@ -88,3 +100,16 @@ def test_every_named_environment_builds() -> None:
         env = build_env(config(num_envs=2))
         assert env.reset(0).shape == (2, *env.frame_shape)
         env.close()
+
+
+def test_continuous_episodes_follow_each_other() -> None:
+    env = SingleEnv(build_env(PointMassConfig(num_envs=1, time_limit=2)))
+    start, _ = env.reset(seed=1)
+    env.step(env.action_space.sample())
+    assert env.step(env.action_space.sample())[2:4] == (False, True)
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(env.action_space.sample())
+    again, _ = env.reset()
+    assert again[-1].any()
+    assert not again[:-1].any()
+    assert not np.array_equal(again, start)

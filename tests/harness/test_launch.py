@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from agents import AGENTS
+from aux_tasks import TASKS
 from configs.schema import Config, freeze, register
+from encoders import ENCODERS
+from envs import ENVS
 from harness.launch import launch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -38,6 +42,8 @@ def launched(line: str, codes: tuple[int, ...] = ()) -> tuple[int, list[Config]]
         ("aux=rotaton", ["aux 'rotaton'", "'rotation'"]),
         ("aux=[rotation,permutaton]", ["aux 'permutaton'", "'permutation'"]),
         ("encoder=naturr", ["encoder 'naturr'", "'nature'"]),
+        ("agent=scc", ["agent 'scc'", "'sac'"]),
+        ("agent=sac agent.epsilon_end=0.1", ["'agent.epsilon_end'"]),
         ("env=toi", ["env 'toi'", "'toy'"]),
         ("agent.target=sof", ["agent.target", "'sof'", "[soft, hard]"]),
         ("seed=x", ["seed", "'x'", "Integer"]),
@@ -118,8 +124,7 @@ def test_help_lists_groups_choices_and_keys(capsys: pytest.CaptureFixture[str]) 
         launched("--help")
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert "aux: none, permutation, rotation\n" in text
-    assert "encoder: der, impala, nature, study\n" in text
-    assert "env: atari, toy\n" in text
+    for group, choices in {"agent": AGENTS, "aux": ["none", *TASKS], "encoder": ENCODERS, "env": ENVS}.items():
+        assert f"{group}: {', '.join(sorted(choices))}\n" in text
     assert "  learning_rate: 0.00025\n" in text
     assert "Hydra" not in text

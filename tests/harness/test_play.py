@@ -2,15 +2,16 @@ import itertools
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 
-from envs import AtariConfig, ToyConfig, VectorEnv, VectorStep, build_env
+from envs import AtariConfig, DmcConfig, PointMassConfig, ToyConfig, VectorEnv, VectorStep, build_env
 from harness.play import env_seed, play_games, rollout, spread, watch
 
 
 class FixedLengths(VectorEnv):
     """Copy i plays games of lengths[i] steps; each step is worth the copy's length."""
 
-    num_actions, frame_shape = 3, (1, 4, 5)
+    action_space, frame_shape = Discrete(3), (1, 4, 5)
 
     def __init__(self, lengths):
         self.lengths, self.num_envs = np.array(lengths), len(lengths)
@@ -103,6 +104,28 @@ def test_watching_shows_the_one_game_that_is_played(config):
         grey = np.array([0.299, 0.587, 0.114]) if len(moment.frame) == 3 else [1]
         brightness = np.tensordot(grey, moment.frame, 1).mean()
         assert moment.obs[-1].mean() == pytest.approx(brightness, abs=2)
+
+
+def test_continuous_actions_are_those_of_the_policy():
+    config, actions = PointMassConfig(num_envs=3, time_limit=7), np.random.default_rng(0).uniform(-1, 1, (8, 3, 2))
+    policy = iter(actions.astype(np.float32))
+    env = build_env(config)
+    games = play_games(lambda obs: next(policy), env, 2, 0.0, 3, seed=1)
+    alone, totals = build_env(config), np.zeros(3)
+    alone.reset(env_seed(1))
+    for action in actions[:7].astype(np.float32):
+        totals += alone.step(action).reward
+    assert games == [(total, 7) for total in totals]
+
+
+def test_dm_control_is_shown_larger_than_it_is_seen():
+    def policy(obs):
+        return np.full((1, 1), obs.mean() / 255, np.float32)
+
+    config = DmcConfig(num_envs=4, background="noise")
+    moments = list(itertools.islice(watch(policy, config, 3, 0.0, seed=3, size=100), 4))
+    assert [moment.frame.shape for moment in moments] == [(3, 100, 100)] * 4
+    assert [moment.obs.shape for moment in moments] == [(9, 84, 84)] * 4
 
 
 @pytest.mark.parametrize("length", [1, 3, 8, 9, 15, 16, 17, 100, 1000])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,9 +49,10 @@ class Episode:
 class World:
     """Random episodes of `num_envs` copies, written into replays and kept as lists."""
 
-    def __init__(self, num_envs, frame_shape, seed, mean_length=6):
+    def __init__(self, num_envs, frame_shape, seed, mean_length=6, action_space=Discrete(18)):  # noqa: B008
         self.rng = np.random.default_rng(seed)
         self.num_envs, self.frame_shape, self.mean_length = num_envs, frame_shape, mean_length
+        self.action_space = action_space
         self.episodes = [[] for _ in range(num_envs)]
         self.rows = 0
         self.over = np.ones(num_envs, bool)  # the next row opens an episode
@@ -59,7 +61,10 @@ class World:
     def row(self):
         n, rng = self.num_envs, self.rng
         frame = rng.integers(1, 256, (n, *self.frame_shape), dtype=np.uint8)
-        action = rng.integers(0, 18, n)
+        if isinstance(self.action_space, Discrete):
+            action = rng.integers(0, self.action_space.n, n)
+        else:
+            action = rng.uniform(-1, 1, (n, *self.action_space.shape)).astype(np.float32)
         reward = rng.normal(0, 2, n).astype(np.float32)
         first, valid = self.over.copy(), ~self.last
         ends = valid & (rng.random(n) < 1 / self.mean_length)
@@ -73,7 +78,7 @@ class World:
             episodes[-1].frames.append(frame[copy])
             if valid[copy]:
                 for name, value in (("action", action), ("reward", reward), ("terminated", terminated)):
-                    getattr(episodes[-1], name).append(value[copy].item())
+                    getattr(episodes[-1], name).append(value[copy].tolist())
                 episodes[-1].truncated.append(truncated[copy].item())
         self.over, self.last = self.last, ends
         self.rows += 1
@@ -102,6 +107,7 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, **config
         ReplayConfig(capacity=capacity, n_step=n_step, **config),
         num_envs=world.num_envs,
         frame_shape=world.frame_shape,
+        action_space=world.action_space,
         frame_stack=depth,
         gamma=GAMMA,
         clip_reward=clip_reward,
@@ -128,10 +134,13 @@ NEXT = frozenset({"next_obs"})
     rows=st.integers(1, 80),
     mean_length=st.integers(1, 12),
     prioritized=st.booleans(),
+    action_space=st.sampled_from([Discrete(18), Box(-1, 1, (1,)), Box(-1, 1, (6,))]),
     seed=st.integers(0, 2**16),
 )
-def test_matches_episode_lists(num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, seed):
-    world = World(num_envs, (channels, 5, 7), seed, mean_length)
+def test_matches_episode_lists(
+    num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, action_space, seed
+):
+    world = World(num_envs, (channels, 5, 7), seed, mean_length, action_space)
     held = depth + n_step + spare_rows
     replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized)
     world.fill(rows, replay)
@@ -153,7 +162,7 @@ def test_matches_episode_lists(num_envs, channels, depth, n_step, spare_rows, ro
         np.testing.assert_array_equal(batch.obs[b], episode.stack(i, depth))
         np.testing.assert_array_equal(batch.next_obs[b], episode.stack(i + 1, depth))
         np.testing.assert_array_equal(batch.nstep_obs[b], episode.stack(after, depth))
-        assert batch.action[b] == episode.action[i]
+        assert batch.action[b].tolist() == episode.action[i]
         assert batch.reward[b] == episode.reward[i]
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)
         assert batch.discount[b].item() == pytest.approx(discount, abs=1e-6)
@@ -172,6 +181,22 @@ def test_batch_layout():
     for name in ("reward", "nstep_reward", "discount", "weight"):
         assert getattr(batch, name).dtype == torch.float32
     assert torch.equal(batch.weight, torch.ones(9))
+
+
+def test_actions_are_integers_or_float32_vectors_and_nothing_else():
+    world = World(2, (1, 5, 7), seed=1, action_space=Box(-1, 1, (6,)))
+    replay = build(world, 80)
+    world.fill(30, replay)
+    action = replay.sample(9, frozenset()).action
+    assert (action.shape, action.dtype) == ((9, 6), torch.float32)
+    frame, first, action, *rest = world.row()
+    for wrong in (action[:, 0], action[:1], action[:, :5]):
+        with pytest.raises(ValueError, match=r"action must be float32 \(2, 6\), got float32"):
+            replay.add(frame, first, wrong, *rest)
+    discrete = World(2, (1, 5, 7), seed=1)
+    frame, first, _, *rest = discrete.row()
+    with pytest.raises(ValueError, match=r"action must be int32 \(2,\), got float64 \(2,\)"):
+        build(discrete, 80).add(frame, first, np.array([0.5, 1.0]), *rest)
 
 
 def test_unclipped_returns_are_raw():
@@ -242,7 +267,7 @@ def test_storages_agree(storage, tmp_path):
         other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
     else:
         other = Replay(
-            FrameStorage(3 * 24, 3, (3, 5, 7), device=CPU),
+            FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU),
             UniformSampler(3 * 24),
             frame_stack=4,
             n_step=3,
@@ -264,9 +289,10 @@ def test_storages_agree(storage, tmp_path):
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("action_space", [Discrete(18), Box(-1, 1, (2,))], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("rows", [2, 30, 130])
-def test_load_continues_exactly(prioritized, rows):
-    world = World(3, (1, 5, 7), seed=8)
+def test_load_continues_exactly(prioritized, action_space, rows):
+    world = World(3, (1, 5, 7), seed=8, action_space=action_space)
     kept = build(world, 3 * 50, prioritized=prioritized, seed=3)
     world.fill(rows, kept)
     if len(kept):
@@ -355,7 +381,7 @@ def test_rows_out_of_order_are_refused():
     world = World(2, (1, 5, 7), seed=11)
     frame, first, action, reward, *_ = world.row()
     no, yes = np.zeros(2, bool), np.ones(2, bool)
-    storage = FrameStorage(20, 2, (1, 5, 7))
+    storage = FrameStorage(20, 2, (1, 5, 7), world.action_space)
     with pytest.raises(ValueError, match="row 0 of copy 0 breaks the order"):
         storage.add(frame, no, action, reward, no, no, yes)
     storage.add(frame, first, action, reward, no, no, yes)

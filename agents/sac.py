@@ -1,0 +1,211 @@
+"""Soft actor-critic from pixels."""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.base import Agent, AgentConfig, Auxiliary, Update, weighted_sum
+from encoders import Encoder, orthogonal
+from replay import Batch
+
+LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
+
+
+@dataclass(frozen=True)
+class SACConfig(AgentConfig):
+    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden`.
+
+    `random_shift` moves each observation once an update: DrQ with K = M = 1, where the paper averages K = M = 2.
+    """
+
+    hidden: int = 256  # width of both hidden layers of actor and critics
+    init_temperature: float = 0.1
+    target_tau: float = 0.01  # share of the online encoder and critics blended into the target
+    policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
+
+
+class SAC(Agent):
+    """SAC (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications") on an encoder that the critics train.
+
+    As in SAC-AE (Yarats et al. 2019) the actor reads the critics' features without moving them, the target is an
+    average of critics and encoder, and actor and target follow every other update. There the actor has a linear layer
+    of its own behind the convolutions; here it shares all of the encoder. With windows of n > 1 steps, the entropy
+    of the steps within is left out of the return.
+
+    Args:
+        action_dim: A.
+        policy_generator: stream of the actions sampled in updates, on the run's device.
+            The others are those of `Agent`.
+    """
+
+    config: SACConfig
+
+    def __init__(
+        self,
+        config: SACConfig,
+        encoder: Encoder,
+        action_dim: int,
+        auxiliary: Auxiliary,
+        *,
+        explore_rng: np.random.Generator,
+        augment_generator: torch.Generator,
+        policy_generator: torch.Generator,
+    ) -> None:
+        super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
+        self.action_dim, self.policy_generator = action_dim, policy_generator
+        self.actor = Actor(encoder.feature_dim, action_dim, config.hidden)
+        self.critic = TwinCritic(encoder.feature_dim, action_dim, config.hidden)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
+        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.to(augment_generator.device)
+        self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
+        self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
+        self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
+        self.optimizers = [
+            torch.optim.Adam(owned, lr=config.learning_rate, eps=config.adam_eps, fused=True)
+            for owned in (self.online, self.policy)
+        ]
+        if config.compile:
+            for network in (self.encoder, self.actor, self.critic, self.target_encoder, self.target_critic):
+                network.compile()
+
+    @torch.no_grad()
+    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.float32]:  # noqa: ARG002
+        """Actions (N, A): sampled, uniform before the first update, or the squashed mean to be judged by."""
+        if explore and not self.updates:
+            return self.explore_rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
+        mean, log_std = self.actor(self.encoder(torch.from_numpy(obs).to(self.augment_generator.device)))
+        if explore:
+            mean = mean + log_std.exp() * torch.from_numpy(self.explore_rng.standard_normal(mean.shape)).to(mean)
+        action: NDArray[np.float32] = mean.tanh().cpu().numpy()
+        return action
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Value (B, 1) of the action that the policy takes when judged."""
+        features = self.encoder(obs)
+        mean, _ = self.actor(features)
+        return self.critic(features, mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
+
+    def update(self, batch: Batch, *, step: int) -> Update:
+        """One step of encoder, critics and side quests in one sum; every so often one of actor, temperature, target."""
+        obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
+        with self.autocast():
+            features = self.encoder(obs)
+            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
+            terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
+        weights = {"td": 1.0} | self.auxiliary.weights(step)
+        metrics |= self.auxiliary.metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
+        self.auxiliary.step(self.encoder)
+        self.updates += 1
+        if self.updates % self.config.policy_delay == 0:
+            metrics |= self.update_policy(features.detach(), batch.weight)
+            torch._foreach_lerp_(self.target, [p.detach() for p in self.online], self.config.target_tau)
+        return Update(td_error, metrics)
+
+    def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean."""
+        with torch.no_grad():
+            next_action, log_prob = self.sample(self.encoder(next_obs))
+            next_q = self.target_critic(self.target_encoder(next_obs), next_action).amin(0)
+            soft_value = next_q - self.log_temperature.exp() * log_prob
+            target_q = batch.nstep_reward + batch.discount * soft_value
+        q = self.critic(features, batch.action)
+        error = q - target_q
+        loss = error.square().sum(0)
+        metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
+        return loss, error.detach().abs().mean(0), {name: value.detach().mean() for name, value in metrics.items()}
+
+    def policy_terms(self, features: Tensor) -> dict[str, Tensor]:
+        """Losses (B,) of the actor (equation 9) and of the temperature (equation 18, target entropy -A).
+
+        Args:
+            features: (B, Z), detached: the actor does not train the encoder.
+        """
+        action, log_prob = self.sample(features)
+        q = self.critic(features, action).amin(0)
+        temperature = self.log_temperature.exp()
+        return {
+            "actor": temperature.detach() * log_prob - q,
+            "temperature": temperature * (self.action_dim - log_prob.detach()),
+        }
+
+    def update_policy(self, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
+        """One step of actor and temperature; scalars to log."""
+        with self.autocast():
+            terms = self.policy_terms(features)
+        total = weighted_sum(terms, dict.fromkeys(terms, 1.0), sample_weight)
+        total.backward(inputs=self.policy)  # type: ignore[no-untyped-call]  # the critics only pass gradients on
+        self.optimizers[1].step()
+        self.optimizers[1].zero_grad()
+        return {
+            "train/actor_loss": terms["actor"].detach().mean(),
+            "train/ent_coef": self.log_temperature.detach().exp(),
+        }
+
+    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (B, A) of the policy and their log-densities (B,), differentiable in the actor."""
+        mean, log_std = self.actor(features)
+        noise = torch.randn(mean.shape, generator=self.policy_generator, device=mean.device)
+        return squash(mean, log_std, noise)
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Agent.diagnose`; the policy's stream stays where it is."""
+        state = self.policy_generator.get_state()
+        metrics = super().diagnose(batch)
+        self.policy_generator.set_state(state)
+        return metrics
+
+
+class Actor(nn.Module):
+    """Features (B, Z) to mean and log standard deviation, each (B, A), of a Gaussian before its tanh."""
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = mlp(feature_dim, hidden, 2 * action_dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters of the Gaussian; the log standard deviation is squashed into `LOG_STD`."""
+        mean, raw = self.layers(features).float().chunk(2, dim=1)
+        low, high = LOG_STD
+        return mean, low + (high - low) * (raw.tanh() + 1) / 2
+
+
+class TwinCritic(nn.Module):
+    """Two action values (2, B) of features (B, Z) and actions (B, A); the smaller one is to be believed."""
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.twins = nn.ModuleList(mlp(feature_dim + action_dim, hidden, 1) for _ in range(2))
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Action values."""
+        inputs = torch.cat([features, action], dim=1)
+        return torch.cat([twin(inputs) for twin in self.twins], dim=1).float().t()
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers, orthogonal weights, biases 0."""
+    layers = [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*layers).apply(orthogonal)
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a = tanh(u), u = mean + std * noise, with its log-density log N(u) - sum log(1 - tanh(u)**2) (appendix C).
+
+    Args:
+        mean, log_std, noise: (B, A), the last standard normal.
+
+    Returns:
+        (B, A) actions in [-1, 1], and (B,).
+    """
+    u = mean + log_std.exp() * noise
+    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    slope = 2 * (math.log(2) - u - F.softplus(-2 * u))  # log(1 - tanh(u)**2), also where tanh rounds to 1
+    return u.tanh(), (gaussian - slope).sum(1)

@@ -1,0 +1,1 @@
+"""Objectives on rewards, actions and dynamics."""

@@ -1,0 +1,61 @@
+"""CURL: which key is another view of this query?"""
+
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, follow
+from encoders import Encoder
+from encoders.augment import random_shift
+from replay import Batch
+
+
+class CURL(AuxTask):
+    """InfoNCE between two shifts of an observation, -log softmax_j(q_i^T W k_j) at j = i (Laskin et al. 2020, "CURL:
+    Contrastive unsupervised representations for reinforcement learning", equations 1 and 3). Chance is 1 / B.
+
+    Queries go through the shared encoder; keys, without gradient, through a copy that follows it. All frames of a stack
+    move together.
+
+    Args:
+        setting: the run.
+        pad: the largest shift, pixels.
+        tau: share of the encoder blended into the key encoder at each step.
+    """
+
+    def __init__(self, setting: TaskSetting, *, pad: int = 4, tau: float = 0.05) -> None:
+        super().__init__(setting)
+        self.pad, self.tau = pad, tau
+        self.key_encoder = deepcopy(setting.encoder).requires_grad_(False)
+        # The authors draw W from U(0, 1), whose first logits grow with Z; this keeps them of the order of sqrt(Z).
+        self.similarity = nn.Parameter(torch.eye(setting.feature_dim) / setting.feature_dim**0.5)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """InfoNCE (B,) and the share of queries closest to their own key."""
+        query, key = self._views(batch.obs)
+        logits = self._logits(encoder(query), key)
+        own = torch.arange(len(logits), device=logits.device)
+        accuracy = (logits.detach().argmax(1) == own).float().mean()
+        return AuxOutput(F.cross_entropy(logits, own, reduction="none"), {"accuracy": accuracy})
+
+    def after_step(self, encoder: Encoder) -> None:
+        """Let the key encoder follow."""
+        follow(self.key_encoder, encoder, self.tau)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight queries, with the index of the closest key and their own."""
+        query, key = self._views(batch.obs)
+        closest = self._logits(encoder(query[:8]), key).argmax(1).tolist()
+        return Examples(query[:8], [str(j) for j in closest], [str(i) for i in range(len(closest))])
+
+    def _views(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return random_shift(obs, self.pad, self.generator), random_shift(obs, self.pad, self.generator)
+
+    def _logits(self, query: Tensor, key_obs: Tensor) -> Tensor:
+        """Similarities (B, B') of query features (B, Z) with the keys of pixels (B', C, H, W)."""
+        with torch.no_grad():
+            key = self.key_encoder(key_obs)
+        return (query @ self.similarity @ key.T).float()  # type: ignore[no-any-return]

@@ -1,0 +1,60 @@
+"""Inverse dynamics: which action led from here to there?"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.control.models import errors, mlp
+from encoders import Encoder
+from replay import Batch
+
+
+class InverseDynamics(AuxTask):
+    """The action from z and z', both with gradient (Pathak et al. 2017, "Curiosity-driven exploration by
+    self-supervised prediction", equations 2 and 3).
+
+    Discrete actions: cross-entropy and `accuracy`, by chance the share of the commonest action. Continuous ones: mean
+    squared error and `r2`, 0 for the batch mean.
+
+    Args:
+        setting: the run.
+        hidden: width of the head's hidden layer.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "action", "next_obs"})
+
+    def __init__(self, setting: TaskSetting, *, hidden: int = 256) -> None:
+        super().__init__(setting)
+        self.head = mlp(2 * setting.feature_dim, hidden, setting.action_dim)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
+        """Cross-entropy or squared error (B,)."""
+        output = self._predict(batch, features, encoder)
+        if batch.action.is_floating_point():
+            error = errors("action", output, batch.action)
+            r2 = 1 - error["action_error"] / error["action_baseline"].clamp_min(1e-6)
+            return AuxOutput(F.mse_loss(output, batch.action, reduction="none").mean(1), {"r2": r2})
+        accuracy = (output.detach().argmax(1) == batch.action).float().mean()
+        return AuxOutput(F.cross_entropy(output, batch.action, reduction="none"), {"accuracy": accuracy})
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight observations, with the predicted and the true action."""
+        output, action = self._predict(batch, encoder(batch.obs), encoder)[:8], batch.action[:8]
+        if not action.is_floating_point():
+            output = output.argmax(1)
+        return Examples(batch.obs[:8], _words(output), _words(action))
+
+    def _predict(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
+        """(B, A) logits or actions."""
+        assert batch.next_obs is not None
+        return self.head(torch.cat([features, encoder(batch.next_obs)], dim=1)).float()  # type: ignore[no-any-return]
+
+
+def _words(action: Tensor) -> list[str]:
+    if not action.is_floating_point():
+        return [str(a) for a in action.tolist()]
+    return [" ".join(f"{a:+.1f}" for a in row) for row in action.tolist()]

@@ -1,0 +1,84 @@
+"""Reconstruction of the observation by a regularised autoencoder."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.control.models import errors
+from encoders import Encoder
+from replay import Batch
+
+
+class Reconstruction(AuxTask):
+    """Mean squared error of the decoded pixels + latent_weight * |z|^2 / 2 (Yarats et al. 2021, "Improving sample
+    efficiency in model-free reinforcement learning from images", SAC-AE, equation 3), with weight decay on the decoder.
+
+    Target pixels are reduced to `bits` and dithered, in [-0.5, 0.5). `pixel_error` is logged beside `pixel_baseline`,
+    the error of the batch's mean image.
+
+    Args:
+        setting: the run.
+        bits: of a target pixel, 1 to 8.
+        channels: of the decoder's feature maps.
+        latent_weight: of the penalty on the features.
+        weight_decay: of the decoder.
+
+    Raises:
+        ValueError: `bits` is out of range.
+    """
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        bits: int = 5,
+        channels: int = 32,
+        latent_weight: float = 1e-6,
+        weight_decay: float = 1e-7,
+    ) -> None:
+        super().__init__(setting)
+        if not 1 <= bits <= 8:
+            raise ValueError(f"bits must be 1 to 8, got {bits}")
+        self.bits, self.latent_weight, self.weight_decay = bits, latent_weight, weight_decay
+        self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Reconstruction error and penalty (B,)."""
+        target = self.target(batch.obs)
+        decoded = self.decoder(features).float()
+        pixels = (decoded - target).square().mean((1, 2, 3))
+        penalty = features.float().square().sum(1) / 2
+        return AuxOutput(pixels + self.latent_weight * penalty, errors("pixel", decoded, target))
+
+    def target(self, obs: Tensor) -> Tensor:
+        """uint8 pixels (B, C, H, W) to `bits`, with uniform noise of one level, in [-0.5, 0.5)."""
+        levels = 1 << self.bits
+        noise = torch.rand(obs.shape, generator=self.generator, device=self.generator.device)
+        return (noise + (obs >> (8 - self.bits))) / levels - 0.5
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four observations, each above its reconstruction."""
+        obs = batch.obs[:4]
+        decoded = ((self.decoder(encoder(obs)).float() + 0.5) * 256).clamp(0, 255).to(torch.uint8)
+        names = ["input", "decoded"] * len(obs)
+        return Examples(torch.stack([obs, decoded], dim=1).flatten(0, 1), names, names)
+
+
+def decoder(
+    feature_dim: int, map_shape: tuple[int, int, int], obs_shape: tuple[int, int, int], channels: int
+) -> nn.Sequential:
+    """Features (B, Z) to pixels (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer."""
+    grid, size = map_shape[1:], obs_shape[1:]
+    doublings = max(1, round(math.log2(size[0] / grid[0])))
+    layers: list[nn.Module] = [
+        nn.Linear(feature_dim, channels * grid[0] * grid[1]),
+        nn.ReLU(),
+        nn.Unflatten(1, (channels, *grid)),
+    ]
+    for layer in range(1, doublings + 1):
+        height, width = (round(g * (s / g) ** (layer / doublings)) for g, s in zip(grid, size, strict=True))
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Upsample((height, width))]
+    return nn.Sequential(*layers, nn.Conv2d(channels, obs_shape[0], 3, padding=1))

@@ -1,0 +1,93 @@
+"""Self-predictive representations: the latents of the next steps, one after the other."""
+
+from copy import deepcopy
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, follow
+from aux_tasks.control.models import action_vector
+from encoders import Encoder
+from encoders.augment import random_shift
+from replay import Batch
+
+
+class SPR(AuxTask):
+    """Mean over k = 1..K of 1 - cos(predictor(y_k), target_k), doubled, where a convolutional model leads the feature
+    maps k steps along the actions taken (Schwarzer et al. 2021, "Data-efficient reinforcement learning with
+    self-predictive representations", equations 2 to 4). Steps outside the episode count 0.
+
+    `accuracy` is the share of predictions closest to their own target among the batch's of the same step: by chance
+    1 / B, also for collapsed features, on which the loss itself is 0. Unlike the paper's, the projection is the task's
+    own rather than the Q head's first layer, group normalisation keeps samples apart where theirs is over the batch,
+    and the augmentation is the shift alone.
+
+    Args:
+        setting: the run.
+        horizon: K; the batch's clips hold at least K + 1 observations.
+        projection: width of the projected latents.
+        pad: the largest shift, pixels.
+        tau: share of encoder and projection blended into the target's at each step; the paper's is 1 with augmentation.
+
+    Raises:
+        ValueError: the horizon is shorter than one step.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_action", "clip_mask"})
+
+    def __init__(
+        self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, tau: float = 1.0
+    ) -> None:
+        super().__init__(setting)
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        self.horizon, self.pad, self.tau, self.action_dim = horizon, pad, tau, setting.action_dim
+        channels, height, width = setting.map_shape
+        self.transition = nn.Sequential(
+            nn.Conv2d(channels + setting.action_dim, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.GroupNorm(1, channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.projection = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, projection))
+        self.predictor = nn.Linear(projection, projection)
+        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
+        self.target_projection = deepcopy(self.projection).requires_grad_(False)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Mean cosine loss (B,) over the horizon, in [0, 4]."""
+        clip, taken, mask = batch.clip, batch.clip_action, batch.clip_mask  # type: ignore[attr-defined]
+        size, length, *shape = clip.shape
+        assert length > self.horizon, f"expected clips of at least {self.horizon + 1} observations, got {length}"
+        action = action_vector(taken, self.action_dim)
+        pixels = random_shift(clip[:, : self.horizon + 1].flatten(0, 1), self.pad, self.generator)
+        pixels = pixels.reshape(size, -1, *shape)
+        with torch.no_grad():
+            maps = renormalize(self.target_encoder.maps(pixels[:, 1:].flatten(0, 1)))
+            targets = F.normalize(self.target_projection(maps).float()).reshape(size, self.horizon, -1)
+        maps = renormalize(encoder.maps(pixels[:, 0]))
+        loss, hits = torch.zeros_like(mask[:, 0]), torch.zeros_like(mask[:, 0])
+        for k in range(self.horizon):
+            planes = action[:, k, :, None, None].expand(-1, -1, *maps.shape[2:])
+            maps = renormalize(self.transition(torch.cat([maps, planes], dim=1)))
+            predicted = F.normalize(self.predictor(self.projection(maps)).float())
+            cosine = predicted @ targets[:, k].T  # (B, B)
+            loss = loss + mask[:, k] * (2 - 2 * cosine.diagonal()) / self.horizon
+            own = torch.arange(size, device=mask.device)
+            hits = hits + mask[:, k] * (cosine.detach().argmax(1) == own)
+        steps = mask[:, : self.horizon].sum().clamp_min(1)
+        return AuxOutput(loss, {"accuracy": hits.sum() / steps})
+
+    def after_step(self, encoder: Encoder) -> None:
+        """Let the target follow."""
+        follow(self.target_encoder, encoder, self.tau)
+        follow(self.target_projection, self.projection, self.tau)
+
+
+def renormalize(maps: Tensor) -> Tensor:
+    """Stretch each sample's maps (B, C', H', W') to [0, 1]."""
+    low, high = maps.flatten(1).aminmax(dim=1)
+    return (maps - low[:, None, None, None]) / (high - low + 1e-5)[:, None, None, None]

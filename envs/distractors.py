@@ -1,0 +1,158 @@
+"""What moves behind the robot and means nothing (Zhang et al. 2021): bouncing balls, noise, images, videos.
+
+Training and evaluation never share a background: files are dealt to one of the two, random numbers are drawn from
+streams of their own.
+"""
+
+import colorsys
+import subprocess
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]  # (H, W, 3)
+
+SPLITS = ("train", "eval")
+SUFFIXES = {
+    "images": (".bmp", ".jpeg", ".jpg", ".png", ".webp"),
+    "video": (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"),
+}
+BACKGROUNDS = ("none", "gas", "noise", *SUFFIXES)
+MAX_FRAMES, MAX_CLIPS = 500, 16  # kept in memory: at 84 x 84 pixels 170 MB
+BALL_RADIUS, TIME_STEP = 0.05, 0.01  # of a box of side 1; a velocity component is below 1
+
+
+class Background(ABC):
+    """Pictures of one size, one an agent step."""
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> None:
+        """Begin an episode somewhere else; `rng` may be kept until the next one."""
+
+    @abstractmethod
+    def frame(self) -> Frame:
+        """The next picture."""
+
+
+def build_background(kind: str, size: int, *, balls: int, folder: str, split: str) -> Background | None:
+    """The background of that name, None for "none".
+
+    Raises:
+        ValueError: `folder` has fewer than two files of that kind.
+    """
+    match kind:
+        case "none":
+            return None
+        case "gas":
+            return Gas(balls, size)
+        case "noise":
+            return Noise(size)
+    return Clips(split_files(Path(folder), kind)[split], size)
+
+
+def background_rng(seed: np.random.SeedSequence, split: str) -> np.random.Generator:
+    """A stream that depends on the seed and the split."""
+    return np.random.default_rng([*seed.generate_state(4), SPLITS.index(split)])
+
+
+class Gas(Background):
+    """An ideal gas: balls that bounce off the walls and pass through each other."""
+
+    def __init__(self, balls: int, size: int) -> None:
+        self._balls = balls
+        self._colors = np.array([colorsys.hsv_to_rgb(i / balls, 1, 1) for i in range(balls)]) * 255
+        self._pixels = (np.arange(size) + 0.5) / size
+
+    def start(self, rng: np.random.Generator) -> None:
+        """Place the balls anywhere, each component of their velocities uniform in [-1, 1]."""
+        self._origin = rng.random((2, self._balls))
+        self._velocity = rng.uniform(-1, 1, (2, self._balls))
+        self._step = 0
+
+    def frame(self) -> Frame:
+        """A step of 0.01 box sides at velocity 1."""
+        x, y = self.positions(self._step)
+        self._step += 1
+        picture = np.zeros((len(self._pixels), len(self._pixels), 3), np.uint8)
+        distance = (self._pixels - x[:, None])[:, None, :] ** 2 + (self._pixels - y[:, None])[:, :, None] ** 2
+        for color, covered in zip(self._colors, distance < BALL_RADIUS**2, strict=True):
+            picture[covered] = color
+        return picture
+
+    def positions(self, step: int) -> NDArray[np.float64]:
+        """Coordinates x and y (2, balls) in [0, 1]: an elastic bounce is a straight flight, mirrored."""
+        flight = self._origin + self._velocity * TIME_STEP * step
+        mirrored: NDArray[np.float64] = 1 - np.abs(1 - flight % 2)
+        return mirrored
+
+
+class Noise(Background):
+    """Independent uniform bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._shape = (size, size, 3)
+
+    def start(self, rng: np.random.Generator) -> None:
+        """Take over the stream."""
+        self._rng = rng
+
+    def frame(self) -> Frame:
+        """Nothing of the last one."""
+        return self._rng.integers(256, size=self._shape, dtype=np.uint8)
+
+
+class Clips(Background):
+    """A file an episode, from a random moment on, again from its start at its end. An image is a clip of one frame."""
+
+    def __init__(self, files: list[Path], size: int) -> None:
+        self._files, self._size = files, size
+
+    def start(self, rng: np.random.Generator) -> None:
+        """Choose a file and a moment in it."""
+        self._clip = load_clip(self._files[rng.integers(len(self._files))], self._size)
+        self._position = int(rng.integers(len(self._clip)))
+
+    def frame(self) -> Frame:
+        """The next frame of the file."""
+        frame: Frame = self._clip[self._position % len(self._clip)]
+        self._position += 1
+        return frame
+
+
+def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:
+    """The files of a folder by split; every fifth by name is for evaluation.
+
+    Raises:
+        ValueError: the folder has fewer than two files of that kind.
+    """
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES[kind])
+    if len(files) < 2:
+        wanted = " ".join(SUFFIXES[kind])
+        raise ValueError(
+            f"background_folder={folder} has {len(files)} {kind} files ({wanted}): 2 are needed, "
+            "because training and evaluation share none"
+        )
+    held_out = files[::5]
+    return {"train": [path for path in files if path not in held_out], "eval": held_out}
+
+
+@lru_cache(maxsize=MAX_CLIPS)
+def load_clip(path: Path, size: int) -> NDArray[np.uint8]:
+    """The first frames of a file (T, H, W, 3), their middle square.
+
+    Raises:
+        ValueError: ffmpeg finds no picture in it.
+    """
+    import imageio_ffmpeg
+
+    scale = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
+    raw = ["-frames:v", str(MAX_FRAMES), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-vf", scale, *raw]
+    result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
+    if not result.stdout:
+        reason = result.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(f"{path} shows nothing: {reason[-1] if reason else 'ffmpeg found no picture'}")
+    return np.frombuffer(result.stdout, np.uint8).reshape(-1, size, size, 3)

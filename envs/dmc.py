@@ -1,0 +1,240 @@
+"""The DeepMind Control Suite from pixels, with or without distractors, N copies in one or several processes."""
+
+import difflib
+import logging
+from collections.abc import Iterable
+from ctypes import Array, c_ubyte
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from envs.base import Actions, VectorEnv, VectorStep
+from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
+from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
+from envs.workers import SPAWN, Local, Worker, WorkerError
+
+log = logging.getLogger(__name__)
+
+# Action repeats of PlaNet (Hafner et al. 2019), the "PlaNet benchmark" of later papers.
+PLANET = {"ball_in_cup": 4, "cartpole": 8, "cheetah": 4, "finger": 2, "reacher": 4, "walker": 2}
+CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
+
+
+@dataclass(frozen=True)
+class DmcConfig:
+    """A task of the Control Suite, its picture, and what moves behind the robot."""
+
+    domain: str = "cartpole"
+    task: str = "swingup"
+    num_envs: int = 1
+    size: int = 84  # pixels, height and width
+    camera: str = ""  # a name of the model; empty: the usual one
+    action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
+    quality: str = "fast"  # or "full": shadows, reflections and smooth edges, 10 times slower on a CPU
+    background: str = "none"  # in place of sky and floor: gas, noise, images or video
+    background_folder: str = ""  # of the images or videos
+    background_split: str = "train"  # or "eval", which shares no background with it
+    balls: int = 10  # of the gas
+    processes: int = 0  # that many workers, each with its share of the copies; 0: in this process
+
+    def __post_init__(self) -> None:
+        for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {value!r}: did you mean {_nearest(value, choices)!r}?")
+        for name, least in {"num_envs": 1, "size": 1, "action_repeat": 0, "balls": 1, "processes": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+
+    @property
+    def repeat(self) -> int:
+        """Control steps an action is held.
+
+        Raises:
+            ValueError: PlaNet has no number for the domain.
+        """
+        if not self.action_repeat and self.domain not in PLANET:
+            raise ValueError(
+                f"PlaNet has no action repeat for {self.domain!r}, only for {', '.join(PLANET)}: "
+                "give action_repeat=2 or another number"
+            )
+        return self.action_repeat or PLANET[self.domain]
+
+
+class DmcVector(VectorEnv):
+    """N copies of one task. Rewards are summed over the action repeat; RGB frames.
+
+    A time limit truncates. Few tasks terminate; where one does, `terminated` says so.
+    """
+
+    def __init__(self, config: DmcConfig) -> None:
+        """Raises ValueError for an unknown domain, task or camera, RuntimeError where MuJoCo cannot render."""
+        choose_backend()  # once, not in each worker
+        self.num_envs = config.num_envs
+        self.frame_shape = (3, config.size, config.size)
+        self._seed: int | None = None
+        self._shares: list[Local | Worker] = []
+        pixels = SPAWN.RawArray(c_ubyte, config.num_envs * 3 * config.size**2)
+        self._frames = _as_frames(pixels, self.frame_shape)
+        if config.processes:
+            parts = np.array_split(np.arange(self.num_envs), min(config.processes, self.num_envs))
+            for i, copies in enumerate(parts):
+                build = partial(_Copies, config, pixels, int(copies[0]), len(copies))
+                self._shares.append(Worker(build, f"worker {i} (copies {copies[0]} to {copies[-1]})"))
+        else:
+            self._shares.append(Local(partial(_Copies, config, pixels, 0, self.num_envs)))
+        action_dim, renderer = self._ask("describe", [()] * len(self._shares))[0]
+        self.action_space = Box(-1, 1, (action_dim,), np.float32)
+        log.info("%s %s: %s quality, drawn by %s", config.domain, config.task, config.quality, renderer)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """See `VectorEnv.reset`. `seed` is any non-negative integer."""
+        self._seed = seed
+        self._over = np.zeros(self.num_envs, dtype=np.bool_)
+        self._ask("reset", self._deal(np.random.SeedSequence(seed).spawn(self.num_envs)))
+        return self._frames.copy()
+
+    def step(self, action: Actions) -> VectorStep:
+        """See `VectorEnv.step`.
+
+        Raises:
+            RuntimeError: a worker died or hangs, or the simulation diverged.
+        """
+        self._check_action(action)
+        answers = self._ask("step", self._deal(action))
+        reward, terminated, truncated = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        first, self._over = self._over, terminated | truncated
+        return VectorStep(self._frames.copy(), reward, terminated, truncated, game_over=self._over, first=first)
+
+    def close(self) -> None:
+        """See `VectorEnv.close`: ends the workers and frees the simulations."""
+        for share in self._shares:
+            share.close()
+
+    def _deal(self, items: Any) -> list[tuple[Any]]:
+        return [(part,) for part in np.array_split(items, len(self._shares))]
+
+    def _ask(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        try:
+            for share, given in zip(self._shares, arguments, strict=True):
+                share.ask(method, *given)
+            return [share.answer() for share in self._shares]
+        except WorkerError as error:
+            self.close()
+            raise RuntimeError(f"dm_control {error}; environment seed: {self._seed}") from error
+        except ValueError:
+            self.close()
+            raise
+
+
+def _as_frames(pixels: "Array[c_ubyte]", frame_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.frombuffer(memoryview(pixels).cast("B"), np.uint8).reshape(-1, *frame_shape)
+
+
+class _Copies:
+    """Some of the copies, in the process that runs them; they draw into their part of `pixels`."""
+
+    def __init__(self, config: DmcConfig, pixels: "Array[c_ubyte]", start: int, count: int) -> None:
+        self._frames = _as_frames(pixels, (3, config.size, config.size))[start : start + count]
+        self._copies = [_Copy(config) for _ in range(count)]
+
+    def describe(self) -> tuple[int, str]:
+        """Numbers in an action, and the name of the renderer."""
+        return self._copies[0].action_dim, self._copies[0].screen.renderer
+
+    def reset(self, seeds: list[np.random.SeedSequence]) -> None:
+        for copy, frame, seed in zip(self._copies, self._frames, seeds, strict=True):
+            copy.seed(seed)
+            copy.begin()
+            copy.draw(frame)
+
+    def step(self, action: Actions) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Reward, terminated and truncated of each copy."""
+        results = []
+        for copy, frame, one in zip(self._copies, self._frames, action, strict=True):
+            results.append(copy.step(one))
+            copy.draw(frame)
+        reward, terminated, truncated = zip(*results, strict=True)
+        return np.array(reward, np.float32), np.array(terminated), np.array(truncated)
+
+    def close(self) -> None:
+        for copy in self._copies:
+            copy.close()
+
+
+class _Copy:
+    """One dm_control environment, its camera and its background."""
+
+    def __init__(self, config: DmcConfig) -> None:
+        self._repeat = config.repeat
+        self._split = config.background_split
+        self._random = np.random.RandomState(0)  # the task draws from it; lqr draws its model too, the same for all
+        self._env = _load(config.domain, config.task, self._random)
+        spec = self._env.action_spec()
+        self.action_dim = spec.shape[0]
+        self._low, self._range = spec.minimum, spec.maximum - spec.minimum
+        self._background = build_background(
+            config.background, config.size, balls=config.balls, folder=config.background_folder, split=self._split
+        )
+        camera = config.camera or CAMERAS.get(config.domain, "")
+        hide = self._background is not None
+        self.screen = Screen(self._env.physics, config.size, camera, config.quality, hide_background=hide)
+
+    def seed(self, seed: np.random.SeedSequence) -> None:
+        """Everything random from here on follows from `seed`; the simulation does not depend on the background."""
+        simulation, background = seed.spawn(2)
+        self._random.set_state(np.random.RandomState(np.random.MT19937(simulation)).get_state())
+        self._rng = background_rng(background, self._split)
+
+    def begin(self) -> None:
+        """Start an episode."""
+        self._env.reset()
+        self._over = False
+        if self._background:
+            self._background.start(self._rng)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
+        """Hold an action, or start the next episode: reward, terminated, truncated."""
+        if self._over:
+            self.begin()
+            return 0.0, False, False
+        control = self._low + (action.astype(np.float64) + 1) / 2 * self._range
+        reward = 0.0
+        for _ in range(self._repeat):
+            moment = self._env.step(control)
+            reward += moment.reward
+            if moment.last():
+                break
+        self._over = moment.last()
+        terminated = self._over and moment.discount == 0
+        return reward, terminated, self._over and not terminated
+
+    def draw(self, frame: NDArray[np.uint8]) -> None:
+        """The picture of this moment, into (3, H, W)."""
+        picture = self.screen.draw()
+        if self._background:
+            picture = np.where(self.screen.background[..., None], self._background.frame(), picture)
+        frame[:] = picture.transpose(2, 0, 1)
+
+    def close(self) -> None:
+        self._env.physics.free()  # left to the end of the interpreter, OpenGL complains
+
+
+def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
+    suite = load_suite()
+    tasks = suite.TASKS_BY_DOMAIN
+    if domain == "lqr":
+        raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
+    if domain not in tasks:
+        raise ValueError(f"unknown dm_control domain {domain!r}: did you mean {_nearest(domain, tasks)!r}?")
+    if task not in tasks[domain]:
+        near = _nearest(task, tasks[domain])
+        raise ValueError(f"unknown task {task!r} of {domain}: did you mean {near!r}? It has {', '.join(tasks[domain])}")
+    return suite.load(domain, task, task_kwargs={"random": random})
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

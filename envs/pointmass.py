@@ -1,0 +1,103 @@
+"""Point mass: a world with continuous actions that an agent learns in a minute or two of CPU, for tests."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from envs.base import Actions, VectorEnv, VectorStep
+
+SPEED = 0.2  # of a full velocity action, per step; the room is [-1, 1] x [-1, 1]
+DRAG, FORCE = 0.2, 0.05  # a full force action ends at FORCE / DRAG per step
+MASS_COLOR, GOAL_COLOR = np.array([255, 64, 64]), np.array([128, 255, 64])  # the first channel is the gray
+
+
+@dataclass(frozen=True)
+class PointMassConfig:
+    """A disc to be steered to the middle of a square room, from a random place."""
+
+    num_envs: int = 4
+    size: int = 36  # pixels, height and width; the Nature CNN needs 36
+    control: str = "velocity"  # or "force", which asks for reading the motion too
+    grayscale: bool = True
+    noise: bool = False  # new dim noise behind the discs at every step
+    time_limit: int = 50  # steps until truncation
+
+    def __post_init__(self) -> None:
+        if self.control not in ("velocity", "force"):
+            raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
+        if self.size < 12 or min(self.num_envs, self.time_limit) < 1:
+            raise ValueError(f"num_envs and time_limit must be at least 1, size at least 12: {self}")
+
+
+class PointMassVector(VectorEnv):
+    """N copies. Actions: (x to the right, y downwards). Reward: exp(-2 d) at distance d from the middle, in (0, 1].
+
+    No episode terminates; each is truncated at the time limit.
+    """
+
+    def __init__(self, config: PointMassConfig) -> None:
+        self._config = config
+        self.num_envs = config.num_envs
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
+        self._position, self._velocity = np.zeros((2, config.num_envs, 2))
+        self._age = np.zeros(config.num_envs, dtype=np.int64)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """See `VectorEnv.reset`. `seed` is any non-negative integer."""
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._over = np.zeros(self.num_envs, dtype=np.bool_)
+        self._start(~self._over)
+        return self._render()
+
+    def step(self, action: Actions) -> VectorStep:
+        """See `VectorEnv.step`."""
+        self._check_action(action)
+        first = self._over
+        if self._config.control == "velocity":
+            self._velocity = SPEED * action.astype(np.float64)
+        else:
+            self._velocity = (1 - DRAG) * self._velocity + FORCE * action
+        moved = self._position + self._velocity
+        self._position = np.clip(moved, -1, 1)
+        self._velocity[moved != self._position] = 0  # the walls take it
+        self._age += 1
+        self._start(first)
+        reward = np.exp(-2 * np.linalg.norm(self._position, axis=1))
+        self._over = self._age == self._config.time_limit
+        return VectorStep(
+            frame=self._render(),
+            reward=np.where(first, 0, reward).astype(np.float32),
+            terminated=np.zeros(self.num_envs, dtype=np.bool_),
+            truncated=self._over,
+            game_over=self._over,
+            first=first,
+        )
+
+    def _start(self, copies: NDArray[np.bool_]) -> None:
+        self._age[copies] = 0
+        self._velocity[copies] = 0
+        for i in np.flatnonzero(copies):  # one generator a copy: its episodes do not depend on the others
+            self._position[i] = self._rngs[i].uniform(-1, 1, size=2)
+
+    def _render(self) -> NDArray[np.uint8]:
+        shape = self.frame_shape
+        canvas = np.zeros((self.num_envs, *shape))
+        if self._config.noise:
+            canvas[:] = [rng.integers(128, size=shape) for rng in self._rngs]
+        for center, color in ((np.zeros_like(self._position), GOAL_COLOR), (self._position, MASS_COLOR)):
+            cover = self._disc(center)[:, None]
+            canvas += cover * (color[: shape[0], None, None] - canvas)
+        return canvas.round().astype(np.uint8)
+
+    def _disc(self, center: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much of each pixel a disc covers, (N, H, W) in [0, 1]: smooth edges show less than a pixel of motion."""
+        size = self._config.size
+        radius = size / 12
+        x, y = (radius + (center.T + 1) / 2 * (size - 1 - 2 * radius))[:, :, None]
+        pixel = np.arange(size)
+        distance = np.hypot((pixel - y)[:, :, None], (pixel - x)[:, None, :])
+        covered: NDArray[np.float64] = np.clip(radius + 0.5 - distance, 0, 1)
+        return covered

@@ -1,0 +1,135 @@
+"""MuJoCo's pixels without a display: which OpenGL, and one camera's picture."""
+
+import difflib
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUALITIES = ("fast", "full")
+PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
+PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
+HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
+
+
+def load_suite() -> Any:
+    """The module `dm_control.suite`, ready to render.
+
+    Raises:
+        RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
+    """
+    try:
+        version("dm-control")
+        installed = version("mujoco")
+    except PackageNotFoundError as error:
+        raise RuntimeError(f"{error.name} is missing: pip install 'dm-control>=1.0.50' 'mujoco>=3.17,<4'") from error
+    if not (3, 17) <= tuple(int(part) for part in installed.split(".")[:2]) < (4,):
+        raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
+    choose_backend()
+    try:
+        absl = importlib.import_module("absl.logging")
+        absl.set_verbosity(absl.ERROR)  # else each run tells how it looks for OpenGL and what its models deprecate
+        logging.getLogger("OpenGL").setLevel(logging.WARNING)
+        return importlib.import_module("dm_control.suite")
+    except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises without its library
+        raise RuntimeError(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} fails ({error}): {PACKAGES}") from error
+
+
+def choose_backend() -> None:
+    """Set MUJOCO_GL, which MuJoCo reads once when it is imported, to what works here, unless the user set it.
+
+    Raises:
+        RuntimeError: neither EGL nor OSMesa works.
+    """
+    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
+        return
+    for backend in ("egl", "osmesa"):
+        variables = {"MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+        # Another process: a failed attempt leaves PyOpenGL bound to the library that does not work.
+        trial = subprocess.run([sys.executable, "-c", PROBE], env=os.environ | variables, capture_output=True)
+        if trial.returncode == 0:
+            os.environ.update(variables)
+            return
+    raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
+
+
+class Screen:
+    """What one camera of a dm_control physics sees.
+
+    Args:
+        physics: of a `dm_control.suite` environment that has not rendered yet.
+        size: pixels, height and width.
+        camera: a name of the model, or empty for its first one.
+        quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
+        hide_background: leave out the sky and the planes fixed to the world, such as floors; `background` is then
+            their mask. A picture with holes costs less than one with a floor.
+
+    Raises:
+        ValueError: the model has no such camera.
+    """
+
+    def __init__(self, physics: Any, size: int, camera: str, quality: str, *, hide_background: bool) -> None:
+        import mujoco
+        from dm_control.mujoco import Camera
+
+        self._mujoco, self._physics = mujoco, physics
+        model = physics.model
+        fast = quality == "fast"
+        if fast:  # all of it is read when the first picture is drawn
+            model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
+        frame = model.vis.global_
+        frame.offwidth = size if fast else max(size, frame.offwidth)
+        frame.offheight = size if fast else max(size, frame.offheight)
+        if hide_background:
+            fixed = model.geom_bodyid == 0
+            model.geom_group[fixed & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)] = HIDDEN_GROUP
+        self._camera = Camera(physics, size, size, _camera_id(model, camera))
+        flags = self._camera.scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= not fast
+        flags[mujoco.mjtRndFlag.mjRND_SKYBOX] &= not hide_background
+        self._rect = mujoco.MjrRect(0, 0, size, size)
+        self._rgb = np.zeros((size, size, 3), np.uint8)
+        self._depth = np.zeros((size, size), np.float32) if hide_background else None
+        self.renderer: str = self._call(_renderer)
+
+    def draw(self) -> NDArray[np.uint8]:
+        """The picture of this moment, (H, W, 3), valid until the next one."""
+        self._camera.update()
+        self._call(self._draw)
+        return self._rgb[::-1]  # OpenGL's first row is the lowest
+
+    @property
+    def background(self) -> NDArray[np.bool_]:
+        """Where the last picture shows nothing that was drawn, (H, W)."""
+        assert self._depth is not None, "the background was not hidden"
+        empty: NDArray[np.bool_] = self._depth[::-1] == 1  # the far plane
+        return empty
+
+    def _draw(self) -> None:
+        context = self._physics.contexts.mujoco.ptr
+        self._mujoco.mjr_render(self._rect, self._camera.scene.ptr, context)
+        self._mujoco.mjr_readPixels(self._rgb, self._depth, self._rect, context)
+
+    def _call(self, function: Any) -> Any:
+        with self._physics.contexts.gl.make_current() as context:
+            return context.call(function)
+
+
+def _renderer() -> str:
+    from OpenGL import GL
+
+    return str(GL.glGetString(GL.GL_RENDERER).decode())
+
+
+def _camera_id(model: Any, camera: str) -> int:
+    names = [model.id2name(i, "camera") for i in range(model.ncam)]
+    if camera and camera not in names:
+        near = difflib.get_close_matches(camera, names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown camera {camera!r}: did you mean {near!r}? This model has {', '.join(names)}")
+    return names.index(camera) if camera else 0

@@ -1,0 +1,129 @@
+"""An object in a process of its own, or in this one, called in the same way; a dead or stuck process is an error."""
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Callable
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+HANG_SECONDS = 120.0  # without an answer, the start of the process included
+CLOSE_SECONDS = 5.0  # to end by itself
+
+SPAWN = multiprocessing.get_context("spawn")  # a fork would copy threads and OpenGL
+
+
+class Closable(Protocol):
+    """What can be served: its methods are called by name, `close` last."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+class WorkerError(RuntimeError):
+    """A worker died, hangs, or failed."""
+
+
+class Local:
+    """The object in this process."""
+
+    def __init__(self, build: Callable[[], Closable]) -> None:
+        self._target: Closable | None = build()
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        """Call a method."""
+        self._answer = getattr(self._target, method)(*arguments)
+
+    def answer(self) -> Any:
+        """What it returned."""
+        return self._answer
+
+    def close(self) -> None:
+        """Free the object; may be repeated."""
+        if self._target is not None:
+            self._target.close()
+        self._target = None
+
+
+class Worker:
+    """The object in a new process. Several can be asked before the first one answers.
+
+    Args:
+        build: makes the object there; picklable. A ValueError or RuntimeError of its making is raised by `answer`.
+        name: for messages, such as "worker 2 (copies 4 to 7)".
+    """
+
+    def __init__(self, build: Callable[[], Closable], name: str) -> None:
+        self._name = name
+        self._pipe, far_end = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_serve, args=(build, far_end), daemon=True)
+        self._process.start()
+        self._pending = 1  # answers: the first says whether `build` worked
+        far_end.close()  # so that its death is the end of the pipe
+        atexit.register(self.close)  # before multiprocessing waits for its daemons
+
+    def ask(self, method: str, *arguments: Any) -> None:
+        """Call a method; return at once."""
+        self._pending += 1
+        with suppress(BrokenPipeError):  # `answer` says why
+            self._pipe.send((method, arguments))
+
+    def answer(self) -> Any:
+        """What the last call returned.
+
+        Raises:
+            WorkerError: the process died, gave no answer in `HANG_SECONDS`, or the method raised.
+            ValueError: the method, or `build`, raised one.
+        """
+        pending, self._pending = self._pending, 0
+        for _ in range(pending):
+            value = self._receive()
+        return value
+
+    def _receive(self) -> Any:
+        if not self._pipe.poll(HANG_SECONDS):
+            self._process.kill()
+            raise WorkerError(f"{self._name} gave no answer in {HANG_SECONDS:g} s and was killed")
+        try:
+            error, value = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(CLOSE_SECONDS)
+            raise WorkerError(f"{self._name} died with exit code {self._process.exitcode}") from None
+        if error is ValueError:
+            raise ValueError(value)
+        if error is not None:
+            raise WorkerError(f"{self._name} failed: {value}")
+        return value
+
+    def close(self) -> None:
+        """End the process; may be repeated."""
+        atexit.unregister(self.close)
+        self._pipe.close()
+        self._process.join(CLOSE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(build: Callable[[], Closable], pipe: Connection) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which closes the pipe when it is ready
+        signal.signal(number, signal.SIG_IGN)
+    error, target = _attempt(build)
+    pipe.send((error, target if error else None))
+    if error:
+        return
+    with closing(target), suppress(EOFError, BrokenPipeError):  # the parent closed the pipe, or died
+        while True:
+            method, arguments = pipe.recv()
+            pipe.send(_attempt(getattr(target, method), *arguments))
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[type[Exception] | None, Any]:
+    """The result, or the kind of error and its message; other errors end the process with their traceback."""
+    try:
+        return None, function(*arguments)
+    except ValueError as error:
+        return ValueError, str(error)
+    except RuntimeError as error:
+        return RuntimeError, f"{type(error).__name__}: {error}"

@@ -1,0 +1,113 @@
+"""Transitions, clips and slow networks for tests of the objectives on control."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from aux_help import generator, noise
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from encoders import Encoder
+from replay import Batch
+
+B, SHAPE, Z, A = 7, (4, 12, 12), 5, 3
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClipBatch(Batch):
+    """A batch with consecutive observations."""
+
+    clip: Tensor | None = None  # (B, T, C, H, W) uint8
+    clip_action: Tensor | None = None  # (B, T - 1) int64, or (B, T - 1, A) float32
+    clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 from the end of the episode on
+
+
+def transitions(*, continuous: bool = False, seed: int = 0) -> Batch:
+    """Random ones."""
+    draw = generator(seed)
+    action = torch.rand(B, A, generator=draw) * 2 - 1 if continuous else torch.randint(A, (B,), generator=draw)
+    reward, one = torch.randn(B, generator=draw), torch.ones(B)
+    obs, next_obs = noise(B, *SHAPE, seed=seed + 1), noise(B, *SHAPE, seed=seed + 2)
+    return Batch(obs, action, reward, reward + 9, noise(B, *SHAPE, seed=seed + 3), one, one, one.long(), next_obs)
+
+
+def array(tensor: Tensor) -> Array:
+    return tensor.detach().double().numpy()
+
+
+def slow_mlp(net: nn.Sequential, x: Array) -> Array:
+    """One hidden layer with layer normalisation and ReLU, in float64."""
+    first, norm, _, last = net
+    hidden = array(first.weight) @ x + array(first.bias)
+    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5) * array(norm.weight) + array(norm.bias)
+    return array(last.weight) @ np.maximum(hidden, 0) + array(last.bias)
+
+
+def slow_prediction(members: nn.ModuleList, latent: Array, action: Array, kind: str) -> list[tuple[Array, Array]]:
+    """Mean and standard deviation of each member, for one sample; zero for points."""
+    predictions = []
+    for member in members:
+        output = slow_mlp(member, np.concatenate([latent, action]))
+        if kind == "deterministic":
+            predictions.append((output, np.zeros(Z)))
+        else:
+            predictions.append((output[:Z], np.log(1 + np.exp(output[Z:])) + 0.01))
+    return predictions
+
+
+def slow_likelihood(predictions: list[tuple[Array, Array]], target: Array) -> float:
+    """Negative log-likelihood without the constant, mean over members and dimensions."""
+    terms = []
+    for mean, std in predictions:
+        std = std if std.any() else np.ones(Z)
+        terms += [((m - y) / s) ** 2 / 2 + np.log(s) for m, s, y in zip(mean, std, target, strict=True)]
+    return float(np.mean(terms))
+
+
+def action_array(batch: Batch) -> Array:
+    return array(batch.action) if batch.action.is_floating_point() else np.eye(A)[batch.action.numpy()]
+
+
+# --- a world to learn from ---
+
+
+def dots(batch: int = 64, steps: int = 1, seed: int = 0) -> ClipBatch:
+    """A dot that an action moves on a 4x4 grid that wraps, and in the other channel a pattern that stays."""
+    draw = generator(seed)
+    place = torch.randint(4, (batch, 2), generator=draw)
+    action = torch.randint(4, (batch, steps), generator=draw)
+    move = torch.tensor([[0, 1], [1, 0], [0, 3], [3, 0]])
+    pattern = torch.randint(2, (batch, 4, 4), generator=draw).to(torch.uint8) * 255
+    frames = [_draw_dots(place, pattern)]
+    for k in range(steps):
+        place = (place + move[action[:, k]]) % 4
+        frames.append(_draw_dots(place, pattern))
+    reward = place[:, 0] / 2 - place[:, 1] / 4.0
+    one = torch.ones(batch)
+    return ClipBatch(
+        frames[0], action[:, 0], reward, reward, frames[1], one, one, one.long(), frames[1],
+        clip=torch.stack(frames, dim=1), clip_action=action, clip_mask=torch.ones(batch, steps),
+    )  # fmt: skip
+
+
+def _draw_dots(place: Tensor, pattern: Tensor) -> Tensor:
+    dot = torch.zeros_like(pattern)
+    dot[torch.arange(len(place)), place[:, 0], place[:, 1]] = 255
+    return torch.stack([dot, pattern], dim=1).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def dots_encoder() -> Encoder:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(2, 16, 4, stride=4), nn.ReLU())
+    return Encoder(trunk, nn.Linear(256, 32), (2, 16, 16))
+
+
+def shuffled(batch: ClipBatch, draw: torch.Generator) -> ClipBatch:
+    """The same samples, each with the action, the reward and the future of others."""
+    future, action, reward = (torch.randperm(len(batch.obs), generator=draw) for _ in range(3))
+    clip = torch.cat([batch.clip[:, :1], batch.clip[future, 1:]], dim=1)
+    return replace(
+        batch, next_obs=batch.next_obs[future], action=batch.action[action], reward=batch.reward[reward], clip=clip
+    )

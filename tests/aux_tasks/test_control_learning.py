@@ -1,0 +1,80 @@
+"""Every objective on control is learned from 64 samples, and from none whose content was destroyed."""
+
+import pytest
+import torch
+from aux_help import generator, make_setting, make_task
+from control_help import ClipBatch, dots, dots_encoder, shuffled
+from torch import Tensor
+
+from encoders import Encoder
+
+OPTIONS = {
+    "deepmdp": {"hidden": 64},
+    "dbc": {"hidden": 64},
+    "curl": {"pad": 1},
+    "reconstruction": {"channels": 16, "bits": 1},
+    "spr": {"horizon": 2, "projection": 32, "pad": 0, "tau": 0.0},  # alone, moving targets would collapse
+    "inverse_dynamics": {"hidden": 64},
+}
+SOLVED = {"deepmdp": 0.7, "dbc": 0.7, "reconstruction": 0.3}  # 0.9 for accuracies
+CHANCE = {"curl": 1 / 64, "spr": 1 / 64, "inverse_dynamics": 1 / 3}
+LEARNING_RATE = {"deepmdp": 1e-3}  # the gradient of a norm does not fade near the goal
+
+
+def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) -> dict[str, Tensor]:
+    """Train encoder and head on the same 64 samples; with `destroyed`, each step pairs them anew at random."""
+    encoder = dots_encoder()
+    task = make_task(name, encoder, make_setting(encoder, num_actions=4, action_dim=4), **OPTIONS[name])
+    whole, draw = dots(steps=2), generator(4)
+    if destroyed and name == "curl":
+        views = task._views
+        task._views = lambda obs: (views(obs)[0], views(obs)[1][torch.randperm(len(obs), generator=draw)])
+    trained = [p for p in [*encoder.parameters(), *task.parameters()] if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE.get(name, 3e-3))
+    seen = []
+    for _ in range(steps):
+        batch = shuffled(whole, draw) if destroyed else whole
+        output = task.loss(batch, features_of(name, batch, encoder, draw if destroyed else None), encoder)
+        optimizer.zero_grad()
+        output.loss.mean().backward()
+        optimizer.step()
+        task.after_step(encoder)
+        seen.append(output.metrics)
+    return {key: torch.stack([metrics[key] for metrics in seen[-10:]]).mean() for key in seen[0]}
+
+
+def features_of(name: str, batch: ClipBatch, encoder: Encoder, draw: torch.Generator | None) -> Tensor:
+    """Of the observations; for a reconstruction from nothing, of others."""
+    obs = batch.obs
+    if name == "reconstruction" and draw:
+        obs = obs[torch.randperm(len(obs), generator=draw)]
+    return encoder(obs)
+
+
+def score(name: str, metrics: dict[str, Tensor]) -> float:
+    """1 when solved, about 0 at chance."""
+
+    def explained(what: str) -> float:
+        return 1 - float(metrics[f"{what}_error"] / metrics[f"{what}_baseline"])
+
+    match name:
+        case "deepmdp":
+            return min(explained("transition"), explained("reward"))
+        case "dbc":
+            return min(float(metrics["correlation"]), explained("reward"))
+        case "reconstruction":
+            return explained("pixel")
+        case _:
+            return float(metrics["accuracy"])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_64_samples_are_learned(name):
+    before, after = (score(name, metrics_after_training(name, steps=steps)) for steps in (1, 150))
+    assert before < 0.5
+    assert after > SOLVED.get(name, 0.9)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_nothing_is_learned_from_destroyed_content(name):
+    assert score(name, metrics_after_training(name, steps=60, destroyed=True)) < CHANCE.get(name, 0.0) + 0.1

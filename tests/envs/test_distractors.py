@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from envs.distractors import (
+    BALL_RADIUS,
+    SPLITS,
+    TIME_STEP,
+    Clips,
+    Gas,
+    background_rng,
+    build_background,
+    load_clip,
+    split_files,
+)
+
+SIZE = 24
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten images of one gray each, 20 i + 30, and a video that brightens from left black to right black."""
+    for i in range(10):
+        Image.new("RGB", (40, 30), (20 * i + 30,) * 3).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def write_video(path: Path, grays: range, size: tuple[int, int] = (64, 32)) -> None:
+    writer = imageio_ffmpeg.write_frames(path, size, fps=25, codec="libx264", output_params=["-crf", "0"])
+    writer.send(None)
+    for gray in grays:
+        writer.send(np.full((size[1], size[0], 3), gray, np.uint8))
+    writer.close()
+
+
+def test_gas_moves_as_a_step_by_step_simulation() -> None:
+    gas = Gas(10, SIZE)
+    gas.start(np.random.default_rng(0))
+    start, velocity = gas.positions(0), (gas.positions(1) - gas.positions(0)) / TIME_STEP
+    assert (np.abs(velocity) < 1).all()
+    place = start.copy()
+    for step in range(1000):
+        np.testing.assert_allclose(gas.positions(step), place, atol=1e-9)
+        place += velocity * TIME_STEP
+        for wall, beyond in ((0, place < 0), (1, place > 1)):
+            velocity[beyond] *= -1
+            place[beyond] = 2 * wall - place[beyond]
+    assert place.min() >= 0
+    assert place.max() <= 1
+    assert np.abs(place - start).max() > 0.3
+
+
+def test_gas_draws_every_ball_where_it_is() -> None:
+    gas = Gas(4, 200)
+    gas.start(np.random.default_rng(3))
+    for _ in range(7):
+        gas.frame()
+    picture, (x, y) = gas.frame(), gas.positions(7)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 5
+    for i in range(4):
+        color = picture[int(y[i] * 200), int(x[i] * 200)]
+        rows, cols = np.nonzero((picture == color).all(-1))
+        assert abs((rows.mean() + 0.5) / 200 - y[i]) < 0.01
+        assert abs((cols.mean() + 0.5) / 200 - x[i]) < 0.01
+        assert len(rows) == pytest.approx(np.pi * (BALL_RADIUS * 200) ** 2, rel=0.05)
+
+
+def episodes(kind: str, split: str, folder: Path, seed: int = 0, count: int = 6, length: int = 5) -> list[bytes]:
+    background = build_background(kind, SIZE, balls=10, folder=str(folder), split=split)
+    assert background is not None
+    rng = background_rng(np.random.SeedSequence(seed), split)
+    seen = []
+    for _ in range(count):
+        background.start(rng)
+        frames = [background.frame() for _ in range(length)]
+        assert {(frame.shape, frame.dtype) for frame in frames} == {((SIZE, SIZE, 3), np.dtype(np.uint8))}
+        seen.append(np.stack(frames).tobytes())
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["gas", "noise", "images", "video"])
+def test_backgrounds_follow_from_the_seed_change_with_the_episode_and_differ_between_splits(
+    kind: str, folder: Path
+) -> None:
+    if kind == "video":
+        for i in range(4):
+            write_video(folder / f"{i}.mp4", range(60 * i + 5, 60 * i + 35))
+    train, again = (episodes(kind, "train", folder) for _ in range(2))
+    assert train == again
+    assert len(set(train)) > 2
+    assert train != episodes(kind, "train", folder, seed=1)
+    assert not set(train) & set(episodes(kind, "eval", folder))
+
+
+def test_files_are_dealt_to_one_split_only(folder: Path) -> None:
+    split = split_files(folder, "images")
+    assert [path.name for path in split["eval"]] == ["0.png", "5.png"]
+    assert sorted(split["train"] + split["eval"]) == sorted(folder.glob("*.png"))
+    assert not set(split["train"]) & set(split["eval"])
+    for name in SPLITS:
+        grays = {episode[0] for episode in episodes("images", name, folder, count=40)}
+        assert grays == {20 * int(path.stem) + 30 for path in split[name]}
+
+
+def test_an_image_stands_still_and_a_video_goes_on_in_a_loop(folder: Path) -> None:
+    (still,) = episodes("images", "train", folder, count=1)
+    assert len(set(still)) == 1
+    write_video(folder / "ramp.mp4", range(0, 240, 20))
+    video = Clips([folder / "ramp.mp4"], SIZE)
+    video.start(np.random.default_rng(1))
+    grays = [int(video.frame().mean() + 10) // 20 for _ in range(30)]
+    assert grays == [(grays[0] + i) % 12 for i in range(30)]
+    starts = set()
+    for seed in range(8):
+        video.start(np.random.default_rng(seed))
+        starts.add(video.frame().tobytes())
+    assert len(starts) > 3
+
+
+def test_the_middle_square_is_shown(tmp_path: Path) -> None:
+    wide = np.zeros((30, 90, 3), np.uint8)
+    wide[:, 30:60] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    clip = load_clip(tmp_path / "wide.png", SIZE)
+    assert clip.shape == (1, SIZE, SIZE, 3)
+    assert clip[0, :, 3:-3].min() > 150
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_too_few_files_are_named(kind: str, tmp_path: Path) -> None:
+    (tmp_path / f"one.{'png' if kind == 'images' else 'mp4'}").touch()
+    with pytest.raises(ValueError, match=rf"background_folder=.* has 1 {kind} files .*: 2 are needed"):
+        build_background(kind, SIZE, balls=10, folder=str(tmp_path), split="train")
+
+
+def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"broken\.mp4 shows nothing: ") as error:
+        load_clip(path, SIZE)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,256 @@
+import multiprocessing
+import os
+import re
+import signal
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs import DmcConfig, VectorStep, build_env, workers
+from envs.distractors import Noise, background_rng
+from envs.rendering import load_suite
+
+try:
+    suite = load_suite()
+except RuntimeError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+CARTPOLE = DmcConfig(action_repeat=300)  # episodes of 4 agent steps: 300, 300, 300 and 100 control steps
+PLANE, GEOM = 0, 5  # mjGEOM_PLANE, mjOBJ_GEOM
+
+
+def play(env: Any, seed: int, steps: int) -> list[np.ndarray | VectorStep]:
+    """Random actions, the same for copy i whatever the number of copies."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 3, *env.action_space.shape)).astype(np.float32)
+    return [env.reset(seed), *(env.step(action[: env.num_envs]) for action in actions)]
+
+
+def assert_equal(runs: list[Any], others: list[Any], copies: int | None = None) -> None:
+    np.testing.assert_array_equal(runs[0][:copies], others[0])
+    for step, other in zip(runs[1:], others[1:], strict=True):
+        for field in fields(VectorStep):
+            ours, theirs = getattr(step, field.name), getattr(other, field.name)
+            np.testing.assert_array_equal(ours[:copies], theirs, err_msg=field.name)
+
+
+def random_state(seed: int, copies: int, i: int) -> np.random.RandomState:
+    simulation = np.random.SeedSequence(seed).spawn(copies)[i].spawn(2)[0]
+    return np.random.RandomState(np.random.MT19937(simulation))
+
+
+@pytest.mark.parametrize(
+    ("domain", "task", "repeat"), [("cartpole", "swingup", 300), ("finger", "spin", 7), ("quadruped", "walk", 3)]
+)
+def test_equals_a_plain_loop_over_dm_control(domain: str, task: str, repeat: int) -> None:
+    config = DmcConfig(domain, task, num_envs=2, quality="full", action_repeat=repeat, size=64)
+    env = build_env(config)
+    frames = env.reset(4)
+    plain = suite.load(domain, task, task_kwargs={"random": random_state(4, 2, 1)})
+    spec = plain.action_spec()
+    plain.reset()
+    over = False
+    for sign in (1, -1, 1, -1, 1, -1):
+        expected = plain.physics.render(64, 64, camera_id=2 if domain == "quadruped" else 0)
+        np.testing.assert_array_equal(frames[1], expected.transpose(2, 0, 1))
+        step = env.step(np.full((2, *spec.shape), sign, np.float32))
+        reward = 0.0
+        if over:
+            plain.reset()
+        else:
+            for _ in range(repeat):
+                moment = plain.step(spec.maximum if sign == 1 else spec.minimum)
+                reward += moment.reward
+                if moment.last():
+                    break
+        assert step.reward[1] == pytest.approx(reward, rel=1e-6)
+        assert step.first.tolist() == [over, over]
+        over = not over and moment.last()
+        assert step.truncated.tolist() == step.game_over.tolist() == [over, over]
+        frames = step.frame
+    env.close()
+    plain.physics.free()
+
+
+def test_the_time_limit_truncates_and_the_next_step_begins() -> None:
+    steps = play(build_env(CARTPOLE), 0, 10)[1:]
+    assert [t for t, step in enumerate(steps) if step.truncated[0]] == [3, 8]
+    assert [t for t, step in enumerate(steps) if step.first[0]] == [4, 9]
+    assert [t for t, step in enumerate(steps) if step.reward[0] == 0] == [4, 9]
+    for step in steps:
+        assert step.game_over == step.truncated
+        assert not step.terminated[0]
+
+
+def test_an_end_of_the_task_terminates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dm_control.suite.cartpole.Balance.get_termination", lambda self, physics: 0.0)
+    first, second = play(build_env(replace(CARTPOLE, action_repeat=8)), 0, 2)[1:]
+    assert (first.terminated[0], first.truncated[0], first.game_over[0]) == (True, False, True)
+    assert 0 < first.reward[0] < 1  # the action is not held beyond the end
+    assert second.first[0]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DmcConfig("ball_in_cup", "catch", num_envs=2, action_repeat=500, background="gas"),
+        DmcConfig("fish", "swim", num_envs=2, action_repeat=500),
+        DmcConfig("point_mass", "hard", num_envs=2, action_repeat=500),
+    ],
+    ids=lambda config: config.domain,
+)
+def test_one_seed_one_future_whatever_came_before(config: DmcConfig) -> None:
+    env = build_env(config)
+    expected, other = play(env, 11, 3), play(env, 12, 1)  # past the end of an episode, and half of one
+    assert_equal(expected, play(env, 11, 3))
+    starts = [expected[0], expected[3].frame, other[0]]
+    assert expected[3].first.all()
+    assert len({frame.tobytes() for frames in starts for frame in frames}) == 6
+
+
+def test_processes_and_the_number_of_copies_change_nothing() -> None:
+    config = DmcConfig(num_envs=3, action_repeat=500, background="noise")
+    env, spread = build_env(config), build_env(replace(config, processes=2))
+    expected = play(env, 5, 3)
+    assert len(multiprocessing.active_children()) == 2
+    assert_equal(expected, play(spread, 5, 3))
+    assert_equal(expected, play(build_env(replace(config, num_envs=2)), 5, 3), copies=2)
+    assert not np.shares_memory(spread.step(np.zeros((3, 1), np.float32)).frame, spread.reset(0))
+    spread.close()
+    spread.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "patience", "message"),
+    [(signal.SIGKILL, 60, "died with exit code -9"), (signal.SIGSTOP, 1, "gave no answer in 1 s and was killed")],
+)
+def test_a_lost_worker_is_named_with_its_seed(
+    number: int, patience: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = build_env(replace(CARTPOLE, action_repeat=1, num_envs=3, processes=1))
+    env.reset(77)
+    monkeypatch.setattr(workers, "HANG_SECONDS", patience)
+    (process,) = multiprocessing.active_children()
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    full = re.escape(f"dm_control worker 0 (copies 0 to 2) {message}; environment seed: 77")
+    with pytest.raises(RuntimeError, match=f"^{full}$"):
+        env.step(np.zeros((3, 1), np.float32))
+    assert multiprocessing.active_children() == []
+
+
+# --- pictures ---
+
+
+@pytest.mark.parametrize(
+    ("domain", "task"), [("cartpole", "swingup"), ("walker", "walk"), ("reacher", "easy"), ("cheetah", "run")]
+)
+def test_the_background_is_what_mujoco_segments_as_sky_and_planes(domain: str, task: str) -> None:
+    config = DmcConfig(domain, task, size=64, action_repeat=9)
+    noisy, clear = build_env(replace(config, background="noise")), build_env(config)
+    plain = suite.load(domain, task, task_kwargs={"random": random_state(2, 1, 0)})
+    plain.reset()
+    model = plain.physics.model
+    planes = np.flatnonzero((model.geom_bodyid == 0) & (model.geom_type == PLANE))
+    action = np.full((1, *clear.action_space.shape), 0.5, np.float32)
+    frame, original = noisy.reset(2), clear.reset(2)
+    for _ in range(3):
+        ids, kinds = plain.physics.render(64, 64, camera_id=0, segmentation=True).transpose(2, 0, 1)
+        background = (ids == -1) | ((kinds == GEOM) & np.isin(ids, planes))
+        same = (frame == original).all(1)[0]
+        assert 0.5 < background.mean() < 0.99
+        np.testing.assert_array_equal(same, ~background)
+        frame, original = noisy.step(action).frame, clear.step(action).frame
+        for _ in range(9):
+            plain.step(action[0])
+    plain.physics.free()
+    for env in (noisy, clear):
+        env.close()
+
+
+def test_backgrounds_change_once_an_agent_step_and_not_the_simulation() -> None:
+    config = DmcConfig(size=64, action_repeat=300, background="noise")
+    train, held_out = build_env(config), build_env(replace(config, background_split="eval"))
+    noises = {split: Noise(64) for split in ("train", "eval")}
+    for split, noise in noises.items():
+        noise.start(background_rng(np.random.SeedSequence(3).spawn(1)[0].spawn(2)[1], split))
+    (start, *steps), (held_start, *held_steps) = (play(env, 3, 6) for env in (train, held_out))
+    frames, held = (
+        [first, *(step.frame for step in rest)] for first, rest in ((start, steps), (held_start, held_steps))
+    )
+    for frame, other in zip(frames, held, strict=True):
+        for seen, split in ((frame, "train"), (other, "eval")):
+            background = (seen[0] == noises[split].frame().transpose(2, 0, 1)).all(0)
+            assert 0.8 < background.mean() < 1
+            np.testing.assert_array_equal(background, (frame != other).any(1)[0])
+    np.testing.assert_array_equal([s.reward for s in steps], [s.reward for s in held_steps])
+
+
+def test_fast_and_full_show_the_same_scene() -> None:
+    config = DmcConfig("cheetah", "run")
+    fast, full = (build_env(replace(config, quality=quality)).reset(0)[0].astype(int) for quality in ("fast", "full"))
+    assert abs(fast.mean() - full.mean()) < 2
+    assert 0 < (np.abs(fast - full).max(0) > 30).mean() < 0.1  # edges and shadows
+
+
+def test_cameras_have_names() -> None:
+    usual, side, back = (build_env(DmcConfig("cheetah", "run", camera=name)).reset(0) for name in ("", "side", "back"))
+    np.testing.assert_array_equal(usual, side)
+    assert not np.array_equal(side, back)
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"domain": "cartpol"}, "unknown dm_control domain 'cartpol': did you mean 'cartpole'?"),
+        ({"domain": "lqr"}, "domain lqr is left out"),
+        ({"task": "swing_up"}, "unknown task 'swing_up' of cartpole: did you mean 'swingup'? It has balance, "),
+        ({"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'? This model has fixed, lookatcart"),
+        ({"domain": "hopper", "action_repeat": 0}, "PlaNet has no action repeat for 'hopper', only for ball_in_cup, "),
+        ({"background": "video", "background_folder": "nowhere"}, "background_folder=nowhere has 0 video files"),
+    ],
+)
+def test_what_cannot_be_built_is_named(wrong: dict[str, Any], message: str) -> None:
+    config = replace(DmcConfig(action_repeat=1), **wrong)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        build_env(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_worker_reports_what_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 'swingup'\?"):
+        build_env(DmcConfig(task="swing", num_envs=2, processes=2))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"quality": "fst"}, "quality is 'fst': did you mean 'fast'?"),
+        ({"background": "vidoe"}, "background is 'vidoe': did you mean 'video'?"),
+        ({"background_split": "test"}, "background_split is 'test': did you mean"),
+        ({"num_envs": 0}, "num_envs is 0: it must be at least 1"),
+        ({"processes": -1}, "processes is -1: it must be at least 0"),
+    ],
+)
+def test_bad_values_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DmcConfig(**wrong)
+
+
+def test_action_repeat_is_planets_unless_given() -> None:
+    assert [DmcConfig(domain).repeat for domain in ("cartpole", "walker", "cheetah")] == [8, 2, 4]
+    assert DmcConfig("walker", action_repeat=5).repeat == 5
+
+
+@pytest.mark.parametrize("action", [np.full((1, 1), 1.1), np.full((1, 1), np.nan), np.zeros((1, 2)), np.zeros(1, int)])
+def test_bad_actions_are_refused(action: np.ndarray) -> None:
+    env = build_env(CARTPOLE)
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"^action"):
+        env.step(action)

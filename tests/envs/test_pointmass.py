@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from envs import PointMassConfig, VectorStep, build_env
+
+COPIES = 3
+
+
+def place(frame: np.ndarray) -> np.ndarray:
+    """Position of the mass (N, 2) in [-1, 1], read from (N, 1, H, W) pixels brighter than the goal."""
+    size = frame.shape[-1]
+    weight = np.clip(frame[:, 0].astype(float) - 128, 0, None)
+    rows, cols = weight.sum(2), weight.sum(1)
+    pixel = np.arange(size)
+    center = np.stack([(cols * pixel).sum(1) / cols.sum(1), (rows * pixel).sum(1) / rows.sum(1)], 1)
+    return (center - size / 12) / (size - 1 - size / 6) * 2 - 1
+
+
+def play(config: PointMassConfig, steps: int, seed: int = 0, gain: float = -5) -> tuple[np.ndarray, list[VectorStep]]:
+    """Steer by the pixels: towards the middle for a negative gain."""
+    env = build_env(config)
+    first = frame = env.reset(seed)
+    played = []
+    for _ in range(steps):
+        played.append(env.step(np.clip(gain * place(frame), -1, 1).astype(np.float32)))
+        frame = played[-1].frame
+    return first, played
+
+
+def test_who_reads_the_position_gets_nearly_all_of_the_reward_and_others_little() -> None:
+    config = PointMassConfig(num_envs=8)
+    steered = np.mean([step.reward for step in play(config, 50)[1]])
+    drifting = np.mean([step.reward for step in play(config, 50, gain=0)[1]])
+    fled = np.mean([step.reward for step in play(config, 50, gain=5)[1]])
+    assert fled < drifting < 0.4 < 0.85 < steered < 1
+
+
+def test_reward_is_that_of_the_distance_in_the_picture() -> None:
+    for step in play(PointMassConfig(num_envs=COPIES, size=84), 40, gain=0.3)[1]:
+        distance = np.linalg.norm(place(step.frame), axis=1)
+        np.testing.assert_allclose(step.reward, np.exp(-2 * distance), atol=0.01)
+
+
+def test_a_velocity_moves_a_fifth_per_step_to_the_right_and_down() -> None:
+    env = build_env(PointMassConfig(num_envs=8, size=84))
+    before = place(env.reset(0))
+    after = place(env.step(np.tile(np.float32([0.5, -0.25]), (8, 1))).frame)
+    inside = (np.abs(before) < 0.85).all(1)
+    assert inside.sum() >= 3
+    np.testing.assert_allclose((after - before)[inside], np.tile([0.1, -0.05], (inside.sum(), 1)), atol=0.01)
+    np.testing.assert_allclose(place(env.step(np.zeros((8, 2), np.float32)).frame), after, atol=1e-9)
+
+
+def test_a_force_gathers_speed_until_the_wall_takes_it() -> None:
+    env = build_env(PointMassConfig(num_envs=1, size=84, control="force"))
+    seen = [place(env.reset(1))[0, 0]]
+    for _ in range(49):
+        seen.append(place(env.step(np.array([[1, 0]], np.float32)).frame)[0, 0])
+    expected, speed = [seen[0]], 0.0
+    for _ in range(49):
+        speed = 0.8 * speed + 0.05
+        expected.append(min(expected[-1] + speed, 1.0))
+    np.testing.assert_allclose(seen, expected, atol=0.01)
+    assert seen[-1] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("limit", [1, 50])
+def test_flags_of_an_episode(limit: int) -> None:
+    _, steps = play(PointMassConfig(num_envs=COPIES, time_limit=limit), 2 * limit + 1)
+    assert [t for t, step in enumerate(steps) if step.truncated.all()] == [limit - 1, 2 * limit]
+    assert [t for t, step in enumerate(steps) if step.first.all()] == [limit]
+    for step in steps:
+        np.testing.assert_array_equal(step.game_over, step.truncated)
+        np.testing.assert_array_equal(step.reward == 0, step.first)
+        assert not step.terminated.any()
+        assert (step.reward.dtype, step.frame.dtype) == (np.float32, np.uint8)
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_one_seed_one_future_and_a_copy_does_not_see_the_others(noise: bool) -> None:
+    config = PointMassConfig(num_envs=COPIES, time_limit=9, noise=noise)
+    (start, steps), (again, repeated), (other, _) = (play(config, 25, seed) for seed in (3, 3, 4))
+    fewer = play(replace(config, num_envs=2), 25, seed=3)[1]
+    np.testing.assert_array_equal(start, again)
+    assert not np.array_equal(start, other)
+    for step, same, less in zip(steps, repeated, fewer, strict=True):
+        np.testing.assert_array_equal(step.frame, same.frame)
+        np.testing.assert_array_equal(step.frame[:2], less.frame)
+    assert len({step.frame.tobytes() for step in steps if step.first.all()}) == 2
+
+
+def test_reset_in_the_middle_starts_again() -> None:
+    env = build_env(PointMassConfig(num_envs=1, control="force"))
+    start = env.reset(1)
+    push = np.ones((1, 2), np.float32)
+    future = [env.step(push).frame for _ in range(5)]
+    np.testing.assert_array_equal(env.reset(1), start)
+    np.testing.assert_array_equal([env.step(push).frame for _ in range(5)], future)
+
+
+def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
+    plain, noisy = PointMassConfig(num_envs=COPIES), PointMassConfig(num_envs=COPIES, noise=True)
+    clear, hazy = play(plain, 1)[0], play(noisy, 1)[0]
+    np.testing.assert_array_equal(clear == 255, hazy == 255)
+    assert (hazy[clear == 0] < 128).all()
+    assert hazy[clear == 0].std() > 30
+    color = build_env(PointMassConfig(num_envs=COPIES, grayscale=False)).reset(0)
+    assert color.shape == (COPIES, 3, 36, 36)
+    np.testing.assert_array_equal(color[:, :1], clear)
+    assert {tuple(pixel) for pixel in color.transpose(0, 2, 3, 1).reshape(-1, 3)} >= {(255, 64, 64), (128, 255, 64)}
+
+
+@pytest.mark.parametrize("bad", [{"control": "torque"}, {"size": 11}, {"num_envs": 0}, {"time_limit": 0}])
+def test_bad_values_are_named(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        PointMassConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        np.full((COPIES, 2), 1.01),
+        np.full((COPIES, 2), np.nan),
+        np.zeros((COPIES, 2), dtype=int),
+        np.zeros((2, COPIES)),
+        np.zeros(COPIES),
+    ],
+)
+def test_bad_actions_are_refused(action: np.ndarray) -> None:
+    env = build_env(PointMassConfig(num_envs=COPIES))
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"^action"):
+        env.step(action)
