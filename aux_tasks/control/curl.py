@@ -14,21 +14,21 @@ from replay import Batch
 
 class CURL(AuxTask):
     """InfoNCE between two shifts of an observation, -log softmax_j(q_i^T W k_j) at j = i (Laskin et al. 2020, "CURL:
-    Contrastive unsupervised representations for reinforcement learning", equations 1 and 3). Chance is 1 / B.
+    Contrastive unsupervised representations for reinforcement learning"). Chance is 1 / B.
 
-    Queries go through the shared encoder; keys, without gradient, through a copy that follows it. All frames of a stack
+    Queries go through the shared encoder; keys, without gradient, through its momentum copy. All frames of a stack
     move together.
 
     Args:
         setting: the run.
         pad: the largest shift, pixels.
-        tau: share of the encoder blended into the key encoder at each step.
+        tau: share of the encoder blended into its copy at each step.
     """
 
     def __init__(self, setting: TaskSetting, *, pad: int = 4, tau: float = 0.05) -> None:
         super().__init__(setting)
         self.pad, self.tau = pad, tau
-        self.key_encoder = deepcopy(setting.encoder).requires_grad_(False)
+        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
         # The authors draw W from U(0, 1), whose first logits grow with Z; this keeps them of the order of sqrt(Z).
         self.similarity = nn.Parameter(torch.eye(setting.feature_dim) / setting.feature_dim**0.5)
 
@@ -41,8 +41,8 @@ class CURL(AuxTask):
         return AuxOutput(F.cross_entropy(logits, own, reduction="none"), {"accuracy": accuracy})
 
     def after_step(self, encoder: Encoder) -> None:
-        """Let the key encoder follow."""
-        follow(self.key_encoder, encoder, self.tau)
+        """Let the copy follow."""
+        follow(self.target_encoder, encoder, self.tau)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
@@ -57,5 +57,5 @@ class CURL(AuxTask):
     def _logits(self, query: Tensor, key_obs: Tensor) -> Tensor:
         """Similarities (B, B') of query features (B, Z) with the keys of pixels (B', C, H, W)."""
         with torch.no_grad():
-            key = self.key_encoder(key_obs)
+            key = self.target_encoder(key_obs)
         return (query @ self.similarity @ key.T).float()  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ DISTANCES = {"wasserstein": wasserstein, "likelihood": negative_log_likelihood, 
 
 class DeepMDP(AuxTask):
     """D(P(z, a), z') + reward_weight * Huber(R(z, a) - r) (Gelada et al. 2019, "DeepMDP: Learning continuous latent
-    space models for representation learning", equations 3 and 4, of one step).
+    space models for representation learning"), of one step.
 
     z' has no gradient: with one, a constant encoder would be a perfect model, and only the RL loss would stand against
     it. `*_error` is logged beside `*_baseline`, the error of predicting the batch mean.

@@ -14,7 +14,7 @@ from replay import Batch
 
 class InverseDynamics(AuxTask):
     """The action from z and z', both with gradient (Pathak et al. 2017, "Curiosity-driven exploration by
-    self-supervised prediction", equations 2 and 3).
+    self-supervised prediction").
 
     Discrete actions: cross-entropy and `accuracy`, by chance the share of the commonest action. Continuous ones: mean
     squared error and `r2`, 0 for the batch mean.

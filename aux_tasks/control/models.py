@@ -80,7 +80,7 @@ class LatentTransition(nn.Module):
 
 
 class MapTransition(nn.Module):
-    """The next feature maps by one convolution for each discrete action (Gelada et al. 2019, section 6 and appendix).
+    """The next feature maps by one convolution for each discrete action (DeepMDP on Atari, Gelada et al. 2019).
 
     Args:
         map_shape: (C', H', W').
@@ -117,7 +117,7 @@ def wasserstein(predicted: Gaussian, target: Tensor) -> Tensor:
 
 
 def mmd(predicted: Gaussian, target: Tensor) -> Tensor:
-    """(B,) squared maximum mean discrepancy (Gretton et al. 2012, equation 1) of each prediction to its target.
+    """(B,) squared maximum mean discrepancy (Gretton et al. 2012, lemma 6) of each prediction to its target.
 
     In closed form for Gaussian kernels exp(-|x - y|^2 / (2 w^2)), mean over the widths w = KERNEL_WIDTHS * sqrt(Z) and
     over members. One sample of the next state gives an unbiased gradient, which the Wasserstein distance of a

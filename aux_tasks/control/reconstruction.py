@@ -13,7 +13,7 @@ from replay import Batch
 
 class Reconstruction(AuxTask):
     """Mean squared error of the decoded pixels + latent_weight * |z|^2 / 2 (Yarats et al. 2021, "Improving sample
-    efficiency in model-free reinforcement learning from images", SAC-AE, equation 3), with weight decay on the decoder.
+    efficiency in model-free reinforcement learning from images", SAC-AE), with weight decay on the decoder.
 
     Target pixels are reduced to `bits` and dithered, in [-0.5, 0.5). `pixel_error` is logged beside `pixel_baseline`,
     the error of the batch's mean image.

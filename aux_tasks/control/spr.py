@@ -17,7 +17,7 @@ from replay import Batch
 class SPR(AuxTask):
     """Mean over k = 1..K of 1 - cos(predictor(y_k), target_k), doubled, where a convolutional model leads the feature
     maps k steps along the actions taken (Schwarzer et al. 2021, "Data-efficient reinforcement learning with
-    self-predictive representations", equations 2 to 4). Steps outside the episode count 0.
+    self-predictive representations"). Steps outside the episode count 0.
 
     `accuracy` is the share of predictions closest to their own target among the batch's of the same step: by chance
     1 / B, also for collapsed features, on which the loss itself is 0. Unlike the paper's, the projection is the task's

@@ -78,7 +78,7 @@ def test_a_step_without_gradients_moves_nothing():
 def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
     encoder = tiny_encoder(SHAPE)
     suite = make_suite({"curl": TaskConfig(options={"tau": 0.5})}, encoder)
-    copy = suite.tasks["curl"].key_encoder
+    copy = suite.tasks["curl"].target_encoder
     held = [p for group in suite.optimizer.param_groups for p in group["params"]]
     assert [id(p) for p in held] == [id(suite.tasks["curl"].similarity)]
     before = copy.trunk.bias.clone()
@@ -88,7 +88,7 @@ def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
     torch.testing.assert_close(copy.trunk.bias, before + 0.5)
     resumed = make_suite({"curl": TaskConfig()}, tiny_encoder(SHAPE))
     resumed.load_state_dict(suite.state_dict())
-    assert torch.equal(resumed.tasks["curl"].key_encoder.trunk.bias, copy.trunk.bias)
+    assert torch.equal(resumed.tasks["curl"].target_encoder.trunk.bias, copy.trunk.bias)
 
 
 def test_only_a_task_that_asks_for_it_gets_weight_decay():
