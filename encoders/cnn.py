@@ -54,6 +54,19 @@ def nature(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     return trunk, nn.Sequential()
 
 
+def nips(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two convolutions of Mnih et al. 2013, "Playing Atari with deep reinforcement learning": a finer grid than `der`
+    at a third of Nature's arithmetic.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 16, 8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2),
+        nn.ReLU(),
+    )
+    return trunk, nn.Sequential()
+
+
 def der(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Two patch convolutions of van Hasselt et al. 2019, data-efficient Rainbow: a seventh of Nature's arithmetic.
 
@@ -146,6 +159,7 @@ class _Residual(nn.Module):
 
 ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
     "nature": nature,
+    "nips": nips,
     "der": der,
     "study": study,
     "impala": impala,

@@ -10,6 +10,7 @@ from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder
 # features of 84x84 pixels
 FLAT = {
     "nature": 64 * 7 * 7,
+    "nips": 32 * 9 * 9,
     "der": 64 * 4 * 4,
     "study": 512,
     "impala": 256,
@@ -122,7 +123,7 @@ def test_an_observation_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("natur", "did you mean 'nature'"), ("zzz", "nature, der, study, impala, control")]
+    ("name", "hint"), [("natur", "did you mean 'nature'"), ("zzz", "nature, nips, der, study, impala, control")]
 )
 def test_an_unknown_encoder_is_answered_with_the_nearest(name, hint):
     with pytest.raises(ValueError, match=f"unknown encoder '{name}': .*{hint}"):
