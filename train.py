@@ -118,7 +118,8 @@ def learn(
         # learn
         batch: Batch | None = None
         while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
-            batch = replay.sample(config.batch_size, parts.suite.reads, progress.steps / config.steps)
+            done = progress.steps / config.steps
+            batch = replay.sample(config.batch_size, parts.suite.reads, done, parts.suite.clip_length)
             update = agent.update(batch, step=progress.steps)
             window.add(progress.steps, update.metrics)
             if config.replay.prioritized:

@@ -70,6 +70,7 @@ class AuxTask(nn.Module, ABC):
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs
 
+    clip_length: int = 0  # observations in the clips it needs, if it does
     weight_decay: float = 0.0  # of the head, in its optimiser
 
     def __init__(self, setting: TaskSetting) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B transitions on the run's device. `next_obs` is None unless a loss asked for it.
+    """B transitions on the run's device. A field that has a default is made only where a loss asks for it.
 
     Observations are uint8 in channels-last memory: the layout that convolutions are fastest in.
     """
@@ -21,5 +21,6 @@ class Batch:
     weight: Tensor  # (B,) float32 importance weight, 1 under uniform sampling
     index: Tensor  # (B,) int64, the rows sampled, for priorities
     next_obs: Tensor | None = None  # (B, C, H, W) uint8, one step later
-
-    FIELDS = ("obs", "action", "reward", "nstep_reward", "nstep_obs", "discount", "weight", "index", "next_obs")
+    clip: Tensor | None = None  # (B, T, C, H, W) uint8, consecutive observations, the first is `obs`
+    clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
+    clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row

@@ -115,13 +115,14 @@ class Replay:
         row, copy = mask.nonzero()
         return rows[row] % self._storage.rows * self._storage.num_envs + copy
 
-    def sample(self, batch_size: int, fields: frozenset[str], progress: float = 0.0) -> Batch:
+    def sample(self, batch_size: int, fields: frozenset[str], progress: float = 0.0, clip_length: int = 0) -> Batch:
         """Draw a batch.
 
         Args:
             batch_size: transitions, drawn with replacement.
-            fields: what the losses read; `next_obs` is made only if it is here.
+            fields: what the losses read; `next_obs` and the fields of clips are made only if they are here.
             progress: fraction of training done, for the importance weights.
+            clip_length: T, observations in a clip.
 
         Raises:
             ValueError: no row can be sampled yet.
@@ -136,11 +137,11 @@ class Replay:
         next_obs = None
         if "next_obs" in fields:
             next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
+        clips = self._clips(slot, copy, clip_length) if "clip" in fields else {}
         beta = self._beta + (1 - self._beta) * progress
-        action = self._storage.action[slot, copy]
         return Batch(
             obs=obs,
-            action=self._tensor(action, torch.float32 if action.dtype == np.float32 else torch.int64),
+            action=self._actions(slot, copy),
             reward=self._tensor(self._storage.reward[slot, copy], torch.float32),
             nstep_reward=self._tensor(nstep_reward, torch.float32),
             nstep_obs=nstep_obs,
@@ -148,6 +149,7 @@ class Replay:
             weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
+            **clips,
         )
 
     def _windows(
@@ -156,8 +158,7 @@ class Replay:
         """(B,) return, discount and number of rows of the windows that begin at these cells."""
         slots = (slot[:, None] + np.arange(self._n_step)) % self._storage.rows
         flags = self._storage.flags[slots, copy[:, None]]
-        inside = np.ones(slots.shape, np.bool_)
-        inside[:, 1:] = ~np.logical_or.accumulate((flags[:, :-1] & END) != 0, axis=1)
+        inside = _until_end(flags)
         length = inside.sum(axis=1)
         reward = self._storage.reward[slots, copy[:, None]]
         if self._clip_reward:
@@ -165,6 +166,25 @@ class Replay:
         nstep_reward = np.where(inside, reward, 0) @ self._gammas[:-1]
         terminated = (inside & ((flags & TERMINATED) != 0)).any(axis=1)
         return nstep_reward, np.where(terminated, 0, self._gammas[length]), length
+
+    def _clips(self, slot: NDArray[np.int64], copy: NDArray[np.int64], length: int) -> dict[str, Tensor]:
+        """The fields of clips that begin at these cells."""
+        slots = (slot[:, None] + np.arange(length)) % self._storage.rows
+        copies = np.broadcast_to(copy[:, None], slots.shape)
+        rows_after = (self._storage.written - 1 - slot) % self._storage.rows
+        mask = _until_end(self._storage.flags[slots[:, :-1], copies[:, 1:]]) & (
+            np.arange(1, length) <= rows_after[:, None]
+        )
+        frames = self._observe(slots.ravel(), copies.ravel())
+        return {
+            "clip": frames.reshape(*slots.shape, *frames.shape[1:]),
+            "clip_action": self._actions(slots[:, :-1], copies[:, 1:]),
+            "clip_mask": self._tensor(mask, torch.float32),
+        }
+
+    def _actions(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
+        action = self._storage.action[slot, copy]
+        return self._tensor(action, torch.float32 if action.dtype == np.float32 else torch.int64)
 
     def _observe(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
         return self._storage.stack(slot, copy, self._frame_stack).to(self._device)
@@ -211,3 +231,10 @@ class Replay:
         self._storage.load_state_dict(state["storage"])
         self._sampler.load_state_dict(state["sampler"])
         self._rng.bit_generator.state = state["rng"]
+
+
+def _until_end(flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Of (B, K) flags of consecutive rows, those up to the first that ends a return, itself included."""
+    inside = np.ones(flags.shape, np.bool_)
+    inside[:, 1:] = ~np.logical_or.accumulate((flags[:, :-1] & END) != 0, axis=1)
+    return inside

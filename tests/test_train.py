@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -21,7 +22,7 @@ from tensorboard.summary.writer import event_file_writer
 import agents.dqn
 import harness.checkpoint
 import train as script
-from aux_tasks import TaskConfig
+from aux_tasks import TASKS, TaskConfig
 from configs.build import acting_weights, build, load_agent
 from configs.schema import freeze, register
 from envs import ToyConfig, ToyVector
@@ -294,6 +295,16 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert all(torch.equal(trained[name], tensor) for name, tensor in acting.items())
     left_out = {name.rpartition("target_")[2].split(".")[0] for name in trained.keys() - acting.keys()}
     assert left_out == ({"encoder", "head"} if kind is small else {"encoder", "critic"})
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_task_trains(task: str, tmp_path: Path) -> None:
+    assert run(small(tmp_path, aux={task: TaskConfig()})) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row[f"aux/{task}/loss"] for row in rows if f"aux/{task}/loss" in row]
+    assert len(losses) == 8  # from step 36 to 120
+    assert all(map(math.isfinite, losses))
+    assert sum(f"aux/{task}/grad_cosine" in row for row in rows) == 2
 
 
 def test_an_interrupted_evaluation_is_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

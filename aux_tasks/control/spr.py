@@ -43,7 +43,8 @@ class SPR(AuxTask):
         super().__init__(setting)
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
-        self.horizon, self.pad, self.tau, self.action_dim = horizon, pad, tau, setting.action_dim
+        self.horizon, self.clip_length = horizon, horizon + 1
+        self.pad, self.tau, self.action_dim = pad, tau, setting.action_dim
         channels, height, width = setting.map_shape
         self.transition = nn.Sequential(
             nn.Conv2d(channels + setting.action_dim, channels, 3, padding=1),
@@ -59,7 +60,10 @@ class SPR(AuxTask):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Mean cosine loss (B,) over the horizon, in [0, 4]."""
-        clip, taken, mask = batch.clip, batch.clip_action, batch.clip_mask  # type: ignore[attr-defined]
+        clip, taken, mask = batch.clip, batch.clip_action, batch.clip_mask
+        assert clip is not None
+        assert taken is not None
+        assert mask is not None
         size, length, *shape = clip.shape
         assert length > self.horizon, f"expected clips of at least {self.horizon + 1} observations, got {length}"
         action = action_vector(taken, self.action_dim)

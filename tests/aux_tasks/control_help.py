@@ -1,6 +1,6 @@
 """Transitions, clips and slow networks for tests of the objectives on control."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,15 +13,6 @@ from replay import Batch
 
 B, SHAPE, Z, A = 7, (4, 12, 12), 5, 3
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ClipBatch(Batch):
-    """A batch with consecutive observations."""
-
-    clip: Tensor | None = None  # (B, T, C, H, W) uint8
-    clip_action: Tensor | None = None  # (B, T - 1) int64, or (B, T - 1, A) float32
-    clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 from the end of the episode on
 
 
 def transitions(*, continuous: bool = False, seed: int = 0) -> Batch:
@@ -73,7 +64,7 @@ def action_array(batch: Batch) -> Array:
 # --- a world to learn from ---
 
 
-def dots(batch: int = 64, steps: int = 1, seed: int = 0) -> ClipBatch:
+def dots(batch: int = 64, steps: int = 1, seed: int = 0) -> Batch:
     """A dot that an action moves on a 4x4 grid that wraps, and in the other channel a pattern that stays."""
     draw = generator(seed)
     place = torch.randint(4, (batch, 2), generator=draw)
@@ -86,7 +77,7 @@ def dots(batch: int = 64, steps: int = 1, seed: int = 0) -> ClipBatch:
         frames.append(_draw_dots(place, pattern))
     reward = place[:, 0] / 2 - place[:, 1] / 4.0
     one = torch.ones(batch)
-    return ClipBatch(
+    return Batch(
         frames[0], action[:, 0], reward, reward, frames[1], one, one, one.long(), frames[1],
         clip=torch.stack(frames, dim=1), clip_action=action, clip_mask=torch.ones(batch, steps),
     )  # fmt: skip
@@ -104,7 +95,7 @@ def dots_encoder() -> Encoder:
     return Encoder(trunk, nn.Linear(256, 32), (2, 16, 16))
 
 
-def shuffled(batch: ClipBatch, draw: torch.Generator) -> ClipBatch:
+def shuffled(batch: Batch, draw: torch.Generator) -> Batch:
     """The same samples, each with the action, the reward and the future of others."""
     future, action, reward = (torch.randperm(len(batch.obs), generator=draw) for _ in range(3))
     clip = torch.cat([batch.clip[:, :1], batch.clip[future, 1:]], dim=1)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from aux_help import generator, make_setting, make_task
-from control_help import ClipBatch, dots, dots_encoder, shuffled
+from control_help import dots, dots_encoder, shuffled
 from torch import Tensor
 
 from encoders import Encoder
+from replay import Batch
 
 OPTIONS = {
     "deepmdp": {"hidden": 64},
@@ -43,7 +44,7 @@ def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) ->
     return {key: torch.stack([metrics[key] for metrics in seen[-10:]]).mean() for key in seen[0]}
 
 
-def features_of(name: str, batch: ClipBatch, encoder: Encoder, draw: torch.Generator | None) -> Tensor:
+def features_of(name: str, batch: Batch, encoder: Encoder, draw: torch.Generator | None) -> Tensor:
     """Of the observations; for a reconstruction from nothing, of others."""
     obs = batch.obs
     if name == "reconstruction" and draw:

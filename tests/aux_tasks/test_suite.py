@@ -131,7 +131,6 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
             {"rotation": TaskConfig(options={"croprows": [1, 2]})},
             r"unknown option aux\.rotation\.options\.croprows: did you mean 'crop_rows'",
         ),
-        ({"spr": TaskConfig()}, "aux.spr reads clip, clip_action, clip_mask, which no replay makes"),
         ({"permutation": TaskConfig(options={"generator": 3})}, r"aux\.permutation\.options\.generator"),
         ({"rotation": TaskConfig(options={"crop_rows": [9, 3]})}, r"aux\.rotation: crop_rows must be .* got \[9, 3\]"),
         ({"rotation": TaskConfig(options={"hidden": "wide"})}, r"aux\.rotation: "),

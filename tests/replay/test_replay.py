@@ -1,6 +1,6 @@
 """Replay against a list of episodes: every sampled field, and which rows can be sampled at all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pytest
@@ -117,8 +117,9 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, **config
 
 
 def assert_equal_batches(left, right):
-    for name in Batch.FIELDS:
-        assert torch.equal(getattr(left, name), getattr(right, name)), name
+    for name in (f.name for f in fields(Batch)):
+        ours, theirs = getattr(left, name), getattr(right, name)
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs), name
 
 
 NEXT = frozenset({"next_obs"})
@@ -167,6 +168,43 @@ def test_matches_episode_lists(
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)
         assert batch.discount[b].item() == pytest.approx(discount, abs=1e-6)
     assert seen == set(expected)  # so many draws miss none
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    depth=st.integers(1, 4),
+    n_step=st.integers(1, 3),
+    length=st.integers(2, 7),
+    spare_rows=st.integers(0, 25),
+    rows=st.integers(8, 80),
+    action_space=st.sampled_from([Discrete(18), Box(-1, 1, (6,))]),
+    seed=st.integers(0, 2**16),
+)
+def test_clips_match_episode_lists(num_envs, depth, n_step, length, spare_rows, rows, action_space, seed):
+    world = World(num_envs, (1, 5, 7), seed, mean_length=8, action_space=action_space)
+    held = depth + n_step + spare_rows
+    replay = build(world, held * num_envs, depth, n_step)
+    world.fill(rows, replay)
+    expected = world.sampleable(held, depth, n_step)
+    if not expected:
+        return
+    batch = replay.sample(3 * len(expected), frozenset({"clip"}), clip_length=length)
+    assert batch.clip.shape == (len(batch.index), length, depth, 5, 7)
+    for b, index in enumerate(batch.index.tolist()):
+        slot, copy = divmod(index, num_envs)
+        row = next(row for row in range(world.rows - 1, -1, -1) if row % held == slot)
+        episode, i = expected[row, copy]
+        np.testing.assert_array_equal(batch.clip[b, 0], episode.stack(i, depth))
+        inside = True
+        for k in range(length - 1):
+            inside = inside and i + k < len(episode.reward) and i + k + 1 < len(episode.frames)
+            assert batch.clip_mask[b, k] == inside
+            if not inside:
+                continue
+            np.testing.assert_array_equal(batch.clip[b, k + 1], episode.stack(i + k + 1, depth))
+            assert batch.clip_action[b, k].tolist() == episode.action[i + k]
+            inside = not (episode.terminated[i + k] or episode.truncated[i + k])
 
 
 def test_batch_layout():
