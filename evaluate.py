@@ -241,16 +241,15 @@ def greedy(agent: Agent) -> Policy:
 def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> None:
     """Write a report as JSON, with all that is needed to get it again."""
     weights = checkpoint / "agent.safetensors"
-    played, packages = report.env, ["sidequest", "torch", "gymnasium", "numpy", "ale-py"]
-    content = asdict(report)
-    if isinstance(played, DmcConfig):
-        packages[-1:] = ["dm-control", "mujoco"]
-        content["env_steps"] = [length * played.repeat for length in report.lengths]
+    content, simulator = asdict(report), ["ale-py"]
+    if isinstance(report.env, DmcConfig):
+        simulator = ["dm-control", "mujoco"]
+        content["env_steps"] = [length * report.env.repeat for length in report.lengths]
     content |= {
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
         "command": command,
-        "versions": {name: version(name) for name in packages}
+        "versions": {name: version(name) for name in ("sidequest", "torch", "gymnasium", "numpy", *simulator)}
         | {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

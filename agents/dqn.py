@@ -107,14 +107,14 @@ class DQN(Agent):
     def epsilon(self, step: int) -> float:
         """Probability of a random action at an agent step."""
         c = self.config
-        return c.epsilon_start + (c.epsilon_end - c.epsilon_start) * min(1.0, step / c.epsilon_steps)
+        return linear(c.epsilon_start, c.epsilon_end, step / c.epsilon_steps)
 
     def learning_rate(self, step: int) -> float:
         """Of encoder and Q head at an agent step; the heads of the side quests keep theirs."""
         c = self.config
         if c.final_learning_rate is None:
             return c.learning_rate
-        return c.learning_rate + (c.final_learning_rate - c.learning_rate) * min(1.0, step / c.decay_steps)
+        return linear(c.learning_rate, c.final_learning_rate, step / c.decay_steps)
 
     def schedules(self, step: int) -> dict[str, float]:
         """The share of random actions and the learning rate."""
@@ -175,6 +175,11 @@ class DQN(Agent):
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
         elif self.updates % self.config.target_every == 0:
             torch._foreach_copy_(self.target, self.online)
+
+
+def linear(start: float, end: float, progress: float) -> float:
+    """From `start` at progress 0 to `end` at 1 and after."""
+    return start + (end - start) * min(1.0, progress)
 
 
 def huber(error: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def claim_run_dir(config: Config) -> Path:
 
 def default_run_dir(config: Config) -> str:
     """`runs/<env>/<agent>+<aux>/s<seed>`."""
-    agent = next(name for name, kind in AGENTS.items() if isinstance(config.agent, kind))
+    agent = _choice(config.agent, AGENTS)
     return "/".join(["runs", _env_name(config.env), "+".join([agent, *config.aux]), f"s{config.seed}"])
 
 
@@ -175,7 +175,12 @@ def _env_name(env: EnvConfig) -> str:
             background = [] if env.background == "none" else [env.background]
             return "_".join([env.domain, env.task, *background])
         case _:
-            return next(name for name, kind in ENVS.items() if isinstance(env, kind))
+            return _choice(env, ENVS)
+
+
+def _choice(part: object, kinds: Mapping[str, type]) -> str:
+    """The name by which a group of Hydra's knows this config."""
+    return next(name for name, kind in kinds.items() if isinstance(part, kind))
 
 
 def flat(config: Config) -> dict[str, Any]:

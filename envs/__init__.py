@@ -1,7 +1,7 @@
 """Pixel environments: a config says which, `build_env` makes it."""
 
 from envs.atari import AtariConfig, AtariVector, atari_games
-from envs.base import VectorEnv, VectorStep
+from envs.base import Actions, VectorEnv, VectorStep
 from envs.dmc import DmcConfig, DmcVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.single import SingleEnv
@@ -32,6 +32,7 @@ def build_env(config: EnvConfig) -> VectorEnv:
 
 __all__ = [
     "ENVS",
+    "Actions",
     "AtariConfig",
     "AtariVector",
     "DmcConfig",

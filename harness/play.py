@@ -3,19 +3,18 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs import AtariConfig, DmcConfig, EnvConfig, FrameStack, VectorEnv, VectorStep, build_env
+from envs import Actions, AtariConfig, DmcConfig, EnvConfig, FrameStack, VectorEnv, VectorStep, build_env
 from harness.seeding import derive, numpy_stream
 
 log = logging.getLogger(__name__)
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats
 Policy: TypeAlias = Callable[[Pixels], Actions]  # observations (N, C, H, W) -> actions
 
 
