@@ -24,26 +24,38 @@ def learned(
     run_dir: Path, aux: dict[str, TaskConfig], precision: Precision = Precision.float32
 ) -> tuple[float, dict[str, Any]]:
     """The mean score of 100 games after 24000 steps of Catch, and the last line of the log."""
-    config = Config(
+    config = whole_run(
+        run_dir,
         env=ToyConfig(num_envs=4),
         agent=DQNConfig(learning_rate=1e-3, hidden=64, epsilon_steps=8_000, precision=precision),
         encoder=EncoderConfig(name="der"),
         replay=ReplayConfig(capacity=20_000, n_step=3, prioritized=True),
         aux=aux,
-        device="cpu",
-        threads=1,
         steps=24_000,
         learning_starts=500,
+    )
+    assert train(config) == 0
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return score(run_dir), next(line for line in reversed(lines) if "train/loss" in line)
+
+
+def whole_run(run_dir: Path, **settings: Any) -> Config:
+    """A run on one core, logged, judged over 100 games, and never stopped on the way."""
+    return Config(
+        **settings,
+        device="cpu",
+        threads=1,
         log_every=1_000,
         diagnose_every=0,
         checkpoint_every=0,
         eval_episodes=100,
         run_dir=str(run_dir),
     )
-    assert train(config) == 0
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    mean = json.loads((run_dir / "report.json").read_text())["summary"]["mean"]
-    return mean, next(line for line in reversed(lines) if "train/loss" in line)
+
+
+def score(run_dir: Path) -> float:
+    """The mean of the run's report."""
+    return json.loads((run_dir / "report.json").read_text())["summary"]["mean"]
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -68,25 +80,18 @@ def test_sac_learns_the_point_mass_by_the_critics_gradient_on_the_encoder(cut, t
     if cut:
         td_loss = SAC.td_loss
         monkeypatch.setattr(SAC, "td_loss", lambda self, features, *rest: td_loss(self, features.detach(), *rest))
-    config = Config(
+    config = whole_run(
+        tmp_path,
         env=PointMassConfig(num_envs=4, noise=True),
         agent=SACConfig(hidden=64),
         encoder=EncoderConfig(name="der", feature_dim=4),
         replay=ReplayConfig(capacity=20_000, n_step=1),
-        device="cpu",
-        threads=1,
         frame_stack=1,
         gamma=0.95,
         clip_reward=False,
         steps=6_000,
         learning_starts=1_000,
         batch_size=64,
-        log_every=1_000,
-        diagnose_every=0,
-        checkpoint_every=0,
-        eval_episodes=100,
-        run_dir=str(tmp_path),
     )
     assert train(config) == 0
-    mean = json.loads((tmp_path / "report.json").read_text())["summary"]["mean"]
-    assert mean < 16 if cut else mean > 16
+    assert score(tmp_path) < 16 if cut else score(tmp_path) > 16
