@@ -29,7 +29,7 @@ class Auxiliary(Protocol):
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
         """Unreduced loss terms (B,)."""
 
-    def step(self, encoder: Encoder) -> None:
+    def step(self, batch: Batch, encoder: Encoder) -> None:
         """Update the heads from their gradients, after the encoder was."""
 
     def aside(self) -> AbstractContextManager[None]:

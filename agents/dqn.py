@@ -152,7 +152,7 @@ class DQN(Agent):
                 aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
             if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, weights, batch.weight)
-        self.auxiliary.step(self.encoder)
+        self.auxiliary.step(batch, self.encoder)
         self.update_target()
         return Update(td_error, metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
 

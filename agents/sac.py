@@ -102,7 +102,7 @@ class SAC(Agent):
             terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
         weights = {"td": 1.0} | self.auxiliary.weights(step)
         metrics |= self.auxiliary.metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
-        self.auxiliary.step(self.encoder)
+        self.auxiliary.step(batch, self.encoder)
         self.updates += 1
         if self.updates % self.config.policy_delay == 0:
             metrics |= self.update_policy(features.detach(), batch.weight)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders import Encoder
@@ -15,7 +16,11 @@ from replay import Batch
 
 @dataclass(frozen=True)
 class AuxOutput:
-    """An unreduced loss (B,) and detached scalars to log."""
+    """An unreduced loss (B,) and detached scalars to log.
+
+    How well the objective is solved is told by `accuracy` beside `chance`, that of a blind guess; or, where there are
+    no classes, by `error_ratio`: the error over that of the trivial answer, 1 for nothing learned.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -68,10 +73,11 @@ class AuxTask(nn.Module, ABC):
     from `generator`, which belongs to the run's auxiliary stream, so that adding a task changes no other random number.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs
+    reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs; "features": those of `batch.obs`
 
     clip_length: int = 0  # observations in the clips it needs, if it does
     weight_decay: float = 0.0  # of the head, in its optimiser
+    adversary: nn.Module | None = None  # a critic with an optimiser of its own, trained by `adversary_loss`
 
     def __init__(self, setting: TaskSetting) -> None:
         super().__init__()
@@ -83,9 +89,13 @@ class AuxTask(nn.Module, ABC):
 
         Args:
             batch: the replay batch of B samples.
-            features: (B, Z) `encoder(batch.obs)`, with its graph, for tasks on unchanged observations.
+            features: (B, Z) `encoder(batch.obs)`, with its graph, for tasks that read them.
             encoder: the shared encoder, for tasks that change the pixels first.
         """
+
+    def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
+        """Scalar loss of `adversary`, which alone it may move; asked for once the encoder and the heads have moved."""
+        raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
     def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
         """Called once the encoder and the heads have moved, for copies that follow them."""
@@ -94,6 +104,22 @@ class AuxTask(nn.Module, ABC):
     def examples(self, batch: Batch, encoder: Encoder) -> Examples | None:  # noqa: ARG002
         """What the head sees and answers on `batch`, if that can be shown."""
         return None
+
+
+def classify(logits: Tensor, label: Tensor) -> AuxOutput:
+    """Cross-entropy (B,) of (B, K) logits with (B,) labels, the accuracy, and chance 1 / K.
+
+    With labels 0 to B - 1 it is InfoNCE: row i has to find its own among the others' columns.
+    """
+    logits = logits.float()
+    accuracy = (logits.detach().argmax(1) == label).float().mean()
+    chance = torch.full_like(accuracy, 1 / logits.shape[1])
+    return AuxOutput(F.cross_entropy(logits, label, reduction="none"), {"accuracy": accuracy, "chance": chance})
+
+
+def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
+    """(B,) losses with 0 where not `valid` (B,), scaled so that their mean is the mean of the valid ones."""
+    return loss * valid * (len(valid) / valid.sum().clamp_min(1))
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ from aux_tasks.registry import TASKS
 from encoders import Encoder
 from replay import Batch
 
+ADVERSARY_LEARNING_RATE = 2e-4  # with a momentum of 0.5 the habit of the field (Radford et al. 2016, DCGAN)
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -67,11 +69,21 @@ class AuxSuite(nn.Module):
             except (TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
-        heads = [
-            {"params": [p for p in task.parameters() if p.requires_grad], "weight_decay": task.weight_decay}
+        adversaries = [task.adversary for task in built.values() if task.adversary is not None]
+        rivals = [p for adversary in adversaries for p in adversary.parameters()]
+        apart = {id(p) for p in rivals}
+        heads: list[dict[str, Any]] = [
+            {
+                "params": [p for p in task.parameters() if p.requires_grad and id(p) not in apart],
+                "weight_decay": task.weight_decay,
+            }
             for task in built.values()
         ]
+        self.heads = [p for group in heads for p in group["params"]]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
+        self.adversary_optimizer = (
+            torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=(0.5, 0.999), fused=True) if rivals else None
+        )
         self.metrics: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:
@@ -103,16 +115,27 @@ class AuxSuite(nn.Module):
             self.metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
         return terms
 
-    def step(self, encoder: Encoder) -> None:
-        """Move the heads by the gradients that the weighted sum left, and clear them.
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of the heads and of their adversaries, as far as there are any."""
+        return [optimizer for optimizer in (self.optimizer, self.adversary_optimizer) if optimizer]
+
+    def step(self, batch: Batch, encoder: Encoder) -> None:
+        """Move the heads by the gradients that the weighted sum left, then adversaries and momentum copies.
 
         Args:
-            encoder: the shared encoder, already moved; momentum copies follow it.
+            batch: the batch of that sum.
+            encoder: the shared encoder, already moved.
         """
         if self.optimizer is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), self.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.heads, self.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
+        if self.adversary_optimizer is not None:
+            self.adversary_optimizer.zero_grad()  # of what the heads' losses left there
+            rivals = [task for _, task in self if task.adversary is not None]
+            sum(task.adversary_loss(batch, encoder) for task in rivals).backward()  # type: ignore[union-attr]
+            self.adversary_optimizer.step()
         for _, task in self:
             task.after_step(encoder)
 

@@ -4,10 +4,9 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
 from replay import Batch
 
@@ -48,11 +47,9 @@ class TransformTask(AuxTask):
         """Apply transformation `label` (B,) to the pixels (B, C, H, W), sample by sample."""
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,) and the accuracy on this batch."""
+        """Cross-entropy (B,) with the transformation that was drawn."""
         inputs, label = self._draw(batch.obs)
-        logits = self.head(encoder(inputs))
-        accuracy = (logits.detach().argmax(1) == label).float().mean()
-        return AuxOutput(F.cross_entropy(logits, label, reduction="none"), {"accuracy": accuracy})
+        return classify(self.head(encoder(inputs)), label)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

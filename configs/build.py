@@ -168,7 +168,7 @@ def _agent(config: Config, encoder: Encoder, action_space: Discrete | Box, suite
 
 def optimizers(agent: Agent, suite: AuxSuite) -> list[torch.optim.Optimizer]:
     """Every optimiser of a run."""
-    return [*agent.optimizers, *([suite.optimizer] if suite.optimizer else [])]
+    return [*agent.optimizers, *suite.optimizers]
 
 
 def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:

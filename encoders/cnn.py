@@ -129,6 +129,26 @@ def control_fast(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     return trunk.apply(orthogonal), nn.Sequential()
 
 
+def small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Three convolutions for images of 28 to 64 pixels, pooled to 4 x 4, and 128 features.
+
+    Borders repeat the image, so that a feature cannot tell where it is from zeros beside it.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 32, 4, stride=2, padding=1, padding_mode="replicate"),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 4, stride=2, padding=1, padding_mode="replicate"),
+        nn.GroupNorm(8, 64),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="replicate"),
+        nn.GroupNorm(8, 64),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+    )
+    return trunk, nn.Sequential(nn.Linear(1024, 128))
+
+
 def orthogonal(module: nn.Module) -> None:
     """For `Module.apply`: orthogonal weights, of convolutions over whole patches with the gain of ReLU; biases 0."""
     if isinstance(module, nn.Linear | nn.Conv2d):
@@ -165,4 +185,5 @@ ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
     "impala": impala,
     "control": control,
     "control_fast": control_fast,
+    "small": small,
 }

@@ -24,3 +24,4 @@ class Batch:
     clip: Tensor | None = None  # (B, T, C, H, W) uint8, consecutive observations, the first is `obs`
     clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
+    rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour

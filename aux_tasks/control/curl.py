@@ -3,10 +3,9 @@
 from copy import deepcopy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, follow
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify, follow
 from encoders import Encoder
 from encoders.augment import random_shift
 from replay import Batch
@@ -36,9 +35,7 @@ class CURL(AuxTask):
         """InfoNCE (B,) and the share of queries closest to their own key."""
         query, key = self._views(batch.obs)
         logits = self._logits(encoder(query), key)
-        own = torch.arange(len(logits), device=logits.device)
-        accuracy = (logits.detach().argmax(1) == own).float().mean()
-        return AuxOutput(F.cross_entropy(logits, own, reduction="none"), {"accuracy": accuracy})
+        return classify(logits, torch.arange(len(logits), device=logits.device))
 
     def after_step(self, encoder: Encoder) -> None:
         """Let the copy follow."""

@@ -38,7 +38,7 @@ class DBC(AuxTask):
         ValueError: an unknown form or model.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"obs", "action", "reward", "next_obs"})
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "reward", "next_obs"})
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class DeepMDP(AuxTask):
         ValueError: an unknown choice, or choices that exclude each other.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"obs", "action", "reward", "next_obs"})
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "reward", "next_obs"})
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.control.models import errors, mlp
 from encoders import Encoder
 from replay import Batch
@@ -16,7 +16,7 @@ class InverseDynamics(AuxTask):
     """The action from z and z', both with gradient (Pathak et al. 2017, "Curiosity-driven exploration by
     self-supervised prediction").
 
-    Discrete actions: cross-entropy and `accuracy`, by chance the share of the commonest action. Continuous ones: mean
+    Discrete actions: cross-entropy and `accuracy`; chance is the share of the commonest action. Continuous ones: mean
     squared error and `r2`, 0 for the batch mean.
 
     Args:
@@ -24,7 +24,7 @@ class InverseDynamics(AuxTask):
         hidden: width of the head's hidden layer.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"obs", "action", "next_obs"})
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "next_obs"})
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 256) -> None:
         super().__init__(setting)
@@ -37,8 +37,9 @@ class InverseDynamics(AuxTask):
             error = errors("action", output, batch.action)
             r2 = 1 - error["action_error"] / error["action_baseline"].clamp_min(1e-6)
             return AuxOutput(F.mse_loss(output, batch.action, reduction="none").mean(1), {"r2": r2})
-        accuracy = (output.detach().argmax(1) == batch.action).float().mean()
-        return AuxOutput(F.cross_entropy(output, batch.action, reduction="none"), {"accuracy": accuracy})
+        answer = classify(output, batch.action)
+        answer.metrics["chance"] = F.one_hot(batch.action, output.shape[1]).float().mean(0).amax()
+        return answer
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

@@ -1,6 +1,7 @@
 """Reconstruction of the observation by a regularised autoencoder."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class Reconstruction(AuxTask):
         ValueError: `bits` is out of range.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "features"})
+
     def __init__(
         self,
         setting: TaskSetting,
@@ -50,7 +53,9 @@ class Reconstruction(AuxTask):
         decoded = self.decoder(features).float()
         pixels = (decoded - target).square().mean((1, 2, 3))
         penalty = features.float().square().sum(1) / 2
-        return AuxOutput(pixels + self.latent_weight * penalty, errors("pixel", decoded, target))
+        pixel = errors("pixel", decoded, target)
+        ratio = {"error_ratio": pixel["pixel_error"] / pixel["pixel_baseline"].clamp_min(1e-12)}
+        return AuxOutput(pixels + self.latent_weight * penalty, pixel | ratio)
 
     def target(self, obs: Tensor) -> Tensor:
         """uint8 pixels (B, C, H, W) to `bits`, with uniform noise of one level, in [-0.5, 0.5)."""

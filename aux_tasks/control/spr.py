@@ -83,7 +83,7 @@ class SPR(AuxTask):
             own = torch.arange(size, device=mask.device)
             hits = hits + mask[:, k] * (cosine.detach().argmax(1) == own)
         steps = mask[:, : self.horizon].sum().clamp_min(1)
-        return AuxOutput(loss, {"accuracy": hits.sum() / steps})
+        return AuxOutput(loss, {"accuracy": hits.sum() / steps, "chance": torch.full_like(steps, 1 / size)})
 
     def after_step(self, encoder: Encoder) -> None:
         """Let the target follow."""

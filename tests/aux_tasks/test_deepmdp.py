@@ -85,7 +85,7 @@ def test_on_maps_the_trunk_learns_from_the_present_alone():
 
 def test_it_reads_one_step_not_the_window():
     encoder, batch = tiny_encoder(SHAPE, Z), transitions()
-    assert deepmdp(encoder).reads == {"obs", "action", "reward", "next_obs"}
+    assert deepmdp(encoder).reads == {"obs", "features", "action", "reward", "next_obs"}
     assert not torch.equal(batch.next_obs, batch.nstep_obs)  # so that the loops above can tell them apart
     assert not torch.equal(batch.reward, batch.nstep_reward)
 

@@ -44,7 +44,9 @@ def test_terms_weights_and_metrics_carry_the_names_of_the_config():
     assert suite.weights(0) == {"rotation": 0.5, "permutation": 2.0}
     assert suite.reads == {"obs"}
     assert {name: term.shape for name, term in terms.items()} == {"rotation": (5,), "permutation": (5,)}
-    assert suite.metrics.keys() == {f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy")}
+    assert suite.metrics.keys() == {
+        f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy", "chance")
+    }
     for name, term in terms.items():
         assert suite.metrics[f"aux/{name}/loss"] == term.mean()
     assert not any(metric.requires_grad for metric in suite.metrics.values())
@@ -59,7 +61,7 @@ def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
     before = [p.detach().clone() for p in encoder.parameters()]
     sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
     heads_before = [p.detach().clone() for p in heads]
-    suite.step(encoder)
+    suite.step(batch_of(obs), encoder)
     assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), before, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(heads, heads_before, strict=True))
     assert all(p.grad is None for p in heads)
@@ -69,9 +71,9 @@ def test_a_step_without_gradients_moves_nothing():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
     sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
-    suite.step(encoder)  # from here on Adam has momentum
+    suite.step(batch_of(obs), encoder)  # from here on Adam has momentum
     before = [p.detach().clone() for p in suite.parameters()]
-    suite.step(encoder)
+    suite.step(batch_of(obs), encoder)
     assert all(torch.equal(p, q) for p, q in zip(suite.parameters(), before, strict=True))
 
 
@@ -84,7 +86,7 @@ def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
     before = copy.trunk.bias.clone()
     with torch.no_grad():
         encoder.trunk.bias += 1
-    suite.step(encoder)
+    suite.step(batch_of(noise(5, *SHAPE)), encoder)
     torch.testing.assert_close(copy.trunk.bias, before + 0.5)
     resumed = make_suite({"curl": TaskConfig()}, tiny_encoder(SHAPE))
     resumed.load_state_dict(suite.state_dict())
@@ -101,7 +103,7 @@ def test_only_a_task_that_asks_for_it_gets_weight_decay():
 def test_no_side_quest_is_a_valid_set():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
-    suite.step(encoder)
+    suite.step(batch_of(obs), encoder)
     assert suite.losses(batch_of(obs), encoder(obs), encoder) == suite.weights(7) == suite.metrics == {}
     assert suite.reads == frozenset()
     assert suite.optimizer is None
