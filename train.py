@@ -191,7 +191,7 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
         progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
     recent = float(np.mean(progress.scores[-10:])) if progress.scores else float("nan")
-    logger.health(progress.steps, recent, metrics["train/loss"])
+    logger.health(progress.steps, {"score": recent, "loss": metrics["train/loss"]})
 
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
@@ -216,4 +216,4 @@ def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:
 
 if __name__ == "__main__":
     register()
-    sys.exit(launch(lambda composed: train(freeze(composed)), Path(__file__).parent / "configs", sys.argv[1:]))
+    sys.exit(launch(lambda composed: train(freeze(composed, Config)), Path(__file__).parent / "configs", sys.argv[1:]))

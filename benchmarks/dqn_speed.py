@@ -78,7 +78,8 @@ def our_config(arm: str, steps: int) -> Config:
                     f"steps={steps}",
                     "device=cpu",
                 ],
-            )
+            ),
+            Config,
         )
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from configs.schema import read_config, write_config
+from configs.schema import Config, read_config, write_config
 
 
 def main(run: Path, folder: Path) -> None:
     """Write the config and the halved weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(replace(read_config(run / "config.yaml"), run_dir=None), folder / "config.yaml")
+    write_config(replace(read_config(run / "config.yaml", Config), run_dir=None), folder / "config.yaml")
     weights = load_file(run / "agent.safetensors")
     save_file({name: tensor.to(torch.float16) for name, tensor in weights.items()}, folder / "agent.safetensors")
 

@@ -1,6 +1,7 @@
 """From a config to the parts of a run."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from agents import DQN, SAC, Agent, DQNConfig, SACConfig
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, read_config
-from encoders import Encoder, build_encoder
+from encoders import Encoder, EncoderConfig, build_encoder
 from envs import VectorEnv, build_env
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
@@ -66,12 +67,7 @@ class Parts:
         """
         self.agent.load_state_dict(state["agent"])
         self.agent.updates = state["updates"]
-        for optimizer, saved in zip(optimizers(self.agent, self.suite), state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-            for parameter, moments in optimizer.state.items():
-                for name, moment in moments.items():
-                    if moment.shape == parameter.shape:  # a fused step pairs raw memory, so the layouts must be equal
-                        moments[name] = torch.empty_like(parameter).copy_(moment)
+        load_optimizers(optimizers(self.agent, self.suite), state["optimizers"])
         for name, saved in state["streams"].items():
             set_generator_state(getattr(self.streams, name), saved)
         replay = state["replay"]
@@ -124,10 +120,7 @@ def build_agent(
     """
     channels, height, width = frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
-    with seeded(config.seed, "init/encoder"):
-        encoder = build_encoder(config.encoder, obs_shape)
-    if config.encoder.init:
-        load_weights(encoder, Path(config.encoder.init))
+    encoder = build_initial_encoder(config.encoder, obs_shape, config.seed)
     num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
     setting = TaskSetting(
         encoder=encoder,
@@ -151,6 +144,15 @@ def build_agent(
     return agent, suite
 
 
+def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int], seed: int) -> Encoder:
+    """The encoder as a run begins with it: from a stream of its own, or from a file."""
+    with seeded(seed, "init/encoder"):
+        encoder = build_encoder(config, obs_shape)
+    if config.init:
+        load_weights(encoder, Path(config.init))
+    return encoder
+
+
 def _agent(config: Config, encoder: Encoder, action_space: Discrete | Box, suite: AuxSuite, streams: Streams) -> Agent:
     shared: Any = {"explore_rng": streams.explore, "augment_generator": streams.augment}
     match config.agent, action_space:
@@ -166,6 +168,16 @@ def _agent(config: Config, encoder: Encoder, action_space: Discrete | Box, suite
             raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
 
 
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
+    """Give each optimiser its saved state back."""
+    for optimizer, saved in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(saved)
+        for parameter, moments in optimizer.state.items():
+            for name, moment in moments.items():
+                if moment.shape == parameter.shape:  # a fused step pairs raw memory, so the layouts must be equal
+                    moments[name] = torch.empty_like(parameter).copy_(moment)
+
+
 def optimizers(agent: Agent, suite: AuxSuite) -> list[torch.optim.Optimizer]:
     """Every optimiser of a run."""
     return [*agent.optimizers, *suite.optimizers]
@@ -177,7 +189,7 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     Raises:
         ValueError: something is missing, corrupt, or of another network; the message names the file.
     """
-    config = read_config(path / "config.yaml")
+    config = read_config(path / "config.yaml", Config)
     env = build_env(config.env)
     agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(config.seed, pick_device(device)))
     env.close()
@@ -216,16 +228,22 @@ def acting_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def export(agent: Agent, run_dir: Path) -> None:
     """Leave `agent.safetensors` and `encoder.safetensors` in the run's folder, each replaced at once."""
-    for name, weights in {
-        "agent": acting_weights(agent),
-        "encoder": {k: v.contiguous() for k, v in agent.encoder.state_dict().items()},
-    }.items():
-        temporary = run_dir / f".{name}.safetensors.tmp"
-        try:
-            save_file(weights, temporary)
-        except SafetensorError as error:  # a full disk among others
-            raise OSError(str(error)) from error
-        temporary.replace(run_dir / f"{name}.safetensors")
+    _write_weights(acting_weights(agent), run_dir / "agent.safetensors")
+    export_encoder(agent.encoder, run_dir)
+
+
+def export_encoder(encoder: Encoder, run_dir: Path) -> None:
+    """Leave `encoder.safetensors` in the run's folder, replaced at once."""
+    _write_weights(acting_weights(encoder), run_dir / "encoder.safetensors")
+
+
+def _write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(weights, temporary)
+    except SafetensorError as error:  # a full disk among others
+        raise OSError(str(error)) from error
+    temporary.replace(path)
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -13,8 +13,9 @@ from yaml import YAMLError
 
 from agents import AGENTS
 from aux_tasks import TaskConfig
+from configs.sources import SOURCES, FramesConfig, choice, env_name
 from encoders import EncoderConfig
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig
+from envs import ENVS
 from replay import ReplayConfig
 
 
@@ -54,12 +55,53 @@ class Config:
             raise ValueError(f"gamma={self.gamma}: must be in (0, 1]")
 
 
-KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS}  # one of these, told apart by their keys
-PARTS = {"encoder": EncoderConfig, "replay": ReplayConfig}
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining of an encoder by its side quests alone. Steps are updates."""
+
+    source: Any  # one of SOURCES
+    env: Any  # one of ENVS, which source=frames plays
+    encoder: EncoderConfig
+    aux: dict[str, TaskConfig]
+    seed: int = 0
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 0  # of torch; 0: the cores this process may use
+    frame_stack: int = 1  # frames in an observation; the agent that starts from the encoder has to have as many
+    grayscale: bool = True  # the encoder reads the luma of colour frames; the colours stay there for the tasks
+    gamma: float = 0.99  # of objectives that look ahead
+    test_share: float = 0.2  # of the episodes, or images, for the metrics `test/...`
+    steps: int = 5_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 10.0  # of the encoder, and of the heads
+    log_every: int = 100
+    diagnose_every: int = 1_000  # the test metrics, feature rank, pictures of what the heads see
+    checkpoint_every: int = 1_000
+    run_dir: str | None = None  # default: runs/pretrain/<source>/<aux>/s<seed>
+
+    def __post_init__(self) -> None:
+        for name in ("frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
+        if not self.aux:
+            raise ValueError("nothing to learn: give aux=rotation or another objective")
+
+
+KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}  # told apart by their keys
 GROUPS: dict[str, Mapping[str, Any]] = {
     **KINDS,
-    "schema": {"config": Config, "encoder": EncoderConfig, "replay": ReplayConfig, "task": TaskConfig},
+    "schema": {
+        "config": Config,
+        "pretrain": PretrainConfig,
+        "encoder": EncoderConfig,
+        "replay": ReplayConfig,
+        "task": TaskConfig,
+    },
 }
+AnyConfig = Config | PretrainConfig
+C = TypeVar("C", bound=AnyConfig)
 
 
 def register() -> None:
@@ -70,19 +112,26 @@ def register() -> None:
             store.store(group=group, name=name, node=_mutable(node))
 
 
-def freeze(composed: DictConfig) -> Config:
+def freeze(composed: DictConfig, kind: type[C]) -> C:
     """The frozen dataclasses of a composed config.
 
     Raises:
         ValueError: a value is missing, of the wrong type or out of range.
     """
+    hints = get_type_hints(kind)
+
+    def frozen(name: str, value: Any) -> Any:
+        if name == "aux":
+            return {task: TaskConfig(**options) for task, options in value.items()}
+        if name in KINDS:
+            return _kind(name, value)(**value)
+        hint = hints.get(name)  # unknown names are refused below
+        return hint(**value) if isinstance(hint, type) and is_dataclass(hint) else value
+
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         assert isinstance(values, dict)
-        kinds = PARTS | {name: _kind(name, values[name]) for name in KINDS}
-        parts = {name: kind(**values[name]) for name, kind in kinds.items()}
-        aux = {name: TaskConfig(**task) for name, task in values["aux"].items()}
-        return Config(**{**values, **parts, "aux": aux})
+        return kind(**{str(name): frozen(str(name), value) for name, value in values.items()})
     except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
@@ -110,8 +159,8 @@ def _mutable(kind: type) -> type:
     return make_dataclass(kind.__name__, members)
 
 
-def read_config(path: Path) -> Config:
-    """The config that `train.py` left in a run folder.
+def read_config(path: Path, kind: type[C]) -> C:
+    """The config that a run left in its folder.
 
     Raises:
         ValueError: missing, or not a config of this version.
@@ -120,15 +169,15 @@ def read_config(path: Path) -> Config:
         raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
     try:
         loaded = OmegaConf.load(path)
-        schema = OmegaConf.structured(_mutable(Config))
-        for part in KINDS:
-            schema[part] = OmegaConf.structured(_mutable(_kind(part, loaded[part])))  # type: ignore[index]
-        return freeze(OmegaConf.merge(schema, loaded))  # type: ignore[arg-type]
+        schema = OmegaConf.structured(_mutable(kind))  # type: ignore[arg-type]
+        for part in KINDS.keys() & schema.keys():
+            schema[part] = OmegaConf.structured(_mutable(_kind(part, loaded[part])))
+        return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
 
 
-def write_config(config: Config, path: Path) -> None:
+def write_config(config: AnyConfig, path: Path) -> None:
     """Write every key of a run as yaml, at once."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
@@ -138,7 +187,7 @@ def write_config(config: Config, path: Path) -> None:
 FREE = {"steps", "until_score", "eval_episodes", "run_dir", "threads"}  # may change when a run continues
 
 
-def claim_run_dir(config: Config) -> Path:
+def claim_run_dir(config: AnyConfig) -> Path:
     """Make the run's folder and leave its config there, or check that the run found there is this one.
 
     A longer run may continue a shorter one: `steps` may differ, and so may what does not change the learning.
@@ -150,7 +199,7 @@ def claim_run_dir(config: Config) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "config.yaml"
     if path.is_file():
-        old, new = flat(read_config(path)), flat(config)
+        old, new = flat(read_config(path, type(config))), flat(config)
         for key in old | new:
             if old.get(key) != new.get(key) and key not in FREE:
                 raise ValueError(
@@ -161,29 +210,19 @@ def claim_run_dir(config: Config) -> Path:
     return run_dir
 
 
-def default_run_dir(config: Config) -> str:
-    """`runs/<env>/<agent>+<aux>/s<seed>`."""
-    agent = _choice(config.agent, AGENTS)
-    return "/".join(["runs", _env_name(config.env), "+".join([agent, *config.aux]), f"s{config.seed}"])
+def default_run_dir(config: AnyConfig) -> str:
+    """`runs/<env>/<agent>+<aux>/s<seed>` or `runs/pretrain/<source>/<aux>/s<seed>`."""
+    if isinstance(config, Config):
+        parts = [env_name(config.env), "+".join([choice(config.agent, AGENTS), *config.aux])]
+    else:
+        source = choice(config.source, SOURCES)
+        if isinstance(config.source, FramesConfig):
+            source += "-" + env_name(config.env)
+        parts = ["pretrain", source, "+".join(config.aux)]
+    return "/".join(["runs", *parts, f"s{config.seed}"])
 
 
-def _env_name(env: EnvConfig) -> str:
-    match env:
-        case AtariConfig():
-            return env.game
-        case DmcConfig():
-            background = [] if env.background == "none" else [env.background]
-            return "_".join([env.domain, env.task, *background])
-        case _:
-            return _choice(env, ENVS)
-
-
-def _choice(part: object, kinds: Mapping[str, type]) -> str:
-    """The name by which a group of Hydra's knows this config."""
-    return next(name for name, kind in kinds.items() if isinstance(part, kind))
-
-
-def flat(config: Config) -> dict[str, Any]:
+def flat(config: AnyConfig) -> dict[str, Any]:
     """Every value by dotted key."""
 
     def leaves(node: Any, prefix: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from rich.logging import RichHandler
 ATARI = re.compile(r"env=((?:atari/\w+,?)+)")
 
 
-def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str]) -> int:
-    """Compose a config from `argv` (`key=value`, `group=choice`, `-m` for sweeps) and run `task` on it.
+def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str], name: str = "config") -> int:
+    """Compose the config `name` from `argv` (`key=value`, `group=choice`, `-m` for sweeps) and run `task` on it.
 
     Errors of the user's making (ValueError, MemoryError, RuntimeError of the run, unknown keys) become one line and
     exit code 2. Returns the exit code of the task, in a sweep the highest;
@@ -30,7 +30,7 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str])
     argv = [word for given in argv for word in _expand(given)]
     codes: list[int] = []
 
-    @main(version_base=None, config_path=str(config_dir), config_name="config")
+    @main(version_base=None, config_path=str(config_dir), config_name=name)
     def run(config: DictConfig) -> None:
         if max(codes, default=0) < 128:  # a signal ends the whole sweep
             codes.append(_report(lambda: task(config)))

@@ -96,7 +96,7 @@ class RunLogger:
         """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
         self.writer.add_scalar("time/matmul_gflops", rate, step)
 
-    def health(self, step: int, score: float, loss: float) -> None:
+    def health(self, step: int, shown: Mapping[str, float]) -> None:
         """Write speed and memory, which no two runs share, and show the progress line."""
         seconds = time.monotonic() - self._started
         speed = (step - self._start_step) / max(seconds, 1e-9)
@@ -110,7 +110,8 @@ class RunLogger:
         left = (self.total - step) / max(speed, 1e-9) / 60
         line = (
             f"step {step:>8,}/{self.total:,}  {speed:5.0f} steps/s  {left:5.1f} min left  "
-            f"score {score:7.2f}  loss {loss:8.4f}  {memory:.1f} GB"
+            + "".join(f"{name} {value:8.3f}  " for name, value in shown.items())
+            + f"{memory:.1f} GB"
         )
         # A terminal overwrites the line; a file or a pipe gets one line per call.
         self._console.print(

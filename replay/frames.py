@@ -24,15 +24,23 @@ class ArrayFrames:
 
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
         shape = (cells, *frame_shape)
-        self._data: NDArray[np.uint8]
         if path is None:
             _announce(cells, frame_shape, psutil.virtual_memory().available, "memory")
-            self._data = np.zeros(shape, np.uint8)
+            self._hold(np.zeros(shape, np.uint8))
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             _announce(cells, frame_shape, shutil.disk_usage(Path(path).parent).free, "disk")
-            self._data = np.asarray(np.memmap(path, np.uint8, "w+", shape=shape))
-        self.nbytes = self._data.nbytes
+            self._hold(np.asarray(np.memmap(path, np.uint8, "w+", shape=shape)))
+
+    @classmethod
+    def over(cls, data: NDArray[np.uint8]) -> "ArrayFrames":
+        """Frames (N, C, H, W) that are there already."""
+        frames = cls.__new__(cls)
+        frames._hold(data)
+        return frames
+
+    def _hold(self, data: NDArray[np.uint8]) -> None:
+        self._data, self.nbytes = data, data.nbytes
         self._spare: defaultdict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
 
     def write(self, begin: int, frames: NDArray[np.uint8]) -> None:

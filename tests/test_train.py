@@ -24,7 +24,7 @@ import harness.checkpoint
 import train as script
 from aux_tasks import TASKS, TaskConfig
 from configs.build import acting_weights, build, load_agent
-from configs.schema import freeze, register
+from configs.schema import Config, freeze, register
 from envs import ToyConfig, ToyVector
 from harness.checkpoint import load_latest
 from harness.launch import _report, launch
@@ -337,7 +337,7 @@ def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     register()
     words = "-m aux=none,rotation seed=0,1 env=toy steps=32 learning_starts=16 batch_size=4 eval_episodes=0 threads=1"
     words += " replay.capacity=100 agent.hidden=8 device=cpu"
-    assert launch(lambda composed: run(freeze(composed)), Path(script.__file__).parent / "configs", words.split()) == 0
+    assert launch(lambda composed: run(freeze(composed, Config)), Path(script.__file__).parent / "configs", words.split()) == 0
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/toy/*/s*")}
     assert made == {f"runs/toy/dqn{aux}/s{seed}" for aux in ("", "+rotation") for seed in (0, 1)}
     assert all(load_latest(tmp_path / path / "checkpoints").step == 32 for path in made)

@@ -15,7 +15,18 @@ from agents.base import Precision
 from aux_tasks import TaskConfig
 from aux_tasks.registry import TASKS
 from configs.build import build
-from configs.schema import Config, claim_run_dir, default_run_dir, flat, freeze, read_config, register, write_config
+from configs.schema import (
+    Config,
+    PretrainConfig,
+    claim_run_dir,
+    default_run_dir,
+    flat,
+    freeze,
+    read_config,
+    register,
+    write_config,
+)
+from configs.sources import SOURCES
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
 from replay import ReplayConfig
@@ -25,10 +36,14 @@ CONFIGS = ROOT / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
 
 
-def composed(*words: str) -> Config:
+def composed(*words: str, kind: Any = Config, name: str = "config") -> Any:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        return freeze(compose("config", list(words)))
+        return freeze(compose(name, list(words)), kind)
+
+
+def pretraining(*words: str) -> PretrainConfig:
+    return composed(*words, kind=PretrainConfig, name="pretrain")
 
 
 def config(**changes: Any) -> Config:
@@ -39,7 +54,7 @@ def config(**changes: Any) -> Config:
 def test_every_file_composes_and_survives_a_file(file: Path, tmp_path: Path) -> None:
     made = composed(f"{file.parent}={file.stem}")
     write_config(made, tmp_path / "config.yaml")
-    assert read_config(tmp_path / "config.yaml") == made
+    assert read_config(tmp_path / "config.yaml", Config) == made
     if str(file.parent) in ("encoder", "aux"):
         chosen = {"encoder": [made.encoder.name], "aux": list(made.aux) or ["none"]}[str(file.parent)]
         assert chosen == [file.stem]
@@ -71,7 +86,10 @@ def test_a_config_is_frozen_to_the_leaves() -> None:
             setattr(node, fields(node)[0].name, None)
 
 
-@pytest.mark.parametrize("kind", [Config, EncoderConfig, ReplayConfig, TaskConfig, *AGENTS.values(), *ENVS.values()])
+KINDS = [Config, PretrainConfig, EncoderConfig, ReplayConfig, TaskConfig]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *AGENTS.values(), *ENVS.values(), *SOURCES.values()])
 def test_every_key_is_read_somewhere(kind: type) -> None:
     assert is_dataclass(kind)
     packages = ("agents", "aux_tasks", "configs", "encoders", "envs", "harness", "replay")
@@ -80,9 +98,18 @@ def test_every_key_is_read_somewhere(kind: type) -> None:
     unread = [
         member.name
         for member in fields(kind)
-        if not re.search(rf"\b(?:\w*config|config\.\w+|c|self)\.{member.name}\b", source)
+        if not re.search(rf"\b(?:\w*config|config\.\w+|source|c|self)\.{member.name}\b", source)
     ]
     assert unread == []
+
+
+def test_a_pretraining_is_frozen_too_and_needs_something_to_learn() -> None:
+    made = pretraining("aux=[rotation,permutation]", "frame_stack=4", "seed=2", "env.game=breakout")
+    assert made.env == AtariConfig("breakout")
+    assert default_run_dir(made) == "runs/pretrain/frames-breakout/rotation+permutation/s2"
+    assert pretraining("aux=rotation", "env=toy").env == ToyConfig()
+    with pytest.raises(ValueError, match="nothing to learn: give aux=rotation"):
+        pretraining()
 
 
 def test_default_run_dir() -> None:
@@ -102,7 +129,7 @@ def test_an_agent_is_its_own_group_and_survives_a_file(name: str, tmp_path: Path
     assert type(made.agent) is AGENTS[name]
     assert (made.agent.hidden, made.agent.precision) == (9, Precision.bfloat16)
     write_config(made, tmp_path / "config.yaml")
-    assert read_config(tmp_path / "config.yaml") == made
+    assert read_config(tmp_path / "config.yaml", Config) == made
 
 
 def test_the_arms_of_cartpole() -> None:
@@ -151,7 +178,7 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        read_config(path)
+        read_config(path, Config)
     assert "\n" not in str(error.value)
 
 

@@ -28,7 +28,7 @@ def launched(line: str, codes: tuple[int, ...] = ()) -> tuple[int, list[Config]]
     configs: list[Config] = []
 
     def task(composed: object) -> int:
-        configs.append(freeze(composed))  # type: ignore[arg-type]
+        configs.append(freeze(composed, Config))  # type: ignore[arg-type]
         return dict(enumerate(codes, start=1)).get(len(configs), 0)
 
     return launch(task, CONFIGS, line.split()), configs

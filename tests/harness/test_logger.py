@@ -80,8 +80,8 @@ def test_progress_is_one_short_line_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with logger(tmp_path) as opened:
-        opened.health(1_000, score, 1e9)
-        opened.health(1_000_000, score, 0.25)
+        opened.health(1_000, {"score": score, "loss": 1e9})
+        opened.health(1_000_000, {"score": score, "loss": 0.25})
         lines = sys.stderr.getvalue().split("\n")
     assert lines.pop() == ""
     assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]

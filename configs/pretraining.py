@@ -1,0 +1,91 @@
+"""From a config to the parts of a pretraining."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from agents.base import check_ownership
+from aux_tasks import AuxSuite, TaskSetting
+from configs.build import build_initial_encoder, load_optimizers, pick_device
+from configs.schema import PretrainConfig
+from configs.sources import build_source
+from encoders import Encoder
+from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
+from replay import EpisodeSampler
+
+ADAM_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What `pretrain.py` runs."""
+
+    train: EpisodeSampler
+    test: EpisodeSampler
+    encoder: Encoder
+    suite: AuxSuite
+    optimizer: torch.optim.Optimizer  # of the encoder
+    max_grad_norm: float
+    rng: np.random.Generator  # of the sampling
+    auxiliary: torch.Generator
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Every optimiser of the run."""
+        return [self.optimizer, *self.suite.optimizers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "suite": self.suite.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "streams": {"rng": generator_state(self.rng), "auxiliary": generator_state(self.auxiliary)},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`.
+
+        Raises:
+            RuntimeError: the state is of another network.
+        """
+        self.encoder.load_state_dict(state["encoder"])
+        self.suite.load_state_dict(state["suite"])
+        load_optimizers(self.optimizers, state["optimizers"])
+        set_generator_state(self.rng, state["streams"]["rng"])
+        set_generator_state(self.auxiliary, state["streams"]["auxiliary"])
+
+
+def build_pretraining(config: PretrainConfig) -> Pretraining:
+    """Build everything a pretraining needs.
+
+    Raises:
+        ValueError: parts do not fit each other; the message says which and what would.
+    """
+    device = pick_device(config.device)
+    episodes = build_source(config.source, config.env, config.seed)
+    train, test = (
+        EpisodeSampler(half, frame_stack=config.frame_stack, grayscale=config.grayscale, device=device)
+        for half in episodes.split(config.test_share, numpy_stream(config.seed, "split"))
+    )
+    generator = torch_stream(config.seed, "auxiliary", device)
+    encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed)
+    num_actions, action_dim = train.actions
+    setting = TaskSetting(encoder, config.frame_stack, num_actions, action_dim, config.gamma, generator)
+    with seeded(config.seed, "init/auxiliary"):
+        suite = AuxSuite(
+            config.aux,
+            setting,
+            learning_rate=config.learning_rate,
+            adam_eps=ADAM_EPS,
+            max_grad_norm=config.max_grad_norm,
+        )
+    if missing := suite.reads - train.provides:
+        raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
+    optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
+    check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
+    rng = numpy_stream(config.seed, "replay")
+    return Pretraining(train, test, encoder, suite, optimizer, config.max_grad_norm, rng, generator)

@@ -1,0 +1,142 @@
+"""Pretrain an encoder by side quests alone, on recorded frames, images or videos.
+
+    python pretrain.py aux=rotation source=frames/pong
+    python pretrain.py aux=[simclr,rotation] aux.rotation.weight=0.5 source=idx source.folder=data/mnist
+
+The encoder it leaves is what `python train.py encoder.init=RUN/encoder.safetensors` starts from.
+Running the same command again continues the run.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.base import effective_rank, weighted_sum
+from configs.build import export_encoder
+from configs.pretraining import Pretraining, build_pretraining
+from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from harness.checkpoint import CheckpointError, load_latest, save
+from harness.launch import launch
+from harness.logger import MetricWindow, RunLogger
+from harness.picture import contact_sheet
+from harness.process import exclusive, matmul_rate, tune_process
+from harness.seeding import numpy_stream
+from harness.signals import GracefulExit
+from replay import Batch, EpisodeSampler
+
+log = logging.getLogger("sidequest")
+
+TEST_BATCHES = 8
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Run or continue a pretraining; returns the process exit code: 0, or 128 + the signal that ended it."""
+    threads = tune_process(config.threads)
+    parts, step = build_pretraining(config), 0
+    with exclusive(claim_run_dir(config)) as run_dir:
+        if checkpoint := load_latest(run_dir / "checkpoints"):
+            parts.load_state_dict(checkpoint.state["parts"])
+            step = checkpoint.step
+        rate = matmul_rate()
+        log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, step, config.steps, threads, rate)
+        with RunLogger(run_dir, step=step, total=config.steps, tasks=config.aux) as logger, GracefulExit() as stop:
+            logger.machine(step, rate)
+            learn(config, parts, step, logger, stop, run_dir)
+    if not stop.requested:
+        log.info("encoder  %s", run_dir / "encoder.safetensors")
+    return stop.exit_code
+
+
+def learn(
+    config: PretrainConfig, parts: Pretraining, step: int, logger: RunLogger, stop: GracefulExit, run_dir: Path
+) -> None:
+    """The loop, from `step` to the last or to a signal."""
+    window = MetricWindow()
+    while step < config.steps and not stop.requested:
+        batch = draw(parts, parts.train, config.batch_size)
+        metrics = update(parts, batch, step)
+        step += 1
+        window.add(step, metrics)
+        last = step == config.steps or bool(stop.requested)
+        if step % config.log_every == 0 or last:  # NaN stops the run here, before it is kept
+            logger.scalars(step, window.drain())
+            logger.health(step, {"loss": float(metrics["train/loss"])})
+        if step % config.diagnose_every == 0 or last:
+            logger.scalars(step, test(parts, config))
+            look(parts, config, step, logger)
+        if step % config.checkpoint_every == 0 or last:
+            logger.flush()
+            keep(run_dir, parts, step)
+
+
+def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: Any = None) -> Batch:
+    """A batch with all that the side quests read."""
+    return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng or parts.rng)
+
+
+def losses(parts: Pretraining, batch: Batch) -> dict[str, Tensor]:
+    """The loss terms (B,) on a batch; the features are made only if a side quest reads them."""
+    features = parts.encoder(batch.obs) if "features" in parts.suite.reads else batch.obs.new_empty(0)
+    return parts.suite.losses(batch, features, parts.encoder)
+
+
+def update(parts: Pretraining, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Move encoder and heads once; returns scalars by TensorBoard tag."""
+    loss = weighted_sum(losses(parts, batch), parts.suite.weights(step), batch.weight)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.max_grad_norm)
+    parts.optimizer.step()
+    parts.optimizer.zero_grad()
+    parts.suite.step(batch, parts.encoder)
+    return {"train/loss": loss.detach(), "health/grad_norm": norm} | parts.suite.metrics
+
+
+@torch.no_grad()
+def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
+    """`test/<task>/<metric>` on the held-out episodes, always the same batches, and the rank of the features."""
+    rng, window = numpy_stream(config.seed, "test"), MetricWindow()
+    parts.suite.eval()
+    with parts.suite.aside():
+        for _ in range(TEST_BATCHES):
+            batch = draw(parts, parts.test, config.batch_size, rng)
+            losses(parts, batch)
+            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in parts.suite.metrics.items()})
+    parts.suite.train()
+    features = parts.encoder(batch.obs)
+    window.add(0, {"repr/effective_rank": effective_rank(features), "repr/feature_std": features.std(0).mean()})
+    return window.drain()
+
+
+def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogger) -> None:
+    """Pictures of what the heads see and answer on held-out episodes."""
+    batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
+    with parts.suite.aside():
+        for name, task in parts.suite:
+            if seen := task.examples(batch, parts.encoder):
+                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, config.frame_stack)
+                logger.image(step, f"aux/{name}/inputs", picture)
+
+
+def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
+    """Save everything, or warn and go on with the previous checkpoint when the disk does not take it."""
+    try:
+        export_encoder(parts.encoder, run_dir)
+        save(run_dir / "checkpoints", step, {"parts": parts.state_dict()})
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", step, error)
+
+
+if __name__ == "__main__":
+    register()
+    sys.exit(
+        launch(
+            lambda composed: pretrain(freeze(composed, PretrainConfig)),
+            Path(__file__).parent / "configs",
+            sys.argv[1:],
+            "pretrain",
+        )
+    )
