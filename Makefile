@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate test test-slow check bench tensorboard clean
+.PHONY: train evaluate mnist clips test test-slow check bench bench-sac bench-rendering tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,12 @@ train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")
 	$(RUN) evaluate.py $(ARGS)
+
+mnist: $(VENV)/installed ## bring MNIST into data/mnist, for source=idx
+	$(RUN) scripts/download.py mnist
+
+clips: $(VENV)/installed ## bring three short videos into data/clips, for source=videos
+	$(RUN) scripts/download.py clips
 
 test: $(VENV)/installed ## run the fast tests
 	$(RUN) -m pytest $(ARGS)
@@ -31,6 +37,12 @@ check: $(VENV)/installed ## ruff, mypy strict, import rules
 
 bench: $(VENV)/installed ## measure speed beside Stable-Baselines3, writes results/dqn_speed.md
 	$(RUN) benchmarks/dqn_speed.py $(ARGS)
+
+bench-sac: $(VENV)/installed ## measure SAC beside a straightforward implementation, writes results/sac_speed.md
+	$(RUN) benchmarks/sac_speed.py $(ARGS)
+
+bench-rendering: $(VENV)/installed ## measure dm_control's pictures, writes results/rendering.md
+	$(RUN) benchmarks/rendering.py $(ARGS)
 
 tensorboard: $(VENV)/installed ## open the runs in TensorBoard
 	$(VENV)/bin/tensorboard --logdir runs

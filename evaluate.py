@@ -4,9 +4,7 @@ python evaluate.py checkpoint=zoo/pong-permutation episodes=100 protocol=nature 
 """
 
 import hashlib
-import json
 import logging
-import platform
 import shlex
 import sys
 import time
@@ -14,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from envs import AtariConfig, DmcConfig, EnvConfig, build_env
 from harness.attribution import Scores, heat_panels, pictures, write_maps
 from harness.play import Moment, Policy, play_games, spread, watch
 from harness.process import tune_process
+from harness.provenance import versions, write_json
 from harness.statistics import summary
 from harness.video import VideoWriter, panel, side_by_side
 
@@ -249,19 +247,9 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
         "command": command,
-        "versions": {name: version(name) for name in ("sidequest", "torch", "gymnasium", "numpy", *simulator)}
-        | {"python": platform.python_version(), "platform": platform.platform(), "cpu": _cpu()},
+        "versions": versions("gymnasium", *simulator),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    write_json(content, path)
 
 
 # --- what it looks at ---

@@ -117,7 +117,8 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
     with parts.suite.aside():
         for name, task in parts.suite:
             if seen := task.examples(batch, parts.encoder):
-                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, config.frame_stack)
+                frames = seen.frames or config.frame_stack
+                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
                 logger.image(step, f"aux/{name}/inputs", picture)
 
 

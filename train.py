@@ -16,6 +16,7 @@ import numpy as np
 
 from agents import Agent
 from configs.build import Parts, build, export
+from configs.probing import build_online_probe
 from configs.schema import Config, claim_run_dir, flat, freeze, register
 from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
@@ -24,6 +25,7 @@ from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger
 from harness.picture import contact_sheet
 from harness.play import watch
+from harness.probes import OnlineProbe
 from harness.process import exclusive, matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
@@ -66,6 +68,7 @@ def train(config: Config) -> int:
     """Run or continue a training; returns the process exit code: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
     parts, progress = build(config), Progress()
+    probe = build_online_probe(config, parts.agent.encoder)
     with exclusive(claim_run_dir(config)) as run_dir:  # only now: a config that cannot be built leaves no trace
         checkpoint = load_latest(run_dir / "checkpoints")
         if checkpoint:
@@ -76,7 +79,7 @@ def train(config: Config) -> int:
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.machine(begun, rate)
             with GracefulExit() as stop:
-                learn(config, parts, progress, logger, stop, run_dir)
+                learn(config, parts, progress, probe, logger, stop, run_dir)
             parts.env.close()
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
@@ -86,7 +89,13 @@ def train(config: Config) -> int:
 
 
 def learn(
-    config: Config, parts: Parts, progress: Progress, logger: RunLogger, stop: GracefulExit, run_dir: Path
+    config: Config,
+    parts: Parts,
+    progress: Progress,
+    probe: OnlineProbe | None,
+    logger: RunLogger,
+    stop: GracefulExit,
+    run_dir: Path,
 ) -> None:
     """The loop, from `progress` to the last step or a signal."""
     env, replay, agent = parts.env, parts.replay, parts.agent
@@ -135,6 +144,8 @@ def learn(
             write_log(progress, agent.schedules(progress.steps), window, logger)
         if batch and due(config.diagnose_every):
             look(batch, parts, config.frame_stack, progress.steps, logger)
+        if probe and due(config.probe_every):
+            logger.scalars(progress.steps, probe(agent.encoder))
 
         # keep
         if keep:
@@ -200,7 +211,8 @@ def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLog
     with parts.suite.aside():
         for name, task in parts.suite:
             if seen := task.examples(batch, parts.agent.encoder):
-                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frame_stack)
+                frames = seen.frames or frame_stack
+                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
                 logger.image(step, f"aux/{name}/inputs", picture)
 
 

@@ -29,6 +29,15 @@ class SACConfig(AgentConfig):
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
+    def __post_init__(self) -> None:
+        for name in ("hidden", "policy_delay"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
+        if not self.init_temperature > 0:
+            raise ValueError(f"agent.init_temperature={self.init_temperature}: must be above 0")
+        if not 0 < self.target_tau <= 1:
+            raise ValueError(f"agent.target_tau={self.target_tau}: must be in (0, 1]")
+
 
 class SAC(Agent):
     """SAC (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications") on an encoder that the critics train.

@@ -33,6 +33,7 @@ class Examples:
     inputs: Tensor  # (K, C, H, W) uint8
     predicted: list[str]
     correct: list[str]
+    frames: int | None = None  # in an input, if not those of an observation
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ class AuxTask(nn.Module, ABC):
 
     clip_length: int = 0  # observations in the clips it needs, if it does
     weight_decay: float = 0.0  # of the head, in its optimiser
-    adversary: nn.Module | None = None  # a critic with an optimiser of its own, trained by `adversary_loss`
+    adversary: nn.Module | None  # a critic with an optimiser of its own, trained by `adversary_loss`
 
     def __init__(self, setting: TaskSetting) -> None:
         super().__init__()
         self.generator = setting.generator
+        self.adversary = None  # not on the class, where it would hide a submodule of that name
 
     @abstractmethod
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:

@@ -1,7 +1,6 @@
 """Tasks that change the pixels in one of K ways and ask the head which."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ class TransformTask(AuxTask):
         ValueError: `crop_rows` is no range of rows of the observation.
     """
 
-    classes: ClassVar[tuple[str, ...]]
+    classes: tuple[str, ...]  # the transformations' names
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
         super().__init__(setting)

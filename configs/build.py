@@ -85,6 +85,8 @@ def build(config: Config) -> Parts:
     streams = build_streams(config.seed, device)
     env = build_env(config.env)
     agent, suite = build_agent(config, env.frame_shape, env.action_space, streams)
+    if "rgb" in suite.reads and env.frame_shape[0] != 3:
+        raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     replay = build_replay(
         config.replay,
         num_envs=env.num_envs,
@@ -197,14 +199,34 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     return config, agent
 
 
-def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False) -> None:
+def load_encoder(encoder: Encoder, folder: Path) -> Path:
+    """Load the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors` alone.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: as `load_weights`.
+    """
+    alone, agent = folder / "encoder.safetensors", folder / "agent.safetensors"
+    if agent.is_file() and not alone.is_file():
+        load_weights(encoder, agent, prefix="encoder.")
+        return agent
+    load_weights(encoder, alone)
+    return alone
+
+
+def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False, prefix: str = "") -> None:
     """Load a safetensors file into a module, all of it or all that `acting_weights` gives.
+
+    Args:
+        prefix: of the names in the file that are the module's; the others are passed over.
 
     Raises:
         ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
     """
     try:
-        weights = load_file(path)
+        weights = {n.removeprefix(prefix): t for n, t in load_file(path).items() if n.startswith(prefix)}
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:

@@ -10,8 +10,8 @@ from torch import nn
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.build import build_initial_encoder, load_optimizers, pick_device
+from configs.episodes import build_source
 from configs.schema import PretrainConfig
-from configs.sources import build_source
 from encoders import Encoder
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from replay import EpisodeSampler

@@ -8,15 +8,18 @@ from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from agents import AGENTS
 from aux_tasks import TaskConfig
+from aux_tasks.base import check_choice
 from configs.sources import SOURCES, FramesConfig, choice, env_name
 from encoders import EncoderConfig
 from envs import ENVS
 from replay import ReplayConfig
+
+MODES = ("linear", "finetune", "joint")  # of a probe
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Config:
     steps_per_update: int = 4
     batch_size: int = 32
     log_every: int = 1_000
+    probe_every: int = 0  # what of the game's state the features tell, from a recording in data/frames; 0: never
     diagnose_every: int = 10_000  # gradient cosines, feature rank, pictures of what the heads see; 0: never
     checkpoint_every: int = 50_000  # all copies start anew here, so that resuming is exact
     eval_episodes: int = 100  # at the end of the run
@@ -89,18 +93,51 @@ class PretrainConfig:
             raise ValueError("nothing to learn: give aux=rotation or another objective")
 
 
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What an encoder knows: labels read from its features."""
+
+    checkpoint: str  # a run folder of pretrain.py or train.py, or a folder of zoo/
+    aux: dict[str, TaskConfig]  # of mode=joint
+    source: Any = None  # one of SOURCES; default: what the encoder was pretrained on, or frames of its game
+    env: Any = None  # one of ENVS, which source=frames plays; default: that of the run
+    labels: list[str] = field(default_factory=list)  # default: all
+    mode: str = "linear"  # features as they are; finetune: the encoder learns the labels too; joint: and side quests
+    seeds: int = 5  # random subsets of labelled examples
+    train_labels: int = 1_000  # labelled examples in each
+    test_labels: int = 2_000
+    raw: bool = False  # report features that are not standardised as well
+    steps: int = 1_000  # updates, of finetune and joint
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 10.0
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 0  # of torch; 0: the cores this process may use
+    report: str | None = None  # default: probe-<mode>-<source>.json in the run folder
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "train_labels", "test_labels", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_choice("mode", self.mode, MODES)
+        if (self.mode == "joint") != bool(self.aux):
+            raise ValueError("mode=joint and aux=rotation, or another objective, need each other")
+
+
 KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}  # told apart by their keys
 GROUPS: dict[str, Mapping[str, Any]] = {
     **KINDS,
     "schema": {
         "config": Config,
         "pretrain": PretrainConfig,
+        "probe": ProbeConfig,
         "encoder": EncoderConfig,
         "replay": ReplayConfig,
         "task": TaskConfig,
     },
 }
-AnyConfig = Config | PretrainConfig
+RunConfig = Config | PretrainConfig
+AnyConfig = RunConfig | ProbeConfig
 C = TypeVar("C", bound=AnyConfig)
 
 
@@ -123,7 +160,7 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
     def frozen(name: str, value: Any) -> Any:
         if name == "aux":
             return {task: TaskConfig(**options) for task, options in value.items()}
-        if name in KINDS:
+        if name in KINDS and value is not None:
             return _kind(name, value)(**value)
         hint = hints.get(name)  # unknown names are refused below
         return hint(**value) if isinstance(hint, type) and is_dataclass(hint) else value
@@ -132,16 +169,18 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         assert isinstance(values, dict)
         return kind(**{str(name): frozen(str(name), value) for name, value in values.items()})
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key}=... is missing") from error
     except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
 
 
 def _kind(part: str, values: Mapping[Any, Any]) -> type:
     """The dataclass that `values` are the keys of."""
-    for kind in KINDS[part].values():
-        if set(values) <= {f.name for f in fields(kind)}:
-            return kind
-    raise ValueError(f"no {part} has all of the keys {', '.join(map(str, values))}")
+    fitting = [kind for kind in KINDS[part].values() if set(values) <= {f.name for f in fields(kind)}]
+    if not fitting:
+        raise ValueError(f"no {part} has all of the keys {', '.join(map(str, values))}")
+    return min(fitting, key=lambda kind: len(fields(kind)))  # another may have more keys
 
 
 @cache
@@ -177,7 +216,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
 
 
-def write_config(config: AnyConfig, path: Path) -> None:
+def write_config(config: RunConfig, path: Path) -> None:
     """Write every key of a run as yaml, at once."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
@@ -187,7 +226,7 @@ def write_config(config: AnyConfig, path: Path) -> None:
 FREE = {"steps", "until_score", "eval_episodes", "run_dir", "threads"}  # may change when a run continues
 
 
-def claim_run_dir(config: AnyConfig) -> Path:
+def claim_run_dir(config: RunConfig) -> Path:
     """Make the run's folder and leave its config there, or check that the run found there is this one.
 
     A longer run may continue a shorter one: `steps` may differ, and so may what does not change the learning.
@@ -210,7 +249,7 @@ def claim_run_dir(config: AnyConfig) -> Path:
     return run_dir
 
 
-def default_run_dir(config: AnyConfig) -> str:
+def default_run_dir(config: RunConfig) -> str:
     """`runs/<env>/<agent>+<aux>/s<seed>` or `runs/pretrain/<source>/<aux>/s<seed>`."""
     if isinstance(config, Config):
         parts = [env_name(config.env), "+".join([choice(config.agent, AGENTS), *config.aux])]

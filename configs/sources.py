@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from omegaconf import MISSING
+
 from envs import ENVS, AtariConfig, DmcConfig, EnvConfig
-from replay import Episodes
 
 
 @dataclass(frozen=True)
@@ -12,21 +13,65 @@ class FramesConfig:
     """Frames of the environment `env`, recorded once and used again."""
 
     frames: int = 12_000  # of all copies together
-    policy: str = "random"  # or a run folder, or a folder of zoo/
+    policy: str = "random"  # or a run folder, or a folder of zoo/: its agent, with 5 % random actions
     path: str | None = None  # default: data/frames/<env>-<policy>-<frames>-s<seed>
 
+    def __post_init__(self) -> None:
+        _at_least_one(self, "frames")
 
-SourceConfig = FramesConfig
-SOURCES: dict[str, type[SourceConfig]] = {"frames": FramesConfig}
+
+@dataclass(frozen=True)
+class ReplayRunConfig:
+    """The replay that a training left in its newest checkpoint."""
+
+    run: str = MISSING  # its folder
 
 
-def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
-    """The episodes that `source` describes.
+@dataclass(frozen=True)
+class ImagesConfig:
+    """A folder of images: folder/class/image.png, folder/class/group/image.png, or without labels."""
 
-    Raises:
-        ValueError: there are none; the message says what is missing.
-    """
-    raise NotImplementedError
+    folder: str = MISSING
+    size: int = 64  # pixels, height and width
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "size")
+
+
+@dataclass(frozen=True)
+class VideosConfig:
+    """A folder of video files."""
+
+    folder: str = "data/clips"  # where `make clips` puts three
+    size: int = 64  # pixels, height and width
+    stride: int = 1  # of so many frames, one is used
+    cut: float = 40.0  # mean difference of two frames, of 255, above which the second begins another shot
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "size", "stride")
+
+
+@dataclass(frozen=True)
+class IdxConfig:
+    """A folder of IDX files, such as those of MNIST and Fashion-MNIST."""
+
+    folder: str = "data/mnist"  # where `make mnist` puts them
+
+
+SourceConfig = FramesConfig | ReplayRunConfig | ImagesConfig | VideosConfig | IdxConfig
+SOURCES: dict[str, type[SourceConfig]] = {
+    "frames": FramesConfig,
+    "replay": ReplayRunConfig,
+    "images": ImagesConfig,
+    "videos": VideosConfig,
+    "idx": IdxConfig,
+}
+
+
+def _at_least_one(source: object, *names: str) -> None:
+    for name in names:
+        if getattr(source, name) < 1:
+            raise ValueError(f"source.{name}={getattr(source, name)}: must be at least 1")
 
 
 def env_name(env: EnvConfig) -> str:

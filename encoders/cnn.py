@@ -1,4 +1,4 @@
-"""The convolutional encoders of the field, by name."""
+"""The convolutional encoders of the field, and every encoder by name."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Encoder
+from encoders.vit import vit
 
 
 @dataclass(frozen=True)
@@ -186,4 +187,5 @@ ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
     "control": control,
     "control_fast": control_fast,
     "small": small,
+    "vit": vit,
 }

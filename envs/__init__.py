@@ -17,11 +17,14 @@ ENVS: dict[str, type[EnvConfig]] = {
 }
 
 
-def build_env(config: EnvConfig) -> VectorEnv:
-    """The environment that `config` describes; it needs a `reset(seed)` before the first step."""
+def build_env(config: EnvConfig, labels: bool = False) -> VectorEnv:
+    """The environment that `config` describes; it needs a `reset(seed)` before the first step.
+
+    Atari games have `labels` only if they are asked for here: they take a second emulation.
+    """
     match config:
         case AtariConfig():
-            return AtariVector(config)
+            return AtariVector(config, labels)
         case DmcConfig():
             return DmcVector(config)
         case PointMassConfig():

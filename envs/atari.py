@@ -10,6 +10,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
+from envs.atari_ram import Consoles
 from envs.base import Actions, VectorEnv, VectorStep
 
 # Shipped with the others, but ALE ends the process on them: they have no game for one player.
@@ -52,7 +53,8 @@ def atari_games() -> list[str]:
 class AtariVector(VectorEnv):
     """N copies of one Atari game. Rewards are the game's own points."""
 
-    def __init__(self, config: AtariConfig) -> None:
+    def __init__(self, config: AtariConfig, labels: bool = False) -> None:
+        """`labels`: know what AtariARI reads from the console's memory, at the price of a second emulation."""
         self._ale: Any = AtariVectorEnv(
             config.game,
             config.num_envs,
@@ -73,6 +75,10 @@ class AtariVector(VectorEnv):
             reward_clipping=False,
             use_fire_reset=config.fire_reset,
         )
+        self._consoles: Consoles | None = None
+        if labels:
+            actions = self._ale.ale.get_action_set()
+            self._consoles = Consoles(config.game, config.num_envs, actions, config.sticky, config.fire_reset)
         self._life_loss = config.life_loss
         self.num_envs = config.num_envs
         self.action_space = Discrete(len(self._ale.ale.get_action_set()))
@@ -82,6 +88,8 @@ class AtariVector(VectorEnv):
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
         seeds = np.random.SeedSequence(seed).generate_state(self.num_envs) >> 1  # ALE: int32, negative ignored
         obs, info = self._ale.reset(seed=seeds.astype(np.int32))
+        if self._consoles:
+            self._consoles.reset(seeds, info["episode_frame_number"])
         self._lives = info["lives"]
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         return self._frames(obs)
@@ -91,6 +99,8 @@ class AtariVector(VectorEnv):
         self._check_action(action)  # ALE would wait for ever on a bad one
         obs, reward, game_ended, truncated, info = self._ale.step(action.astype(np.int64))
         first, self._over = self._over, game_ended | truncated
+        if self._consoles:
+            self._consoles.step(action, first, reward, info["episode_frame_number"])
         lives, self._lives = self._lives, info["lives"]
         # Lives reaching 0 is left to the end of the game: some games play their last life at 0.
         life_lost = self._life_loss & (self._lives < lives) & (self._lives > 0) & ~first
@@ -103,6 +113,10 @@ class AtariVector(VectorEnv):
             game_over=self._over,
             first=first,
         )
+
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`: bytes of the console's memory, if they were asked for and the game is annotated."""
+        return self._consoles.labels() if self._consoles else {}
 
     def close(self) -> None:
         """See `VectorEnv.close`: ends ALE's threads."""

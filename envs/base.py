@@ -56,6 +56,10 @@ class VectorEnv(ABC):
             ValueError: an action is out of range or NaN, or the shape or kind is wrong.
         """
 
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """What is known of the moment that the newest frames show, (N,) each: integers are classes, floats measures."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from ctypes import Array, c_ubyte
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ class DmcConfig:
 class DmcVector(VectorEnv):
     """N copies of one task. Rewards are summed over the action repeat; RGB frames.
 
-    A time limit truncates. Few tasks terminate; where one does, `terminated` says so.
+    A time limit truncates. Few tasks terminate; where one does, `terminated` says so. A simulation that diverges
+    truncates too, at the last picture and with the rewards up to there, and a warning is logged.
     """
 
     def __init__(self, config: DmcConfig) -> None:
@@ -101,13 +103,18 @@ class DmcVector(VectorEnv):
         """See `VectorEnv.step`.
 
         Raises:
-            RuntimeError: a worker died or hangs, or the simulation diverged.
+            RuntimeError: a worker died or hangs.
         """
         self._check_action(action)
         answers = self._ask("step", self._deal(action))
         reward, terminated, truncated = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         first, self._over = self._over, terminated | truncated
         return VectorStep(self._frames.copy(), reward, terminated, truncated, game_over=self._over, first=first)
+
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`: what an agent would observe that does not look at pixels."""
+        parts = self._ask("labels", [()] * len(self._shares))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
@@ -156,9 +163,15 @@ class _Copies:
         results = []
         for copy, frame, one in zip(self._copies, self._frames, action, strict=True):
             results.append(copy.step(one))
-            copy.draw(frame)
+            if not copy.diverged:
+                copy.draw(frame)
         reward, terminated, truncated = zip(*results, strict=True)
         return np.array(reward, np.float32), np.array(terminated), np.array(truncated)
+
+    def labels(self) -> dict[str, NDArray[np.float32]]:
+        """Numbers by name, (copies,) each; those of one observation are counted."""
+        rows = [copy.state() for copy in self._copies]
+        return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
 
     def close(self) -> None:
         for copy in self._copies:
@@ -173,6 +186,7 @@ class _Copy:
         self._split = config.background_split
         self._random = np.random.RandomState(0)  # the task draws from it; lqr draws its model too, the same for all
         self._env = _load(config.domain, config.task, self._random)
+        self._physics_error = import_module("dm_control.rl.control").PhysicsError  # after the backend's choice
         spec = self._env.action_spec()
         self.action_dim = spec.shape[0]
         self._low, self._range = spec.minimum, spec.maximum - spec.minimum
@@ -185,14 +199,15 @@ class _Copy:
 
     def seed(self, seed: np.random.SeedSequence) -> None:
         """Everything random from here on follows from `seed`; the simulation does not depend on the background."""
+        self._seed = seed
         simulation, background = seed.spawn(2)
         self._random.set_state(np.random.RandomState(np.random.MT19937(simulation)).get_state())
         self._rng = background_rng(background, self._split)
 
     def begin(self) -> None:
         """Start an episode."""
-        self._env.reset()
-        self._over = False
+        self._observed = self._env.reset().observation
+        self._over = self.diverged = False
         if self._background:
             self._background.start(self._rng)
 
@@ -204,13 +219,25 @@ class _Copy:
         control = self._low + (action.astype(np.float64) + 1) / 2 * self._range
         reward = 0.0
         for _ in range(self._repeat):
-            moment = self._env.step(control)
+            try:
+                moment = self._env.step(control)
+            except self._physics_error as error:
+                self._over = self.diverged = True  # MuJoCo has set the state back: it leads nowhere
+                seed, i = self._seed.entropy, self._seed.spawn_key[-1]
+                log.warning("environment seed %s, copy %s: the episode ends here: %s", seed, i, error)
+                return reward, False, True
             reward += moment.reward
             if moment.last():
                 break
+        self._observed = moment.observation
         self._over = moment.last()
         terminated = self._over and moment.discount == 0
         return reward, terminated, self._over and not terminated
+
+    def state(self) -> dict[str, float]:
+        """Each number that the task observes."""
+        flat = {name: np.ravel(numbers) for name, numbers in self._observed.items()}
+        return {f"{name}_{i}": float(number) for name, numbers in flat.items() for i, number in enumerate(numbers)}
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""

@@ -1,6 +1,7 @@
 """Point mass: a world with continuous actions that an agent learns in a minute or two of CPU, for tests."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -75,6 +76,12 @@ class PointMassVector(VectorEnv):
             game_over=self._over,
             first=first,
         )
+
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`."""
+        names = ("x", "y", "velocity_x", "velocity_y")
+        state = np.concatenate([self._position, self._velocity], axis=1, dtype=np.float32)
+        return dict(zip(names, state.T.copy(), strict=True))
 
     def _start(self, copies: NDArray[np.bool_]) -> None:
         self._age[copies] = 0

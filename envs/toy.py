@@ -1,6 +1,7 @@
 """Catch: a pixel game that an agent learns in under a minute of CPU, for tests and first steps."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -11,6 +12,7 @@ from envs.base import Actions, VectorEnv, VectorStep
 GRID = 12  # cells a side
 PADDLE = 3  # cells wide
 PADDLE_GRAY, BALL_GRAY = 128, 255
+PADDLE_COLOUR, BALL_COLOUR = (40, 160, 230), (255, 200, 40)
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class ToyConfig:
     num_envs: int = 4
     size: int = 36  # pixels, height and width: a multiple of 12; the Nature CNN needs 36
     balls: int = 1
+    grayscale: bool = True
     time_limit: int | None = None  # steps until truncation; a ball takes 11, each further one 12
 
     def __post_init__(self) -> None:
@@ -40,7 +43,7 @@ class ToyVector(VectorEnv):
         self._config = config
         self.action_space = Discrete(3)
         self.num_envs = config.num_envs
-        self.frame_shape = (1, config.size, config.size)
+        self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
         self._row, self._col, self._drift, self._paddle, self._landings, self._age = np.zeros(
             (6, config.num_envs), dtype=np.int64
         )
@@ -81,6 +84,15 @@ class ToyVector(VectorEnv):
             first=first,
         )
 
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`: cells; the drift is hidden from a single frame."""
+        return {
+            "paddle": self._paddle.copy(),
+            "ball_x": self._col.copy(),
+            "ball_y": self._row.copy(),
+            "drift": self._drift.astype(np.float32),
+        }
+
     def _start(self, copies: NDArray[np.bool_]) -> None:
         self._age[copies] = self._landings[copies] = 0
         for i in np.flatnonzero(copies):
@@ -94,10 +106,11 @@ class ToyVector(VectorEnv):
             self._drift[i] = self._rngs[i].integers(-2, 3)
 
     def _render(self) -> NDArray[np.uint8]:
-        cells = np.zeros((self.num_envs, 1, GRID, GRID), dtype=np.uint8)
+        gray = self._config.grayscale
+        cells = np.zeros((self.num_envs, self.frame_shape[0], GRID, GRID), dtype=np.uint8)
         copy = np.arange(self.num_envs)
         for i in range(PADDLE):
-            cells[copy, 0, -1, self._paddle + i] = PADDLE_GRAY
-        cells[copy, 0, self._row, self._col] = BALL_GRAY
+            cells[copy, :, -1, self._paddle + i] = PADDLE_GRAY if gray else PADDLE_COLOUR
+        cells[copy, :, self._row, self._col] = BALL_GRAY if gray else BALL_COLOUR
         pixels = self._config.size // GRID
         return cells.repeat(pixels, axis=2).repeat(pixels, axis=3)

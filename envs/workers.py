@@ -3,9 +3,11 @@
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Callable
-from contextlib import closing, suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, Protocol
 
 HANG_SECONDS = 120.0  # without an answer, the start of the process included
@@ -50,7 +52,8 @@ class Worker:
     """The object in a new process. Several can be asked before the first one answers.
 
     Args:
-        build: makes the object there; picklable. A ValueError or RuntimeError of its making is raised by `answer`.
+        build: makes the object there; picklable, and from a module, not from the script that runs. A ValueError or
+            RuntimeError of its making is raised by `answer`.
         name: for messages, such as "worker 2 (copies 4 to 7)".
     """
 
@@ -58,7 +61,8 @@ class Worker:
         self._name = name
         self._pipe, far_end = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(build, far_end), daemon=True)
-        self._process.start()
+        with _no_script():
+            self._process.start()
         self._pending = 1  # answers: the first says whether `build` worked
         far_end.close()  # so that its death is the end of the pipe
         atexit.register(self.close)  # before multiprocessing waits for its daemons
@@ -104,6 +108,19 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Spawn would import the running script in the new process, and with it all that a training needs and a worker not:
+    of an unnamed `__main__` it knows no file.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _serve(build: Callable[[], Closable], pipe: Connection) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.logging import RichHandler
 
-ATARI = re.compile(r"env=((?:atari/\w+,?)+)")
+GAMES = re.compile(r"(env=atari|source=frames)/(\w+(?:,(?:atari|frames)/\w+)*)")
 
 
 def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str], name: str = "config") -> int:
@@ -45,9 +45,9 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str],
 
 
 def _expand(word: str) -> list[str]:
-    """`env=atari/breakout` names a game of the one Atari config: `env=atari env.game=breakout`."""
-    if match := ATARI.fullmatch(word):
-        return ["env=atari", "env.game=" + match[1].replace("atari/", "")]
+    """`env=atari/breakout` is `env=atari env.game=breakout`, and `source=frames/breakout` shows that game."""
+    if match := GAMES.fullmatch(word):
+        return [match[1], "env.game=" + re.sub("(atari|frames)/", "", match[2])]
     return [word]
 
 

@@ -12,45 +12,64 @@ from torch import Tensor
 from replay.batch import Batch
 from replay.frames import ArrayFrames
 
+TRANSITION = {"action", "reward", "next_obs"}  # what the last frame of an episode has not
+
 
 @dataclass(frozen=True)
 class Episodes:
     """N frames with episodes among them. An image is an episode of one frame, a video one of many.
 
+    At an episode's last frame, `action` and `reward` stand for nothing.
+
     Raises:
-        ValueError: frames and what belongs to them differ in number, or an episode is empty.
+        ValueError: there is no episode, one is empty, they overlap, or what belongs to the frames differs in number.
     """
 
     frames: NDArray[np.uint8]  # (N, C, H, W), in memory or mapped from a file
-    begin: NDArray[np.int64]  # (E,) first frame of each episode
+    begin: NDArray[np.int64]  # (E,) first frame of each episode, ascending
     end: NDArray[np.int64]  # (E,) behind its last
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,) each: integers are classes, floats measures
-    action: NDArray[Any] | None = None  # (N,) integers or (N, A) floats, done at the frame
-    reward: NDArray[np.float32] | None = None  # (N,) what it brought
+    action: NDArray[Any] | None = None  # (N,) integers or (N, A) floats in [-1, 1], done at the frame
+    reward: NDArray[np.float32] | None = None  # (N,) what it brought, raw
+    num_actions: int | None = None  # that there are to choose from, if they are integers
+    test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
 
     def __post_init__(self) -> None:
         if not len(self.begin) or (self.begin >= self.end).any():
             raise ValueError(f"a source needs episodes of one frame or more, got {len(self.begin)} episodes")
+        if self.begin[0] < 0 or (self.end[:-1] > self.begin[1:]).any() or self.end[-1] > len(self.frames):
+            raise ValueError(f"the episodes of a source must follow each other within its {len(self.frames)} frames")
         beside = {**self.labels, "action": self.action, "reward": self.reward}
         for name, values in beside.items():
             if values is not None and len(values) != len(self.frames):
                 raise ValueError(f"a source has {len(self.frames)} frames, but {len(values)} values of {name}")
+        if self.test is not None and len(self.test) != len(self.begin):
+            raise ValueError(f"a source has {len(self.begin)} episodes, but {len(self.test)} marks for testing")
+        if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
+            raise ValueError("a source needs num_actions if its actions are integers, and only then")
 
     def split(self, share: float, rng: np.random.Generator) -> tuple["Episodes", "Episodes"]:
-        """Two sets of whole episodes; the second holds `share` of them, at least one.
+        """Two sets of whole episodes, for training and for testing.
+
+        The second is the official test set where there is one. Otherwise it is a random `share` of the episodes, or of
+        the groups where there is a label `group`: what belongs together stays together. Either has one at least.
 
         Raises:
-            ValueError: there are not two episodes.
+            ValueError: there are not two episodes, or groups.
         """
-        if len(self.begin) < 2:
-            raise ValueError("a source of one episode cannot be split into training and test: record more episodes")
-        order = rng.permutation(len(self.begin))
-        cut = len(order) - min(max(round(share * len(order)), 1), len(order) - 1)
-        first, second = np.sort(order[:cut]), np.sort(order[cut:])
-        return self._only(first), self._only(second)
+        if (test := self.test) is None:
+            unit, group = "episode", np.arange(len(self.begin))
+            if "group" in self.labels:
+                unit, group = "group", self.labels["group"][self.begin]
+            groups = np.unique(group)
+            if len(groups) < 2:
+                raise ValueError(f"a source of one {unit} cannot be split into training and test: it needs more")
+            count = min(max(round(share * len(groups)), 1), len(groups) - 1)
+            test = np.isin(group, rng.choice(groups, count, replace=False))
+        return self._only(~test), self._only(test)
 
-    def _only(self, kept: NDArray[np.int64]) -> "Episodes":
-        return replace(self, begin=self.begin[kept], end=self.end[kept])
+    def _only(self, kept: NDArray[np.bool_]) -> "Episodes":
+        return replace(self, begin=self.begin[kept], end=self.end[kept], test=None)
 
     def rows(self, length: int = 1) -> NDArray[np.int64]:
         """The frames that `length - 1` more of their episode follow."""
@@ -66,19 +85,29 @@ class EpisodeSampler:
         frame_stack: frames in an observation; before an episode's first they are black.
         grayscale: give the luma of colour frames as observations.
         device: where batches go.
+        among: (M,) the frames that batches are drawn from, all of them by default.
 
     Raises:
-        ValueError: the frames have neither one channel nor three, or gray is to be made of one.
+        ValueError: the frames have neither one channel nor three.
     """
 
-    def __init__(self, episodes: Episodes, *, frame_stack: int, grayscale: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        *,
+        frame_stack: int,
+        grayscale: bool,
+        device: torch.device,
+        among: NDArray[np.int64] | None = None,
+    ) -> None:
         channels = episodes.frames.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"frames must have 1 or 3 channels, got {channels}")
         self.episodes, self.frame_stack, self.device = episodes, frame_stack, device
         self.colour, self.grayscale = channels == 3, grayscale and channels == 3
         self._frames = ArrayFrames.over(episodes.frames)
-        self._rows = {1: episodes.rows()}  # by the length of the clips that may begin there
+        self._all, self._among = episodes.rows(), among
+        self._rows: dict[int, NDArray[np.int64]] = {}  # by the length of the clips that may begin there
         self._start = np.repeat(episodes.begin, episodes.end - episodes.begin)  # of the episode of each of them
 
     @property
@@ -90,23 +119,23 @@ class EpisodeSampler:
     @property
     def actions(self) -> tuple[int | None, int]:
         """How many actions there are, None if they are continuous or unknown, and the width of an action vector."""
-        action = self.episodes.action
-        if action is None:
-            return None, 0
-        return (None, action.shape[1]) if action.ndim == 2 else (int(action.max()) + 1, int(action.max()) + 1)
+        action, choices = self.episodes.action, self.episodes.num_actions
+        if choices is not None:
+            return choices, choices
+        return None, 0 if action is None else action.shape[1]
 
     @property
     def provides(self) -> frozenset[str]:
         """Batch fields that a loss may read."""
-        optional = {
-            "rgb": self.colour,
-            "action": self.episodes.action is not None,
-            "clip_action": self.episodes.action is not None,
-            "reward": self.episodes.reward is not None,
+        source = self.episodes
+        there = {
+            ("obs", "features", "index"): True,
+            ("rgb",): self.colour,
+            ("next_obs", "clip", "clip_mask"): bool((source.end - source.begin > 1).any()),
+            ("action", "clip_action"): source.action is not None,
+            ("reward",): source.reward is not None,
         }
-        return frozenset({"obs", "features", "index", "next_obs", "clip", "clip_mask"}) | {
-            name for name, there in optional.items() if there
-        }
+        return frozenset(name for names, given in there.items() if given for name in names)
 
     def sample(self, batch_size: int, fields: frozenset[str], clip_length: int, rng: np.random.Generator) -> Batch:
         """Draw a batch, with replacement, from the frames that enough of their episode follows.
@@ -120,9 +149,10 @@ class EpisodeSampler:
         Raises:
             ValueError: no episode is long enough.
         """
-        length = max(clip_length if "clip" in fields else 1, 2 if "next_obs" in fields else 1)
+        length = max(clip_length if "clip" in fields else 1, 2 if fields & TRANSITION else 1)
         if length not in self._rows:
-            self._rows[length] = self.episodes.rows(length)
+            rows = self.episodes.rows(length)
+            self._rows[length] = rows if self._among is None else np.intersect1d(self._among, rows)
         possible = self._rows[length]
         if not len(possible):
             longest = int((self.episodes.end - self.episodes.begin).max())
@@ -159,12 +189,15 @@ class EpisodeSampler:
 
     def _stack(self, row: NDArray[np.int64], depth: int) -> Tensor:
         rows = row[:, None] + np.arange(1 - depth, 1)
-        start = self._start[np.searchsorted(self._rows[1], row)]
+        start = self._start[np.searchsorted(self._all, row)]
         blank = rows < start[:, None]
         return self._frames.stack(np.where(blank, 0, rows), blank).to(self.device)
 
     def _values(self, values: NDArray[Any] | None, row: NDArray[np.int64], nothing: Tensor) -> Tensor:
-        return nothing if values is None else torch.from_numpy(values[row]).to(self.device)
+        if values is None:
+            return nothing
+        dtype = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
+        return torch.from_numpy(values[row]).to(self.device, dtype)
 
 
 def luma(pixels: Tensor) -> Tensor:

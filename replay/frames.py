@@ -25,11 +25,11 @@ class ArrayFrames:
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
         shape = (cells, *frame_shape)
         if path is None:
-            _announce(cells, frame_shape, psutil.virtual_memory().available, "memory")
+            check_room(cells, frame_shape, psutil.virtual_memory().available, "memory")
             self._hold(np.zeros(shape, np.uint8))
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            _announce(cells, frame_shape, shutil.disk_usage(Path(path).parent).free, "disk")
+            check_room(cells, frame_shape, shutil.disk_usage(Path(path).parent).free, "disk")
             self._hold(np.asarray(np.memmap(path, np.uint8, "w+", shape=shape)))
 
     @classmethod
@@ -64,8 +64,8 @@ class ArrayFrames:
         batch, depth = cells.shape
         _, channels, height, width = self._data.shape
         out = self._buffer((batch, height, width, depth, channels))
-        for k in range(depth):
-            out[:, :, :, k] = self._data[cells[:, k]].transpose(0, 2, 3, 1)
+        for k, c in np.ndindex(depth, channels):  # by planes: numpy copies few long rows faster than many short ones
+            out[..., k, c] = self._data[cells[:, k], c]
         sample, k_blank = blank.nonzero()
         out[sample, :, :, k_blank] = 0
         return torch.from_numpy(out).flatten(3).permute(0, 3, 1, 2)
@@ -84,7 +84,7 @@ class TensorFrames:
 
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], device: torch.device):
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        _announce(cells, frame_shape, free, f"{device} memory")
+        check_room(cells, frame_shape, free, f"{device} memory")
         self._data = torch.zeros((cells, *frame_shape), dtype=torch.uint8, device=device)
         self.nbytes = self._data.nbytes
 
@@ -105,16 +105,28 @@ class TensorFrames:
         return out.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _announce(cells: int, frame_shape: tuple[int, int, int], free: int, place: str) -> None:
+def check_room(
+    count: int,
+    frame_shape: tuple[int, int, int],
+    free: int,
+    place: str,
+    what: str = "replay: {} transitions",
+    advice: str = "set replay.capacity to {} or less",
+) -> None:
+    """Log what `count` frames (C, H, W) take of the `free` bytes of a place.
+
+    Raises:
+        MemoryError: they do not fit; the message ends with the advice, its {} the number that does.
+    """
     channels, height, width = frame_shape
     frame_bytes = channels * height * width
-    need = cells * frame_bytes
-    what = f"{cells} transitions of {height}x{width}x{channels}"
+    need = count * frame_bytes
+    who, amount = f"{what.format(count)} of {height}x{width}x{channels}".split(": ", 1)
     if need > free:
         fits = free // frame_bytes
         fits -= fits % 10 ** max(len(str(fits)) - 2, 0)
         raise MemoryError(
-            f"replay: {what} need {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {place} is free: "
-            f"set replay.capacity to {fits} or less"
+            f"{who}: {amount} need {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {place} is free: "
+            + advice.format(fits)
         )
-    log.info("replay: %.2f GB of %.1f GB (%s)", need / 1e9, free / 1e9, what)
+    log.info("%s: %.2f GB of %.1f GB (%s)", who, need / 1e9, free / 1e9, amount)

@@ -120,7 +120,8 @@ class Replay:
 
         Args:
             batch_size: transitions, drawn with replacement.
-            fields: what the losses read; `next_obs` and the fields of clips are made only if they are here.
+            fields: what the losses read; `next_obs`, the fields of clips and, where frames are in colour, `rgb` are
+                made only if they are here.
             progress: fraction of training done, for the importance weights.
             clip_length: T, observations in a clip.
 
@@ -132,12 +133,12 @@ class Replay:
         index, priority = self._sampler.sample(batch_size, self._rng)
         slot, copy = np.divmod(index, self._storage.num_envs)
         nstep_reward, discount, length = self._windows(slot, copy)
-        obs = self._observe(slot, copy)
         nstep_obs = self._observe(slot + length, copy)
         next_obs = None
         if "next_obs" in fields:
             next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
         clips = self._clips(slot, copy, clip_length) if "clip" in fields else {}
+        obs = clips["clip"][:, 0] if clips else self._observe(slot, copy)
         beta = self._beta + (1 - self._beta) * progress
         return Batch(
             obs=obs,
@@ -149,6 +150,7 @@ class Replay:
             weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
+            rgb=obs[:, -3:] if "rgb" in fields else None,
             **clips,
         )
 

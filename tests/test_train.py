@@ -240,6 +240,19 @@ def test_a_weight_of_zero_reproduces_the_baseline_bit_for_bit(tmp_path: Path, wh
     assert encoders[0] == encoders[1]
 
 
+def test_probes_change_no_bit_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # where the recording goes
+    monkeypatch.setattr("configs.probing.ONLINE_FRAMES", 320)
+    assert run(hard(tmp_path / "run", probe_every=30)) == 0
+    manifest, rows = final(tmp_path / "run")
+    assert manifest == whole[hard][0]
+    probed = [row for row in map(json.loads, rows) if "repr/probe/mean" in row]
+    assert [row["step"] for row in probed] == [30, 60, 90, 120]
+    assert {"repr/probe/paddle", "repr/probe/ball_x", "repr/probe/drift"} <= probed[0].keys()
+    assert probed[0] != probed[-1] | {"step": 30}
+    assert [row for row in rows if "repr/probe" not in row] == whole[hard][1]
+
+
 @pytest.mark.parametrize("env", [ToyConfig(num_envs=COPIES), ToyConfig(num_envs=COPIES, time_limit=9)], ids=str)
 def test_no_transition_joins_two_games(env: ToyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What replay gives is the set of transitions that the games made, though saving cut them at 60 and 120."""
@@ -297,9 +310,19 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert left_out == ({"encoder", "head"} if kind is small else {"encoder", "critic"})
 
 
+COLOUR_TASKS = {"colorization", "video_colorization"}
+
+
+@pytest.mark.parametrize("task", sorted(COLOUR_TASKS))
+def test_a_task_about_colour_is_refused_where_there_is_none(task: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{task}.*colour"):
+        run(small(tmp_path, aux={task: TaskConfig()}))
+
+
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_every_task_trains(task: str, tmp_path: Path) -> None:
-    assert run(small(tmp_path, aux={task: TaskConfig()})) == 0
+    env = ToyConfig(num_envs=COPIES, grayscale=task not in COLOUR_TASKS)
+    assert run(small(tmp_path, aux={task: TaskConfig()}, env=env)) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row[f"aux/{task}/loss"] for row in rows if f"aux/{task}/loss" in row]
     assert len(losses) == 8  # from step 36 to 120
@@ -337,7 +360,10 @@ def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     register()
     words = "-m aux=none,rotation seed=0,1 env=toy steps=32 learning_starts=16 batch_size=4 eval_episodes=0 threads=1"
     words += " replay.capacity=100 agent.hidden=8 device=cpu"
-    assert launch(lambda composed: run(freeze(composed, Config)), Path(script.__file__).parent / "configs", words.split()) == 0
+    assert (
+        launch(lambda composed: run(freeze(composed, Config)), Path(script.__file__).parent / "configs", words.split())
+        == 0
+    )
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/toy/*/s*")}
     assert made == {f"runs/toy/dqn{aux}/s{seed}" for aux in ("", "+rotation") for seed in (0, 1)}
     assert all(load_latest(tmp_path / path / "checkpoints").step == 32 for path in made)

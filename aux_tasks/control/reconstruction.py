@@ -1,13 +1,13 @@
 """Reconstruction of the observation by a regularised autoencoder."""
 
-import math
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.control.models import errors
+from aux_tasks.decoder import decoder, gallery, to_pixels
 from encoders import Encoder
 from replay import Batch
 
@@ -67,23 +67,4 @@ class Reconstruction(AuxTask):
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Four observations, each above its reconstruction."""
         obs = batch.obs[:4]
-        decoded = ((self.decoder(encoder(obs)).float() + 0.5) * 256).clamp(0, 255).to(torch.uint8)
-        names = ["input", "decoded"] * len(obs)
-        return Examples(torch.stack([obs, decoded], dim=1).flatten(0, 1), names, names)
-
-
-def decoder(
-    feature_dim: int, map_shape: tuple[int, int, int], obs_shape: tuple[int, int, int], channels: int
-) -> nn.Sequential:
-    """Features (B, Z) to pixels (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer."""
-    grid, size = map_shape[1:], obs_shape[1:]
-    doublings = max(1, round(math.log2(size[0] / grid[0])))
-    layers: list[nn.Module] = [
-        nn.Linear(feature_dim, channels * grid[0] * grid[1]),
-        nn.ReLU(),
-        nn.Unflatten(1, (channels, *grid)),
-    ]
-    for layer in range(1, doublings + 1):
-        height, width = (round(g * (s / g) ** (layer / doublings)) for g, s in zip(grid, size, strict=True))
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Upsample((height, width))]
-    return nn.Sequential(*layers, nn.Conv2d(channels, obs_shape[0], 3, padding=1))
+        return gallery(input=obs, decoded=to_pixels(self.decoder(encoder(obs))))

@@ -1,5 +1,7 @@
 """Frame permutation: in which order were the frames of the stack?"""
 
+from itertools import permutations
+from math import factorial
 from typing import Any
 
 import torch
@@ -15,29 +17,63 @@ ORDERS = (
     ((0, 3, 2, 1), (1, 2, 3, 0)),
     ((1, 3, 0, 2), (2, 0, 3, 1)),
 )
+ENUMERABLE = 8  # frames whose orders are all looked at, 20160 of them; of longer stacks, as many random ones
 
 
 class Permutation(TransformTask):
-    """Which of four order classes the frames of a stack were permuted to (Agarwal, Sinha, Ayush; after Misra et al.
+    """Which of some order classes the frames of a stack were permuted to (Agarwal, Sinha, Ayush; after Misra et al.
     2016, "Shuffle and learn"). Stacks of still frames carry no answer and bound the accuracy from above.
 
+    Four classes of four frames are the study's; others are far apart, as `distant_orders` says.
+
+    Args:
+        setting: the run.
+        classes: how many, with the unchanged order; by default 4, or the 3 that there are of three frames.
+        options: of `TransformTask`.
+
     Raises:
-        ValueError: the stack does not hold four frames.
+        ValueError: the stack holds less than three frames, or has fewer orders than that.
     """
 
-    classes = ("0123", "0213", "0321", "1302")
-
-    def __init__(self, setting: TaskSetting, **options: Any) -> None:
+    def __init__(self, setting: TaskSetting, *, classes: int | None = None, **options: Any) -> None:
+        frames = setting.frame_stack
+        if frames < 3:
+            raise ValueError(f"permutation needs frame_stack=4, got {frames}; any from 3 on would do")
+        available = factorial(min(frames, ENUMERABLE)) // 2
+        count = min(4, available) if classes is None else classes
+        if not 2 <= count <= available:
+            raise ValueError(f"classes must be 2 to {available} for stacks of {frames} frames, got {classes}")
+        orders = torch.tensor(ORDERS) if (frames, count) == (4, 4) else distant_orders(frames, count)
+        self.classes = tuple("".join(map(str, order)) for order in orders[:, 0].tolist())
         super().__init__(setting, **options)
-        if setting.frame_stack != 4:
-            raise ValueError(f"permutation needs frame_stack=4, got {setting.frame_stack}")
-        self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
+        self.register_buffer("orders", orders, persistent=False)
 
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:
         """Reorder the frames of sample i to class label[i], forwards or backwards with equal chance."""
         direction = torch.randint(2, label.shape, generator=self.generator, device=self.generator.device)
-        order = self.get_buffer("orders")[label, direction]  # (B, 4)
+        order = self.get_buffer("orders")[label, direction]  # (B, frame_stack)
         channels = obs.shape[1] // self.frame_stack
         index = (order[:, :, None] * channels + torch.arange(channels, device=obs.device)).flatten(1)  # (B, C)
         pixels = obs.permute(0, 2, 3, 1)  # as they lie in memory: the result keeps the layout that convolutions like
         return pixels.gather(3, index[:, None, None].expand(pixels.shape)).permute(0, 3, 1, 2)
+
+
+def distant_orders(frames: int, count: int) -> Tensor:
+    """(count, 2, frames) orders and their reverses, always the same ones, the first unchanged.
+
+    Each next one is the farthest, in places that differ, from the nearest before it, of which an order and its reverse
+    are one (as Noroozi and Favaro 2016 choose theirs for jigsaw puzzles).
+    """
+    if frames <= ENUMERABLE:
+        pool = torch.tensor([order for order in permutations(range(frames)) if order[0] < order[-1]])
+    else:
+        draw = torch.Generator().manual_seed(0)
+        pool = torch.rand(factorial(ENUMERABLE) // 2, frames, generator=draw).argsort(1)
+        pool[0] = torch.arange(frames)
+    chosen, distance = [0], torch.full((len(pool),), frames)
+    while len(chosen) < count:
+        newest = pool[chosen[-1]]
+        for order in (newest, newest.flip(0)):
+            distance = torch.minimum(distance, (pool != order).sum(1))
+        chosen.append(int(distance.argmax()))
+    return torch.stack([pool[chosen], pool[chosen].flip(1)], dim=1)

@@ -61,6 +61,22 @@ def stir(agent: SAC) -> SAC:
     return agent
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hidden": 0}, "agent.hidden=0: must be at least 1"),
+        ({"policy_delay": 0}, "agent.policy_delay=0: must be at least 1"),
+        ({"init_temperature": 0.0}, "agent.init_temperature=0.0: must be above 0"),
+        ({"target_tau": 0.0}, r"agent.target_tau=0.0: must be in \(0, 1\]"),
+        ({"target_tau": 1.1}, r"agent.target_tau=1.1: must be in \(0, 1\]"),
+    ],
+)
+def test_values_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        SACConfig(**wrong)
+    SACConfig(hidden=1, policy_delay=1, init_temperature=1e-9, target_tau=1.0)
+
+
 # --- slow versions: one sample at a time, from the formulas ---
 
 

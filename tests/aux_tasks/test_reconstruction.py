@@ -6,7 +6,6 @@ import torch
 from aux_help import batch_of, make_setting, make_task, noise, tiny_encoder
 from control_help import SHAPE, B, Z, array
 
-from aux_tasks.control.reconstruction import decoder
 from encoders import ENCODERS, EncoderConfig, build_encoder
 
 
@@ -48,11 +47,6 @@ def test_the_decoder_fits_every_encoder(name, size):
     encoder = build_encoder(EncoderConfig(name, feature_dim=Z), (6, *size))
     task = make_task("reconstruction", encoder, make_setting(encoder), channels=2)
     assert task.decoder(torch.zeros(2, Z)).shape == (2, 6, *size)
-
-
-def test_each_layer_about_doubles_the_grid():
-    grids = [layer.size for layer in decoder(Z, (64, 4, 5), (9, 84, 60), 2) if hasattr(layer, "size")]
-    assert grids == [(9, 9), (18, 17), (39, 32), (84, 60)]
 
 
 def test_examples_stand_above_their_reconstructions():

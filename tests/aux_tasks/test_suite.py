@@ -93,6 +93,24 @@ def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
     assert torch.equal(resumed.tasks["curl"].target_encoder.trunk.bias, copy.trunk.bias)
 
 
+def test_adversaries_have_an_optimiser_of_their_own_which_alone_moves_them():
+    encoder, obs = tiny_encoder(SHAPE, 3), noise(5, *SHAPE)
+    games = {"bigan": TaskConfig(), "context_encoder": TaskConfig(options={"adversarial": 0.5})}
+    suite = make_suite(games | {"curl": TaskConfig()}, encoder)
+    rivals = [p for name in games for p in suite.tasks[name].adversary.parameters()]
+    held = [[id(p) for group in opt.param_groups for p in group["params"]] for opt in suite.optimizers]
+    assert sorted(held[0] + held[1]) == sorted(id(p) for p in suite.parameters() if p.requires_grad)
+    assert sorted(held[1]) == sorted(map(id, rivals))
+    batch = batch_of(obs)
+    sum(suite.losses(batch, encoder(obs), encoder).values()).sum().backward()
+    assert all(p.grad is None for p in rivals)
+    whole = {name: p.detach().clone() for name, p in [*suite.named_parameters(), *encoder.named_parameters()]}
+    suite.step(batch, encoder)
+    for name, p in suite.named_parameters():
+        assert torch.equal(p, whole[name]) != p.requires_grad, name
+    assert all(torch.equal(p, whole[name]) for name, p in encoder.named_parameters())
+
+
 def test_only_a_task_that_asks_for_it_gets_weight_decay():
     suite = make_suite({"reconstruction": TaskConfig(options={"weight_decay": 0.1}), "rotation": TaskConfig()})
     decay = {id(p): group["weight_decay"] for group in suite.optimizer.param_groups for p in group["params"]}

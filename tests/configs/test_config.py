@@ -18,6 +18,7 @@ from configs.build import build
 from configs.schema import (
     Config,
     PretrainConfig,
+    ProbeConfig,
     claim_run_dir,
     default_run_dir,
     flat,
@@ -26,7 +27,7 @@ from configs.schema import (
     register,
     write_config,
 )
-from configs.sources import SOURCES
+from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
 from replay import ReplayConfig
@@ -86,7 +87,7 @@ def test_a_config_is_frozen_to_the_leaves() -> None:
             setattr(node, fields(node)[0].name, None)
 
 
-KINDS = [Config, PretrainConfig, EncoderConfig, ReplayConfig, TaskConfig]
+KINDS = [Config, PretrainConfig, ProbeConfig, EncoderConfig, ReplayConfig, TaskConfig]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *AGENTS.values(), *ENVS.values(), *SOURCES.values()])
@@ -110,6 +111,18 @@ def test_a_pretraining_is_frozen_too_and_needs_something_to_learn() -> None:
     assert pretraining("aux=rotation", "env=toy").env == ToyConfig()
     with pytest.raises(ValueError, match="nothing to learn: give aux=rotation"):
         pretraining()
+
+
+def test_a_probe_is_frozen_too_and_leaves_the_source_to_the_run() -> None:
+    def probing(*words: str) -> ProbeConfig:
+        return composed("checkpoint=zoo/x", *words, kind=ProbeConfig, name="probe")
+
+    assert probing() == ProbeConfig("zoo/x", {})
+    made = probing("source=idx", "source.folder=data/y", "env=toy", "env.size=48", "labels=[digit]")
+    assert (made.source, made.env, made.labels) == (IdxConfig("data/y"), ToyConfig(size=48), ["digit"])
+    assert list(probing("mode=joint", "aux=rotation").aux) == ["rotation"]
+    with pytest.raises(ValueError, match="checkpoint"):
+        composed(kind=ProbeConfig, name="probe")
 
 
 def test_default_run_dir() -> None:

@@ -16,6 +16,8 @@ FLAT = {
     "impala": 256,
     "control": 32 * 35 * 35,
     "control_fast": 32 * 11 * 11,
+    "small": 128,
+    "vit": 96,
 }
 
 
@@ -54,7 +56,7 @@ def test_the_encoder_is_where_pixels_become_floats_in_0_1():
 def test_layer_norm_is_the_last_thing_and_only_where_asked(name):
     obs = pixels(3, 4, 84, 84)
     plain, normed = make(name, layer_norm=False), make(name, layer_norm=True)
-    assert not any(isinstance(m, nn.LayerNorm) for m in plain.modules())
+    assert not any(isinstance(m, nn.LayerNorm) for m in plain.neck.modules())
     raw = plain(obs)
     expected = (raw - raw.mean(1, keepdim=True)) / (raw.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(normed(obs), expected, atol=1e-4, rtol=1e-4)

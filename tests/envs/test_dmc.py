@@ -54,6 +54,8 @@ def test_equals_a_plain_loop_over_dm_control(domain: str, task: str, repeat: int
     for sign in (1, -1, 1, -1, 1, -1):
         expected = plain.physics.render(64, 64, camera_id=2 if domain == "quadruped" else 0)
         np.testing.assert_array_equal(frames[1], expected.transpose(2, 0, 1))
+        observed = np.concatenate([np.ravel(part) for part in plain.task.get_observation(plain.physics).values()])
+        np.testing.assert_allclose([label[1] for label in env.labels().values()], observed, rtol=1e-6)
         step = env.step(np.full((2, *spec.shape), sign, np.float32))
         reward = 0.0
         if over:
@@ -91,6 +93,28 @@ def test_an_end_of_the_task_terminates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second.first[0]
 
 
+def test_a_diverging_simulation_truncates_at_the_last_picture(caplog: pytest.LogCaptureFixture) -> None:
+    config = replace(CARTPOLE, num_envs=2)
+    env = build_env(config)
+    env.reset(7)
+    action = np.zeros((2, 1), np.float32)
+    before = env.step(action)
+    env._shares[0]._target._copies[1]._env.physics.data.qvel[0] = np.nan
+    lost, after = env.step(action), env.step(action)
+    assert (lost.truncated.tolist(), lost.terminated.tolist(), lost.game_over.tolist()) == (
+        [False, True],
+        [False, False],
+        [False, True],
+    )
+    assert (lost.reward[0] > 0, lost.reward[1]) == (True, 0)
+    np.testing.assert_array_equal(lost.frame[1], before.frame[1])
+    assert not np.array_equal(lost.frame[0], before.frame[0])
+    assert after.first.tolist() == [False, True]
+    assert not np.array_equal(after.frame[1], lost.frame[1])
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(r"environment seed 7, copy 1: the episode ends here: .*mjWARN_BADQVEL.*", line), line
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -115,6 +139,8 @@ def test_processes_and_the_number_of_copies_change_nothing() -> None:
     expected = play(env, 5, 3)
     assert len(multiprocessing.active_children()) == 2
     assert_equal(expected, play(spread, 5, 3))
+    for name, label in env.labels().items():
+        np.testing.assert_array_equal(label, spread.labels()[name])
     assert_equal(expected, play(build_env(replace(config, num_envs=2)), 5, 3), copies=2)
     assert not np.shares_memory(spread.step(np.zeros((3, 1), np.float32)).frame, spread.reset(0))
     spread.close()

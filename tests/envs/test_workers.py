@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,26 @@ def test_signals_of_the_terminal_are_the_parents() -> None:
     worker.close()
 
 
+UNGUARDED = """
+from functools import partial
+from envs.workers import Worker
+from test_workers import Adder
+assert __name__ == "__main__", "imported again"
+worker = Worker(partial(Adder, 1), "worker 0")
+worker.ask("add", 2)
+assert worker.answer()[0] == 3
+worker.close()
+"""
+PATH = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)])}
+
+
+def test_a_worker_does_not_import_the_script(tmp_path: Path) -> None:
+    """With all that a training imports it would be twice as large."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], env=PATH, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 SCRIPT = """
 import os, sys
 from functools import partial
@@ -114,9 +135,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)"])
 def test_no_process_outlives_the_parent(end: str) -> None:
-    path = os.pathsep.join([os.getcwd(), os.path.dirname(__file__)])
     script = [sys.executable, "-c", SCRIPT.format(end=end)]
-    run = subprocess.run(script, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    run = subprocess.run(script, env=PATH, capture_output=True, text=True)
     assert run.stderr == ""
     for _ in range(100):
         if not os.path.exists(f"/proc/{int(run.stdout)}"):

@@ -195,7 +195,8 @@ def test_clips_match_episode_lists(num_envs, depth, n_step, length, spare_rows, 
         slot, copy = divmod(index, num_envs)
         row = next(row for row in range(world.rows - 1, -1, -1) if row % held == slot)
         episode, i = expected[row, copy]
-        np.testing.assert_array_equal(batch.clip[b, 0], episode.stack(i, depth))
+        for first in (batch.clip[b, 0], batch.obs[b]):
+            np.testing.assert_array_equal(first, episode.stack(i, depth))
         inside = True
         for k in range(length - 1):
             inside = inside and i + k < len(episode.reward) and i + k + 1 < len(episode.frames)

@@ -1,0 +1,59 @@
+"""From features back to pixels, and what the error of that says."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, Examples
+
+
+def decoder(
+    feature_dim: int, map_shape: tuple[int, int, int], image_shape: tuple[int, int, int], channels: int
+) -> nn.Sequential:
+    """Features (B, Z) to images (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer."""
+    grid, size = map_shape[1:], image_shape[1:]
+    doublings = max(1, round(math.log2(size[0] / grid[0])))
+    layers: list[nn.Module] = [
+        nn.Linear(feature_dim, channels * grid[0] * grid[1]),
+        nn.ReLU(),
+        nn.Unflatten(1, (channels, *grid)),
+    ]
+    for layer in range(1, doublings + 1):
+        height, width = (round(g * (s / g) ** (layer / doublings)) for g, s in zip(grid, size, strict=True))
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Upsample((height, width))]
+    return nn.Sequential(*layers, nn.Conv2d(channels, image_shape[0], 3, padding=1))
+
+
+def centred(obs: Tensor) -> Tensor:
+    """uint8 pixels as what a decoder is to give, in (-0.5, 0.5)."""
+    return (obs.float() + 0.5) / 256 - 0.5
+
+
+def to_pixels(decoded: Tensor) -> Tensor:
+    """What a decoder gave as uint8 pixels."""
+    return ((decoded.float() + 0.5) * 256).clamp(0, 255).to(torch.uint8)
+
+
+def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -> AuxOutput:
+    """Mean squared error (B,) of images (B, C, H, W), and as `error_ratio` that over the error of the batch's mean.
+
+    Args:
+        decoded: the images predicted.
+        target: the right ones.
+        weight: of each pixel; anything that broadcasts to the images.
+    """
+    weight = (torch.ones_like(target) if weight is None else weight).expand_as(target)
+    total = weight.sum((1, 2, 3)).clamp_min(1e-6)
+
+    def error(guess: Tensor) -> Tensor:
+        return ((guess - target).square() * weight).sum((1, 2, 3)) / total
+
+    loss, baseline = error(decoded.float()), error(target.mean(0))
+    return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
+
+
+def gallery(**pictures: Tensor) -> Examples:
+    """Named pictures (K, C, H, W) of the same samples, those of one sample after each other."""
+    names = list(pictures) * len(next(iter(pictures.values())))
+    return Examples(torch.stack(list(pictures.values()), dim=1).flatten(0, 1), names, names)

@@ -1,0 +1,54 @@
+"""The discriminator of adversarial objectives, and its side of their game."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+class Discriminator(nn.Module):
+    """A logit (B,): real, or generated? Of images (B, C, H, W), together with latents (B, Z) if there are any.
+
+    Spectral normalisation (Miyato et al. 2018) keeps it from winning for good; none is over the batch, in which real
+    and generated samples would give each other away.
+
+    Args:
+        image_shape: (C, H, W).
+        latent_dim: Z.
+        channels: of the first layer; the others have twice as many.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 0, channels: int = 32) -> None:
+        super().__init__()
+        depth, height, width = image_shape
+        layers: list[nn.Module] = []
+        for layer in range(max(1, round(math.log2(min(height, width) / 6)))):
+            wide = channels * min(2, layer + 1)
+            layers += [spectral_norm(nn.Conv2d(depth, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            depth, height, width = wide, height // 2, width // 2
+        self.look = nn.Sequential(*layers, nn.Flatten())
+        self.judge = nn.Sequential(
+            spectral_norm(nn.Linear(depth * height * width + latent_dim, 256)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Linear(256, 1)),
+        )
+
+    def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Logits, above 0 for real."""
+        seen = self.look(image)
+        known = seen if latent is None else torch.cat([seen, latent], dim=1)
+        return self.judge(known).squeeze(1).float()  # type: ignore[no-any-return]
+
+
+def frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """What the module gives, with a gradient for the inputs and none for its weights."""
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    return functional_call(module, weights, inputs)  # type: ignore[no-any-return]
+
+
+def telling_apart(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean cross-entropy of the logits of real and of generated samples: the discriminator's loss."""
+    return (F.softplus(-real) + F.softplus(generated)).mean()

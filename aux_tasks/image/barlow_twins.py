@@ -1,0 +1,44 @@
+"""Barlow Twins: every feature agrees between two views, and no two say the same."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval, spread
+from encoders import Encoder
+from replay import Batch
+
+
+class BarlowTwins(ViewTask):
+    """(sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2) / D, where C (D, D) correlates the projections of two
+    views over the batch (Zbontar et al. 2021, "Barlow Twins: self-supervised learning via redundancy reduction",
+    equation 1, there without the division, which frees the size of the loss from D).
+
+    A constant has no correlation and costs 1, so there is no trivial solution. The loss belongs to the batch: every
+    sample bears the same. It chooses nothing: `accuracy` is that of finding the own other view among the batch.
+
+    Args:
+        setting: the run.
+        hidden, width: of the projection; D is `width`.
+        redundancy: weight of the correlations between features.
+        options: of `ViewTask`.
+    """
+
+    def __init__(
+        self, setting: TaskSetting, *, hidden: int = 256, width: int = 256, redundancy: float = 0.005, **options: Any
+    ) -> None:
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
+        self.redundancy = redundancy
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """The batch's loss (B,), the mean agreement C_ii, 1 at best, and the spread of the projections."""
+        halves = self.embed(self.two_views(batch.obs), encoder).chunk(2)
+        first, second = (F.batch_norm(half, None, None, training=True) for half in halves)
+        size, width = first.shape
+        correlation = (first.T @ second).float() / size
+        agreement = correlation.diagonal()
+        loss = ((1 - agreement).square().sum() + self.redundancy * off_diagonal(correlation)) / width
+        metrics = {"agreement": agreement.detach().mean(), "spread": spread(first)}
+        return AuxOutput(loss.expand(size), retrieval(first, second) | metrics)

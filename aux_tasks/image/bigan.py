@@ -1,0 +1,81 @@
+"""BiGAN: an encoder that inverts a generator, for a discriminator of pairs."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
+from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
+from encoders import Encoder
+from replay import Batch
+
+
+class BiGAN(AuxTask):
+    """log(1 + exp A(x, E(x))) + log(1 + exp -A(G(z), z)) for encoder and generator, the non-saturating side of the game
+    against a discriminator A of pairs (Donahue, Krähenbühl, Darrell 2017, "Adversarial feature learning").
+
+    z is uniform in [-1, 1]; E is the shared encoder with a linear map to z. The gradient passes through A and leaves
+    its weights alone. Only pairs that belong together fool A, so E has to invert G; `error_ratio` tells how far it
+    does, though no term asks for it: the error of G(E(x)) over that of the batch's mean image. An `adversary_accuracy`
+    near 1 warns of a discriminator that has won.
+
+    Args:
+        setting: the run.
+        latent_dim: of z.
+        channels: of the generator's feature maps.
+
+    Raises:
+        ValueError: `latent_dim` is not positive.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "features"})
+
+    def __init__(self, setting: TaskSetting, *, latent_dim: int = 50, channels: int = 32) -> None:
+        super().__init__(setting)
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be positive, got {latent_dim}")
+        self.latent_dim = latent_dim
+        self.to_latent = nn.Linear(setting.feature_dim, latent_dim)
+        self.generate = nn.Sequential(decoder(latent_dim, setting.map_shape, setting.obs_shape, channels), Bounded())
+        self.adversary = Discriminator(setting.obs_shape, latent_dim)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Loss (B,) of an encoded and of a generated pair."""
+        assert self.adversary is not None
+        image, latent, z = centred(batch.obs), self.to_latent(features), self._prior(len(batch.obs))
+        real = frozen(self.adversary, image, latent)
+        generated = frozen(self.adversary, self.generate(z), z)
+        with torch.no_grad():
+            rebuilt = image_error(self.generate(latent), image).metrics
+        told = torch.cat([real.detach() > 0, generated.detach() <= 0]).float().mean()
+        return AuxOutput(F.softplus(real) + F.softplus(-generated), rebuilt | {"adversary_accuracy": told})
+
+    def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
+        """Cross-entropy of telling encoded from generated pairs."""
+        assert self.adversary is not None
+        z = self._prior(len(batch.obs))
+        with torch.no_grad():
+            latent, image = self.to_latent(encoder(batch.obs)), self.generate(z)
+        return telling_apart(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four observations, each with what the generator makes of its code, and of a random one."""
+        obs = batch.obs[:4]
+        rebuilt, dreamt = self.generate(self.to_latent(encoder(obs))), self.generate(self._prior(len(obs)))
+        return gallery(input=obs, rebuilt=to_pixels(rebuilt), dreamt=to_pixels(dreamt))
+
+    def _prior(self, size: int) -> Tensor:
+        device = self.generator.device
+        return torch.rand(size, self.latent_dim, generator=self.generator, device=device) * 2 - 1
+
+
+class Bounded(nn.Module):
+    """Any number to a pixel in (-0.5, 0.5)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """tanh(x) / 2."""
+        return x.tanh() / 2

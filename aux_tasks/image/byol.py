@@ -1,0 +1,58 @@
+"""BYOL: what does a slower copy of the encoder make of another view?"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, TaskSetting, follow
+from aux_tasks.views import ViewTask, perceptron, retrieval, spread
+from encoders import Encoder
+from replay import Batch
+
+
+class BYOL(ViewTask):
+    """2 - 2 cos(predictor(z), z'), from each view to the other, summed (Grill et al. 2020, "Bootstrap your own latent",
+    equation 2): z is the projection of one view, z' that of the other by momentum copies, without gradient.
+
+    One point for all images would solve it; predictor and stopped gradient keep that from happening, and `spread`, 1
+    when all is well, falls to 0 when it does. The loss chooses nothing: `accuracy` is that of finding the own
+    other view among the batch. The copies follow at one pace, the paper's ever more slowly.
+
+    Args:
+        setting: the run.
+        hidden, width: of projection and predictor.
+        tau: share of encoder and projection blended into their copies at each step.
+        options: of `ViewTask`.
+    """
+
+    def __init__(
+        self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, tau: float = 0.01, **options: Any
+    ) -> None:
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
+        self.tau = tau
+        self.predictor = perceptron(width, hidden, width)
+        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
+        self.target_head = deepcopy(self.head).requires_grad_(False)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Both cosine losses (B,), in [0, 8], and how the collapse is avoided."""
+        pixels = self.two_views(batch.obs)
+        embedding = self.embed(pixels, encoder)
+        predicted = self.predictor(embedding).float()
+        target = self.target(pixels).roll(len(batch.obs), 0)  # of the other view
+        loss = 2 - 2 * F.cosine_similarity(predicted, target)
+        first, own = predicted[: len(batch.obs)], target[: len(batch.obs)]
+        return AuxOutput(loss.view(2, -1).sum(0), retrieval(first, own) | {"spread": spread(embedding)})
+
+    @torch.no_grad()
+    def target(self, pixels: Tensor) -> Tensor:
+        """Projections (B, D) by the momentum copies."""
+        return self.target_head(self.target_encoder(pixels)).float()  # type: ignore[no-any-return]
+
+    def after_step(self, encoder: Encoder) -> None:
+        """Let the copies follow."""
+        follow(self.target_encoder, encoder, self.tau)
+        follow(self.target_head, self.head, self.tau)

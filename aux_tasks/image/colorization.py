@@ -1,0 +1,139 @@
+"""Colorization: which colour has each place, by its lightness and that of all others?"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.decoder import decoder, gallery
+from aux_tasks.image.colour import frame_channels, from_lab, in_gamut, to_lab
+from encoders import Encoder
+from replay import Batch
+
+GRAYISH = 5.0  # images whose a and b are nowhere further from 0 have no colour to predict
+MEMORY = 0.99  # of the colour counts at each batch: they follow an agent to new places
+LIGHTNESS_LEVELS = 101
+
+
+class Colorization(AuxTask):
+    """Cross-entropy w(c) * -sum_q t_q log p_q between predicted and soft-encoded ab bins, mean over a grid of every
+    `stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
+
+    t is a Gaussian of the distances to the bins, over all rather than the five nearest; bins are those of a fixed grid
+    that a screen can show. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1, keep common
+    colours from being the answer to everything; p comes from running counts of the pixels trained on, smoothed like t.
+    Images without colour are left out.
+
+    The encoder sees no colour: one of colour frames sees their lightness in each channel, one of gray frames `obs`.
+    `accuracy` is the mean over the batch's colours of the share of places put right, so that each blind answer has
+    `chance`. `lookup_accuracy` is that of the best table from a place's own lightness to its colour, by those counts:
+    only beyond it is anything learned from context (the palette of an Atari game is nearly such a table).
+
+    Args:
+        setting: the run.
+        bin_size: of ab; the Gaussian's deviation is half of it.
+        uniform: share of the uniform distribution in the class prior: 1 for no rebalancing.
+        stride: pixels from one predicted place to the next.
+        channels: of the decoder's feature maps.
+
+    Raises:
+        ValueError: frames are neither gray nor colour, or an option is out of range.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "rgb"})
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        bin_size: float = 10.0,
+        uniform: float = 0.5,
+        stride: int = 4,
+        channels: int = 32,
+    ) -> None:
+        super().__init__(setting)
+        height, width = setting.obs_shape[1:]
+        if bin_size <= 0:
+            raise ValueError(f"bin_size must be positive, got {bin_size}")
+        if not 0 < uniform <= 1:
+            raise ValueError(f"uniform must be above 0 and at most 1, got {uniform}")
+        if not 1 <= stride <= min(height, width):
+            raise ValueError(f"stride must be 1 to {min(height, width)}, got {stride}")
+        self.gray = frame_channels(setting) == 1
+        self.bin_size, self.uniform, self.stride = bin_size, uniform, stride
+        self.register_buffer("bins", in_gamut(bin_size), persistent=False)  # (Q, 2)
+        classes = len(self.get_buffer("bins"))
+        self.register_buffer("counts", torch.zeros(LIGHTNESS_LEVELS, classes))  # of lightness and colour together
+        grid = classes, -(-height // stride), -(-width // stride)
+        self.decoder = decoder(setting.feature_dim, setting.map_shape, grid, channels)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Rebalanced cross-entropy (B,), 0 for grayish images."""
+        level, colour, coloured = self._targets(batch)
+        soft = self.soften(colour)  # (B, P, Q)
+        label = soft.argmax(2)
+        logits = self.decoder(encoder(self.colourless(batch.obs))).flatten(2).transpose(1, 2).float()
+        valid = coloured[:, None].expand_as(label)
+        scores = self._balanced(logits.detach().argmax(2), label, valid)
+        lookup = self._balanced(self._table()[level], label, valid)["accuracy"]
+        if torch.is_grad_enabled():  # pixels that are only looked at do not count
+            place = (level * len(self.get_buffer("bins")) + label).flatten()
+            counts = self.get_buffer("counts").mul_(MEMORY).flatten()
+            counts.index_add_(0, place, valid.flatten().float())
+        entropy = -(soft * logits.log_softmax(2)).sum(2)
+        loss = (self.class_weights()[label] * entropy).mean(1)
+        return AuxOutput(over_valid(loss, coloured.float()), scores | {"lookup_accuracy": lookup})
+
+    def colourless(self, obs: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) of the frames' lightness alone."""
+        if self.gray:
+            return obs
+        lightness, colour = to_lab(obs).split([1, 2], dim=2)
+        return from_lab(lightness, torch.zeros_like(colour))
+
+    def soften(self, colour: Tensor) -> Tensor:
+        """Soft assignment (..., Q) of ab values (..., 2) to the bins."""
+        distance = (colour[..., None, :] - self.get_buffer("bins")).square().sum(-1)
+        return (-2 * distance / self.bin_size**2).softmax(-1)
+
+    def class_weights(self) -> Tensor:
+        """(Q,) of the bins' colours, by the running counts."""
+        counts = self.get_buffer("counts").sum(0) + 1e-6
+        prior = counts @ self.soften(self.get_buffer("bins")) / counts.sum()
+        weight = 1 / ((1 - self.uniform) * prior + self.uniform / len(prior))
+        return weight / (prior * weight).sum()
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four observations on the grid: lightness, predicted and true colours."""
+        lightness, colour = to_lab(self._on_grid(batch.rgb)[:4]).split([1, 2], dim=2)
+        predicted = self.decoder(encoder(self.colourless(batch.obs[:4]))).argmax(1)
+        painted = self.get_buffer("bins")[predicted].permute(0, 3, 1, 2)[:, None]
+        shades = {"lightness": torch.zeros_like(colour), "predicted": painted, "true": colour}
+        pictures = {name: from_lab(lightness, ab).round().to(torch.uint8) for name, ab in shades.items()}
+        return replace(gallery(**pictures), frames=1)
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Lightness level (B, P) and ab (B, P, 2) of the places, and which images (B,) have colour."""
+        lab = to_lab(self._on_grid(batch.rgb)).flatten(3)[:, 0].transpose(1, 2)
+        colour = lab[..., 1:]
+        return lab[..., 0].round().long(), colour, colour.abs().amax((1, 2)) > GRAYISH
+
+    def _on_grid(self, rgb: Tensor | None) -> Tensor:
+        assert rgb is not None
+        return rgb[:, :, :: self.stride, :: self.stride]
+
+    def _table(self) -> Tensor:
+        """(LIGHTNESS_LEVELS,) the colour that is most typical of each lightness: the best balanced answer to it."""
+        counts = self.get_buffer("counts")
+        return (counts / counts.sum(0).clamp_min(1e-6)).argmax(1)
+
+    def _balanced(self, answer: Tensor, label: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Mean over the classes among the labels (B, P) of the share that is answered right."""
+        counts, hits = torch.zeros(2, len(self.get_buffer("bins")), device=label.device)
+        counts.index_add_(0, label.flatten(), valid.flatten().float())
+        hits.index_add_(0, label.flatten(), (valid & (answer == label)).flatten().float())
+        present = (counts > 0).sum().clamp_min(1)
+        return {"accuracy": (hits / counts.clamp_min(1)).sum() / present, "chance": 1 / present}

@@ -1,0 +1,90 @@
+"""Counting: what an image shows is what its tiles show together."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.image.patches import PatchGrid, check_share, resizing, some_gray
+from encoders import Encoder
+from replay import Batch
+
+SAMPLERS = ("area", "bilinear", "bicubic")
+
+
+class Counting(AuxTask):
+    """|c(D x) - sum_j c(T_j x)|^2 + max(0, M - |c(D y) - sum_j c(T_j x)|^2) for counts c >= 0, D to half the size, the
+    four quarters T_j, and another image y, the next of the batch (Noroozi et al. 2017, "Representation learning by
+    learning to count"). All are resized to the encoder's input.
+
+    The second term forbids counts of zero, whose loss is M: `error_ratio` is the loss over M. `accuracy` is the share
+    of images whose tiles count closest to their own D x among the batch's, by chance 1 / B; `active_counts` the share
+    of counts above 0 anywhere in the batch.
+
+    Against a look at the resolution instead of the content: D smooths each image by a random kernel, and most images
+    are gray, where frames have colours. What is counted is a window at a random place.
+
+    Args:
+        setting: the run.
+        counts: number of things to count.
+        margin: M.
+        window: side of the window over that of the image.
+        gray: share of colour images turned gray.
+
+    Raises:
+        ValueError: an option is out of range, or the observation is too small.
+    """
+
+    def __init__(
+        self, setting: TaskSetting, *, counts: int = 64, margin: float = 10.0, window: float = 0.9, gray: float = 0.67
+    ) -> None:
+        super().__init__(setting)
+        if counts < 1:
+            raise ValueError(f"counts must be at least 1, got {counts}")
+        if margin <= 0:
+            raise ValueError(f"margin must be positive, got {margin}")
+        check_share("gray", gray)
+        self.frame_stack, self.margin, self.gray = setting.frame_stack, margin, gray
+        shape = setting.obs_shape[1:]
+        self.grid = PatchGrid(shape, 1, window)
+        self.tile = [side // 2 for side in self.grid.patch]
+        for name, half, size in zip(("rows", "columns"), self.tile, shape, strict=True):
+            down = torch.stack([resizing((2 * half, half, size), mode) for mode in SAMPLERS])
+            self.register_buffer(f"down_{name}", down, persistent=False)
+            self.register_buffer(f"up_{name}", resizing((half, size)), persistent=False)
+        self.count = nn.Sequential(nn.Linear(setting.feature_dim, counts), nn.ReLU())
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Loss (B,); its trivial value is M."""
+        whole, parts = self._counts(self._views(batch.obs), encoder)
+        same, other = (whole - parts).square().sum(1), (whole.roll(-1, 0) - parts).square().sum(1)
+        loss = same + F.relu(self.margin - other)
+        found = classify(-torch.cdist(parts.detach(), whole.detach()), torch.arange(len(parts), device=parts.device))
+        active = (whole > 0).any(0).float().mean()
+        return AuxOutput(
+            loss, found.metrics | {"error_ratio": loss.detach().mean() / self.margin, "active_counts": active}
+        )
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight images at half the size, with the index of the one that counts closest to their tiles."""
+        views = self._views(batch.obs)
+        whole, parts = self._counts(views, encoder)
+        closest = torch.cdist(parts[:8], whole).argmin(1).tolist()
+        return Examples(views[:8, 0].to(torch.uint8), [str(j) for j in closest], [str(i) for i in range(len(closest))])
+
+    def _views(self, obs: Tensor) -> Tensor:
+        """(B, 5, C, H, W) in [0, 255]: D x, then T_1 x to T_4 x."""
+        obs = some_gray(obs, self.frame_stack, self.gray, self.generator)
+        height, width = self.tile
+        window = self.grid.cut(obs, self.generator)[..., : 2 * height, : 2 * width].float()
+        kernel = torch.randint(len(SAMPLERS), (len(obs), 1, 1), generator=self.generator, device=obs.device)
+        down_rows, down_columns = self.get_buffer("down_rows")[kernel], self.get_buffer("down_columns")[kernel]
+        whole = (down_rows @ window @ down_columns.mT).clamp(0, 255)  # bicubic kernels overshoot
+        tiles = torch.cat([tile for half in window.chunk(2, dim=3) for tile in half.chunk(2, dim=4)], dim=1)
+        return torch.cat([whole, self.get_buffer("up_rows") @ tiles @ self.get_buffer("up_columns").mT], dim=1)
+
+    def _counts(self, views: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+        """Counts (B, K) of D x, and those of the tiles added up."""
+        counts = self.count(encoder(views.flatten(0, 1))).float().reshape(*views.shape[:2], -1)
+        return counts[:, 0], counts[:, 1:].sum(1)

@@ -1,0 +1,96 @@
+"""Contrastive predictive coding on images: what lies below, told from what lies above."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, classify
+from aux_tasks.image.patches import PatchGrid, check_share, normalize, resize, some_gray
+from encoders import Encoder
+from replay import Batch
+
+FIRST = 2  # rows below: the patches of the next one overlap what the context has seen
+
+
+class CPCImage(AuxTask):
+    """InfoNCE -log softmax_j(p_k(context_i)^T t_j) of the patch k rows below place i among all patches of all images of
+    the batch (van den Oord et al. 2018, "Representation learning with contrastive predictive coding"; the masked
+    context network after Henaff et al. 2019). Mean over places and k = 2 to `steps` + 1; chance is 1 / (B * cells^2).
+
+    Patches overlap by half and are encoded alone, resized to the encoder's input. The context of a place has seen its
+    row and the rows above; k = 1 is left out, since that row shares pixels with it. No layer normalises over patches
+    or images: the statistics would tell one from the other.
+
+    Against answers without content: each patch lies at a random place in its cell, mean and contrast of each are
+    normalised, into the range of pixels (mean 127.5), and images are gray. Patches that look alike bound the accuracy.
+
+    Args:
+        setting: the run.
+        cells: patches along each axis.
+        steps: rows to predict.
+        width: of latents, contexts and targets.
+        layers: of the context network; each sees one row further up.
+        patch: side of a patch over that of its cell.
+        gray: share of colour images turned gray.
+
+    Raises:
+        ValueError: an option is out of range, or the observation is too small.
+    """
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        cells: int = 6,
+        steps: int = 3,
+        width: int = 64,
+        layers: int = 4,
+        patch: float = 0.9,
+        gray: float = 1.0,
+    ) -> None:
+        super().__init__(setting)
+        if not 1 <= steps <= cells - FIRST:
+            raise ValueError(f"steps must be at least 1 and at most cells - {FIRST}, got {steps} of {cells} cells")
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        check_share("gray", gray)
+        self.frame_stack, self.shape, self.gray = setting.frame_stack, setting.obs_shape[1:], gray
+        self.grid, self.scale = PatchGrid(self.shape, cells, patch, overlap=True), width**-0.5
+        self.latent = nn.Sequential(nn.Linear(setting.feature_dim, width), nn.LayerNorm(width))
+        self.context = nn.Sequential(*(RowsAbove(width) for _ in range(layers)), nn.LayerNorm(width))
+        self.predictors = nn.ModuleList(nn.Linear(width, width) for _ in range(steps))
+        self.target = nn.Linear(width, width, bias=False)  # a bias would be the same for all
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """InfoNCE (B,) and the share of predictions closest to their own patch."""
+        obs = some_gray(batch.obs, self.frame_stack, self.gray, self.generator)
+        latents = self.latents(normalize(self.grid.cut(obs, self.generator)), encoder)
+        context, target = self.context(latents), self.target(latents)
+        places = torch.arange(target[..., 0].numel(), device=target.device).view(target.shape[:3])
+        outputs = []
+        for below, predictor in enumerate(self.predictors, start=FIRST):
+            predicted = predictor(context[:, :-below]) * self.scale
+            logits = predicted.flatten(0, 2) @ target.flatten(0, 2).T
+            outputs.append(classify(logits, places[:, below:].flatten()))
+        loss = torch.stack([output.loss.view(len(obs), -1).mean(1) for output in outputs]).mean(0)
+        accuracy = torch.stack([output.metrics["accuracy"] for output in outputs]).mean()
+        return AuxOutput(loss, {"accuracy": accuracy, "chance": outputs[0].metrics["chance"]})
+
+    def latents(self, patches: Tensor, encoder: Encoder) -> Tensor:
+        """(B, cells, cells, D) of patches (B, cells * cells, C, h, w), each by itself."""
+        cells = self.grid.cells
+        return self.latent(encoder(resize(patches, self.shape))).view(len(patches), cells, cells, -1)  # type: ignore[no-any-return]
+
+
+class RowsAbove(nn.Module):
+    """x + f(x) on (B, rows, columns, D), where f reads the row of a place and the row above it, three columns wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.read, self.norm, self.write = nn.Conv2d(width, width, (2, 3)), nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        padded = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 0))
+        seen = self.read(padded).permute(0, 2, 3, 1)
+        return x + self.write(F.relu(self.norm(seen)))  # type: ignore[no-any-return]

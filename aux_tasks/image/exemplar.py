@@ -1,0 +1,96 @@
+"""Exemplar: of which remembered image is this a view?"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.views import ViewTask
+from encoders import Encoder
+from replay import Batch
+
+
+class Exemplar(ViewTask):
+    """Cross-entropy of a softmax over N remembered images, from a fresh view of one of them (Dosovitskiy et al. 2014,
+    "Discriminative unsupervised feature learning with convolutional neural networks"). Chance is 1 / N, over the
+    images remembered so far.
+
+    The bank takes the images of the first batches until it holds N. What it holds already, byte by byte, and images
+    without gradients, which views cannot tell apart, are refused: either would be a class that nobody can learn.
+    The images are whole; the paper's are patches.
+
+    Args:
+        setting: the run.
+        classes: N, at least 2; the bank is N observations of memory, and of every checkpoint.
+        flat: root mean square of the differences between neighbours, levels, up to which an image is refused.
+        options: of `ViewTask`.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+
+    bank: Tensor
+    marks: Tensor
+    filled: Tensor
+
+    def __init__(self, setting: TaskSetting, *, classes: int = 1000, flat: float = 2.0, **options: Any) -> None:
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
+        super().__init__(setting, nn.Linear(setting.feature_dim, classes), **options)
+        self.classes, self.flat = classes, flat
+        # The row behind the last image takes what is refused, so that no update has to wait for a count.
+        self.register_buffer("bank", torch.zeros(classes + 1, *setting.obs_shape, dtype=torch.uint8))
+        self.register_buffer("marks", torch.zeros(classes + 1, dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        salt = torch.randint(-(2**63), 2**63 - 1, setting.obs_shape, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("salt", salt.flatten(), persistent=False)
+        self.seen: Tensor | None = None  # waits for the end of the step: a look at the loss remembers nothing
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Cross-entropy (B,) over the images remembered, and their number; before the first it is 0."""
+        self.seen = batch.obs
+        inputs, label = self._draw(len(batch.obs))
+        output = classify(self._logits(inputs, encoder), label)
+        chance = 1 / self.filled.clamp_min(1).float()
+        return AuxOutput(output.loss, output.metrics | {"chance": chance, "filled": self.filled.float()})
+
+    @torch.no_grad()
+    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
+        """Remember the images of the step that are worth it, while there is room."""
+        if self.seen is None:
+            return
+        obs, self.seen = self.seen, None
+        mark = (obs.flatten(1).long() * self.get_buffer("salt")).sum(1)  # equal for equal bytes, else hardly ever
+        known = ((mark[:, None] == self.marks) & self._held()).any(1)
+        twin = (mark[:, None] == mark).tril(-1).any(1)
+        pixels = obs.float()
+        steps = sum(pixels.diff(dim=axis).square().mean((1, 2, 3)) for axis in (2, 3)) / 2
+        fresh = ~known & ~twin & (steps > self.flat**2)
+        place = torch.where(fresh, self.filled + fresh.cumsum(0) - 1, self.classes).clamp_max(self.classes)
+        self.bank[place], self.marks[place] = obs, mark
+        self.filled.add_(fresh.sum()).clamp_max_(self.classes)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Eight views, with predicted and right class."""
+        inputs, label = self._draw(min(8, len(batch.obs)))
+        predicted = self._logits(inputs, encoder).argmax(1)
+        answers = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
+        return Examples(inputs.to(torch.uint8), *answers)
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Views (B, C, H, W) of remembered images, and which."""
+        ticket = torch.randint(2**62, (count,), generator=self.generator, device=self.generator.device)
+        label = ticket % self.filled.clamp_min(1)
+        return self.view(self.bank[label]), label
+
+    def _logits(self, inputs: Tensor, encoder: Encoder) -> Tensor:
+        """(B, N), -inf for classes without an image; one stays, so that a run can begin."""
+        missing = ~self._held()[:-1]
+        missing[0] = False
+        return self.embed(inputs, encoder).masked_fill(missing, -torch.inf)
+
+    def _held(self) -> Tensor:
+        """(N + 1,) which rows of the bank are images."""
+        return torch.arange(self.classes + 1, device=self.filled.device) < self.filled

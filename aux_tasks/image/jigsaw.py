@@ -1,0 +1,123 @@
+"""Jigsaw puzzles: in which order were the tiles of the image laid out?"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.control.models import mlp
+from aux_tasks.image.patches import PatchGrid, check_share, classify_valid, normalize, resize, some_gray, textured
+from encoders import Encoder
+from replay import Batch
+
+CANDIDATES = 10_000  # random permutations to choose the set from: all there are of 2 x 2 tiles
+
+
+class Jigsaw(AuxTask):
+    """Cross-entropy on which permutation of a fixed set the tiles of an image were laid out in (Noroozi and Favaro
+    2016, "Unsupervised learning of visual representations by solving jigsaw puzzles"). Of K, chance is 1 / K.
+
+    Each tile is encoded alone, once, resized to the encoder's input; its features are then laid out in `puzzles`
+    orders, so that no tile's place gives the label away. Permutations of the set differ in as many places as can be
+    found, so that two tiles that look alike leave the answer clear.
+
+    Against answers without content: a gap of random width, which lines do not cross; mean and contrast of each tile
+    normalised, into the range of pixels (mean 127.5); some gray images, where frames have colours. Images with fewer
+    than two tiles of some content are left out of loss and metrics.
+
+    Args:
+        setting: the run.
+        cells: tiles along each axis; 2 suits small images.
+        permutations: K.
+        permutation_seed: of the set, which is kept with the weights.
+        puzzles: per image.
+        width: of the features of one tile in the head.
+        hidden: width of the head's hidden layer.
+        tile: side of a tile over that of its cell.
+        gray: share of colour images turned gray.
+
+    Raises:
+        ValueError: an option is out of range, or the observation is too small.
+    """
+
+    permutations: Tensor
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        cells: int = 3,
+        permutations: int = 30,
+        permutation_seed: int = 0,
+        puzzles: int = 8,
+        width: int = 64,
+        hidden: int = 256,
+        tile: float = 0.75,
+        gray: float = 0.3,
+    ) -> None:
+        super().__init__(setting)
+        if cells < 2:
+            raise ValueError(f"cells must be at least 2, got {cells}")
+        most = min(CANDIDATES // 10, math.factorial(cells**2))
+        if not 2 <= permutations <= most:
+            raise ValueError(f"permutations of {cells}x{cells} tiles must be 2 to {most}, got {permutations}")
+        if puzzles < 1:
+            raise ValueError(f"puzzles must be at least 1, got {puzzles}")
+        check_share("gray", gray)
+        self.frame_stack, self.shape = setting.frame_stack, setting.obs_shape[1:]
+        self.grid, self.puzzles, self.gray = PatchGrid(self.shape, cells, tile), puzzles, gray
+        self.register_buffer("permutations", distant_permutations(permutations, cells**2, permutation_seed))
+        self.tile = nn.Sequential(nn.Linear(setting.feature_dim, width), nn.ReLU())
+        self.head = mlp(cells**2 * width, hidden, permutations)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Cross-entropy (B,), mean over the puzzles of an image."""
+        tiles = self._tiles(batch.obs)
+        label = self._labels(len(tiles), self.puzzles)
+        return classify_valid(self._logits(tiles, label, encoder), label, textured(tiles).sum(1) > 1)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight observations as puzzles, with the number of the permutation."""
+        tiles = self._tiles(batch.obs[:8])
+        label = self._labels(len(tiles), 1)
+        predicted = self._logits(tiles, label, encoder)[:, 0].argmax(1)
+        laid = self.lay_out(normalize(tiles), label)[:, 0]  # (8, T, C, h, w)
+        cells, (height, width) = self.grid.cells, laid.shape[3:]
+        rows = laid.reshape(len(laid), cells, cells, -1, height, width).permute(0, 3, 1, 4, 2, 5)
+        picture = F.interpolate(rows.reshape(len(laid), -1, cells * height, cells * width), self.shape)
+        return Examples(
+            picture.to(torch.uint8), [str(i) for i in predicted.tolist()], [str(i) for i in label[:, 0].tolist()]
+        )
+
+    def lay_out(self, tiles: Tensor, label: Tensor) -> Tensor:
+        """(B, P, T, ...): tiles (B, T, ...), of which puzzle p shows number permutations[label[b, p], t] in place t."""
+        sample = torch.arange(len(tiles), device=tiles.device)[:, None, None]
+        return tiles[sample, self.permutations[label]]
+
+    def _tiles(self, obs: Tensor) -> Tensor:
+        return self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator)
+
+    def _labels(self, batch: int, puzzles: int) -> Tensor:
+        count, device = len(self.permutations), self.generator.device
+        return torch.randint(count, (batch, puzzles), generator=self.generator, device=device)
+
+    def _logits(self, tiles: Tensor, label: Tensor, encoder: Encoder) -> Tensor:
+        """(B, P, K) of tiles (B, T, C, h, w) laid out in the permutations (B, P)."""
+        features = self.tile(encoder(resize(normalize(tiles), self.shape)))
+        features = features.reshape(*tiles.shape[:2], -1)
+        return self.head(self.lay_out(features, label).flatten(2))  # type: ignore[no-any-return]
+
+
+def distant_permutations(count: int, length: int, seed: int) -> Tensor:
+    """(count, length) permutations, each the farthest from those before it by its smallest Hamming distance to them."""
+    draw = torch.Generator().manual_seed(seed)
+    pool = torch.rand(CANDIDATES, length, generator=draw).argsort(1)
+    chosen = [pool[0]]
+    nearest = torch.full((CANDIDATES,), length + 1)
+    while len(chosen) < count:
+        nearest = nearest.minimum((pool != chosen[-1]).sum(1))
+        chosen.append(pool[nearest.argmax()])
+    return torch.stack(chosen)

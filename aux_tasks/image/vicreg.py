@@ -1,0 +1,60 @@
+"""VICReg: two views embed alike, embeddings vary, and their dimensions differ."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval
+from encoders import Encoder
+from replay import Batch
+
+
+class VICReg(ViewTask):
+    """invariance * mean |z - z'|^2 / D + variance * mean_{z, z'} mean_d max(0, 1 - std_d) + covariance * sum_{z, z'}
+    sum_{i != j} cov_ij^2 / D (Bardes, Ponce, LeCun 2022, "VICReg: variance-invariance-covariance regularization for
+    self-supervised learning", with the factors of the authors' code).
+
+    One point for all images costs `variance`; `std`, 1 when all is well, falls to 0 there. Variance and covariance
+    belong to the batch: every sample bears the same. The loss chooses nothing: `accuracy` is that of finding the
+    own other view among the batch.
+
+    Args:
+        setting: the run.
+        hidden, width: of the expander, which has two hidden layers; D is `width`.
+        invariance, variance, covariance: weights.
+        options: of `ViewTask`.
+    """
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        hidden: int = 256,
+        width: int = 256,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, hidden, width), **options)
+        self.invariance, self.variance, self.covariance = invariance, variance, covariance
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """The three terms (B,), and the standard deviation of the embeddings."""
+        return self.compare(*self.embed(self.two_views(batch.obs), encoder).chunk(2))
+
+    def compare(self, first: Tensor, second: Tensor) -> AuxOutput:
+        """Loss (B,) and metrics of two views' embeddings (B, D)."""
+        distance = (first - second).square().mean(1)
+        halves = (first, second)
+        hinge = sum(F.relu(1 - deviation(half)).mean() for half in halves) / 2
+        redundancy = sum(off_diagonal(half.T.cov()) for half in halves) / first.shape[1]
+        loss = self.invariance * distance + self.variance * hinge + self.covariance * redundancy
+        return AuxOutput(loss, retrieval(first, second) | {"std": deviation(first.detach()).mean()})
+
+
+def deviation(embedding: Tensor) -> Tensor:
+    """Standard deviation (D,) over the batch, with a gradient at 0 too."""
+    return (embedding.var(0) + 1e-4).sqrt()

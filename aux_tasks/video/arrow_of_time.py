@@ -1,0 +1,118 @@
+"""Arrow of time: does the clip run forwards or backwards?"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.video.clips import observations
+from aux_tasks.video.windows import change, score, side_by_side
+from encoders import Encoder
+from replay import Batch
+
+NAMES = ("forwards", "backwards")
+
+
+class ArrowOfTime(AuxTask):
+    """Whether a clip runs forwards or backwards, asked of each clip in both directions; 0.5 by chance (Wei et al. 2018,
+    "Learning and using the arrow of time").
+
+    As in their temporal class-activation map network, the feature maps of some observations are concatenated over
+    time, go through convolutions and are pooled to the logits. Backwards, observations are in reverse order and so are
+    the frames in their stacks.
+
+    Cues other than motion are kept away: the border, where scores and clocks stand, gives way to the pixels beside it;
+    the clip is moved as a whole until the centre of its motion is that of the picture; clips that their episode does
+    not fill, or in which hardly anything moves inside the border, are left out. A moving camera is not held still.
+
+    Args:
+        setting: the run.
+        groups: observations that are read of a clip.
+        stride: from one of them to the next.
+        border: pixels at each edge that are hidden.
+        centre: move the centre of motion to the middle.
+        motion_floor: the least mean change of a pixel, in grey levels a group.
+        hidden: channels of the head.
+
+    Raises:
+        ValueError: an option is out of range, or the border leaves nothing.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        groups: int = 6,
+        stride: int = 3,
+        border: int = 2,
+        centre: bool = True,
+        motion_floor: float = 0.05,
+        hidden: int = 64,
+    ) -> None:
+        super().__init__(setting)
+        for option, value, least in (("groups", groups, 2), ("stride", stride, 1), ("border", border, 0)):
+            if value < least:
+                raise ValueError(f"{option} must be at least {least}, got {value}")
+        if 2 * border >= min(setting.obs_shape[1:]):
+            raise ValueError(f"border={border} leaves nothing of observations of shape {setting.obs_shape}")
+        self.frame_stack, self.groups, self.stride = setting.frame_stack, groups, stride
+        self.clip_length = (groups - 1) * stride + 1
+        self.border, self.centre, self.motion_floor = border, centre, motion_floor
+        self.head = nn.Sequential(
+            nn.Conv2d(groups * setting.map_shape[0], hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(hidden, 2),
+        )
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Cross-entropy (B,), the mean of both directions."""
+        clip, inside = observations(batch, self.groups, self.stride)
+        forwards = self.prepare(clip)
+        logits = self._logits(torch.cat([forwards, reverse(forwards, self.frame_stack)]), encoder)
+        label = torch.arange(2, device=clip.device).repeat_interleave(len(clip))
+        loss = classify(logits, label).loss.view(2, -1).mean(0)
+        hits = (logits.argmax(1) == label).float().view(2, -1).mean(0)
+        valid = (inside[:, -1] > 0) & (change(forwards).mean(1) >= self.motion_floor)
+        return score(loss, hits, valid, 0.5)
+
+    def prepare(self, clip: Tensor) -> Tensor:
+        """Clips (B, G, C, H, W) without their border, the motion in the middle; edges repeat where that leaves gaps."""
+        edge, (height, width) = self.border, clip.shape[3:]
+        moved = clip.float().diff(dim=1).abs().sum((1, 2))[:, edge : height - edge, edge : width - edge]
+        rows, columns = self._places(moved.sum(2), height), self._places(moved.sum(1), width)
+        clip = clip.gather(3, rows[:, None, None, :, None].expand_as(clip))
+        return clip.gather(4, columns[:, None, None, None].expand_as(clip))
+
+    def _places(self, moved: Tensor, size: int) -> Tensor:
+        """(B, size) rows or columns to show, of the changes (B, size - 2 * border) in those inside the border."""
+        place = torch.arange(size, device=moved.device)
+        weight = moved + 1e-6  # the middle of a still clip is that of the picture
+        middle = (weight * place[: weight.shape[1]]).sum(1) / weight.sum(1)
+        shift = (middle - (weight.shape[1] - 1) / 2).round().long() * self.centre
+        return (place + shift[:, None]).clamp(self.border, size - 1 - self.border)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Eight clips, every other one backwards, the observations side by side."""
+        clip = self.prepare(observations(batch, self.groups, self.stride)[0][:8])
+        label = torch.arange(len(clip), device=clip.device) % 2
+        clip = torch.where(label.view(-1, 1, 1, 1, 1) == 1, reverse(clip, self.frame_stack), clip)
+        said = self._logits(clip, encoder).argmax(1)
+        return Examples(side_by_side(clip), [NAMES[i] for i in said.tolist()], [NAMES[i] for i in label.tolist()])
+
+    def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
+        maps = encoder.maps(clip.flatten(0, 1))
+        return self.head(maps.reshape(len(clip), -1, *maps.shape[2:]))  # type: ignore[no-any-return]
+
+
+def reverse(clip: Tensor, frame_stack: int) -> Tensor:
+    """Clips (B, T, C, H, W) backwards, and with them the frames of each stack, but not their channels."""
+    size, length, _, height, width = clip.shape
+    return clip.reshape(size, length, frame_stack, -1, height, width).flip(1, 2).flatten(2, 3)

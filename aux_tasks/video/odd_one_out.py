@@ -1,0 +1,122 @@
+"""Odd one out: which of a few sub-clips is in the wrong order?"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.control.models import mlp
+from aux_tasks.video.clips import observations
+from aux_tasks.video.windows import at_times, change, draw_times, score, side_by_side
+from encoders import Encoder
+from replay import Batch
+
+
+class OddOneOut(AuxTask):
+    """Cross-entropy over N + 1 sub-clips of one clip, N in their order and one in another (Fernando et al. 2017,
+    "Self-supervised video representation learning with odd-one-out networks"). Chance is 1 / (N + 1).
+
+    The encoder reads a sub-clip as one observation. Where that is a stack of three frames or more, the sub-clip is its
+    frames. Otherwise it is their sum weighted 1 - W, 3 - W, ..., W - 1, which is the sum of all differences of a later
+    and an earlier frame, on medium grey: unlike the sum of neighbours' differences it does not cancel out.
+
+    The odd order is neither the original nor its reverse. Sub-clips begin at different times, because the odd one has
+    no double; clips that their episode does not fill, or where a sub-clip hardly moves, are left out. The head scores
+    each sub-clip beside the mean of the others, so that their places do not matter:
+
+        score_i = head(v_i, mean_{j != i} v_j)
+
+    Args:
+        setting: the run.
+        sub_clips: N + 1; the paper's are 6.
+        frames: W, of a sub-clip; only where `frame_stack` is 1 or 2.
+        stride: observations from one frame of a sub-clip to the next.
+        clip_length: observations that the sub-clips are drawn from.
+        motion_floor: the least mean change of a pixel in each sub-clip, in grey levels a step.
+        hidden: width of the head's hidden layer.
+
+    Raises:
+        ValueError: an option is out of range, or the sub-clips do not fit into the clip.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        sub_clips: int = 4,
+        frames: int = 4,
+        stride: int = 1,
+        clip_length: int = 16,
+        motion_floor: float = 0.05,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__(setting)
+        self.frame_stack = setting.frame_stack
+        self.frames = frames if setting.frame_stack < 3 else setting.frame_stack
+        for option, value, least in (("sub_clips", sub_clips, 3), ("frames", frames, 3), ("stride", stride, 1)):
+            if value < least:
+                raise ValueError(f"{option} must be at least {least}, got {value}")
+        needed = (self.frames - 1) * stride + sub_clips
+        if clip_length < needed:
+            raise ValueError(
+                f"{sub_clips} sub-clips of {self.frames} frames need clip_length={needed}, got {clip_length}"
+            )
+        self.sub_clips, self.stride, self.clip_length, self.motion_floor = sub_clips, stride, clip_length, motion_floor
+        self.head = mlp(2 * setting.feature_dim, hidden, 1)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Cross-entropy (B,) with the place of the odd one."""
+        clip, inside = observations(batch, self.clip_length)
+        inputs, label, motion = self.draw(clip)
+        logits = self._scores(inputs, encoder)
+        valid = (inside[:, -1] > 0) & (motion >= self.motion_floor)
+        hits = (logits.argmax(1) == label).float()
+        return score(classify(logits, label).loss, hits, valid, 1 / self.sub_clips)
+
+    def draw(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sub-clips (B, N + 1, C, H, W) of clips (B, T, C, H, W), the odd one's place (B,), the least motion (B,)."""
+        size, device = len(clip), clip.device
+        if self.frame_stack > 2:
+            clip = clip[:, :, -(clip.shape[2] // self.frame_stack) :]  # the newest frames
+        span = self.stride * torch.arange(self.frames, device=device)
+        room = self.clip_length - self.stride * (self.frames - 1)
+        times = draw_times(size, self.sub_clips, room, 1, self.generator)[:, :, None] + span
+        motion = at_times(change(clip, self.stride), times[:, :, :-1]).mean(2).amin(1)
+        label = torch.randint(self.sub_clips, (size,), generator=self.generator, device=device)
+        odd = torch.arange(self.sub_clips, device=device) == label[:, None]
+        order = torch.where(
+            odd[:, :, None], odd_orders(size, self.frames, self.generator)[:, None], span // self.stride
+        )
+        parts = at_times(clip, times.gather(2, order))  # (B, N + 1, W, C, H, W)
+        return (parts.flatten(2, 3) if self.frame_stack > 2 else weighted_sum(parts)), label, motion
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The sub-clips of the first eight clips, side by side; the answers are places, from 0."""
+        inputs, label, _ = self.draw(observations(batch, self.clip_length)[0][:8])
+        said = self._scores(inputs, encoder).argmax(1)
+        return Examples(side_by_side(inputs), [str(i) for i in said.tolist()], [str(i) for i in label.tolist()])
+
+    def _scores(self, inputs: Tensor, encoder: Encoder) -> Tensor:
+        """(B, N + 1) of sub-clips (B, N + 1, C, H, W)."""
+        features = encoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+        others = (features.sum(1, keepdim=True) - features) / (self.sub_clips - 1)
+        return self.head(torch.cat([features, others], dim=2)).squeeze(2)  # type: ignore[no-any-return]
+
+
+def odd_orders(size: int, frames: int, generator: torch.Generator) -> Tensor:
+    """(size, frames) random orders, neither rising nor falling."""
+    order = torch.rand(size, frames, generator=generator, device=generator.device).argsort(1)
+    straight = (order.diff(dim=1).abs() == 1).all(1, keepdim=True)
+    return torch.where(straight, order.roll(1, 1), order)
+
+
+def weighted_sum(frames: Tensor) -> Tensor:
+    """(..., C, H, W) uint8 of uint8 frames (..., W, C, H, W): the sum of all later minus earlier ones, 0 as grey."""
+    count = frames.shape[-4]
+    weights = 2.0 * torch.arange(count, device=frames.device) - (count - 1)
+    total = torch.einsum("...wchx,w->...chx", frames.float(), weights / weights.abs().sum())
+    return (total + 127.5).round().to(torch.uint8)

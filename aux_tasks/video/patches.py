@@ -1,0 +1,53 @@
+"""Patches of a video: cut out, found by their motion, followed from frame to frame."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, *size) windows of (B, C, H, W) images whose top left corners are `place` (B, 2), inside the image."""
+    device = images.device
+    rows = place[:, 0, None] + torch.arange(size[0], device=device)
+    columns = place[:, 1, None] + torch.arange(size[1], device=device)
+    sample = torch.arange(len(images), device=device)[:, None, None]
+    return images.movedim(1, -1)[sample, rows[:, :, None], columns[:, None]].movedim(-1, 1)
+
+
+def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Top left corner (B, 2) of the patch of the first frame that differs most from the others of (B, T, H, W), and the
+    difference (B,).
+
+    Where a thing was at first nearly all later frames differ, where it comes later only that one does. Two box filters
+    put the thing into the middle of the patch.
+    """
+    half = (patch + 1) // 2
+    difference = (frames[:, 1:] - frames[:, :1]).abs().mean(1, keepdim=True)
+    score = F.avg_pool2d(F.avg_pool2d(difference, half, 1), patch + 1 - half, 1)[:, 0]
+    best, place = score.flatten(1).max(1)
+    return _corner(place, score.shape[2]), best
+
+
+def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`: at the largest normalised
+    cross-correlation, at most `reach` pixels away; and that correlation (B,) in [-1, 1], 0 for flat patches.
+    """
+    sides = after.shape[1:]
+    height, width = (min(patch + 2 * reach, side) for side in sides)
+    corner = torch.stack(
+        [(place[:, 0] - reach).clamp(0, sides[0] - height), (place[:, 1] - reach).clamp(0, sides[1] - width)], dim=1
+    )
+    template = crop(before[:, None], place, (patch, patch))
+    template = template - template.mean((2, 3), keepdim=True)
+    window = crop(after[:, None], corner, (height, width))
+    window = window - window.mean((2, 3), keepdim=True)  # for the sake of precision
+    overlap = F.conv2d(window.transpose(0, 1), template, groups=len(window))[0]  # (B, height - patch + 1, ...)
+    mean, square = (F.avg_pool2d(image, patch, 1)[:, 0] for image in (window, window.square()))
+    power = (square - mean.square()).clamp_min(1e-3) * patch**2 * template.square().sum((1, 2, 3))[:, None, None]
+    best, found = (overlap / power.sqrt().clamp_min(1e-3)).flatten(1).max(1)
+    return corner + _corner(found, overlap.shape[2]), best
+
+
+def _corner(index: Tensor, width: int) -> Tensor:
+    """(B, 2) row and column of flat indices (B,)."""
+    return torch.stack([index // width, index % width], dim=1)

@@ -1,0 +1,116 @@
+"""Shuffle and learn: does the middle observation lie between the other two in time?"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.control.models import mlp
+from aux_tasks.video.clips import observations
+from aux_tasks.video.windows import at_times, change, draw_times, score, side_by_side
+from encoders import Encoder
+from replay import Batch
+
+MIDDLES = (2, 0, 4)  # of a < b < c < d < e: only c lies between b and d
+NAMES = ("shuffled", "in order")
+
+
+class ShuffleLearn(AuxTask):
+    """Whether three observations are in order (Misra et al. 2016, "Shuffle and learn: unsupervised learning using
+    temporal order verification").
+
+    Of five times a < b < c < d < e, (b, c, d) is in order, (b, a, d) and (b, e, d) are not. Half of the samples run
+    backwards, which is as much in order. Each sample asks all three, so that the middle alone decides:
+
+        loss = positives * CE(b, c, d) + (1 - positives) * (CE(b, a, d) + CE(b, e, d)) / 2
+
+    `accuracy` is the balanced one, 0.5 by chance. Left out are samples whose episode ends before e, where b, c and d
+    hardly move, and where a or e is nearly c, as in cyclic motion. Unlike the paper's, the head has a hidden layer: a
+    linear one scores each observation by itself.
+
+    Args:
+        setting: the run.
+        clip_length: observations that the five are drawn from.
+        gap: the least distance between neighbours; by default `frame_stack`, so that no two of them share a frame.
+        positives: weight of the triple in order; the paper finds its 0.25 best.
+        motion_floor: the least mean change of a pixel from b over c to d, in grey levels a step.
+        swap_floor: the least change from c to a and to e, in parts of that motion.
+        hidden: width of the head's hidden layer.
+
+    Raises:
+        ValueError: an option is out of range, or five observations do not fit into the clip.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        clip_length: int = 17,
+        gap: int | None = None,
+        positives: float = 0.25,
+        motion_floor: float = 0.05,
+        swap_floor: float = 0.5,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__(setting)
+        self.gap = setting.frame_stack if gap is None else gap
+        if self.gap < 1:
+            raise ValueError(f"gap must be at least 1, got {gap}")
+        if clip_length <= 4 * self.gap:
+            raise ValueError(
+                f"five observations {self.gap} apart need clip_length={4 * self.gap + 1}, got {clip_length}"
+            )
+        if not 0 < positives < 1:
+            raise ValueError(f"positives must lie between 0 and 1, got {positives}")
+        self.clip_length, self.motion_floor, self.swap_floor = clip_length, motion_floor, swap_floor
+        self.weights = (positives, (1 - positives) / 2, (1 - positives) / 2)
+        self.head = mlp(3 * setting.feature_dim, hidden, 2)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Weighted cross-entropy (B,) of the three questions."""
+        clip, inside = observations(batch, self.clip_length)
+        times, backwards = self._draw(len(clip))
+        frames = at_times(clip, times)
+        logits = self._answers(frames, backwards, encoder)
+        label = torch.tensor([1, 0, 0], device=clip.device).expand(len(clip), 3)
+        loss = classify(logits.flatten(0, 1), label.flatten()).loss.view_as(label)
+        hits = (logits.argmax(2) == label).float()
+        valid = (at_times(inside, times[:, 4]) > 0) & self.answerable(frames)
+        return score(loss @ loss.new_tensor(self.weights), hits @ hits.new_tensor((0.5, 0.25, 0.25)), valid, 0.5)
+
+    def answerable(self, frames: Tensor) -> Tensor:
+        """(B,) of frames (B, 5, C, H, W): whether b, c and d move, and neither a nor e is nearly c."""
+        motion = change(frames[:, 1:4]).mean(1)
+        swap = change(frames, stride=2)[:, [0, 2]].amin(1)  # from a to c, and from c to e
+        return (motion >= self.motion_floor) & (swap >= self.swap_floor * motion)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """A triple of each of the first eight clips, side by side."""
+        clip = observations(batch, self.clip_length)[0][:8]
+        times, backwards = self._draw(len(clip))
+        frames = at_times(clip, times)
+        asked = torch.arange(len(clip), device=clip.device) % 3
+        said = at_times(self._answers(frames, backwards, encoder), asked).argmax(1)
+        pictures = side_by_side(at_times(triples(frames, backwards), asked))
+        return Examples(pictures, [NAMES[i] for i in said.tolist()], [NAMES[i == 0] for i in asked.tolist()])
+
+    def _draw(self, size: int) -> tuple[Tensor, Tensor]:
+        """Five times (B, 5), and whether the sample runs backwards (B,)."""
+        times = draw_times(size, 5, self.clip_length, self.gap, self.generator)
+        return times, torch.randint(2, (size,), generator=self.generator, device=self.generator.device) > 0
+
+    def _answers(self, frames: Tensor, backwards: Tensor, encoder: Encoder) -> Tensor:
+        """Logits (B, 3, 2) of the three questions."""
+        features = encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return self.head(triples(features, backwards).flatten(2))  # type: ignore[no-any-return]
+
+
+def triples(five: Tensor, backwards: Tensor) -> Tensor:
+    """(B, 3, 3, ...), with c, a and e in the middle, of what belongs to the five times (B, 5, ...)."""
+    ends = five[:, [1, 3]]
+    ends = torch.where(backwards.view(-1, *[1] * (five.dim() - 1)), ends.flip(1), ends)
+    return torch.stack([torch.stack([ends[:, 0], five[:, middle], ends[:, 1]], dim=1) for middle in MIDDLES], dim=1)

@@ -1,0 +1,64 @@
+"""Spatiotemporal deep infomax: which observation of the batch comes next, told place by place."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, over_valid
+from aux_tasks.video.clips import choose, observations
+from encoders import Encoder
+from replay import Batch
+
+
+class STDIM(AuxTask):
+    """Two InfoNCE losses, of the whole and of each place with the same place of the next observation, mean over places:
+    -log softmax_j(z_i^T W_g m_j[p]) - log softmax_j(n_i[p]^T W_l m_j[p]) at j = i, where n are the encoder's maps of
+    x_t and m those of x_t+1 (Anand et al. 2019, "Unsupervised state representation learning in Atari").
+
+    The local features are `encoder.maps`, the last convolution. Each place is a
+    choice of its own, so that the loss asks for what happens everywhere, not for the easiest thing in the picture.
+    Observations are a frame stack apart by default, so that no frame is on both sides; in a clip that stands still, the
+    local term is solved by any encoder. Chance is one over the number of clips; places that look alike in all of them
+    bound the accuracy.
+
+    Args:
+        setting: the run.
+        stride: steps from x_t to x_t+1; None for `frame_stack`.
+
+    Raises:
+        ValueError: `stride` is less than 1.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+
+    def __init__(self, setting: TaskSetting, *, stride: int | None = None) -> None:
+        super().__init__(setting)
+        self.stride = setting.frame_stack if stride is None else stride
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        self.clip_length = self.stride + 1
+        channels = setting.map_shape[0]
+        self.whole = nn.Linear(setting.feature_dim, channels, bias=False)
+        self.local = nn.Linear(channels, channels, bias=False)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Sum of the two terms (B,)."""
+        clip, valid = observations(batch, 2, self.stride)
+        valid = valid[:, 1]
+        maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
+        now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
+        whole = self.whole(encoder.neck(maps[: len(now)].flatten(1)))
+        query = torch.stack([whole[:, None].expand_as(now), self.local(now)])
+        logits = torch.einsum("qipc,jpc->qpij", query, later)
+        loss, hit = choose(logits, torch.arange(len(now), device=valid.device), valid)  # (2, P, B)
+        right = over_valid(hit.mean(1), valid).mean(1)
+        return AuxOutput(
+            over_valid(loss.mean(1).sum(0), valid),
+            {
+                "accuracy": right.mean(),
+                "accuracy_global": right[0],
+                "accuracy_local": right[1],
+                "chance": 1 / valid.sum().clamp_min(1),
+            },
+        )

@@ -1,0 +1,77 @@
+"""TOV-VICReg: VICReg between views, and whether three moments are in their order."""
+
+from itertools import permutations
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from aux_tasks.base import AuxOutput, TaskSetting, classify, over_valid
+from aux_tasks.control.models import mlp
+from aux_tasks.image.vicreg import VICReg
+from aux_tasks.video.clips import observations
+from encoders import Encoder
+from replay import Batch
+
+ORDERS = tuple(permutations(range(3)))  # the first is the right one
+
+
+class TOVVICReg(VICReg):
+    """VICReg between two views of an observation, plus `order` times the cross-entropy on whether three observations,
+    `stride` apart, stand in their order (Goulão, Oliveira 2022, "Pretraining the vision transformer using
+    self-supervised methods for vision based deep reinforcement learning").
+
+    The three moments are seen in one view, so that their motion stays what it is; stacks must not overlap, since shared
+    frames would give the order away. Half of the samples are in order and half in one of the five others, the reverse
+    among them, and a hidden layer compares the features; the authors draw all six alike for a linear one. Broken clips
+    leave the order out. `accuracy` and `chance` are those of the order, `view_accuracy` that of finding the own other
+    view among the batch. Still clips carry no answer.
+
+    Args:
+        setting: the run.
+        stride: steps between the three observations, at least the frame stack.
+        order: weight of the temporal order; the authors' script has 0.1 beside 10 for each of VICReg's.
+        options: of `VICReg`.
+
+    Raises:
+        ValueError: the stride is shorter than the frame stack.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"obs", "clip", "clip_mask"})
+
+    def __init__(self, setting: TaskSetting, *, stride: int = 4, order: float = 1.0, **options: Any) -> None:
+        super().__init__(setting, **options)
+        if stride < setting.frame_stack:
+            raise ValueError(f"stride must be at least the frame stack of {setting.frame_stack}, got {stride}")
+        self.stride, self.clip_length, self.order = stride, 2 * stride + 1, order
+        self.verifier = mlp(3 * setting.feature_dim, 256, 2)
+        self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """VICReg and temporal order (B,)."""
+        moments, valid = observations(batch, 3, self.stride)
+        seen = self.views(moments.flatten(1, 2), self.generator, 3 * self.frame_stack)
+        latents = encoder(seen.reshape(-1, *batch.obs.shape[1:])).view(len(batch.obs), 3, -1)  # (B, 3, Z)
+        views = self.compare(self.head(latents[:, 0]).float(), self.embed(self.view(batch.obs), encoder))
+        order = self.draw(len(latents))
+        answer = self.verifier(self.arrange(latents, order).flatten(1))
+        verified = classify(answer, (order == 0).long())
+        whole = valid[:, -1]
+        hits = (answer.detach().argmax(1) == (order == 0)).float()
+        metrics = {
+            "accuracy": (hits * whole).sum() / whole.sum().clamp_min(1),
+            "chance": verified.metrics["chance"],
+            "view_accuracy": views.metrics["accuracy"],
+            "std": views.metrics["std"],
+        }
+        return AuxOutput(views.loss + self.order * over_valid(verified.loss, whole), metrics)
+
+    def draw(self, count: int) -> Tensor:
+        """Indices (B,) into ORDERS: 0 for half, the others alike."""
+        ticket = torch.randint(2 * (len(ORDERS) - 1), (count,), generator=self.generator, device=self.generator.device)
+        return (ticket - (len(ORDERS) - 2)).clamp_min(0)
+
+    def arrange(self, moments: Tensor, order: Tensor) -> Tensor:
+        """Put the moments (B, 3, ...) of sample i into the order ORDERS[order[i]]."""
+        sample = torch.arange(len(moments), device=moments.device)[:, None]
+        return moments[sample, self.get_buffer("orders")[order]]

@@ -1,0 +1,134 @@
+"""Tracked patches: the first and the last sight of a thing that moves are alike."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.video.clips import choose, observations
+from aux_tasks.video.patches import crop, follow_patch, most_moving
+from encoders import Encoder
+from encoders.augment import random_shift
+from replay import Batch
+
+MIN_MOTION = 4.0  # mean change of a patch, gray levels: less is a still clip
+MIN_MATCH = 0.5  # correlation from one frame to the next: less is a lost track, and 0 a flat patch
+
+
+class Tracking(AuxTask):
+    """Mean over negatives of max(0, D(x, x+) - D(x, x-) + margin) with D = 1 - cos, where x and x+ are the first and
+    the last patch of a thing tracked through the clip and x- the last patches of other tracks (Wang and Gupta 2015,
+    "Unsupervised learning of visual representations using videos").
+
+    The patch that differs most from the rest of its clip is followed from frame to frame by normalised
+    cross-correlation, instead of SURF and KCF. Negatives come from other clips, or all features alike would do; they
+    are drawn at random, and only after `hard_after` updates are they the nearest ones, which from the start would press
+    all features together, at a loss of `margin`. Still or flat clips and lost tracks are left out; `tracked` is the
+    share of the others. Patches fill the encoder's input and are shifted, each by itself, so that neither their place
+    nor that of the thing in them, which the tracker keeps, gives a track away. `accuracy` is the share of first patches
+    closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
+
+    Args:
+        setting: the run.
+        length: observations in a clip.
+        patch: side of a patch, pixels; None for a third of the shorter side.
+        search: the farthest that a patch is followed in one step, pixels.
+        shift: the largest of a patch in the encoder's input, pixels.
+        embedding: width of the compared embeddings.
+        margin: of the triplet loss.
+        negatives: of each track.
+        hard_after: updates.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+    updates: Tensor
+
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        length: int = 8,
+        patch: int | None = None,
+        search: int = 6,
+        shift: int = 2,
+        embedding: int = 128,
+        margin: float = 0.5,
+        negatives: int = 4,
+        hard_after: int = 1000,
+    ) -> None:
+        super().__init__(setting)
+        channels, *size = setting.obs_shape
+        self.patch = min(size) // 3 if patch is None else patch
+        if not 2 <= self.patch <= min(size):
+            raise ValueError(f"patch must be 2 to {min(size)}, got {self.patch}")
+        if length < 2 or min(search, embedding, negatives) < 1 or margin <= 0 or min(shift, hard_after) < 0:
+            raise ValueError(
+                "length must be at least 2, search, embedding and negatives at least 1, margin positive, shift and "
+                f"hard_after at least 0, got {(length, search, embedding, negatives, margin, shift, hard_after)}"
+            )
+        self.clip_length, self.search, self.shift, self.margin = length, search, shift, margin
+        self.negatives, self.hard_after = negatives, hard_after
+        self.newest = channels // setting.frame_stack  # channels of a frame
+        self.embed = nn.Linear(setting.feature_dim, embedding)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Triplet loss (B,)."""
+        *pair, valid = self.tracks(batch)
+        first, last = (random_shift(patches, self.shift, self.generator) for patches in pair)
+        near, similarity = self._similarities(first, last, encoder)
+        others = valid[None, :] * (1 - torch.eye(len(valid), device=valid.device))
+        noise = torch.rand(similarity.shape, generator=self.generator, device=self.generator.device)
+        rank = torch.where(self.updates >= self.hard_after, similarity.detach(), noise)
+        chosen = rank.masked_fill(others == 0, -2).topk(min(self.negatives, len(valid)), dim=1).indices
+        counted = others.gather(1, chosen)
+        hinge = (similarity.gather(1, chosen) - similarity.diagonal()[:, None] + self.margin).clamp_min(0)
+        loss = (hinge * counted).sum(1) / counted.sum(1).clamp_min(1)
+        _, hit = choose(similarity, torch.arange(len(valid), device=valid.device), valid)
+        metrics = {
+            "accuracy": over_valid(hit, valid).mean(),
+            "chance": 1 / valid.sum().clamp_min(1),
+            "tracked": valid.mean(),
+            "spread": near.detach().std(0, correction=0).mean() * near.shape[1] ** 0.5,
+        }
+        return AuxOutput(over_valid(loss, valid), metrics)
+
+    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
+        """Come closer to hard negatives."""
+        self.updates += 1
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four first patches beside their last ones, with the index of the closest patch and their own."""
+        first, last, _ = self.tracks(batch)
+        _, similarity = self._similarities(first, last, encoder)
+        closest = torch.stack([similarity.argmax(1), similarity.argmax(0)], dim=1)[:4].flatten().tolist()
+        shown = torch.stack([first, last], dim=1)[:4].flatten(0, 1).round().to(torch.uint8)
+        return Examples(shown, [str(j) for j in closest], [str(i // 2) for i in range(len(closest))])
+
+    @torch.no_grad()
+    def tracks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """First and last patch (B, C, H, W) in [0, 255], resized, and 1 in (B,) where they are a track."""
+        clip, inside = observations(batch, self.clip_length)
+        frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
+        place, motion = most_moving(frames, self.patch)
+        start = place
+        match = torch.ones_like(motion)
+        for before, after in zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True):
+            place, found = follow_patch(before, after, place, self.patch, self.search)
+            match = match.minimum(found)
+        valid = inside[:, -1] * (motion >= MIN_MOTION) * (match >= MIN_MATCH)
+        patches = [crop(clip[:, t], at, (self.patch, self.patch)).float() for t, at in ((0, start), (-1, place))]
+        first, last = (F.interpolate(patch, clip.shape[-2:], mode="bilinear") for patch in patches)
+        return first, last, valid
+
+    def _similarities(self, first: Tensor, last: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+        """Embeddings (2 B, D) of unit length, and the cosines (B, B) of first with last ones."""
+        embedded = F.normalize(self.embed(encoder(torch.cat([first, last]))).float())
+        x, y = embedded.chunk(2)
+        return embedded, x @ y.T

@@ -1,0 +1,138 @@
+"""Colouring by pointing: which cells of earlier frames have the colour of this gray one?"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from kornia.color import lab_to_rgb, rgb_to_lab
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.video.clips import observations
+from aux_tasks.video.palette import kmeans
+from encoders import Encoder
+from replay import Batch
+
+
+class VideoColorization(AuxTask):
+    """-log sum_i A_ij [c_i = c_j] with A_ij = softmax_i(f_i^T f_j / sqrt(d)) over the cells i of the reference frames,
+    where f embeds a cell of the encoder's maps of gray frames and c is its colour, one of K (Vondrick et al. 2018,
+    "Tracking emerges by colorizing videos").
+
+    The encoder sees luma alone, in all three channels. Colours are the mean Lab chroma of a cell, quantised by k-means
+    on the batch: the head points and names no colour, so the palette need not last. Colours count alike, however rare,
+    because a still background would be all else; cells whose colour no reference holds have no answer and are left out.
+    `accuracy` is over the cells that changed colour since the last reference, where copying the same place is wrong by
+    definition and `chance` takes the references' most frequent colour; `error_ratio` is the error over all cells to
+    that of copying the same place.
+
+    Args:
+        setting: the run.
+        references: frames that can be pointed into, 1 to 3 in the paper; the observation behind them is coloured.
+        colours: K.
+        embedding: d.
+        stride: steps between frames.
+
+    Raises:
+        ValueError: the observations have no colour, or an option is less than 1 (`colours`: 2).
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+
+    def __init__(
+        self, setting: TaskSetting, *, references: int = 3, colours: int = 8, embedding: int = 64, stride: int = 1
+    ) -> None:
+        super().__init__(setting)
+        channels = setting.obs_shape[0]
+        if channels != 3 * setting.frame_stack:
+            raise ValueError(
+                f"video_colorization needs colour frames: {3 * setting.frame_stack} channels with "
+                f"frame_stack={setting.frame_stack}, got {channels}"
+            )
+        if min(references, colours - 1, embedding, stride) < 1:
+            raise ValueError(
+                "references, embedding and stride must be at least 1 and colours 2, "
+                f"got {references}, {embedding}, {stride} and {colours}"
+            )
+        self.references, self.colours, self.stride = references, colours, stride
+        self.clip_length = references * stride + 1
+        self.cells = setting.map_shape[1:]
+        self.embed = nn.Conv2d(setting.map_shape[0], embedding, 1)
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Balanced cross-entropy (B,), mean over the target's cells."""
+        clip, valid = observations(batch, self.references + 1, self.stride)
+        label, _ = self._colours(clip, valid[:, -1])
+        target, hot = label[:, -1], self._one_hot(label[:, :-1])
+        share = self.propagate(hot, clip[:, :-1], clip[:, -1], encoder)
+        held = hot.mean((1, 3, 4))  # (B, K), share of each colour in the references
+        answered = valid[:, -1, None, None] * (held.gather(1, target.flatten(1)).view_as(target) > 0)
+        frequency = (self._one_hot(target) * answered[:, None]).sum((0, 2, 3))
+        weight = answered / frequency.clamp_min(1)[target]
+        error = -share.gather(1, target[:, None])[:, 0].clamp_min(1e-12).log()
+        loss = (error * weight).sum((1, 2)) * (len(error) / weight.sum().clamp_min(1e-12))
+        wrong = (share.detach().argmax(1) != target) * answered
+        changed = (label[:, -2] != target) * answered
+        common = held.argmax(1)[:, None, None] == target
+        count = changed.sum().clamp_min(1)
+        metrics = {
+            "accuracy": ((1 - wrong) * changed).sum() / count,
+            "chance": (common * changed).sum() / count,
+            "error_ratio": wrong.sum() / count,
+            "changed": changed.sum() / answered.sum().clamp_min(1),
+        }
+        return AuxOutput(loss, metrics)
+
+    def propagate(self, reference_labels: Tensor, reference: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
+        """Carry labels along: each cell of `target` takes those of the reference cells that it points to.
+
+        Args:
+            reference_labels: (B, R, K, h, w) of any size, such as masks; averaged over the cells of the maps.
+            reference: (B, R, C, H, W) uint8 observations.
+            target: (B, C, H, W) uint8.
+            encoder: whose maps are compared.
+
+        Returns:
+            (B, K, H', W') mixtures of the labels.
+        """
+        batch, count = reference.shape[:2]
+        frames = luma(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1))
+        embedded = self.embed(encoder.maps(frames)).float().unflatten(0, (batch, count + 1))
+        keys = embedded[:, :-1].movedim(1, 2).flatten(2)  # (B, d, R * H' * W')
+        query = embedded[:, -1].flatten(2)
+        pointer = (query.mT @ keys / keys.shape[1] ** 0.5).softmax(-1)  # (B, H' * W', R * H' * W')
+        labels = F.adaptive_avg_pool2d(reference_labels.flatten(0, 1), self.cells)
+        labels = labels.view(batch, count, -1, *self.cells)
+        carried = labels.movedim(1, 2).flatten(2) @ pointer.mT
+        return carried.view(*carried.shape[:2], *self.cells)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Three observations: as the encoder sees them, coloured by the pointer, and as they are."""
+        clip, valid = observations(batch, self.references + 1, self.stride)
+        label, palette = self._colours(clip, valid[:, -1])
+        clip, hot, stack = clip[:3], self._one_hot(label[:3, :-1]), clip.shape[2] // 3
+        share = self.propagate(hot, clip[:, :-1], clip[:, -1], encoder)
+        chroma = torch.einsum("bkhw,kc->bchw", share, palette)
+        light = rgb_to_lab(clip[:, -1, -3:].float() / 255)[:, :1]
+        coloured = lab_to_rgb(torch.cat([light, F.interpolate(chroma, light.shape[2:])], dim=1)) * 255
+        versions = [luma(clip[:, -1]), coloured.repeat(1, stack, 1, 1), clip[:, -1]]
+        names = ["seen", "coloured", "true"] * len(clip)
+        return Examples(torch.stack([v.to(torch.uint8) for v in versions], dim=1).flatten(0, 1), names, names)
+
+    def _colours(self, clip: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour (B, T, H', W') of each cell in every observation's newest frame, and the palette (K, 2) in Lab."""
+        lab = rgb_to_lab(clip[:, :, -3:].flatten(0, 1).float() / 255)
+        points = F.adaptive_avg_pool2d(lab[:, 1:], self.cells).movedim(1, -1).flatten(0, 2)
+        label, palette = kmeans(points, valid.repeat_interleave(len(points) // len(valid)), self.colours)
+        return label.view(*clip.shape[:2], *self.cells), palette
+
+    def _one_hot(self, label: Tensor) -> Tensor:
+        """(..., K, H', W') of (..., H', W')."""
+        return F.one_hot(label, self.colours).movedim(-1, -3).float()
+
+
+def luma(obs: Tensor) -> Tensor:
+    """Luma (ITU-R BT.601) of each frame of (B, C, H, W) colour stacks, in all three of its channels; floats."""
+    red, green, blue = (obs[:, channel::3].float() for channel in range(3))
+    return (0.299 * red + 0.587 * green + 0.114 * blue).repeat_interleave(3, dim=1)

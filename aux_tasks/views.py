@@ -1,0 +1,86 @@
+"""Tasks on random views of the pixels, and the monitors that tell a solved one from a collapsed one."""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aux_tasks.base import AuxTask, Examples, TaskSetting, check_choice, classify
+from encoders import Encoder
+from encoders.views import VIEWS
+from replay import Batch
+
+
+class ViewTask(AuxTask):
+    """A head on the features of views, by a preset of `encoders.views`.
+
+    Args:
+        setting: the run.
+        head: features (B, Z) to what the loss compares (B, D).
+        views: the preset: shift for games, digits or photo.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+
+    def __init__(self, setting: TaskSetting, head: nn.Module, *, views: str = "shift") -> None:
+        super().__init__(setting)
+        check_choice("views", views, VIEWS)
+        self.views, self.frame_stack, self.head = VIEWS[views], setting.frame_stack, head
+
+    def view(self, obs: Tensor) -> Tensor:
+        """A view (B, C, H, W) of each observation."""
+        return self.views(obs, self.generator, self.frame_stack)
+
+    def two_views(self, obs: Tensor) -> Tensor:
+        """(2B, C, H, W): sample i and B + i are views of the same observation."""
+        return torch.cat([self.view(obs), self.view(obs)])
+
+    def embed(self, pixels: Tensor, encoder: Encoder) -> Tensor:
+        """What the loss compares, (B, D)."""
+        return self.head(encoder(pixels)).float()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The first eight views, with the index of the closest view of the other half and their own."""
+        pixels = self.two_views(batch.obs)
+        first, second = F.normalize(self.embed(pixels, encoder)).chunk(2)
+        closest = (first[:8] @ second.T).argmax(1).tolist()
+        return Examples(pixels[:8].to(torch.uint8), [str(j) for j in closest], [str(i) for i in range(len(closest))])
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    """Linear layers from width to width, with batch normalisation and ReLU between them.
+
+    The statistics are always the batch's, so that a look at the loss leaves nothing behind.
+    """
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for inputs, outputs in pairwise(widths[1:]):
+        layers += [nn.BatchNorm1d(inputs, track_running_stats=False), nn.ReLU(), nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+def retrieval(query: Tensor, key: Tensor) -> dict[str, Tensor]:
+    """How often query i (B, D) is closest, by cosine, to its own key among the batch's, and chance 1 / B.
+
+    Collapsed embeddings all choose the first key, which is chance.
+    """
+    cosine = F.normalize(query.detach()) @ F.normalize(key.detach()).T
+    return classify(cosine, torch.arange(len(cosine), device=cosine.device)).metrics
+
+
+def spread(embedding: Tensor) -> Tensor:
+    """Standard deviation over the batch of normalised embeddings (B, D), mean over D, times sqrt(D).
+
+    About 1 when they fill the sphere, 0 when they are one point (Chen & He 2021, "Exploring simple Siamese
+    representation learning").
+    """
+    return F.normalize(embedding.detach()).std(0).mean() * math.sqrt(embedding.shape[1])
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """Sum of the squares beside the diagonal; the difference of two large sums needs float32."""
+    squares = matrix.float().square()
+    return squares.sum() - squares.diagonal().sum()

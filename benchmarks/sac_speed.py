@@ -1,0 +1,316 @@
+"""Speed and memory of learning SAC from pixels, beside a straightforward implementation: `make bench-sac`.
+
+Both learn `experiment=sac_cartpole agent.random_shift=4` with the same networks and losses, which a check compares
+first. `PlainSAC` below is written as the published code bases of SAC-AE and DrQ are: replay that holds both stacks of
+a transition, float pixels in the default layout, an optimiser for each part, the encoder run again for the actor and
+for the critics that judge it. Ours reads the critics' features there, as they were before the critics' step.
+
+Times are CPU time of one thread, which on an idle core is wall-clock time, and arms alternate in one process: a busy
+machine changes the figures little, and the ratios less. The table goes to results/sac_speed.md. Options: rounds=N.
+"""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from agents import SAC
+from agents.base import Precision
+from aux_tasks import TaskConfig
+from configs import register
+from configs.build import build_agent, build_streams
+from configs.schema import Config, freeze
+from encoders import Encoder
+from harness.process import tune_process
+from replay import Batch, Replay, build_replay
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+FRAME, ACTIONS = (3, 84, 84), Box(-1, 1, (1,), np.float32)  # of cartpole
+TRANSITIONS = 2_000  # in either replay
+OURS, BFLOAT16, DBC = "Sidequest, float32", "Sidequest, bfloat16", "Sidequest, float32, aux=dbc"
+PLAIN = "straightforward, float32"
+
+
+# --- the straightforward implementation ---
+
+
+class PlainReplay:
+    """Both stacks of each transition as uint8, drawn as floats."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.columns = [
+            torch.cat([getattr(batch, name) for batch in batches]).contiguous().numpy()
+            for name in ("obs", "action", "reward", "nstep_obs", "discount")
+        ]
+        self.rng = np.random.default_rng(0)
+
+    def sample(self, batch_size: int) -> list[Tensor]:
+        """Observations, actions, rewards, next observations, discounts."""
+        index = self.rng.integers(len(self.columns[0]), size=batch_size)
+        return [torch.as_tensor(column[index]).float() for column in self.columns]
+
+    @property
+    def bytes_per_transition(self) -> float:
+        """Of all columns."""
+        return sum(column.nbytes for column in self.columns) / len(self.columns[0])
+
+
+class PlainSAC:
+    """SAC with the weights that `agent` has, and its random streams from now on."""
+
+    def __init__(self, agent: SAC) -> None:
+        def copy(module: nn.Module) -> Any:
+            return deepcopy(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+        self.encoder, self.target_encoder = copy(agent.encoder), copy(agent.target_encoder)
+        self.critic, self.target_critic, self.actor = map(copy, (agent.critic, agent.target_critic, agent.actor))
+        self.log_temperature = agent.log_temperature.detach().clone().requires_grad_()
+        self.config, self.action_dim, self.updates = agent.config, agent.action_dim, 0
+        self.augment, self.noise = (g.clone_state() for g in (agent.augment_generator, agent.policy_generator))
+        adam = partial(torch.optim.Adam, lr=agent.config.learning_rate, eps=agent.config.adam_eps)
+        self.critic_optimizer = adam([*self.encoder.parameters(), *self.critic.parameters()])
+        self.actor_optimizer = adam(self.actor.parameters())
+        self.temperature_optimizer = adam([self.log_temperature])
+
+    def update(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, discount: Tensor) -> Tensor:
+        """Learn from one batch; returns the critics' loss."""
+        obs, next_obs = self.shift(obs), self.shift(next_obs)
+        with torch.no_grad():
+            next_action, log_prob = self.sample(encode(self.encoder, next_obs / 255))
+            next_q = self.target_critic(encode(self.target_encoder, next_obs / 255), next_action).amin(0)
+            target = reward + discount * (next_q - self.log_temperature.exp() * log_prob)
+        q = self.critic(encode(self.encoder, obs / 255), action)
+        loss = F.mse_loss(q[0], target) + F.mse_loss(q[1], target)
+        descend(self.critic_optimizer, loss)
+        self.updates += 1
+        if self.updates % self.config.policy_delay == 0:
+            self.update_policy(obs)
+            self.update_target()
+        return loss.detach()
+
+    def update_policy(self, obs: Tensor) -> None:
+        """Actor, then temperature."""
+        action, log_prob = self.sample(encode(self.encoder, obs / 255).detach())
+        q = self.critic(encode(self.encoder, obs / 255).detach(), action).amin(0)
+        descend(self.actor_optimizer, (self.log_temperature.exp().detach() * log_prob - q).mean())
+        missing = self.action_dim - log_prob.detach()
+        descend(self.temperature_optimizer, (self.log_temperature.exp() * missing).mean())
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Polyak averages of encoder and critics."""
+        tau = self.config.target_tau
+        for online, target in ((self.encoder, self.target_encoder), (self.critic, self.target_critic)):
+            for p, q in zip(online.parameters(), target.parameters(), strict=True):
+                q.copy_(tau * p + (1 - tau) * q)
+
+    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions and their log-densities."""
+        mean, log_std = self.actor(features)
+        noise = torch.randn(mean.shape, generator=self.noise)
+        action = torch.tanh(mean + log_std.exp() * noise)
+        log_prob = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2 * math.pi) - torch.log(1 - action.pow(2) + 1e-6)
+        return action, log_prob.sum(1)
+
+    def shift(self, obs: Tensor) -> Tensor:
+        """DrQ's augmentation as DrQ-v2 makes it: repeat the border, then read a moved grid bilinearly."""
+        pad, (batch, _, height, width) = self.config.random_shift, obs.shape
+        down, right = torch.randint(-pad, pad + 1, (2, batch), generator=self.augment)
+        map_ = torch.zeros(batch, 2, 3)
+        map_[:, 0, 0], map_[:, 1, 1] = width / (width + 2 * pad), height / (height + 2 * pad)
+        map_[:, 0, 2], map_[:, 1, 2] = 2 * right / (width + 2 * pad), 2 * down / (height + 2 * pad)
+        grid = F.affine_grid(map_, list(obs.shape), align_corners=False)
+        return F.grid_sample(F.pad(obs, (pad,) * 4, mode="replicate"), grid, align_corners=False)
+
+
+def encode(encoder: Encoder, pixels: Tensor) -> Tensor:
+    """Features of pixels in [0, 1]."""
+    return encoder.neck(encoder.trunk(pixels).flatten(1))  # type: ignore[no-any-return]
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+# --- the measurement ---
+
+
+class Arm:
+    """One way to learn, its bytes a transition, and by round the milliseconds of sample, update and bare passes."""
+
+    def __init__(
+        self, draw: Callable[[], Any], update: Callable[[Any], Any], networks: Callable[[], None], stored: float
+    ) -> None:
+        self.draw, self.update, self.networks, self.stored = draw, update, networks, stored
+        self.rounds: list[list[float]] = []
+
+    def measure(self, delay: int) -> None:
+        """One round: as many updates as make one of the actor."""
+        marks = [time.process_time()]
+        batches = [self.draw() for _ in range(delay)]
+        marks.append(time.process_time())
+        for batch in batches:
+            self.update(batch)
+        marks.append(time.process_time())
+        self.networks()
+        marks.append(time.process_time())
+        self.rounds.append([1e3 * (end - start) / delay for start, end in pairwise(marks)])
+
+    def line(self, peer: "Arm") -> str:
+        """Of the table."""
+        speeds = [1e3 / (sample + update) for sample, update, _ in self.rounds]
+        peers = [1e3 / (sample + update) for sample, update, _ in peer.rounds]
+        ratios = [mine / theirs for mine, theirs in zip(speeds, peers, strict=True)]
+        sample, update, _ = (statistics.median(column) for column in zip(*self.rounds, strict=True))
+        other = statistics.median(1 - networks / update for _, update, networks in self.rounds)
+        cells = [spread(speeds), spread(ratios), f"{sample:.1f}", f"{update:.0f}", f"{other:.0%}"]
+        return " | ".join([*cells, f"{self.stored:.0f}"])
+
+
+def bare_passes(nets: SAC | PlainSAC, batch: Batch) -> Callable[[], None]:
+    """The passes that the updates of a round cannot do without, each once, on pixels that are floats already."""
+    layout = torch.channels_last if isinstance(nets, SAC) else torch.contiguous_format
+    pixels, next_pixels = (p.to(torch.float32, memory_format=layout) / 255 for p in (batch.obs, batch.nstep_obs))
+    trained = nn.ModuleList([nets.encoder, nets.critic, nets.actor])
+
+    def run() -> None:
+        with nets.autocast() if isinstance(nets, SAC) else nullcontext():
+            for _ in range(nets.config.policy_delay):
+                with torch.no_grad():
+                    next_action = nets.actor(encode(nets.encoder, next_pixels))[0].tanh()
+                    nets.target_critic(encode(nets.target_encoder, next_pixels), next_action)
+                features = encode(nets.encoder, pixels)
+                nets.critic(features, batch.action).sum().backward()
+            q = nets.critic(features.detach(), nets.actor(features.detach())[0].tanh())
+        q.sum().backward(inputs=list(nets.actor.parameters()))
+        trained.zero_grad()
+
+    return run
+
+
+def configs() -> dict[str, Config]:
+    """The preset with DrQ's augmentation, and its variants."""
+    register()
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        words = ["experiment=sac_cartpole", "agent.random_shift=4", f"replay.capacity={TRANSITIONS}", "device=cpu"]
+        preset = freeze(compose("config", words), Config)
+    return {
+        OURS: preset,
+        BFLOAT16: replace(preset, agent=replace(preset.agent, precision=Precision.bfloat16)),
+        DBC: replace(preset, aux={"dbc": TaskConfig()}),
+    }
+
+
+def noise(config: Config) -> Replay:
+    """A full replay."""
+    rng, no, yes = np.random.default_rng(0), np.zeros(1, np.bool_), np.ones(1, np.bool_)
+    replay = build_replay(
+        config.replay,
+        num_envs=1,
+        frame_shape=FRAME,
+        action_space=ACTIONS,
+        frame_stack=config.frame_stack,
+        gamma=config.gamma,
+        clip_reward=config.clip_reward,
+        rng=rng,
+        device=CPU,
+    )
+    for row in range(TRANSITIONS):
+        frame = rng.integers(256, size=(1, *FRAME), dtype=np.uint8)
+        replay.add(frame, yes if row == 0 else no, rng.uniform(-1, 1, (1, 1)), rng.random(1), no, no, yes)
+    return replay
+
+
+def check(agent: SAC, plain: PlainSAC, batch: Batch) -> float:
+    """The relative difference of the critics' losses, whose weights and random numbers are equal.
+
+    Raises:
+        RuntimeError: it is above 1e-4.
+    """
+    pixels, next_pixels = (obs.contiguous().float() for obs in (batch.obs, batch.nstep_obs))
+    theirs = float(plain.update(pixels, batch.action, batch.reward, next_pixels, batch.discount))
+    difference = abs(float(agent.update(batch, step=0).metrics["train/loss"]) / theirs - 1)
+    if difference > 1e-4:
+        raise RuntimeError(f"the critics' losses differ by {difference:.1e}")
+    return difference
+
+
+def build_arms(configs: dict[str, Config], replay: Replay) -> tuple[dict[str, Arm], float]:
+    """Every way to learn, and how far the losses of the two implementations are apart."""
+    arms = {}
+    for name, config in configs.items():
+        agent, suite = build_agent(config, FRAME, ACTIONS, build_streams(config.seed, CPU))
+        assert isinstance(agent, SAC)
+        draw = partial(replay.sample, config.batch_size, suite.reads)
+        batch = draw()
+        if name == OURS:
+            plain, plain_replay = PlainSAC(agent), PlainReplay([draw() for _ in range(TRANSITIONS // len(batch.obs))])
+            difference = check(agent, plain, batch)
+            arms[PLAIN] = Arm(
+                partial(plain_replay.sample, config.batch_size),
+                lambda columns, plain=plain: plain.update(*columns),
+                bare_passes(plain, batch),
+                plain_replay.bytes_per_transition,
+            )
+        arms[name] = Arm(draw, partial(agent.update, step=0), bare_passes(agent, batch), replay.bytes_per_transition)
+    return arms, difference
+
+
+def main(argv: list[str]) -> None:
+    """Measure and write the table."""
+    options = {"rounds": 25} | {k: int(v) for k, _, v in (word.partition("=") for word in argv)}
+    tune_process(1)
+    variants = configs()
+    config = variants[OURS]
+    arms, difference = build_arms(variants, noise(config))
+    for arm in arms.values():
+        arm.update(arm.draw())  # warm
+    for _ in range(options["rounds"]):
+        for arm in arms.values():
+            arm.measure(config.agent.policy_delay)
+    lines = [
+        "# SAC speed",
+        "",
+        f'`make bench-sac ARGS="{" ".join(argv)}"`: {options["rounds"]} alternating rounds of '
+        f"{config.agent.policy_delay} updates, batch {config.batch_size}, encoder {config.encoder.name}, "
+        f"{config.agent.hidden} units, one torch thread; torch {version('torch')}. The critics' losses of the "
+        f"two implementations on one batch, with equal weights and random numbers, differ by {difference:.0e} of their "
+        "size.",
+        "",
+        "| | updates/s with sampling (median, range) | ratio to the straightforward one in the same round "
+        "| ms a batch | ms an update | of it not SAC's bare network passes | bytes a transition |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {name} | {arm.line(arms[PLAIN])} |" for name, arm in arms.items()),
+    ]
+    text = "\n".join(lines) + "\n"
+    (ROOT / "results" / "sac_speed.md").write_text(text)
+    print(text)
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,140 @@
+"""From the config of a source to its episodes."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gymnasium.spaces import Discrete
+
+from configs.build import load_agent
+from configs.schema import Config, read_config
+from configs.sources import (
+    FramesConfig,
+    IdxConfig,
+    ImagesConfig,
+    ReplayRunConfig,
+    SourceConfig,
+    VideosConfig,
+    choice,
+    env_name,
+)
+from envs import ENVS, EnvConfig, VectorEnv, build_env
+from harness.checkpoint import load_latest
+from harness.play import Policy
+from harness.record import record
+from replay import Episodes
+from replay.readers import read_idx, read_images, read_recording, read_storage, read_videos
+
+RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
+UNSEEN = {"threads", "processes"}  # keys of an environment that change no frame
+
+
+def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
+    """The episodes that `source` describes; `env` and `seed` are those of frames that have to be recorded.
+
+    Raises:
+        ValueError: there are none, or others than these; the message says what is missing.
+        MemoryError: they do not fit.
+    """
+    match source:
+        case FramesConfig():
+            return recorded(source, env, seed)
+        case ReplayRunConfig():
+            return of_run(Path(source.run))
+        case ImagesConfig():
+            return read_images(Path(source.folder), source.size)
+        case VideosConfig():
+            return read_videos(Path(source.folder), source.size, source.stride, source.cut)
+        case IdxConfig():
+            return read_idx(Path(source.folder))
+
+
+def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
+    """The recording of `source`, made now if it is not there yet.
+
+    Raises:
+        ValueError: the folder holds something else, or the agent is for other frames.
+    """
+    policy = source.policy.strip("/").replace("/", "-")
+    folder = Path(source.path or f"data/frames/{env_name(env)}-{policy}-{source.frames}-s{seed}")
+    wanted = content(source, env, seed)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        _record(source, env, seed, folder, wanted)
+    try:
+        found = json.loads((folder / "source.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no recording: give source.path=... or remove that folder") from error
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(
+                f"{folder} was recorded with {key}={found.get(key)}, this one has {value}: "
+                "give source.path=... or remove that folder"
+            )
+    return read_recording(folder)
+
+
+def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
+    """What decides each byte of a recording, by dotted key."""
+    policy = "random"
+    if source.policy != "random":
+        weights = Path(source.policy) / "agent.safetensors"
+        if not weights.is_file():
+            raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
+        policy = hashlib.sha256(weights.read_bytes()).hexdigest()
+    keys = {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
+    return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": choice(env, ENVS), **keys}
+
+
+def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wanted: dict[str, Any]) -> None:
+    vector = build_env(env, labels=True)
+    policy: Policy | None = None
+    frame_stack = 1
+    if source.policy != "random":
+        policy, frame_stack = _player(source.policy, vector)
+    try:
+        record(
+            vector,
+            policy,
+            folder,
+            wanted,
+            frame_stack=frame_stack,
+            random_share=RANDOM_SHARE,
+            frames=source.frames,
+            seed=seed,
+        )
+    finally:
+        vector.close()
+
+
+def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
+    """How the agent of a folder plays, and how many frames it sees at once."""
+    config, agent = load_agent(Path(path))
+    channels, height, width = vector.frame_shape
+    shown = (channels * config.frame_stack, height, width)
+    if agent.encoder.obs_shape != shown:
+        raise ValueError(
+            f"source.policy={path} plays from observations {agent.encoder.obs_shape}, env gives {shown}: "
+            f"give env the settings of {path}/config.yaml"
+        )
+    return partial(agent.act, step=0, explore=False), config.frame_stack
+
+
+def of_run(run: Path) -> Episodes:
+    """The replay in the newest checkpoint of a training.
+
+    Raises:
+        ValueError: there is none.
+    """
+    config = read_config(run / "config.yaml", Config)
+    checkpoint = load_latest(run / "checkpoints", ["parts"])
+    if checkpoint is None:
+        raise ValueError(f"{run} has no checkpoints: source.run must be the folder of a training")
+    storage = checkpoint.state["parts"]["replay"]["storage"]
+    storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
+    env = build_env(config.env)
+    space = env.action_space
+    env.close()
+    return read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)

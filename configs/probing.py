@@ -1,0 +1,197 @@
+"""From a config to the parts of a probe: a run's encoder, the same as the run began, and labelled frames."""
+
+import logging
+import time
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.base import check_ownership
+from aux_tasks import AuxSuite, TaskSetting
+from configs.build import build_initial_encoder, load_encoder, pick_device
+from configs.episodes import build_source
+from configs.pretraining import ADAM_EPS
+from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_config
+from configs.sources import FramesConfig, SourceConfig, env_name
+from encoders import Encoder
+from envs import EnvConfig, build_env
+from harness.probes import Labels, OnlineProbe, constant, is_class
+from harness.seeding import derive, numpy_stream, seeded, torch_stream
+from replay import Episodes, EpisodeSampler
+
+log = logging.getLogger(__name__)
+
+GROUP = "group"  # the label of what belongs together
+TEST_SHARE = 0.2  # of the episodes, where the run kept none for testing
+ONLINE_FRAMES, ONLINE_COPIES = 4_000, 16  # many copies: whole episodes are held out
+
+Rows: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What `probe.py` compares, and where."""
+
+    run: RunConfig
+    source: SourceConfig
+    env: EnvConfig
+    sampler: EpisodeSampler
+    weights: Path  # of the trained encoder
+    encoders: dict[str, Encoder]  # `initial`, as the run began, and `trained`
+    labels: dict[str, Labels]  # (N,) each, of the sampler's frames
+    dropped: list[str]  # labels that do not vary
+    splits: dict[str, tuple[Rows, Rows]]  # training and test frames
+
+
+def build_probing(config: ProbeConfig) -> Probing:
+    """Build what a probe needs. The frames, and which of them are for testing, are those of the run.
+
+    Raises:
+        ValueError: parts do not fit each other; the message says which and what would.
+    """
+    device, folder = pick_device(config.device), Path(config.checkpoint)
+    run = read_run(folder)
+    source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
+    env = config.env or run.env
+    episodes = build_source(source, env, run.seed)
+    grayscale = sees_gray(run)
+    sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
+    initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
+    trained = deepcopy(initial)
+    weights = load_encoder(trained, folder)
+    encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
+    share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
+    splits = split(episodes, share, run.seed)
+    labels = choose_labels(config, episodes)
+    dropped = constant(labels, *(part for parts in splits.values() for part in parts))
+    kept = {name: label for name, label in labels.items() if name not in dropped}
+    if not kept:
+        raise ValueError(f"the labels {', '.join(dropped)} do not vary: there is nothing to read")
+    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits)
+
+
+def read_run(folder: Path) -> RunConfig:
+    """The config of a run of train.py or of pretrain.py.
+
+    Raises:
+        ValueError: missing, or not a config of this version.
+    """
+    path = folder / "config.yaml"
+    pretrained = path.is_file() and "\nsource:" in "\n" + path.read_text()
+    return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)
+
+
+def sees_gray(run: RunConfig) -> bool:
+    """Whether the encoder of a run reads one channel a frame."""
+    if isinstance(run, PretrainConfig):
+        return run.grayscale
+    env = build_env(replace(run.env, num_envs=1))
+    env.close()
+    return env.frame_shape[0] == 1
+
+
+def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, Rows]]:
+    """`held-out` by episodes, by groups or as the source's own; where there are groups, `random` by frames as well."""
+    train, test = (part.rows() for part in episodes.split(share, numpy_stream(seed, "split")))
+    splits = {"held-out": (train, test)}
+    if GROUP in episodes.labels:
+        order = numpy_stream(seed, "split/random").permutation(episodes.rows())
+        splits["random"] = (order[len(test) :], order[: len(test)])
+    return splits
+
+
+def choose_labels(config: ProbeConfig, episodes: Episodes) -> dict[str, Labels]:
+    """The labels that the config names, all by default; only classes where the encoder is trained on them.
+
+    Raises:
+        ValueError: there is no such label.
+    """
+    known = {name: np.asarray(label) for name, label in episodes.labels.items() if name != GROUP}
+    if config.mode != "linear":
+        known = {name: label for name, label in known.items() if is_class(label)}
+    if not known:
+        raise ValueError(f"this source has no labels that mode={config.mode} can learn")
+    for name in config.labels:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise ValueError(f"unknown label {name!r}: did you mean {near!r}? (there are {', '.join(known)})")
+    return {name: known[name] for name in config.labels or known}
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """An encoder that learns classes, beside any side quests."""
+
+    sampler: EpisodeSampler  # of the labelled examples
+    encoder: Encoder
+    heads: nn.ModuleList  # a linear classifier for each label
+    classes: list[Labels]  # (K,) what the outputs of each stand for
+    targets: list[Tensor]  # (N,) which output is right at each frame
+    suite: AuxSuite
+    optimizer: torch.optim.Optimizer  # of encoder and classifiers
+    rng: np.random.Generator  # of the sampling
+
+
+def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows, seed: int) -> Supervised:
+    """A copy of the encoder `start`, to learn the labels of (M,) rows; `seed` decides on everything random.
+
+    Raises:
+        ValueError: a side quest does not fit the source.
+    """
+    run, episodes, device = parts.run, parts.sampler.episodes, parts.sampler.device
+    sampler = EpisodeSampler(
+        episodes, frame_stack=run.frame_stack, grayscale=parts.sampler.grayscale, device=device, among=rows
+    )
+    encoder = deepcopy(parts.encoders[start])
+    classes, targets = zip(*(np.unique(label, return_inverse=True) for label in parts.labels.values()), strict=True)
+    with seeded(seed, "init/probe"):
+        heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds)) for kinds in classes).to(device)
+    num_actions, action_dim = sampler.actions
+    generator = torch_stream(seed, "auxiliary", device)
+    setting = TaskSetting(encoder, run.frame_stack, num_actions, action_dim, run.gamma, generator)
+    with seeded(seed, "init/auxiliary"):
+        suite = AuxSuite(
+            config.aux,
+            setting,
+            learning_rate=config.learning_rate,
+            adam_eps=ADAM_EPS,
+            max_grad_norm=config.max_grad_norm,
+        )
+    if missing := suite.reads - sampler.provides:
+        raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
+    learners = [*encoder.parameters(), *heads.parameters()]
+    optimizer = torch.optim.Adam(learners, config.learning_rate, eps=ADAM_EPS, fused=True)
+    check_ownership(nn.ModuleList([encoder, heads, suite]), [optimizer, *suite.optimizers])
+    suite.to(device)
+    right = [torch.from_numpy(target).to(device) for target in targets]
+    return Supervised(sampler, encoder, heads, list(classes), right, suite, optimizer, numpy_stream(seed, "replay"))
+
+
+def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
+    """What a training measures every `probe_every` steps, on one recording for runs of all seeds; its cost is logged.
+
+    Raises:
+        ValueError: the environment has no labels, or none that varies.
+    """
+    if not config.probe_every:
+        return None
+    env = replace(config.env, num_envs=ONLINE_COPIES)
+    frames = FramesConfig(ONLINE_FRAMES, path=f"data/frames/{env_name(env)}-probe-{derive(0, repr(env)):016x}")
+    episodes = build_source(frames, env, seed=0)
+    grayscale = encoder.obs_shape[0] == config.frame_stack
+    device = next(encoder.parameters()).device
+    sampler = EpisodeSampler(episodes, frame_stack=config.frame_stack, grayscale=grayscale, device=device)
+    train, test = split(episodes, TEST_SHARE, seed=0)["held-out"]
+    probe = OnlineProbe(sampler, train, test)
+    start = time.perf_counter()
+    probe(encoder)
+    what = f"{', '.join(probe.labels)} of {len(train) + len(test)} frames"
+    log.info("probe: %.1f s every %d steps (%s)", time.perf_counter() - start, config.probe_every, what)
+    return probe

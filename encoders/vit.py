@@ -1,0 +1,58 @@
+"""A small vision transformer for game frames."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH, WIDTH, DEPTH, HEADS = 8, 96, 3, 4
+
+
+def vit(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Patches of 8x8 pixels as tokens of a pre-norm transformer, their mean as features (Dosovitskiy et al. 2021, "An
+    image is worth 16x16 words").
+
+    Feature maps are the tokens on their grid. Fixed places in sines and cosines fit every size of observation.
+    """
+    return nn.Sequential(_Tokens(channels)), nn.Sequential(nn.Unflatten(1, (WIDTH, -1)), _Mean())
+
+
+class _Tokens(nn.Module):
+    """Pixels (B, C, H, W) to tokens on a grid (B, WIDTH, H', W')."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, WIDTH, PATCH, stride=PATCH)
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(DEPTH)
+            )
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        down, right = (-size % PATCH for size in pixels.shape[2:])  # no row is left unread
+        maps = self.patches(F.pad(pixels, (0, right, 0, down)))
+        tokens = maps + places(maps)
+        blended = self.blocks(tokens.flatten(2).mT)  # (B, H' * W', WIDTH)
+        return blended.mT.unflatten(2, maps.shape[2:])  # type: ignore[no-any-return]
+
+
+def places(maps: Tensor) -> Tensor:
+    """(WIDTH, H', W'): half of the channels tell the row and half the column, in waves of growing length."""
+    count = WIDTH // 4
+    rates = torch.exp(-math.log(10_000) * torch.arange(count, device=maps.device) / count)
+    height, width = maps.shape[2:]
+    row, column = (rates[:, None] * torch.arange(size, device=maps.device) for size in (height, width))
+    rows, columns = row[:, :, None].expand(-1, -1, width), column[:, None].expand(-1, height, -1)
+    return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()])
+
+
+class _Mean(nn.Module):
+    """The mean of the tokens (B, WIDTH, N)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(2)

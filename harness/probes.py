@@ -1,0 +1,148 @@
+"""Probes: how well labels can be read from features by one protocol, whatever made the features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import f1_score, mean_absolute_error, r2_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from encoders import Encoder
+from replay import EpisodeSampler
+
+Features = NDArray[np.floating]  # (N, D)
+Labels = NDArray[Any]  # (N,) integers are classes, floats measures
+
+# Features are scaled to a mean square norm of 1 first, so that these mean the same for every width.
+LOGISTIC_C = 10.0
+RIDGE_ALPHAS = np.logspace(-4, 2, 7)
+NEIGHBOURS = 5
+CHUNK = 256  # observations in a forward pass
+
+
+@torch.no_grad()
+def embed(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) -> dict[str, Features]:
+    """`maps`, flat, and `output` of the encoder for the observations at (N,) rows."""
+    parts: dict[str, list[Features]] = {"maps": [], "output": []}
+    for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
+        maps = encoder.maps(sampler.observe(chunk)).flatten(1)
+        parts["maps"].append(maps.cpu().numpy())
+        parts["output"].append(encoder.neck(maps).cpu().numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def pixels(sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Features:
+    """The observations at (N,) rows themselves, flat."""
+    return sampler.observe(rows).flatten(1).float().cpu().numpy()
+
+
+def comparable(train: Features, test: Features, *, standardise: bool = True) -> tuple[Features, Features]:
+    """Two parts of some features as every probe reads them.
+
+    Dimensions that are constant in the training part go; what is outside of their range there is clipped, for a unit
+    that hardly ever fired has a tiny standard deviation. The others are standardised by that part, if asked for, and
+    scaled to a mean square norm of 1. Where there are more of them than examples, they are projected on the span of the
+    training part, which is exact: what lies outside changes neither an L2-regularised linear model nor the order of
+    neighbours.
+    """
+    low, high = train.min(0), train.max(0)
+    varies = low < high
+    if not varies.any():
+        return np.zeros((len(train), 1)), np.zeros((len(test), 1))
+    train, test = train[:, varies], test.clip(low, high)[:, varies]
+    if standardise:
+        mean, std = train.mean(0), train.std(0)
+        train, test = (train - mean) / std, (test - mean) / std
+    if train.shape[1] > len(train):
+        basis = np.linalg.qr(train.T)[0]
+        train, test = train @ basis, test @ basis
+    size = np.sqrt(np.square(train).sum(1).mean())
+    return (train / size).astype(np.float64), (test / size).astype(np.float64)
+
+
+def is_class(label: Labels) -> bool:
+    """Whether a label names classes; otherwise it is a measure."""
+    return not np.issubdtype(label.dtype, np.floating)
+
+
+def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[str, float]:
+    """Fit a linear model on the training part and score it on the test part; classes by their neighbours too."""
+    if not is_class(label):
+        return score(RidgeCV(RIDGE_ALPHAS).fit(train, label).predict(test), truth)
+    if len(np.unique(label)) == 1:
+        return guess(label, truth) | {"knn": float(np.mean(truth == label[0]))}
+    linear = LogisticRegression(C=LOGISTIC_C, max_iter=1000).fit(train, label)
+    near = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, label)
+    return score(linear.predict(test), truth) | {"knn": float(near.score(test, truth))}
+
+
+def guess(label: Labels, truth: Labels) -> dict[str, float]:
+    """The scores of no features at all: the training part's most frequent class, or its mean."""
+    if not is_class(label):
+        return score(np.full(len(truth), label.mean()), truth)
+    classes, counts = np.unique(label, return_counts=True)
+    return score(np.full(len(truth), classes[counts.argmax()]), truth)
+
+
+def score(predicted: Labels, truth: Labels) -> dict[str, float]:
+    """`accuracy`, `f1` (weighted) and `accuracy/<class>`; of measures `r2` and `mae`, in the label's unit."""
+    if not is_class(truth):
+        return {"r2": float(r2_score(truth, predicted)), "mae": float(mean_absolute_error(truth, predicted))}
+    right = predicted == truth
+    classes = {f"accuracy/{kind}": float(right[truth == kind].mean()) for kind in np.unique(truth)}
+    f1 = f1_score(truth, predicted, average="weighted", zero_division=0)
+    return {"accuracy": float(right.mean()), "f1": float(f1), **classes}
+
+
+def unseen(train: Features, test: Features) -> NDArray[np.bool_]:
+    """(M,) False where an observation of the test part is, byte for byte, in the training part."""
+    known = {row.tobytes() for row in train}
+    return np.array([row.tobytes() not in known for row in test])
+
+
+def interval(values: list[float]) -> tuple[float, float] | None:
+    """95 % t interval of the mean, None of fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def constant(labels: Mapping[str, Labels], *parts: NDArray[np.int64]) -> list[str]:
+    """The labels that do not vary over one of the parts, each (N,) rows."""
+    return [name for name, label in labels.items() if any((label[rows] == label[rows[0]]).all() for rows in parts)]
+
+
+class OnlineProbe:
+    """Ridge probes of an encoder that is learning, always on the same examples and with no randomness.
+
+    Args:
+        sampler: of the labelled observations, on the encoder's device.
+        train, test: (N,), (M,) rows, of different episodes.
+
+    Raises:
+        ValueError: no label varies.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
+        self.sampler, self.train, self.test = sampler, train, test
+        labels = sampler.episodes.labels
+        dropped = constant(labels, train, test)
+        self.labels = {name: np.asarray(labels[name], np.float64) for name in labels if name not in dropped}
+        if not self.labels:
+            raise ValueError("probe_every: the frames of this environment have no label that varies; use probe_every=0")
+
+    def __call__(self, encoder: Encoder) -> dict[str, float]:
+        """`repr/probe/<label>`, the R2 on the test rows from `encoder`'s output, and `repr/probe/mean`."""
+        train, test = (embed(encoder, self.sampler, rows)["output"] for rows in (self.train, self.test))
+        train, test = comparable(train, test)
+        names = list(self.labels)
+        known, truth = (np.stack([self.labels[name][rows] for name in names], 1) for rows in (self.train, self.test))
+        predicted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, known).predict(test)
+        scores = r2_score(truth, predicted.reshape(truth.shape), multioutput="raw_values")
+        found = {f"repr/probe/{name}": float(value) for name, value in zip(names, scores, strict=True)}
+        return found | {"repr/probe/mean": float(np.mean(scores))}

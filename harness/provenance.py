@@ -1,0 +1,31 @@
+"""What a report says of where its numbers come from."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of the suite, what every report depends on, some more packages, and the machine."""
+    return {name: version(name) for name in ("sidequest", "torch", "numpy", *packages)} | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+    }
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a report, at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())

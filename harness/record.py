@@ -1,0 +1,123 @@
+"""Recording of play: frames, what was done, what it brought and what is known of the state, as plain .npy files.
+
+    folder/frames.npy         (N, C, H, W) uint8, one environment copy after the other
+           begin.npy end.npy  (E,) the episodes; what still ran at the end was cut there
+           action.npy         (N,) integers or (N, A) floats
+           reward.npy         (N,) float32
+           labels/<name>.npy  (N,) each, of `VectorEnv.labels`
+           source.json        what decided all of this
+
+A recording is whole when it has its name: it is written beside, then renamed.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from envs import Actions, FrameStack, VectorEnv
+from harness.play import Policy
+from harness.provenance import versions, write_json
+from harness.seeding import derive, numpy_stream
+from replay.frames import check_room
+
+log = logging.getLogger(__name__)
+
+
+def record(
+    env: VectorEnv,
+    policy: Policy | None,
+    folder: Path,
+    content: Mapping[str, Any],
+    *,
+    frame_stack: int,
+    random_share: float,
+    frames: int,
+    seed: int,
+) -> None:
+    """Play until each copy has shown its part of `frames`, and leave the recording in `folder`.
+
+    Args:
+        policy: reads stacks of `frame_stack` frames; None if all actions are random.
+        folder: does not exist yet.
+        content: what decides the recording, for `source.json`.
+        random_share: probability of a random action, in [0, 1].
+        frames: of all copies together, rounded up to a whole number of steps.
+        seed: of the environment and the random actions.
+
+    Raises:
+        MemoryError: the frames do not fit on the disk.
+    """
+    steps = -(-frames // env.num_envs)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    advice = "set source.frames to {} or less"
+    check_room(steps * env.num_envs, env.frame_shape, free, "disk", "source: recording {} frames", advice)
+    choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        moments = _play(env, policy, frame_stack, random_share, steps, seed)
+        _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
+        made_by = versions("ale-py", "dm-control", "mujoco")
+        write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
+        temporary.chmod(0o755)  # the others may read it: that was a private folder
+        temporary.rename(folder)
+    except OSError:
+        if not (folder / "source.json").is_file():
+            raise
+        log.info("source: another run recorded the same at the same time")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
+    """Write `moments`, columns (N, ...) by name; `shape` (N, T, C, H, W) is that of all frames."""
+    total = shape[0] * shape[1]
+    file = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (total, *shape[2:]))
+    frames = file.reshape(shape)
+    rows = []
+    for t, moment in enumerate(moments):
+        frames[:, t] = moment.pop("frame")
+        rows.append(moment)
+        if (t + 1) % max(1, shape[1] // 5) == 0:
+            log.info("source: %d of %d frames recorded", (t + 1) * shape[0], total)
+    file.flush()
+    columns = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
+    columns = {name: values.reshape(total, *values.shape[2:]) for name, values in columns.items()}
+    begin = np.flatnonzero(columns.pop("first"))
+    (folder / "labels").mkdir()
+    for name, values in (columns | {"begin": begin, "end": np.append(begin[1:], total)}).items():
+        np.save(folder / f"{name}.npy", values, allow_pickle=False)
+
+
+def _play(
+    env: VectorEnv, policy: Policy | None, frame_stack: int, random_share: float, steps: int, seed: int
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Columns (N, ...) of `steps` moments: the frame, what is known of it, what was done and what that brought."""
+    rng = numpy_stream(seed, "record/actions")
+    stack = FrameStack(env.num_envs, env.frame_shape, frame_stack)
+    frame, first = env.reset(derive(seed, "record/env")), np.ones(env.num_envs, bool)
+    obs = stack.reset(frame)
+    for _ in range(steps):
+        action = _random(env.action_space, env.num_envs, rng)
+        if policy:
+            action = np.array(
+                [mine if rng.random() < random_share else its for mine, its in zip(action, policy(obs), strict=True)],
+                action.dtype,
+            )
+        labels = {f"labels/{name}": values for name, values in env.labels().items()}
+        step = env.step(action)
+        yield {"frame": frame, "first": first, "action": action, "reward": step.reward, **labels}
+        frame, first, obs = step.frame, step.first, stack.push(step)
+
+
+def _random(space: Discrete | Box, count: int, rng: np.random.Generator) -> Actions:
+    if isinstance(space, Discrete):
+        return rng.integers(space.n, size=count)
+    return rng.uniform(-1, 1, (count, *space.shape)).astype(np.float32)

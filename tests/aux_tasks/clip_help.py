@@ -1,0 +1,89 @@
+"""Clips with destroyed content, and a training short enough for a fast test."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from aux_help import generator
+from pretext_help import build_task, clips_of, cut, measure, train_on
+from torch import Tensor, nn
+
+from aux_tasks import AuxTask
+from encoders import Encoder
+
+
+def patch_encoder(shape: tuple[int, int, int] = (1, 16, 16), features: int = 32) -> Encoder:
+    """Cells of 4 x 4 pixels and a look at their neighbours: learns within a second of one core."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(shape[0], 16, 4, stride=4), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()]
+    return Encoder(nn.Sequential(*layers), nn.LazyLinear(features), shape)
+
+
+HUES = np.array([(0.587, -0.299, 0), (-0.587, 0.299, 0), (0, 0.114, -0.587), (0, -0.114, 0.587)]) * 130  # luma 0
+
+
+@cache
+def squares(
+    batch: int, length: int, seed: int, count: int = 1, size: int = 24, isoluminant: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(B, T, 3, size, size) uint8: squares of 8 pixels that move by 4 and turn at the border; corners (B, T, count, 2).
+
+    They differ in luma within a clip, and luma does not tell the hue; `isoluminant`: all have that of the gray ground.
+    """
+    rng = np.random.default_rng(seed)
+    turn = size - 8
+    begin = rng.integers(turn // 4 + 1, size=(batch, 1, count, 2)) * 4
+    speed = rng.choice((-4, 4), (batch, 1, count, 2)) * np.where(rng.random((batch, 1, count, 1)) < 0.5, (1, 0), (1, 1))
+    place = turn - np.abs((begin + speed * np.arange(length)[:, None, None]) % (2 * turn) - turn)
+    brightness = rng.permuted(np.tile(np.linspace(90, 165, count + 1)[:count], (batch, 1)), axis=1)
+    brightness = brightness + rng.uniform(0, 75 / (count + 1), (batch, count))
+    ground = 120 if isoluminant else 40
+    colour = (brightness * 0 + ground if isoluminant else brightness)[..., None] + HUES[
+        rng.integers(len(HUES), size=(batch, count))
+    ]
+    clip = np.full((batch, length, 3, size, size), ground, np.uint8)
+    for i, t, n in np.ndindex(batch, length, count):
+        y, x = place[i, t, n]
+        clip[i, t, :, y : y + 8, x : x + 8] = colour[i, n][:, None, None]
+    return torch.from_numpy(clip), torch.from_numpy(place)
+
+
+def frames_shuffled(clip: Tensor, seed: int = 0) -> Tensor:
+    """Destroyed content: every frame in the place of another one of the batch."""
+    frames = clip.flatten(0, 1)
+    return frames[torch.randperm(len(frames), generator=generator(seed))].view_as(clip)
+
+
+def still(clip: Tensor) -> Tensor:
+    """Destroyed content: nothing moves."""
+    return clip[:, :1].expand_as(clip).contiguous()
+
+
+def flat(clip: Tensor) -> Tensor:
+    """Destroyed content: nothing to see."""
+    return torch.full_like(clip, 90)
+
+
+def learned(
+    name: str,
+    clips: Callable[[int, int], Tensor],
+    destroy: Callable[[Tensor], Tensor] = lambda clip: clip,
+    *,
+    steps: int,
+    frozen: bool = False,
+    **options: object,
+) -> dict[str, float]:
+    """Held-out metrics after a short training on `clips(number, seed)`; `frozen`: no gradient moves anything."""
+    task, encoder = trained(name, destroy(clips(256, 1)), steps=0 if frozen else steps, **options)
+    return measure(task, cut(encoder), clips_of(destroy(clips(64, 2))), draws=2)
+
+
+def trained(name: str, clip: Tensor, *, steps: int, **options: object) -> tuple[AuxTask, Encoder]:
+    """Task and encoder after `steps` batches of 16 of the clips."""
+    encoder = patch_encoder(tuple(clip.shape[2:]))
+    task, draw = build_task(name, encoder, **options), generator(3)
+    train_on(
+        task, encoder, lambda _: clips_of(clip[torch.randint(len(clip), (16,), generator=draw)]), steps=steps, lr=5e-3
+    )
+    return task, encoder

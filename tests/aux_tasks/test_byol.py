@@ -1,0 +1,59 @@
+"""BYOL against a loop, its copies, and the collapse that predictor and stopped gradient prevent."""
+
+import pytest
+import torch
+from aux_help import batch_of, generator, noise, tiny_encoder
+from pretext_help import build_task, measure, train_on
+from view_help import SHAPE, B, loss_of, move, moved_by_backward, next_views, sixteen, tiny, unit
+
+
+def test_the_loss_against_a_loop():
+    task, encoder = tiny("byol", hidden=7, width=4)
+    move(task.head)
+    move(encoder)
+    obs = noise(B, *SHAPE)
+    pixels = torch.cat(next_views(task, obs))
+    predicted = unit(task.predictor(task.head(encoder(pixels))))
+    target = unit(task.target_head(task.target_encoder(pixels)))
+    output = loss_of(task, obs, encoder)
+    hits = 0
+    for i in range(B):
+        expected = 2 - 2 * predicted[i] @ target[B + i] + 2 - 2 * predicted[B + i] @ target[i]
+        assert float(output.loss[i].detach()) == pytest.approx(expected, rel=1e-4)
+        similar = [predicted[i] @ target[B + j] for j in range(B)]
+        hits += similar[i] == max(similar)
+    assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
+    assert float(output.metrics["chance"]) == pytest.approx(1 / B)
+
+
+def test_the_online_side_learns_and_the_copies_only_follow():
+    task, encoder = tiny("byol", tau=0.25)
+    learned = moved_by_backward(task, encoder, noise(B, *SHAPE))
+    assert {f"encoder.{n}" for n, _ in encoder.named_parameters()} <= learned
+    assert {"head.0.weight", "predictor.0.weight", "predictor.3.bias"} <= learned
+    assert not any(name.startswith("target") for name in learned)
+    before = task.target_encoder.trunk.weight.clone()
+    move(encoder)
+    task.after_step(encoder)
+    torch.testing.assert_close(task.target_encoder.trunk.weight, 0.75 * before + 0.25 * encoder.trunk.weight.detach())
+
+
+def spread_after(steps: int, *, guarded: bool) -> dict[str, float]:
+    encoder, train = tiny_encoder((1, 16, 16), 32), sixteen(0, 500)
+    task = build_task("byol", encoder, views="digits", hidden=64)
+    if not guarded:
+        task.predictor = torch.nn.Identity()
+        task.target = lambda pixels: task.embed(pixels, encoder)
+
+    def draw(step):
+        return batch_of(train[torch.randint(500, (64,), generator=generator(step))])
+
+    train_on(task, encoder, draw, steps=steps, lr=3e-3)
+    return measure(task, encoder, batch_of(sixteen(1000, 1064)))
+
+
+def test_without_predictor_and_stopped_gradient_it_collapses_and_the_spread_tells():
+    assert spread_after(60, guarded=True)["spread"] > 0.5
+    naive = spread_after(60, guarded=False)
+    assert naive["spread"] < 0.1
+    assert naive["loss"] < 0.05  # and the loss looks solved

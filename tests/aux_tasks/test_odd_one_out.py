@@ -1,0 +1,186 @@
+"""Odd one out: its sub-clips, its loss, and what keeps it honest."""
+
+import math
+
+import pytest
+import torch
+from aux_help import generator, tiny_encoder
+from control_help import array, slow_mlp
+from pretext_help import build_task, clips_of, measure, small_encoder
+from windows_help import broken, learned, noise_clip, out_of_order, stacked, still
+
+from aux_tasks.video.odd_one_out import odd_orders, weighted_sum
+
+B, N, T = 5, 3, 9
+OPTIONS = {"clip_length": T, "sub_clips": N, "hidden": 6}
+
+
+def odd_one_out(encoder, frame_stack: int = 1, **options):
+    return build_task("odd_one_out", encoder, frame_stack, **{**OPTIONS, **options})
+
+
+def again(task, clip):
+    """What the task draws next, without moving its stream."""
+    state = task.generator.get_state()
+    drawn = task.draw(clip[:, :T])
+    task.generator.set_state(state)
+    return drawn
+
+
+def test_the_loss_against_a_loop():
+    encoder, clip = tiny_encoder((2, 12, 12), 7), noise_clip(B, T + 2, channels=2)
+    clip[3] = clip[3, :1]
+    task = odd_one_out(encoder)
+    inputs, label, _ = again(task, clip)
+    output = task.loss(broken(clip, sample=1, at=T - 1), torch.empty(0), encoder)
+    hits = []
+    for i in range(B):
+        if i in (1, 3):
+            assert output.loss[i] == 0
+            continue
+        v = [array(encoder(inputs[i, j : j + 1]))[0] for j in range(N)]
+        scores = []
+        for j in range(N):
+            others = sum(v[k] for k in range(N) if k != j) / (N - 1)
+            scores.append(float(slow_mlp(task.head, torch.tensor([*v[j], *others]).numpy())[0]))
+        expected = math.log(sum(map(math.exp, scores))) - scores[label[i]]
+        assert float(output.loss[i].detach()) == pytest.approx(expected * B / 3, rel=1e-4)
+        hits.append(scores.index(max(scores)) == label[i])
+    assert float(output.metrics["accuracy"]) == pytest.approx(sum(hits) / 3)
+    assert float(output.metrics["valid"]) == pytest.approx(0.6)
+    assert not output.metrics["accuracy"].requires_grad
+
+
+@pytest.mark.parametrize(("stride", "colours"), [(1, 1), (2, 3)])
+def test_stacks_are_sub_clips_of_which_one_is_out_of_order(stride, colours):
+    """Decoded to the times of the frames."""
+    frames = noise_clip(40, T + 2, colours, size=4)
+    task = odd_one_out(tiny_encoder((3 * colours, 4, 4), 7), 3, stride=stride)
+    inputs, label, _ = again(task, stacked(frames, 3))
+    for i in range(40):
+        begins = []
+        for j in range(N):
+            parts = inputs[i, j].reshape(3, colours, 4, 4)
+            times = [next(t for t in range(T + 2) if torch.equal(part, frames[i, t])) for part in parts]
+            begins.append(min(times))
+            straight = [min(times) + stride * k for k in range(3)]
+            assert sorted(times) == straight
+            assert (times not in (straight, straight[::-1])) if j == label[i] else (times == straight)
+        assert len(set(begins)) == N
+    assert set(label.tolist()) == set(range(N))
+
+
+def test_single_frames_become_weighted_sums():
+    clip = noise_clip(20, T)
+    inputs, label, _ = again(odd_one_out(tiny_encoder((1, 12, 12), 7), frames=4), clip)
+    in_order = [weighted_sum(clip[:, t : t + 4]) for t in range(T - 3)]
+    for i in range(20):
+        for j in range(N):
+            assert any(torch.equal(inputs[i, j], at[i]) for at in in_order) == (j != label[i])
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_the_weighted_sum_is_of_all_differences(count):
+    frames = noise_clip(2, count)
+    later = [(i, j) for i in range(count) for j in range(i)]
+    total = sum(frames[:, i].double() - frames[:, j].double() for i, j in later)
+    assert torch.equal(weighted_sum(frames), (127.5 + total / (2 * (count**2 // 4))).round().to(torch.uint8))
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(2)[:, None, None, None]
+    assert weighted_sum(extremes).item() == 255
+    assert weighted_sum(extremes.flip(0)).item() == 0
+
+
+@pytest.mark.parametrize(("frames", "possible"), [(3, 4), (4, 22)])
+def test_the_odd_order_is_any_but_the_straight_ones(frames, possible):
+    orders = odd_orders(3000, frames, generator())
+    assert torch.equal(orders.sort(1).values, torch.arange(frames).expand(3000, -1))
+    found = set(map(tuple, orders.tolist()))
+    assert len(found) == possible
+    assert not found & {tuple(range(frames)), tuple(reversed(range(frames)))}
+
+
+def test_the_place_of_a_sub_clip_does_not_matter():
+    encoder = tiny_encoder((1, 12, 12), 7)
+    task, inputs = odd_one_out(encoder), noise_clip(B, N)
+    scores, order = task._scores(inputs, encoder), torch.tensor([2, 0, 1])
+    torch.testing.assert_close(task._scores(inputs[:, order], encoder), scores[:, order])
+
+
+@pytest.mark.parametrize("moving", [0, 5, 9])
+def test_a_clip_with_a_sub_clip_that_stands_still_is_refused(moving):
+    encoder, clip = tiny_encoder((1, 12, 12), 7), noise_clip(1, T)
+    clip[:, moving:] = clip[:, -1:]  # every choice of three begins among the last four moments
+    found = [
+        float(task.loss(clips_of(clip), torch.empty(0), encoder).metrics["valid"])
+        for task in (odd_one_out(encoder, sub_clips=6), odd_one_out(encoder, sub_clips=6, motion_floor=0.0))
+    ]
+    assert found == [moving == T, 1]
+
+
+def test_encoder_and_head_learn():
+    encoder = tiny_encoder((1, 12, 12), 7)
+    task = odd_one_out(encoder)
+    task.loss(clips_of(noise_clip(B, T)), torch.empty(0), encoder).loss.sum().backward()
+    assert all(p.grad is not None for p in [*encoder.parameters(), *task.parameters()])
+    assert all(p.grad.any() for p in [*encoder.parameters(), *task.head[:-1].parameters()])
+    assert {id(p) for p in task.parameters()} == {id(p) for p in task.head.parameters()}
+
+
+def test_a_head_that_says_nothing_has_the_loss_of_a_die():
+    encoder = tiny_encoder((1, 12, 12), 7)
+    task = odd_one_out(encoder)
+    for parameter in task.head[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    found = measure(task, encoder, clips_of(noise_clip(B, T)))
+    assert found["loss"] == pytest.approx(math.log(N))
+    assert found["chance"] == pytest.approx(1 / N)
+
+
+def test_examples_show_the_sub_clips():
+    encoder, clip = tiny_encoder((3, 12, 12), 7), stacked(noise_clip(11, T + 2), 3)
+    task = odd_one_out(encoder, 3)
+    inputs, label, _ = again(task, clip[:8])
+    shown = task.examples(clips_of(clip), encoder)
+    assert shown.inputs.shape == (8, 3, 12, 3 * 12)
+    assert torch.equal(shown.inputs[2, :, :, 12:24], inputs[2, 1])
+    assert shown.correct == [str(i) for i in label.tolist()]
+    assert shown.predicted == [str(i) for i in task._scores(inputs, encoder).argmax(1).tolist()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_it_is_learned_by_the_encoder_and_only_from_order(frame_stack):
+    settings = {"frame_stack": frame_stack, "hidden": 64}
+    assert learned("odd_one_out", steps=100, **settings) > 0.65
+    assert learned("odd_one_out", steps=100, frozen=True, **settings) < 0.6
+    assert abs(learned("odd_one_out", out_of_order, steps=100, **settings) - 0.25) < 0.05
+
+
+def test_still_clips_are_no_question():
+    assert learned("odd_one_out", still, steps=2) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "stack"), [("small", (1, 28, 28), 1), ("small", (3, 32, 32), 1), ("der", (4, 84, 84), 4)]
+)
+def test_it_runs_at_its_defaults(name, shape, stack):
+    encoder = small_encoder(shape, name)
+    clip = stacked(noise_clip(2, 15 + stack, shape[0] // stack, shape[1]), stack)
+    output = build_task("odd_one_out", encoder, stack).loss(clips_of(clip), torch.empty(0), encoder)
+    output.loss.mean().backward()
+    assert output.loss.shape == (2,)
+    assert output.metrics["valid"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sub_clips": 2}, "sub_clips must be at least 3, got 2"),
+        ({"frames": 2}, "frames must be at least 3, got 2"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"stride": 3}, "3 sub-clips of 4 frames need clip_length=12, got 9"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        odd_one_out(tiny_encoder((1, 12, 12), 7), **options)

@@ -1,0 +1,305 @@
+"""Tracked patches: mining and triplets against loops, the guards, and what is learned."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from aux_help import generator, noise, tiny_encoder
+from clip_help import flat, learned, still
+from control_help import array
+from pretext_help import balls, build_task, clips_of, scrambled
+
+from aux_tasks.video.patches import crop, follow_patch, most_moving
+from encoders.augment import random_shift
+
+B, T, Z, D = 7, 3, 9, 5
+SHAPE = (2, 16, 20)
+SMALL = {"length": T, "patch": 6, "search": 3, "shift": 0, "embedding": D, "negatives": 2}
+STEPS = 100
+
+
+@cache
+def sprites(batch: int, seed: int, length: int = 4, *, alike: bool = False):
+    """(B, T, 1, 24, 24) uint8: 8 x 8 patterns that move by up to 3 under changing light, and their corners."""
+    rng = np.random.default_rng(seed)
+    pattern = rng.integers(4, size=(1 if alike else batch, 2, 2)).repeat(4, 1).repeat(4, 2) * 45 + 75
+    pattern = np.broadcast_to(pattern, (batch, 8, 8))
+    speed = rng.choice((-3, -2, 2, 3), (batch, 1, 2))
+    place = np.where(speed > 0, 2, 14) + speed * np.arange(length)[:, None]
+    clip = np.full((batch, length, 1, 24, 24), 50.0)
+    for i, t in np.ndindex(batch, length):
+        y, x = place[i, t]
+        clip[i, t, 0, y : y + 8, x : x + 8] = pattern[i]
+    light = rng.uniform(0.85, 1.15, (batch, length, 1, 1, 1))
+    return torch.from_numpy((clip * light).astype(np.uint8)), torch.from_numpy(place)
+
+
+def made(**options):
+    encoder = tiny_encoder(SHAPE, Z)
+    task = build_task("tracking", encoder, **{**SMALL, **options})
+    return encoder, task
+
+
+def moving(seed: int = 0):
+    """Two-channel clips of noise that moves over a plain ground, so that all are tracks."""
+    clip = torch.full((B, T, *SHAPE), 60, dtype=torch.uint8)
+    for t in range(T):
+        clip[:, t, :, 3 + t : 9 + t, 2 + 2 * t : 8 + 2 * t] = noise(B, 2, 6, 6, seed=seed)
+    return clips_of(clip)
+
+
+def correlation(x, y):
+    return float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+
+
+def test_the_patch_that_moves_most_against_a_loop():
+    frames = noise(4, 3, 9, 11).float()
+    place, score = most_moving(frames, 4)
+    for i, clip in enumerate(array(frames)):
+        difference = (np.abs(clip[1] - clip[0]) + np.abs(clip[2] - clip[0])) / 2
+        tent = np.convolve([1 / 2] * 2, [1 / 3] * 3)  # two boxes, one after the other
+        weight = np.outer(tent, tent)
+        scores = np.array([[(difference[y : y + 4, x : x + 4] * weight).sum() for x in range(8)] for y in range(6)])
+        assert tuple(place[i].tolist()) == np.unravel_index(scores.argmax(), scores.shape)
+        assert float(score[i]) == pytest.approx(scores.max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("reach", [2, 20])
+def test_a_patch_is_followed_as_a_loop_would(reach):
+    before, after = noise(5, 12, 14).float(), noise(5, 12, 14, seed=1).float()
+    place = torch.tensor([[0, 0], [7, 9], [3, 4], [7, 0], [2, 8]])
+    found, best = follow_patch(before, after, place, 5, reach)
+    for i, (y, x) in enumerate(place.tolist()):
+        patch = array(before[i, y : y + 5, x : x + 5])
+        # At the border the window is moved inside, not cut.
+        tops, lefts = (
+            range(corner, corner + min(5 + 2 * reach, side) - 4)
+            for corner, side in ((min(max(c - reach, 0), s - min(5 + 2 * reach, s)), s) for c, s in ((y, 12), (x, 14)))
+        )
+        scores = {(a, b): correlation(patch, array(after[i, a : a + 5, b : b + 5])) for a in tops for b in lefts}
+        assert tuple(found[i].tolist()) == max(scores, key=scores.get)
+        assert float(best[i]) == pytest.approx(max(scores.values()), abs=1e-4)
+
+
+def test_sprites_are_found_and_followed_under_changing_light():
+    clip, place = sprites(40, 1)
+    frames = clip[:, :, 0].float()
+    where, _ = most_moving(frames, 12)
+    assert ((where + 2 - place[:, 0]).abs().amax(1) <= 2).float().mean() > 0.85
+    for t in range(3):
+        where, match = follow_patch(frames[:, t], frames[:, t + 1], place[:, t] - 2, 12, 4)
+        assert torch.equal(where, place[:, t + 1] - 2)
+        assert match.min() > 0.98
+
+
+def test_balls_are_followed_through_a_clip():
+    clip = balls(64, 6, 32, 3)
+    task = build_task("tracking", tiny_encoder((1, 32, 32), Z), length=6)
+    _, _, valid = task.tracks(clips_of(clip))
+    assert valid.mean() > 0.9
+    where, _ = most_moving(clip[:, :, 0].float(), 10)
+    for t in range(5):
+        where, _ = follow_patch(clip[:, t, 0].float(), clip[:, t + 1, 0].float(), where, 10, 6)
+    seen = crop(clip[:, -1], where, (10, 10)).sum((1, 2, 3)) / clip[:, -1].sum((1, 2, 3))
+    assert (seen > 0.9).float().mean() > 0.9
+
+
+def test_patches_hold_every_channel_and_fill_the_input():
+    _, task = made(patch=6)
+    batch = moving()
+    first, last, valid = task.tracks(batch)
+    assert first.shape == last.shape == (B, *SHAPE)
+    assert valid.all()
+    frames = batch.clip.float().mean(2)
+    begin, _ = most_moving(frames, 6)
+    end = begin
+    for t in range(T - 1):
+        end, _ = follow_patch(frames[:, t], frames[:, t + 1], end, 6, 3)
+    for i in range(B):
+        for patches, t, (y, x) in ((first, 0, begin[i].tolist()), (last, T - 1, end[i].tolist())):
+            cut_out = batch.clip[i, t, :, y : y + 6, x : x + 6].float()
+            torch.testing.assert_close(patches[i : i + 1], F.interpolate(cut_out[None], SHAPE[1:], mode="bilinear"))
+
+
+def test_both_ends_of_a_track_are_shifted_each_by_itself():
+    encoder, task = made(shift=3)
+    batch, seen, draw = moving(), [], task.generator.clone_state()
+    first, last, _ = task.tracks(batch)
+    encoder.forward = lambda obs, forward=encoder.forward: seen.append(obs) or forward(obs)
+    task.loss(batch, torch.empty(0), encoder)
+    assert torch.equal(seen[0], torch.cat([random_shift(first, 3, draw), random_shift(last, 3, draw)]))
+
+
+def test_still_flat_lost_and_broken_clips_are_left_out():
+    encoder, task = made()
+    batch = moving()
+    clip, mask = batch.clip, batch.clip_mask
+    clip[0] = clip[0, :1]  # still
+    clip[1] = torch.tensor([10, 90, 200], dtype=torch.uint8)[:, None, None, None]  # flat, but flickering
+    clip[2, 1] = noise(1, *SHAPE, seed=5) // 8  # lost
+    clip[2, 1, :, 8:, 10:] = 0
+    mask[3, 1] = 0  # the episode ended
+    clip[2] = scrambled(clip[2])
+    _, _, valid = task.tracks(batch)
+    assert valid.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    output = task.loss(batch, torch.empty(0), encoder)
+    assert torch.equal(output.loss == 0, torch.arange(B) < 4)
+    assert float(output.metrics["tracked"]) == pytest.approx(3 / B)
+    assert float(output.metrics["chance"]) == pytest.approx(1 / 3)
+    clip[:4] = noise(4, 1, *SHAPE, seed=7)  # other still clips
+    task.generator.manual_seed(2)
+    changed = task.loss(batch, torch.empty(0), encoder)
+    task.generator.manual_seed(2)
+    assert torch.equal(changed.loss, task.loss(batch, torch.empty(0), encoder).loss)
+    assert changed.metrics["accuracy"] == output.metrics["accuracy"]
+
+
+def test_without_a_track_the_loss_is_0():
+    encoder, task = made()
+    batch = moving()
+    output = task.loss(replace(batch, clip=still(batch.clip)), torch.empty(0), encoder)
+    output.loss.sum().backward()
+    assert torch.equal(output.loss.detach(), torch.zeros(B))
+    assert all(p.grad is None or not p.grad.any() for p in encoder.parameters())
+
+
+def reference(encoder, task, batch, chosen):
+    """Triplet loss of each track with the negatives `chosen`, and the share of own last patches found."""
+    first, last, _ = task.tracks(batch)
+    x, y = (array(task.embed(encoder(patches))) for patches in (first, last))
+    x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
+    losses = []
+    for i in range(B):
+        own = 1 - x[i] @ y[i]
+        losses.append(np.mean([max(0.0, own - (1 - x[i] @ y[j]) + task.margin) for j in chosen(i, x, y)]))
+    hits = np.mean([int(np.argmax([x[i] @ y[j] for j in range(B)])) == i for i in range(B)])
+    return torch.tensor(np.array(losses)).float(), float(hits)
+
+
+def hardest(i, x, y):
+    return sorted((j for j in range(B) if j != i), key=lambda j: -x[i] @ y[j])[:2]
+
+
+def test_hard_triplets_against_a_loop():
+    encoder, task = made(hard_after=0)
+    batch = moving()
+    output = task.loss(batch, torch.empty(0), encoder)
+    losses, accuracy = reference(encoder, task, batch, hardest)
+    torch.testing.assert_close(output.loss.detach(), losses, rtol=1e-4, atol=1e-5)
+    assert float(output.metrics["accuracy"]) == pytest.approx(accuracy)
+    assert not any(metric.requires_grad for metric in output.metrics.values())
+
+
+def test_random_triplets_against_a_loop():
+    encoder, task = made()
+    batch = moving()
+    draw = task.generator.clone_state()
+    for patches in task.tracks(batch)[:2]:
+        random_shift(patches, 0, draw)
+    drawn = torch.rand(B, B, generator=draw)
+    output = task.loss(batch, torch.empty(0), encoder)
+    losses, _ = reference(
+        encoder, task, batch, lambda i, x, y: sorted((j for j in range(B) if j != i), key=lambda j: -drawn[i, j])[:2]
+    )
+    torch.testing.assert_close(output.loss.detach(), losses, rtol=1e-4, atol=1e-5)
+
+
+def test_hard_negatives_begin_after_that_many_updates_and_survive_a_checkpoint():
+    encoder, task = made(hard_after=3)
+    batch = moving()
+    expected, _ = reference(encoder, task, batch, hardest)
+    hard = []
+    for _ in range(5):
+        loss = task.loss(batch, torch.empty(0), encoder).loss.detach()
+        hard.append(torch.allclose(loss, expected, rtol=1e-4, atol=1e-5))
+        task.after_step(encoder)
+    assert hard == [False, False, False, True, True]
+    _, resumed = made(hard_after=3)
+    resumed.load_state_dict(task.state_dict())
+    assert int(resumed.updates) == 5
+
+
+def test_equal_features_cost_the_margin_and_show_no_spread():
+    encoder, task = made(margin=0.3)
+    for parameter in encoder.parameters():
+        parameter.data.zero_()
+    output = task.loss(moving(), torch.empty(0), encoder)
+    torch.testing.assert_close(output.loss.detach(), torch.full((B,), 0.3))
+    assert float(output.metrics["spread"]) < 1e-3
+    assert float(output.metrics["accuracy"]) == pytest.approx(1 / B)
+
+
+def test_encoder_and_embedding_learn():
+    encoder, task = made()
+    task.loss(moving(), torch.empty(0), encoder).loss.sum().backward()
+    # A bias of the embedding may rest: it moves both sides alike.
+    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.embed.weight])
+
+
+def test_a_batch_smaller_than_the_negatives():
+    encoder, task = made(negatives=50)
+    assert task.loss(moving(), torch.empty(0), encoder).loss.isfinite().all()
+    one = moving()
+    one = replace(one, obs=one.obs[:1], clip=one.clip[:1], clip_mask=one.clip_mask[:1])
+    assert task.loss(one, torch.empty(0), encoder).loss.tolist() == [0]
+
+
+def test_examples_are_pairs_of_a_track():
+    encoder, task = made()
+    batch = moving()
+    shown = task.examples(batch, encoder)
+    first, last, _ = task.tracks(batch)
+    assert shown.inputs.dtype == torch.uint8
+    torch.testing.assert_close(shown.inputs[::2].float(), first[:4], atol=0.5, rtol=0)
+    torch.testing.assert_close(shown.inputs[1::2].float(), last[:4], atol=0.5, rtol=0)
+    assert shown.correct == ["0", "0", "1", "1", "2", "2", "3", "3"]
+    assert len(shown.predicted) == 8
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"patch": 1}, {"patch": 17}, {"length": 1}, {"search": 0}, {"negatives": 0}, {"margin": 0.0}, {"shift": -1}],
+)
+def test_what_is_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        made(**wrong)
+
+
+def test_only_the_generator_decides():
+    encoder, task = made()
+    batch, losses = moving(), []
+    state = torch.get_rng_state()
+    for seed in (5, 5, 6):
+        task.generator = generator(seed)
+        losses.append(task.loss(batch, torch.empty(0), encoder).loss)
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def outcome(destroy=lambda clip: clip, *, alike=False, **options):
+    sizes = {"length": 4, "patch": 12, "search": 4}
+    return learned(
+        "tracking", lambda n, seed: sprites(n, seed, alike=alike)[0], destroy, steps=STEPS, **sizes, **options
+    )
+
+
+def test_it_learns_to_know_a_sprite_again():
+    found, untrained = outcome(), outcome(frozen=True)
+    assert found["tracked"] > 0.8
+    assert found["accuracy"] > 10 * found["chance"]
+    assert found["accuracy"] > untrained["accuracy"] + 0.05  # random features know much of it again
+    assert found["loss"] < untrained["loss"] / 2
+
+
+def test_sprites_that_look_alike_stay_at_chance_wherever_they_are():
+    found = outcome(alike=True)  # without the shift, where the tracker holds them gives a fifth away
+    assert found["accuracy"] < 8 * found["chance"]
+
+
+@pytest.mark.parametrize("destroy", [still, flat, scrambled])
+def test_without_motion_there_is_no_track(destroy):
+    assert outcome(destroy, frozen=True)["tracked"] < 0.05

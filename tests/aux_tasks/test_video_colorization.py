@@ -1,0 +1,238 @@
+"""Colouring by pointing against a loop, its palette, what the encoder may see, and labels carried along."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from aux_help import noise, tiny_encoder
+from clip_help import learned, squares, still, trained
+from control_help import array
+from pretext_help import build_task, clips_of
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from aux_tasks.video.palette import kmeans
+from aux_tasks.video.video_colorization import luma
+
+B, R, K, D = 5, 2, 4, 6
+SHAPE = (3, 8, 12)  # maps of 3 x 4 x 6
+SMALL = {"references": R, "colours": K, "embedding": D}
+STEPS = 60
+
+
+def made(**options):
+    encoder = tiny_encoder(SHAPE)
+    return encoder, build_task("video_colorization", encoder, **{**SMALL, **options})
+
+
+def clips(seed: int = 0):
+    return clips_of(noise(B, R + 1, *SHAPE, seed=seed))
+
+
+def pointers(encoder, task, clip):
+    """softmax_i(f_i^T f_j / sqrt(d)), (B, cells of the target, cells of the references), by a loop."""
+    gray = torch.stack([0.299 * clip[:, :, 0] + 0.587 * clip[:, :, 1] + 0.114 * clip[:, :, 2]] * 3, dim=2)
+    embedded = [array(task.embed(encoder.maps(gray[:, t]))).reshape(B, D, -1) for t in range(R + 1)]
+    found = np.zeros((B, 24, R * 24))
+    for i in range(B):
+        for j in range(24):
+            for t in range(R):
+                for c in range(24):
+                    found[i, j, t * 24 + c] = embedded[t][i, :, c] @ embedded[R][i, :, j] / D**0.5
+    found = np.exp(found)
+    return found / found.sum(2, keepdims=True)
+
+
+def reference(encoder, task, batch, valid):
+    """Loss of each clip, and the metrics, cell by cell."""
+    label = array(task._colours(batch.clip, batch.clip_mask[:, -1])[0]).astype(int).reshape(B, R + 1, 24)
+    pointer = pointers(encoder, task, batch.clip)
+    cells = [(i, j) for i in range(B) if valid[i] for j in range(24) if label[i, R, j] in label[i, :R]]
+    frequency = {k: sum(label[i, R, j] == k for i, j in cells) for k in range(K)}
+    share = {
+        (i, j): [sum(p for p, c in zip(pointer[i, j], label[i, :R].ravel(), strict=True) if c == k) for k in range(K)]
+        for i, j in cells
+    }
+    weight = {(i, j): 1 / frequency[label[i, R, j]] for i, j in cells}
+    total, losses = sum(weight.values()), np.zeros(B)
+    for i, j in cells:
+        losses[i] -= np.log(share[i, j][label[i, R, j]]) * weight[i, j] * B / total
+    wrong = {(i, j) for i, j in cells if int(np.argmax(share[i, j])) != label[i, R, j]}
+    changed = {(i, j) for i, j in cells if label[i, R - 1, j] != label[i, R, j]}
+    common = {(i, j) for i, j in changed if np.bincount(label[i, :R].ravel()).argmax() == label[i, R, j]}
+    return torch.from_numpy(losses).float(), {
+        "accuracy": 1 - len(wrong & changed) / len(changed),
+        "chance": len(common) / len(changed),
+        "error_ratio": len(wrong) / len(changed),
+        "changed": len(changed) / len(cells),
+    }
+
+
+@pytest.mark.parametrize("broken", [[], [0, 3]])
+def test_the_loss_against_a_loop(broken):
+    encoder, task = made()
+    batch = clips()
+    batch.clip[1, :R] = batch.clip[1, :1, :, :1, :1]  # references of one colour: other colours have no answer
+    batch.clip_mask[broken, 1] = 0
+    output = task.loss(batch, torch.empty(0), encoder)
+    losses, metrics = reference(encoder, task, batch, batch.clip_mask[:, 1])
+    torch.testing.assert_close(output.loss.detach(), losses, rtol=1e-3, atol=1e-4)
+    assert {key: float(value) for key, value in output.metrics.items()} == pytest.approx(metrics, abs=1e-5)
+    assert not any(metric.requires_grad for metric in output.metrics.values())
+
+
+def test_a_broken_clip_changes_nothing():
+    encoder, task = made()
+    batch = clips()
+    batch.clip_mask[2, 0] = 0
+    before = task.loss(batch, torch.empty(0), encoder)
+    batch.clip[2] = noise(R + 1, *SHAPE, seed=9)
+    after = task.loss(batch, torch.empty(0), encoder)
+    torch.testing.assert_close(before.loss, after.loss)
+    assert before.loss[2] == after.loss[2] == 0
+    assert before.metrics == after.metrics
+
+
+def test_without_a_whole_clip_the_loss_is_0():
+    encoder, task = made()
+    batch = clips()
+    output = task.loss(replace(batch, clip_mask=batch.clip_mask * 0), torch.empty(0), encoder)
+    output.loss.sum().backward()
+    assert torch.equal(output.loss.detach(), torch.zeros(B))
+    assert all(p.grad is None or not p.grad.any() for p in encoder.parameters())
+
+
+def test_the_palette_finds_separate_colours_as_scikit_learn_does():
+    rng = np.random.default_rng(0)
+    middle = np.array([(-60, -50), (70, 0), (0, 80), (40, -70)])
+    points = (middle[rng.integers(4, size=300)] + rng.normal(0, 4, (300, 2))).astype(np.float32)
+    label, centre = kmeans(torch.from_numpy(points), torch.ones(300), 4)
+    expected = KMeans(4, n_init=5, random_state=0).fit(points)
+    assert adjusted_rand_score(label.numpy(), expected.labels_) == 1
+    for c in array(centre):
+        assert np.abs(expected.cluster_centers_ - c).sum(1).min() < 1e-2
+
+
+def test_points_without_weight_have_no_say_and_few_colours_leave_none_empty():
+    points = torch.tensor([[0.0, 0], [0, 0], [9, 9], [99, 0]])
+    label, centre = kmeans(points, torch.tensor([1.0, 1, 1, 0]), 3)
+    assert label[0] == label[1] != label[2]
+    assert centre.max() == 9
+    assert centre.isfinite().all()
+
+
+def test_the_encoder_sees_luma_alone():
+    batch = clips()
+    gray = luma(batch.clip[:, 0])
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert torch.equal(gray[:, 0], gray[:, 2])
+    encoder, task = made()
+    seen = []
+    encoder.maps = lambda obs, maps=encoder.maps: seen.append(obs) or maps(obs)
+    task.loss(batch, torch.empty(0), encoder)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], luma(batch.clip.flatten(0, 1)))
+
+
+def test_every_frame_of_a_stack_is_gray_and_the_newest_one_is_coloured():
+    encoder = tiny_encoder((6, 8, 12))
+    task = build_task("video_colorization", encoder, frame_stack=2, **SMALL)
+    clip = noise(B, R + 1, 6, 8, 12)
+    torch.testing.assert_close(luma(clip[:, 0])[:, 3:], luma(clip[:, 0, 3:]))
+    torch.testing.assert_close(luma(clip[:, 0])[:, :3], luma(clip[:, 0, :3]))
+    before = task._colours(clip, torch.ones(B))[0]
+    clip[:, :, :3] = 0
+    assert torch.equal(task._colours(clip, torch.ones(B))[0], before)
+
+
+def test_gray_observations_are_refused():
+    with pytest.raises(ValueError, match="needs colour frames: 12 channels with frame_stack=4, got 4"):
+        build_task("video_colorization", tiny_encoder((4, 8, 12)), frame_stack=4)
+
+
+@pytest.mark.parametrize("wrong", [{"references": 0}, {"colours": 1}, {"embedding": 0}, {"stride": 0}])
+def test_what_is_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        made(**wrong)
+
+
+def test_encoder_trunk_and_embedding_learn():
+    encoder, task = made()
+    task.loss(clips(), torch.empty(0), encoder).loss.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.embed.weight])
+
+
+def test_a_blind_pointer_spreads_the_references_evenly():
+    encoder, task = made()
+    task.embed.weight.data.zero_()
+    task.embed.bias.data.zero_()
+    batch, labels = clips(), torch.rand(B, R, 3, 4, 6)
+    carried = task.propagate(labels, batch.clip[:, :-1], batch.clip[:, -1], encoder)
+    torch.testing.assert_close(carried, labels.mean((1, 3, 4))[:, :, None, None].expand(B, 3, 4, 6))
+
+
+def test_labels_of_any_size_are_carried_as_a_loop_would():
+    encoder, task = made()
+    batch, masks = clips(), torch.rand(B, R, 3, 8, 12)
+    carried = array(task.propagate(masks, batch.clip[:, :-1], batch.clip[:, -1], encoder)).reshape(B, 3, 24)
+    cells = array(masks).reshape(B, R, 3, 4, 2, 6, 2).mean((4, 6)).transpose(0, 2, 1, 3, 4).reshape(B, 3, R * 24)
+    pointer = pointers(encoder, task, batch.clip)
+    for i in range(B):
+        np.testing.assert_allclose(carried[i], np.stack([pointer[i] @ cells[i, k] for k in range(3)]), rtol=1e-3)
+
+
+def test_examples_show_gray_coloured_and_true():
+    encoder, task = made()
+    batch = clips()
+    shown = task.examples(batch, encoder)
+    assert shown.inputs.dtype == torch.uint8
+    assert shown.inputs.shape == (9, *SHAPE)
+    assert shown.predicted == ["seen", "coloured", "true"] * 3
+    assert torch.equal(shown.inputs[2::3], batch.clip[:3, -1])
+    assert torch.equal(shown.inputs[::3, 0], shown.inputs[::3, 1])
+
+
+def two_squares(number, seed):
+    return squares(number, R + 1, seed, 2)[0]
+
+
+def test_it_learns_to_colour_and_carries_masks_of_what_moved():
+    found, untrained = learned("video_colorization", two_squares, steps=STEPS, **SMALL), untrained_outcome()
+    assert found["accuracy"] > found["chance"] + 0.2
+    assert found["error_ratio"] < 0.5
+    assert untrained["accuracy"] < untrained["chance"] + 0.05
+    assert untrained["error_ratio"] > 0.7
+
+
+def untrained_outcome():
+    return learned("video_colorization", two_squares, steps=0, frozen=True, **SMALL)
+
+
+def test_masks_are_carried_to_where_things_moved():
+    task, encoder = trained("video_colorization", two_squares(256, 1), steps=STEPS, **SMALL)
+    clip, place = squares(64, R + 1, 2)
+    mask = torch.zeros(64, R + 1, 1, 24, 24)
+    for i, t in np.ndindex(64, R + 1):
+        y, x = place[i, t, 0]
+        mask[i, t, 0, y : y + 8, x : x + 8] = 1
+    with torch.no_grad():
+        carried = task.propagate(mask[:, :-1], clip[:, :-1], clip[:, -1], encoder)[:, 0] > 0.5
+    true, copied = (mask[:, t, 0, ::4, ::4] > 0 for t in (R, R - 1))
+
+    def overlap(answer):
+        return float((answer & true).sum() / (answer | true).sum())
+
+    assert overlap(carried) > overlap(copied) + 0.3
+
+
+def test_what_gray_frames_do_not_show_cannot_be_coloured():
+    found = learned(
+        "video_colorization", lambda n, seed: squares(n, R + 1, seed, 2, isoluminant=True)[0], steps=STEPS, **SMALL
+    )
+    assert found["accuracy"] < found["chance"] + 0.05
+
+
+def test_a_still_clip_has_nothing_to_tell():
+    found = learned("video_colorization", two_squares, still, steps=5, **SMALL)
+    assert found["changed"] == found["accuracy"] == 0

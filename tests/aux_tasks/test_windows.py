@@ -1,0 +1,59 @@
+"""Times drawn from clips, what changes between them, and scores over the clips that count."""
+
+from itertools import combinations, pairwise
+
+import pytest
+import torch
+from aux_help import generator
+from windows_help import noise_clip
+
+from aux_tasks.video.windows import at_times, change, draw_times, score, side_by_side
+
+
+@pytest.mark.parametrize(("count", "length", "gap"), [(3, 7, 1), (3, 8, 2), (2, 6, 3), (5, 17, 4), (1, 4, 5)])
+def test_times_are_any_choice_with_the_gap_and_all_are_equally_likely(count, length, gap):
+    possible = [t for t in combinations(range(length), count) if all(b - a >= gap for a, b in pairwise(t))]
+    drawn = draw_times(200 * len(possible), count, length, gap, generator())
+    found = torch.tensor([possible.index(tuple(times)) for times in drawn.tolist()]).bincount(minlength=len(possible))
+    assert ((found - 200.0).abs() < 5 * 200**0.5).all()
+
+
+def test_observations_are_those_at_the_times():
+    clip = noise_clip(3, 5)
+    times = torch.tensor([[[0, 4], [2, 2]], [[1, 0], [3, 4]], [[4, 4], [0, 1]]])
+    found = at_times(clip, times)
+    for i in range(3):
+        assert torch.equal(at_times(clip, times[:, 0, 1])[i], clip[i, times[i, 0, 1]])
+        for j in range(2):
+            for k in range(2):
+                assert torch.equal(found[i, j, k], clip[i, times[i, j, k]])
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_change_against_a_loop(stride):
+    clip = noise_clip(2, 5, channels=3)
+    found = change(clip, stride)
+    assert found.shape == (2, 5 - stride)
+    for i in range(2):
+        for t in range(5 - stride):
+            expected = (clip[i, t].int() - clip[i, t + stride].int()).abs().double().mean()
+            assert float(found[i, t]) == pytest.approx(float(expected))
+
+
+def test_only_valid_clips_are_scored():
+    loss, hits = torch.tensor([1.0, 2.0, 7.0, 9.0]), torch.tensor([1.0, 0.5, 0.0, 0.0])
+    output = score(loss, hits, torch.tensor([True, True, False, False]), 0.2)
+    assert output.loss.tolist() == [2, 4, 0, 0]
+    assert {key: pytest.approx(float(value)) for key, value in output.metrics.items()} == {
+        "accuracy": 0.75,
+        "chance": 0.2,
+        "valid": 0.5,
+    }
+    nothing = score(loss, hits, torch.zeros(4, dtype=torch.bool), 0.2)
+    assert not nothing.loss.any()
+    assert float(nothing.metrics["accuracy"]) == pytest.approx(0.2)
+
+
+def test_frames_stand_side_by_side():
+    clip = noise_clip(2, 3, channels=2, size=4)
+    assert torch.equal(side_by_side(clip)[1], torch.cat(list(clip[1]), dim=2))

@@ -1,0 +1,181 @@
+"""Views against a loop over samples and pixels, and what their parameters do to frames, borders and colours."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.augment import random_shift
+from encoders.views import LUMA, VIEWS, Views
+
+SAMPLES = 7
+EVERYTHING = Views(
+    shift=0.1, area=(0.5, 1.4), aspect=1.5, rotation=40, flip=0.5, intensity=0.3, contrast=0.5, saturation=0.5, hue=0.2,
+    gray=0.3,
+)  # fmt: skip
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(batch: int, *shape: int) -> torch.Tensor:
+    return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=generator(9))
+
+
+def bilinear(plane: np.ndarray, y: float, x: float) -> float:
+    """The value at a place in pixels, whole numbers at their centres, borders repeated."""
+    height, width = plane.shape
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = min(int(y), height - 2), min(int(x), width - 2)
+    dy, dx = y - top, x - left
+    upper = (1 - dx) * plane[top, left] + dx * plane[top, left + 1]
+    lower = (1 - dx) * plane[top + 1, left] + dx * plane[top + 1, left + 1]
+    return (1 - dy) * upper + dy * lower
+
+
+def slow_view(view: Views, obs: torch.Tensor, draw: torch.Generator) -> np.ndarray:
+    """`view(obs, draw, frame_stack=2)`, one sample, frame, channel and pixel after the other, 6 channels."""
+    count, channels, height, width = obs.shape
+    theta = view.affine(obs, draw).double().numpy()
+    colours = view.recolouring(obs, draw).double().numpy()
+    gains = [1 + reach * (2 * torch.rand(count, generator=draw) - 1) for reach in (view.intensity, view.contrast)]
+    result = np.empty(obs.shape)
+    for i, sample in enumerate(obs.double().numpy()):
+        for row in range(height):
+            for column in range(width):
+                place = np.array([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1, 1])
+                x, y = theta[i] @ place
+                for c in range(channels):
+                    at = ((y + 1) * height - 1) / 2, ((x + 1) * width - 1) / 2
+                    result[i, c, row, column] = bilinear(sample[c], *at)
+        for first in (0, 3):
+            result[i, first : first + 3] = np.einsum("ij,jhw->ihw", colours[i], result[i, first : first + 3])
+        mean = result[i].mean()
+        result[i] = float(gains[0][i]) * (mean + float(gains[1][i]) * (result[i] - mean))
+    return result.clip(0, 255)
+
+
+def test_a_view_is_the_slow_one():
+    obs = pixels(SAMPLES, 6, 9, 12)
+    seen = EVERYTHING(obs, generator(3), frame_stack=2)
+    assert seen.dtype == torch.float32
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(seen.numpy(), slow_view(EVERYTHING, obs, generator(3)), atol=0.02)
+
+
+def test_without_parameters_nothing_changes():
+    obs = pixels(5, 6, 8, 10)
+    assert torch.equal(Views()(obs, generator(), 2), obs.float())
+    assert torch.equal(replace(Views(), shift=1e-9, hue=1e-9)(obs, generator(), 2).round(), obs.float())
+
+
+@pytest.mark.parametrize("preset", VIEWS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_frame_of_a_stack_changes_alike_and_every_sample_by_itself(preset, channels):
+    frame = pixels(1, channels, 28, 24)
+    stack = frame.repeat(6, 4, 1, 1)
+    seen = replace(VIEWS[preset], noise=0)(stack, generator(), 4).unflatten(1, (4, channels))
+    torch.testing.assert_close(seen, seen[:, :1].expand_as(seen), atol=1e-3, rtol=0)
+    assert all(not torch.equal(seen[i], seen[j]) for i in range(6) for j in range(i))
+
+
+@pytest.mark.parametrize("preset", VIEWS)
+def test_the_generator_alone_decides_and_pixels_stay_in_range(preset):
+    obs, before = pixels(5, 3, 16, 16), torch.get_rng_state()
+    first, again, other = (VIEWS[preset](obs, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 0 <= float(first.min()) <= float(first.max()) <= 255
+
+
+def test_places_turn_rigidly_in_oblong_images_and_lie_in_the_image():
+    obs = pixels(4000, 1, 20, 40)
+    theta = Views(area=(0.25, 1), rotation=30).affine(obs, generator())
+    size = torch.tensor([40.0, 20.0])
+    moves = theta[:, :, :2] * size[:, None] / size  # in pixels
+    scale = moves.det().abs().sqrt()
+    turned = moves / scale[:, None, None]
+    torch.testing.assert_close(turned @ turned.mT, torch.eye(2).expand(4000, 2, 2), atol=1e-5, rtol=0)
+    angle = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]).rad2deg()
+    assert 29.9 < float(angle.max()) <= 30.01
+    assert -30.01 <= float(angle.min()) < -29.9
+    area = scale.square()
+    assert 0.249 < float(area.min()) < float(area.max()) < 1.001
+    assert abs(float(area.mean()) - 0.625) < 4 * 0.75 / 12**0.5 / 4000**0.5  # uniform
+    assert (theta[:, :, 2].abs() <= 1 - scale[:, None] + 1e-5).all(), "a crop leaves the image"
+    assert float((theta[:, :, 2].abs() / (1 - scale[:, None])).nan_to_num().max()) > 0.99, "a crop reaches the border"
+
+
+def test_shift_is_a_share_of_the_side_and_aspect_bounds_the_ratio():
+    obs = pixels(2000, 1, 20, 40)
+    theta = Views(shift=0.2, area=(0.5, 0.5), aspect=4 / 3).affine(obs, generator())
+    ratio = theta[:, 0, 0] / theta[:, 1, 1]
+    assert 0.75 <= float(ratio.min()) < 0.76
+    assert 1.32 < float(ratio.max()) <= 4 / 3 + 1e-5
+    torch.testing.assert_close(theta[:, 0, 0] * theta[:, 1, 1], torch.full((2000,), 0.5))
+    plain = Views(shift=0.2).affine(obs, generator())
+    assert 0.39 < float(plain[:, :, 2].abs().max()) <= 0.4  # of [-1, 1]
+
+
+def test_a_mirrored_view_is_the_flip_of_the_plain_one_and_off_by_default():
+    obs = pixels(400, 1, 6, 8)
+    seen = Views(flip=0.3)(obs, generator()).round()
+    mirrored = (seen == obs.flip(3)).flatten(1).all(1)
+    assert ((seen == obs).flatten(1).all(1) ^ mirrored).all()
+    assert abs(int(mirrored.sum()) - 120) < 4 * (400 * 0.3 * 0.7) ** 0.5
+    for view in (Views(), VIEWS["shift"], VIEWS["digits"]):
+        assert view.flip == 0
+
+
+def test_recolouring_keeps_gray_gray_and_the_brightness():
+    maps = Views(saturation=0.5, hue=0.25).recolouring(pixels(50, 3, 4, 4), generator())
+    gray = torch.full((3,), 100.0)
+    torch.testing.assert_close(maps @ gray, gray.expand(50, 3), atol=0.2, rtol=0)
+    luma = torch.tensor(LUMA[0])
+    torch.testing.assert_close(luma @ maps, luma.expand(50, 3), atol=2e-3, rtol=0)
+    none = Views(hue=0.25, gray=1.0)(pixels(5, 3, 4, 4), generator())
+    torch.testing.assert_close(none, none[:, :1].expand_as(none), atol=1e-3, rtol=0)
+
+
+def test_half_a_turn_of_the_colours_mirrors_them_around_gray():
+    maps = Views(hue=1.0).recolouring(pixels(3000, 3, 2, 2), generator())
+    luma, same = torch.tensor(LUMA), torch.eye(3)
+    closest = (maps - (2 * luma - same)).abs().amax((1, 2)).min()
+    assert float(closest) < 0.02
+
+
+def test_gray_frames_have_no_colours_to_change():
+    """Three gray frames look like one in colour: only the frame stack tells."""
+    obs = pixels(4, 3, 6, 6)
+    colours = Views(saturation=0.9, hue=0.3, gray=0.5)
+    assert torch.equal(colours(obs, generator(), frame_stack=3), obs.float())
+    assert not torch.equal(colours(obs, generator(), frame_stack=1), obs.float())
+
+
+def test_intensity_and_contrast_reach_their_bounds():
+    obs = torch.full((3000, 1, 2, 2), 100, dtype=torch.uint8)
+    seen = Views(intensity=0.25, contrast=0.9)(obs, generator())[:, 0, 0, 0]
+    assert 75 <= float(seen.min()) < 76
+    assert 124 < float(seen.max()) <= 125
+    obs[:, :, 0] = 140  # mean 120
+    half = (Views(contrast=0.5)(obs, generator())[:, 0, 0, 0] - 120) / 20
+    assert 0.5 <= float(half.min()) < 0.51
+    assert 1.49 < float(half.max()) <= 1.5
+
+
+def test_noise_is_of_its_own_in_every_pixel():
+    obs = torch.full((64, 2, 16, 16), 128, dtype=torch.uint8)
+    noise = Views(noise=8)(obs, generator(), 2) - 128
+    assert abs(float(noise.std()) - 8) < 0.2
+    assert abs(float((noise[:, 0] * noise[:, 1]).mean())) < 2
+
+
+def test_the_preset_for_games_is_a_shift_times_an_intensity():
+    obs = pixels(5, 4, 20, 20)
+    draw = generator()
+    shifted = random_shift(obs, 4, draw)
+    gain = 1 + 0.1 * (2 * torch.rand(5, 1, 1, 1, generator=draw) - 1)
+    torch.testing.assert_close(VIEWS["shift"](obs, generator(), 4), (shifted * gain).clamp(0, 255), atol=1e-3, rtol=0)

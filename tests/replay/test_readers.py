@@ -1,0 +1,247 @@
+"""Files become episodes: each kind read back against what was written."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from PIL import Image
+
+from replay import Episodes
+from replay.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from replay.storage import FrameStorage
+
+SHAPE = (1, 2, 3)
+
+
+def image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def plain(colour: tuple[int, int, int], height: int = 8, width: int = 8) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def video(path: Path, frames: list[np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, _ = frames[0].shape
+    writer = imageio_ffmpeg.write_frames(path, (width, height), macro_block_size=2, ffmpeg_log_level="quiet")
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+# --- images ---
+
+
+def test_images_are_labelled_by_their_folders(tmp_path: Path) -> None:
+    names = ["dog/b/1.png", "cat/b/x.JPG", "cat/a/2.png", "cat/a/10.png"]
+    for i, name in enumerate(names):
+        image(tmp_path / name, plain((50 * i, 0, 0)))
+    (tmp_path / "dog/b/notes.txt").write_text("no image")
+    episodes = read_images(tmp_path, 4)
+    assert episodes.frames.shape == (4, 3, 4, 4)
+    assert episodes.frames[:, 0, 0, 0].tolist() == pytest.approx([150, 100, 50, 0], abs=2)  # by path
+    assert {name: label.tolist() for name, label in episodes.labels.items()} == {
+        "class": [0, 0, 0, 1],
+        "group": [0, 0, 1, 1],
+    }
+    assert (episodes.end - episodes.begin == 1).all()
+    for seed in range(4):
+        train, test = episodes.split(0.5, np.random.default_rng(seed))
+        assert {tuple(train.rows()), tuple(test.rows())} == {(0, 1), (2, 3)}
+
+
+def test_an_image_is_cut_to_its_middle_square_resized_and_turned_upright(tmp_path: Path) -> None:
+    wide = plain((0, 0, 0), 6, 18)
+    wide[:, 6:12] = 200
+    wide[:3, 6:12] = (200, 0, 0)
+    image(tmp_path / "a.png", wide)
+    picture = Image.fromarray(np.rot90(wide, -1).copy())
+    exif = picture.getexif()
+    exif[0x0112] = 8  # to be shown turned back by a quarter
+    picture.save(tmp_path / "b.png", exif=exif)
+    Image.fromarray(np.full((5, 5), 70, np.uint8)).save(tmp_path / "c.png")
+    upright, turned, gray = read_images(tmp_path, 2).frames
+    wanted = np.array([[[200, 200], [200, 200]], [[0, 0], [200, 200]], [[0, 0], [200, 200]]])
+    assert np.abs(upright - wanted).max() < 40  # a smooth filter
+    np.testing.assert_array_equal(turned, upright)
+    assert (gray == 70).all()
+    assert read_images(tmp_path, 2).labels == {}
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no files with one of the endings .* \.png"):
+        read_images(tmp_path, 4)
+    image(tmp_path / "cat/1.png", plain((1, 2, 3)))
+    with pytest.raises(MemoryError, match=r"1 images of .* of memory is free: lower source.size"):
+        read_images(tmp_path, 2_000_000)
+    image(tmp_path / "2.png", plain((1, 2, 3)))
+    with pytest.raises(ValueError, match="must all lie in folder/, in folder/class/ or in folder/class/group/"):
+        read_images(tmp_path, 4)
+    (tmp_path / "2.png").unlink()
+    torn = (tmp_path / "cat/1.png").read_bytes()[:40]
+    (tmp_path / "cat/1.png").write_bytes(torn)
+    with pytest.raises(ValueError, match=r"cat/1.png is not a readable image"):
+        read_images(tmp_path, 4)
+
+
+# --- videos ---
+
+
+def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> None:
+    red, blue = plain((220, 0, 0), 16, 16), plain((0, 0, 220), 16, 16)
+    video(tmp_path / "a.mp4", [red] * 5 + [blue] * 4)
+    video(tmp_path / "sub/b.mp4", [blue] * 3)
+    video(tmp_path / ".half.mp4", [blue])
+    for stride, begin, end in [(1, [0, 5, 9], [5, 9, 12]), (2, [0, 3, 5], [3, 5, 7])]:
+        episodes = read_videos(tmp_path, 8, stride, cut=40)
+        assert (episodes.begin.tolist(), episodes.end.tolist()) == (begin, end)
+        assert episodes.frames.shape == (end[-1], 3, 8, 8)
+        colours = episodes.frames.mean((2, 3)).argmax(1)
+        assert [set(colours[b:e]) for b, e in zip(begin, end, strict=True)] == [{0}, {2}, {2}]
+        assert episodes.labels["group"].tolist() == [0] * end[1] + [1] * (end[2] - end[1])
+    assert len(read_videos(tmp_path, 8, 1, cut=255).begin) == 2
+    alone = read_videos(tmp_path / "sub", 8, 1, cut=40)
+    assert alone.labels == {}
+
+
+def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"a.mp4 is not a readable video"):
+        read_videos(tmp_path, 8, 1, 40)
+
+
+# --- IDX ---
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, packed: bool = False) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(256, size=(9, 4, 5), dtype=np.uint8)
+    parts = {"train": slice(0, 6), "t10k": slice(6, 9)}
+    for name, part in parts.items():
+        for kind, values in (("images-idx3", pixels[part]), ("labels-idx1", np.arange(9)[part] % 4)):
+            content = idx(values)
+            path = folder / f"{name}-{kind}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+    return pixels
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_keep_their_official_test_images(tmp_path: Path, packed: bool) -> None:
+    pixels = write_idx(tmp_path, packed)
+    episodes = read_idx(tmp_path)
+    np.testing.assert_array_equal(episodes.frames, pixels[:, None])
+    assert episodes.labels["class"].tolist() == [i % 4 for i in range(9)]
+    train, test = episodes.split(0.9, np.random.default_rng(0))
+    assert (train.rows().tolist(), test.rows().tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-images-idx3-ubyte", None, "has no train-images-idx3-ubyte .* `make mnist`"),
+        ("t10k-labels-idx1-ubyte", idx(np.zeros(3))[:-1], "t10k-labels-idx1-ubyte is not an IDX file of 1 dim"),
+        ("t10k-labels-idx1-ubyte", idx(np.zeros(2)), "t10k has 3 images, but 2 labels"),
+        ("train-images-idx3-ubyte", idx(np.zeros((6, 4))), "not an IDX file of 3 dimensions"),
+        ("train-images-idx3-ubyte", b"", "not an IDX file"),
+    ],
+)
+def test_torn_idx_files_are_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    write_idx(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_idx(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"1234567")[:-3])
+    (tmp_path / "train-images-idx3-ubyte").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"ubyte.gz cannot be read"):
+        read_idx(tmp_path)
+
+
+# --- recordings ---
+
+
+def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
+    columns = {"frames": np.zeros((4, *SHAPE), np.uint8), "begin": np.array([0, 3]), "end": np.array([3, 4])}
+    columns |= {"action": np.array([0, 1, 2, 1]), "reward": np.ones(4, np.float32), "labels/x": np.arange(4)}
+    (tmp_path / "labels").mkdir()
+    for name, values in columns.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    (tmp_path / "source.json").write_text(json.dumps({"num_actions": 5}))
+    episodes = read_recording(tmp_path)
+    assert (episodes.num_actions, episodes.labels["x"].tolist()) == (5, [0, 1, 2, 3])
+    assert not episodes.frames.flags.owndata
+    assert not episodes.frames.flags.writeable
+    np.save(tmp_path / "reward.npy", np.array([{}] * 4, object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"reward.npy cannot be read .* to record anew"):
+        read_recording(tmp_path)
+    (tmp_path / "frames.npy").write_bytes((tmp_path / "frames.npy").read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"frames.npy cannot be read"):
+        read_recording(tmp_path)
+
+
+# --- replay ---
+
+
+def played(storage: FrameStorage, steps: int, seed: int) -> list[list[dict[str, Any]]]:
+    """Write random episodes; returns the rows of each copy, each with its frame, its action and what it is."""
+    rng = np.random.default_rng(seed)
+    copies, number, rows = storage.num_envs, 0, [[] for _ in range(storage.num_envs)]
+    state, episode = ["first"] * copies, [0] * copies
+    for _ in range(steps):
+        frame = rng.integers(256, size=(copies, *SHAPE), dtype=np.uint8)
+        action = rng.uniform(-1, 1, (copies, 2)).astype(np.float32)
+        flags = {name: np.zeros(copies, bool) for name in ("first", "terminated", "truncated", "valid")}
+        for i in range(copies):
+            now = state[i]
+            flags["valid"][i] = now in ("first", "running")
+            flags["first"][i] = now == "first"
+            if now == "first":
+                number += 1
+                episode[i] = number
+            rows[i].append({"frame": frame[i], "action": action[i], "episode": episode[i], "what": now})
+            if now in ("first", "running"):
+                end = rng.choice(["go on", "terminated", "truncated", "life"], p=[0.6, 0.15, 0.15, 0.1])
+                flags["terminated"][i], flags["truncated"][i] = end in ("terminated", "life"), end == "truncated"
+                state[i] = "last" if end in ("terminated", "truncated") else "running"
+            else:
+                state[i] = "junk" if rng.random() < 0.3 else "first"
+        reward = frame[:, 0, 0, 0].astype(np.float32)
+        storage.add(frame, flags["first"], action, reward, flags["terminated"], flags["truncated"], flags["valid"])
+    return rows
+
+
+@pytest.mark.parametrize(("steps", "seed"), [(9, 0), (40, 1), (61, 2), (75, 3), (90, 4)])
+def test_the_episodes_of_a_replay(steps: int, seed: int) -> None:
+    copies, held = 3, 40
+    storage = FrameStorage(held * copies, copies, SHAPE, Box(-1, 1, (2,)))
+    rows = played(storage, steps, seed)
+    episodes = read_storage(storage.state_dict(), None)
+    wanted: list[list[dict[str, Any]]] = []
+    for copy in rows:
+        kept = [row for row in copy[-held:] if row["what"] != "junk"]
+        games = [[row for row in kept if row["episode"] == game] for game in sorted({row["episode"] for row in kept})]
+        wanted += [game for game in games if game[0]["what"] != "last"]  # nothing but its last frame is still held
+    check(episodes, wanted)
+
+
+def check(episodes: Episodes, wanted: list[list[dict[str, Any]]]) -> None:
+    assert episodes.action is not None
+    assert episodes.reward is not None
+    assert len(episodes.begin) == len(wanted)
+    for begin, end, game in zip(episodes.begin, episodes.end, wanted, strict=True):
+        np.testing.assert_array_equal(episodes.frames[begin:end], [row["frame"] for row in game])
+        np.testing.assert_array_equal(episodes.action[begin:end], [row["action"] for row in game])
+        np.testing.assert_array_equal(episodes.reward[begin:end], [row["frame"][0, 0, 0] for row in game])

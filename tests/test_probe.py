@@ -1,0 +1,316 @@
+"""Probes of small worlds: what is in the pixels is found, what is not is not, and every comparison is paired."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import configs.probing
+import probe as script
+from agents import DQNConfig
+from aux_tasks import TaskConfig
+from configs.build import build_agent, build_initial_encoder, build_streams, export, export_encoder
+from configs.pretraining import build_pretraining
+from configs.probing import build_online_probe, build_probing, build_supervised
+from configs.schema import Config, PretrainConfig, ProbeConfig, write_config
+from configs.sources import FramesConfig
+from encoders import EncoderConfig
+from envs import ToyConfig, ToyVector
+from harness.probes import Features
+from replay import Episodes, ReplayConfig
+
+ENCODER = EncoderConfig(name="small")
+
+
+def images(count: int = 500, **changes: Any) -> Episodes:
+    """Digits of scikit-learn, an episode each, with their class, how bright they are, and three useless labels."""
+    pixels = load_digits().images[:count, None].repeat(2, 2).repeat(2, 3)
+    frames = (pixels * 15.9).astype(np.uint8)
+    digit = load_digits().target[:count]
+    labels = {
+        "digit": digit,
+        "brightness": frames.mean((1, 2, 3)) / 255,
+        "shuffled": np.random.default_rng(0).permutation(digit),
+        "noise": np.random.default_rng(1).normal(size=count),
+        "same": np.full(count, 3),
+    }
+    begin = np.arange(count)
+    return Episodes(frames, begin, begin + 1, **{"labels": labels, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A pretraining's folder, whose encoder is not the initial one."""
+    config = PretrainConfig(FramesConfig(), ToyConfig(), ENCODER, {"rotation": TaskConfig()}, seed=3)
+    write_config(config, tmp_path / "config.yaml")
+    encoder = build_initial_encoder(replace(ENCODER), (1, 16, 16), seed=4)
+    export_encoder(encoder, tmp_path)
+    return tmp_path
+
+
+def config(folder: Path, **changes: Any) -> ProbeConfig:
+    settings = {
+        "seeds": 2,
+        "train_labels": 200,
+        "test_labels": 80,
+        "steps": 6,
+        "batch_size": 16,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return ProbeConfig(**{"checkpoint": str(folder), "aux": {}, **settings, **changes})
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make `episodes` what every source gives."""
+
+    def give(episodes: Episodes) -> None:
+        monkeypatch.setattr(configs.probing, "build_source", lambda *_, **__: episodes)
+
+    give(images())
+    return give
+
+
+def probed(config: ProbeConfig) -> dict[str, Any]:
+    assert script.probe(config, ["words"]) == 0
+    name = config.report or f"{config.checkpoint}/probe-{config.mode}-frames.json"
+    return json.loads(Path(name).read_text())
+
+
+def means(report: dict[str, Any], **wanted: str) -> dict[tuple[str, str], float]:
+    """Mean score by (features, metric) of the rows that have these values."""
+    rows = [row for row in report["scores"] if all(row[key] == value for key, value in wanted.items())]
+    return {(row["features"], row["metric"]): row["mean"] for row in rows}
+
+
+FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
+
+
+def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(
+    folder: Path, source: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = probed(config(folder))
+    assert report["dropped"] == ["same"]
+    digit, bright, shuffled, noise = (means(report, label=n) for n in ("digit", "brightness", "shuffled", "noise"))
+    for features in FEATURES:
+        assert min(digit[features, metric] for metric in ("accuracy", "f1", "knn")) > 0.75
+        assert bright[features, "r2"] > (0.99 if features == "pixels" else 0.3)  # the encoder normalises
+        assert bright[features, "mae"] < bright["baseline", "mae"]
+        assert abs(shuffled[features, "accuracy"] - 0.1) < 0.1  # ten classes, 160 tests
+        assert noise[features, "r2"] < 0.1
+    assert digit["baseline", "accuracy"] < 0.2
+    assert bright["baseline", "r2"] == pytest.approx(0, abs=0.05)
+    assert np.mean([digit["pixels", f"accuracy/{k}"] for k in range(10)]) == pytest.approx(
+        digit["pixels", "accuracy"], abs=0.05
+    )
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("trained - initial: accuracy at maps ")
+    assert "held-out, standardised features" in out
+
+
+def test_the_difference_is_paired_and_so_are_weights_and_examples(
+    folder: Path, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = build_probing(config(folder))
+    for name, seed in {"initial": 3, "trained": 4}.items():  # of the run, and of the file
+        expected = build_initial_encoder(ENCODER, (1, 16, 16), seed).state_dict()
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in parts.encoders[name].state_dict().items())
+
+    seen: list[Features] = []
+    original = script.read
+    monkeypatch.setattr(script, "read", lambda *given: [seen.append(given[1::2]), original(*given)][1])
+    report = probed(config(folder, labels=["digit"], seeds=3))
+    assert len(seen) == 3 * len(FEATURES)
+    for first in range(0, len(seen), len(FEATURES)):
+        for other in seen[first : first + len(FEATURES)]:
+            assert all(np.array_equal(a, b) for a, b in zip(seen[first], other, strict=True))
+    assert not np.array_equal(seen[0][0], seen[-1][0])  # another seed, other examples
+
+    values = {(row["features"], row["metric"]): row["values"] for row in report["scores"]}
+    for row in report["differences"]:
+        initial = values[row["features"].replace("trained", "initial"), row["metric"]]
+        assert row["values"] == [a - b for a, b in zip(values[row["features"], row["metric"]], initial, strict=True)]
+        low, high = row["interval"]
+        assert low <= row["mean"] <= high
+
+
+def test_an_encoder_that_learned_nothing_differs_by_nothing(folder: Path, source: Any) -> None:
+    export_encoder(build_initial_encoder(ENCODER, (1, 16, 16), seed=3), folder)
+    for mode in ("linear", "finetune"):
+        report = probed(config(folder, mode=mode, labels=["digit"], steps=2))
+        assert {value for row in report["differences"] for value in row["values"]} == {0.0}
+
+
+def test_a_report_is_reproducible_and_complete(folder: Path, source: Any) -> None:
+    first, second = (probed(config(folder, raw=True, seeds=1, report=str(folder / f"{n}.json"))) for n in "ab")
+    for key in first.keys() - {"seconds", "config"}:
+        assert first[key] == second[key], key
+    assert first["command"] == "python probe.py words"
+    assert {"torch", "scikit-learn", "sidequest"} <= first["versions"].keys()
+    assert first["config"]["train_labels"] == 200
+    raw, standard = (
+        means(first, label="digit", scaling=s)["trained output", "accuracy"] for s in ("raw", "standardised")
+    )
+    assert raw != standard
+
+
+def grouped(frames_each: int = 6, groups: int = 30) -> Episodes:
+    """Images that tell their group at once; the group's class is a coin's, so it can be known but not inferred."""
+    rng = np.random.default_rng(0)
+    count = frames_each * groups
+    group = np.arange(groups).repeat(frames_each)
+    frames = rng.integers(256, size=(groups, 1, 16, 16)).astype(np.uint8)[group]
+    frames[:, :, 0, :] = rng.integers(256, size=(count, 1, 16))  # no two the same
+    begin = np.arange(count)
+    return Episodes(frames, begin, begin + 1, {"group": group, "fake": (np.arange(groups) % 2)[group]})
+
+
+def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, source: Any) -> None:
+    source(grouped())
+    report = probed(config(folder))
+    held, random = (means(report, split=split, label="fake") for split in ("held-out", "random"))
+    assert random["pixels", "accuracy"] > 0.95
+    assert held["pixels", "accuracy"] < 0.8
+    assert means(report, label="group") == {}
+
+    parts = build_probing(config(folder))
+    group = parts.sampler.episodes.labels["group"]
+    (train, test), (mixed_train, mixed_test) = parts.splits["held-out"], parts.splits["random"]
+    assert not set(group[train]) & set(group[test])
+    assert set(group[mixed_train]) & set(group[mixed_test])
+    for known, asked in parts.splits.values():
+        assert sorted([*known, *asked]) == list(range(len(group)))
+    assert len(test) == len(mixed_test)
+
+
+def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Path, source: Any) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(256, size=(60, 1, 16, 16)).astype(np.uint8)
+    frames[1::6] = frames[0]  # in each of the ten episodes, one frame looks the same
+    begin = np.arange(0, 60, 6)
+    source(Episodes(frames, begin, begin + 6, {"x": rng.normal(size=60), "kind": np.arange(60) % 2}))
+    parts = build_probing(config(folder))
+    train, test = parts.splits["held-out"]
+    assert not set(train // 6) & set(test // 6)
+    for seed in range(3):
+        drawn = script.draw(config(folder), parts, "held-out", seed)
+        assert drawn.seen == (test % 6 == 1).sum() + (test == 0).sum() > 0
+        assert not {frames[i].tobytes() for i in drawn.train} & {frames[i].tobytes() for i in drawn.test}
+    source(Episodes(frames[:1].repeat(20, 0), np.arange(20), np.arange(20) + 1, {"x": rng.normal(size=20)}))
+    with pytest.raises(ValueError, match="every test observation is, byte for byte"):
+        probed(config(folder))
+
+
+def test_the_test_frames_are_those_that_the_pretraining_held_out(folder: Path, source: Any) -> None:
+    source(grouped())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("configs.pretraining.build_source", lambda *_, **__: grouped())
+        run_config = configs.probing.read_run(folder)
+        pretraining = build_pretraining(replace(run_config, device="cpu"))
+    assert np.array_equal(pretraining.test.episodes.rows(), build_probing(config(folder)).splits["held-out"][1])
+
+
+def weights_after(config: ProbeConfig) -> list[Any]:
+    parts = build_probing(config)
+    train = script.draw(config, parts, "held-out", 0).train
+    learner = build_supervised(config, parts, "trained", train, seed=1)
+    script.fit(config, learner)
+    assert np.isin(learner.sampler.sample(64, frozenset({"obs"}), 0, learner.rng).index.numpy(), train).all()
+    return [*learner.encoder.state_dict().values(), *learner.heads.state_dict().values()]
+
+
+def test_joint_with_weight_zero_is_finetune_bit_for_bit(folder: Path, source: Any) -> None:
+    alone = weights_after(config(folder, mode="finetune"))
+    ignored, heeded = (
+        weights_after(config(folder, mode="joint", aux={"rotation": TaskConfig(weight=weight)}))
+        for weight in (0.0, 1.0)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(alone, ignored, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(alone, heeded, strict=True))
+
+
+@pytest.mark.parametrize(("mode", "aux"), [("finetune", {}), ("joint", {"rotation": TaskConfig(weight=0.1)})])
+def test_finetuning_learns_the_digits_and_shuffled_labels_stay_at_the_baseline(
+    mode: str, aux: dict[str, TaskConfig], folder: Path, source: Any
+) -> None:
+    settings = {"seeds": 1, "steps": 50, "batch_size": 32, "learning_rate": 3e-3, "labels": ["digit", "shuffled"]}
+    report = probed(config(folder, mode=mode, aux=aux, **settings))
+    digit, shuffled = means(report, label="digit"), means(report, label="shuffled")
+    for start in ("initial", "trained"):
+        assert digit[f"{start} output", "accuracy"] > 0.7
+        assert (f"{start} output", "accuracy/7") in digit
+        assert shuffled[f"{start} output", "accuracy"] < shuffled["baseline", "accuracy"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "finetun"}, "did you mean 'finetune'"),
+        ({"mode": "joint"}, "mode=joint and aux=rotation"),
+        ({"aux": {"rotation": TaskConfig()}}, "mode=joint and aux=rotation"),
+        ({"seeds": 0}, "seeds=0: must be at least 1"),
+        ({"labels": ["digits"]}, "unknown label 'digits': did you mean 'digit'?"),
+        ({"labels": ["brightness"], "mode": "finetune"}, "unknown label 'brightness'"),
+        ({"labels": ["same"]}, "the labels same do not vary"),
+        ({"checkpoint": "nowhere"}, "nowhere/config.yaml does not exist"),
+    ],
+)
+def test_what_cannot_be_is_named(changes: dict[str, Any], message: str, folder: Path, source: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_probing(config(folder, **changes))
+
+
+def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> None:
+    run = Config(ToyConfig(), DQNConfig(hidden=8), EncoderConfig(), ReplayConfig(), seed=5, device="cpu")
+    env = ToyVector(run.env)
+    agent, _ = build_agent(run, env.frame_shape, env.action_space, build_streams(9, torch.device("cpu")))
+    torch.nn.init.ones_(agent.encoder.trunk[0].bias)
+    write_config(run, tmp_path / "config.yaml")
+    export(agent, tmp_path)
+    source(recording())
+    for file in ("encoder.safetensors", "agent.safetensors"):
+        encoders = build_probing(config(tmp_path)).encoders
+        expected = agent.encoder.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in encoders["trained"].state_dict().items())
+        assert not torch.equal(encoders["initial"].trunk[0].bias, expected["trunk.0.bias"])
+        (tmp_path / file).unlink()  # zoo/ has the agent alone
+    with pytest.raises(ValueError, match=r"encoder\.safetensors does not exist"):
+        build_probing(config(tmp_path))
+
+
+def recording() -> Episodes:
+    """A hundred episodes of Catch's size, with labels that are in their pixels and one that is not."""
+    rng = np.random.default_rng(0)
+    place = rng.integers(30, size=(400, 2))
+    frames = np.zeros((400, 1, 36, 36), np.uint8)
+    for frame, (x, y) in zip(frames, place, strict=True):
+        frame[0, y : y + 6, x : x + 6] = 255
+    begin = np.arange(0, 400, 4)
+    labels = {"x": place[:, 0], "y": place[:, 1].astype(np.float32), "coin": rng.normal(size=400), "same": np.ones(400)}
+    return Episodes(frames, begin, begin + 4, labels)
+
+
+def test_an_online_probe_tells_what_is_there_and_repeats_itself(source: Any, caplog: pytest.LogCaptureFixture) -> None:
+    source(recording())
+    run = Config(ToyConfig(), DQNConfig(), EncoderConfig(), ReplayConfig(), probe_every=100, device="cpu")
+    encoder = build_initial_encoder(run.encoder, (4, 36, 36), seed=0)
+    assert build_online_probe(replace(run, probe_every=0), encoder) is None
+    caplog.set_level(logging.INFO)
+    probe = build_online_probe(run, encoder)
+    assert "s every 100 steps (x, y, coin of 400 frames)" in caplog.text
+    found = probe(encoder)
+    assert found == probe(encoder)
+    assert list(found) == [f"repr/probe/{name}" for name in ("x", "y", "coin", "mean")]
+    assert found["repr/probe/mean"] == pytest.approx(np.mean(list(found.values())[:3]))
+    assert min(found["repr/probe/x"], found["repr/probe/y"]) > 0.5 > 0.2 > found["repr/probe/coin"]
+    assert not {row // 4 for row in probe.train} & {row // 4 for row in probe.test}
+    source(Episodes(recording().frames, np.arange(400), np.arange(400) + 1, {"same": np.ones(400)}))
+    with pytest.raises(ValueError, match="no label that varies; use probe_every=0"):
+        build_online_probe(run, encoder)
