@@ -56,11 +56,16 @@ class AgentConfig:
     """Hyperparameters of every agent."""
 
     learning_rate: float = 1e-3
+    encoder_scale: float = 1.0  # of the encoder's learning rate; 0 keeps the encoder as it is
     adam_eps: float = 1e-8
     max_grad_norm: float = math.inf  # of the step that moves the encoder
     random_shift: int = 0  # pixels of shift augmentation, 0 for none
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+
+    def __post_init__(self) -> None:
+        if self.encoder_scale < 0:
+            raise ValueError(f"agent.encoder_scale={self.encoder_scale}: must be at least 0")
 
 
 class Agent(nn.Module, ABC):
@@ -87,8 +92,19 @@ class Agent(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.auxiliary = config, encoder, auxiliary
+        if not config.encoder_scale:
+            encoder.requires_grad_(False)
         self.explore_rng, self.augment_generator = explore_rng, augment_generator
         self.updates = 0
+
+    def groups(self, head: nn.Module) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser that moves encoder and `head`, each with the scale of its learning rate."""
+        scales = {self.encoder: self.config.encoder_scale, head: 1.0}
+        return [
+            {"params": list(module.parameters()), "lr": self.config.learning_rate * scale, "scale": scale}
+            for module, scale in scales.items()
+            if scale
+        ]
 
     @abstractmethod
     def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[Any]:
@@ -147,7 +163,8 @@ class Agent(nn.Module, ABC):
         """
         weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
         optimizer = self.optimizers[0]
-        norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
+        moved = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         return norm
@@ -218,7 +235,9 @@ def effective_rank(features: Tensor) -> Tensor:
 
 def gradient_cosines(terms: Mapping[str, Tensor], reference: str, encoder: Encoder) -> dict[str, Tensor]:
     """Cosine between the encoder gradient of each term and that of `reference`: negative means they fight."""
-    parameters = list(encoder.parameters())
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    if not parameters:
+        return {}
 
     def gradient(term: Tensor) -> Tensor:
         gradients = torch.autograd.grad(

@@ -49,6 +49,7 @@ class DQNConfig(AgentConfig):
     aux_schedule: AuxSchedule = AuxSchedule.joint
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
@@ -99,7 +100,7 @@ class DQN(Agent):
         self.to(augment_generator.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
-        self.optimizers = [torch.optim.Adam(self.online, lr=config.learning_rate, eps=config.adam_eps, fused=True)]
+        self.optimizers = [torch.optim.Adam(self.groups(self.head), eps=config.adam_eps, fused=True)]
         if config.compile:
             for network in (self.encoder, self.head, self.target_encoder, self.target_head):
                 network.compile()
@@ -137,7 +138,8 @@ class DQN(Agent):
     def update(self, batch: Batch, *, step: int) -> Update:
         """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
         weights = self.auxiliary.weights(step)
-        self.optimizers[0].param_groups[0]["lr"] = self.learning_rate(step)
+        for group in self.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate(step) * group["scale"]
         joint = self.config.aux_schedule is AuxSchedule.joint
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         with self.autocast():

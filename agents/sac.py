@@ -30,6 +30,7 @@ class SACConfig(AgentConfig):
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("hidden", "policy_delay"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
@@ -79,7 +80,7 @@ class SAC(Agent):
         self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
         self.optimizers = [
             torch.optim.Adam(owned, lr=config.learning_rate, eps=config.adam_eps, fused=True)
-            for owned in (self.online, self.policy)
+            for owned in (self.groups(self.critic), self.policy)
         ]
         if config.compile:
             for network in (self.encoder, self.actor, self.critic, self.target_encoder, self.target_critic):

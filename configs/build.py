@@ -151,7 +151,8 @@ def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)
     if config.init:
-        load_weights(encoder, Path(config.init))
+        path = Path(config.init)
+        load_encoder(encoder, path) if path.is_dir() else load_weights(encoder, path)
     return encoder
 
 

@@ -85,6 +85,7 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
         )
     if missing := suite.reads - train.provides:
         raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
+    nn.ModuleList([encoder, suite]).to(device)
     optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")

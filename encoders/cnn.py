@@ -19,7 +19,7 @@ class EncoderConfig:
     name: str = "der"
     feature_dim: int | None = None  # width of a last linear layer, none by default
     layer_norm: bool = True  # of the features: steadier Q-learning at high learning rates
-    init: str | None = None  # an encoder.safetensors to start from
+    init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
 
 
 def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Encoder:

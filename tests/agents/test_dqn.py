@@ -328,3 +328,20 @@ def test_the_learning_rate_falls_linearly_and_moves_the_weights_less():
         agent.update(make_batch(), step=100)
         moved.append(agent.head.value.weight.detach() - before)
     torch.testing.assert_close(moved[1], moved[0] / 5)
+
+
+def test_a_scale_of_the_encoder_slows_it_and_0_keeps_it_and_its_side_quests_head_learn_alone():
+    moved = {}
+    for scale in (0.0, 0.25, 1.0):
+        agent = make_agent({"rotation": TaskConfig()}, encoder_scale=scale)
+        heads = [agent.head, *agent.auxiliary.children()]
+        encoder, others = snapshot(agent.encoder), snapshot(*heads)
+        agent.update(make_batch(), step=7)
+        moved[scale] = max(float((p - q).abs().max()) for p, q in zip(snapshot(agent.encoder), encoder, strict=True))
+        assert not equal(others, *heads)
+        check_ownership(agent, [*agent.optimizers, *agent.auxiliary.optimizers])
+        assert agent.diagnose(make_batch()).keys() >= {"repr/effective_rank"}
+    assert moved[0.0] == 0
+    assert moved[0.25] == pytest.approx(0.25 * moved[1.0], rel=1e-3)  # Adam's first step is as long as its rate
+    with pytest.raises(ValueError, match=r"agent.encoder_scale=-1: must be at least 0"):
+        DQNConfig(encoder_scale=-1)

@@ -1,0 +1,87 @@
+"""The pretraining: it learns, continues bit for bit, and hands its encoder to an agent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_help import COPIES, small
+from safetensors.torch import load_file
+
+import pretrain as script
+from aux_tasks import TaskConfig
+from configs.build import build
+from configs.schema import PretrainConfig
+from configs.sources import FramesConfig
+from encoders import EncoderConfig
+from envs import ToyConfig
+from harness.process import tune_process
+
+TOY = ToyConfig(num_envs=2, balls=2)  # 24 frames a game
+
+
+def config(tmp_path: Path, name: str, *tasks: str, **changes: Any) -> PretrainConfig:
+    """30 updates on 200 frames of Catch, in stacks of four."""
+    settings: dict[str, Any] = {"steps": 30, "batch_size": 8, "log_every": 10, "diagnose_every": 15, "threads": 1}
+    settings |= {"checkpoint_every": 10, "frame_stack": 4, "device": "cpu", "encoder": EncoderConfig("der"), "env": TOY}
+    settings |= {"source": FramesConfig(200, path=str(tmp_path / "frames")), "aux": {t: TaskConfig() for t in tasks}}
+    return PretrainConfig(**{**settings, **changes}, run_dir=str(tmp_path / name))
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class KillError(Exception):
+    """Ends a run at once."""
+
+
+@pytest.mark.parametrize("tasks", [("rotation", "bigan"), ("moco",), ("exemplar", "arrow_of_time")], ids="+".join)
+def test_a_killed_pretraining_ends_as_if_it_had_not_been(
+    tasks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(parts: Any, batch: Any, step: int) -> Any:
+        if step == 17:
+            raise KillError
+        return original(parts, batch, step)
+
+    original = script.update
+    assert script.pretrain(config(tmp_path, "whole", *tasks)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "update", die)
+        with pytest.raises(KillError):
+            script.pretrain(config(tmp_path, "killed", *tasks))
+    assert script.pretrain(config(tmp_path, "killed", *tasks)) == 0
+    whole, killed = (tmp_path / name for name in ("whole", "killed"))
+    assert rows(whole) == rows(killed)
+    assert (whole / "encoder.safetensors").read_bytes() == (killed / "encoder.safetensors").read_bytes()
+    assert {f"test/{task}/loss" for task in tasks} <= rows(whole)[-1].keys()
+
+
+def test_looking_at_the_test_episodes_changes_no_bit(tmp_path: Path) -> None:
+    for often in (5, 30):
+        assert script.pretrain(config(tmp_path, f"{often}", "rotation", diagnose_every=often)) == 0
+    first, second = (load_file(tmp_path / f"{often}" / "encoder.safetensors") for often in (5, 30))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_agent_starts_from_the_encoder_and_its_agent_may_keep_it(tmp_path: Path) -> None:
+    tune_process(1)
+    assert script.pretrain(config(tmp_path, "run", "rotation", steps=5)) == 0
+    begun = EncoderConfig(name="der", init=str(tmp_path / "run"))
+    parts = build(small(tmp_path / "agent", env=ToyConfig(num_envs=COPIES), encoder=begun))
+    weights = load_file(tmp_path / "run" / "encoder.safetensors")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in parts.agent.encoder.state_dict().items())
+    parts.env.close()
+    with pytest.raises(ValueError, match="is of another network"):
+        build(small(tmp_path / "agent", encoder=EncoderConfig(name="nature", init=str(tmp_path / "run"))))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("colorization", "reads rgb, which this source has not"), ("arrow_of_time", "clips of .* needed")],
+)
+def test_a_source_that_is_too_poor_is_refused(task: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        script.pretrain(config(tmp_path, "run", task, env=ToyConfig(num_envs=2)))  # 12 frames a game
