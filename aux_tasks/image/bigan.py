@@ -39,7 +39,7 @@ class BiGAN(AuxTask):
             raise ValueError(f"latent_dim must be positive, got {latent_dim}")
         self.latent_dim = latent_dim
         self.to_latent = nn.Linear(setting.feature_dim, latent_dim)
-        self.generate = nn.Sequential(decoder(latent_dim, setting.map_shape, setting.obs_shape, channels), Bounded())
+        self.generate = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels)
         self.adversary = Discriminator(setting.obs_shape, latent_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -71,11 +71,3 @@ class BiGAN(AuxTask):
     def _prior(self, size: int) -> Tensor:
         device = self.generator.device
         return torch.rand(size, self.latent_dim, generator=self.generator, device=device) * 2 - 1
-
-
-class Bounded(nn.Module):
-    """Any number to a pixel in (-0.5, 0.5)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """tanh(x) / 2."""
-        return x.tanh() / 2

@@ -90,7 +90,7 @@ class Colorization(AuxTask):
         """Pixels (B, C, H, W) of the frames' lightness alone."""
         if self.gray:
             return obs
-        lightness, colour = to_lab(obs).split([1, 2], dim=2)
+        lightness, colour = torch.split(to_lab(obs), [1, 2], dim=2)
         return from_lab(lightness, torch.zeros_like(colour))
 
     def soften(self, colour: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Colorization(AuxTask):
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Four observations on the grid: lightness, predicted and true colours."""
-        lightness, colour = to_lab(self._on_grid(batch.rgb)[:4]).split([1, 2], dim=2)
+        lightness, colour = torch.split(to_lab(self._on_grid(batch.rgb)[:4]), [1, 2], dim=2)
         predicted = self.decoder(encoder(self.colourless(batch.obs[:4]))).argmax(1)
         painted = self.get_buffer("bins")[predicted].permute(0, 3, 1, 2)[:, None]
         shades = {"lightness": torch.zeros_like(colour), "predicted": painted, "true": colour}

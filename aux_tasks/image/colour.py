@@ -23,7 +23,7 @@ def frame_channels(setting: TaskSetting) -> int:
 
 def to_lab(obs: Tensor) -> Tensor:
     """Lab (B, F, 3, H, W), L in [0, 100], of uint8 colour frames (B, F * 3, H, W)."""
-    return rgb_to_lab(obs.unflatten(1, (-1, 3)).float() / 255)
+    return rgb_to_lab(obs.reshape(len(obs), -1, 3, *obs.shape[2:]).float() / 255)
 
 
 def from_lab(lightness: Tensor, colour: Tensor) -> Tensor:
@@ -36,4 +36,5 @@ def in_gamut(bin_size: float) -> Tensor:
     """Centres (Q, 2) of the ab squares of that size that hold any colour of a screen."""
     level = torch.linspace(0, 1, 52)  # in steps of 5 / 255
     ab = rgb_to_lab(torch.cartesian_prod(level, level, level).T[:, None])[1:, 0]
-    return (ab / bin_size).round().unique(dim=1).T * bin_size
+    centres: Tensor = torch.unique((ab / bin_size).round(), dim=1)
+    return centres.T * bin_size

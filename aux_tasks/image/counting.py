@@ -10,6 +10,7 @@ from encoders import Encoder
 from replay import Batch
 
 SAMPLERS = ("area", "bilinear", "bicubic")
+FIRST_COUNTS = 0.1  # scale of the first weights: larger counts, far above M, fall to zero at once and most stay there
 
 
 class Counting(AuxTask):
@@ -52,7 +53,11 @@ class Counting(AuxTask):
             down = torch.stack([resizing((2 * half, half, size), mode) for mode in SAMPLERS])
             self.register_buffer(f"down_{name}", down, persistent=False)
             self.register_buffer(f"up_{name}", resizing((half, size)), persistent=False)
-        self.count = nn.Sequential(nn.Linear(setting.feature_dim, counts), nn.ReLU())
+        count = nn.Linear(setting.feature_dim, counts)
+        nn.init.zeros_(count.bias)
+        with torch.no_grad():
+            count.weight *= FIRST_COUNTS
+        self.count = nn.Sequential(count, nn.ReLU())
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Loss (B,); its trivial value is M."""

@@ -76,8 +76,8 @@ class Exemplar(ViewTask):
         """Eight views, with predicted and right class."""
         inputs, label = self._draw(min(8, len(batch.obs)))
         predicted = self._logits(inputs, encoder).argmax(1)
-        answers = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
-        return Examples(inputs.to(torch.uint8), *answers)
+        said, right = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
+        return Examples(inputs.to(torch.uint8), said, right)
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Views (B, C, H, W) of remembered images, and which."""

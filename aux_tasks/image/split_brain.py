@@ -78,7 +78,7 @@ class SplitBrain(AuxTask):
     def split(self, obs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Observations (B, C, H, W) that show one half alone, and the halves as targets of their decoders."""
         if self.by_colour:
-            lightness, colour = to_lab(obs).split([1, 2], dim=2)
+            lightness, colour = torch.split(to_lab(obs), [1, 2], dim=2)
             shown = from_lab(lightness, torch.zeros_like(colour)), from_lab(torch.full_like(lightness, 50), colour)
             return shown, (lightness.flatten(1, 2) / 100 - 0.5, colour.flatten(1, 2) / 100)
         first, second = obs[:, : self.cut], obs[:, self.cut :]
