@@ -11,7 +11,7 @@ from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.build import build_initial_encoder, load_optimizers, pick_device
 from configs.episodes import build_source
-from configs.schema import PretrainConfig
+from configs.schema import PretrainConfig, ProbeConfig
 from encoders import Encoder
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from replay import EpisodeSampler
@@ -72,10 +72,29 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
         for half in episodes.split(config.test_share, numpy_stream(config.seed, "split"))
     )
     generator = torch_stream(config.seed, "auxiliary", device)
-    encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed)
-    num_actions, action_dim = train.actions
-    setting = TaskSetting(encoder, config.frame_stack, num_actions, action_dim, config.gamma, generator)
-    with seeded(config.seed, "init/auxiliary"):
+    encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed).to(device)
+    suite = build_suite(config, encoder, train, config.gamma, generator, config.seed)
+    optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
+    check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
+    rng = numpy_stream(config.seed, "replay")
+    return Pretraining(train, test, encoder, suite, optimizer, config.max_grad_norm, rng, generator)
+
+
+def build_suite(
+    config: PretrainConfig | ProbeConfig,
+    encoder: Encoder,
+    source: EpisodeSampler,
+    gamma: float,
+    generator: torch.Generator,
+    seed: int,
+) -> AuxSuite:
+    """The side quests of `config` on an encoder and a source, their heads initialised from a stream of their own.
+
+    Raises:
+        ValueError: a side quest does not fit the encoder, or reads what the source has not.
+    """
+    setting = TaskSetting(encoder, source.frame_stack, *source.actions, gamma, generator)
+    with seeded(seed, "init/auxiliary"):
         suite = AuxSuite(
             config.aux,
             setting,
@@ -83,10 +102,6 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
             adam_eps=ADAM_EPS,
             max_grad_norm=config.max_grad_norm,
         )
-    if missing := suite.reads - train.provides:
+    if missing := suite.reads - source.provides:
         raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
-    nn.ModuleList([encoder, suite]).to(device)
-    optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
-    check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
-    rng = numpy_stream(config.seed, "replay")
-    return Pretraining(train, test, encoder, suite, optimizer, config.max_grad_norm, rng, generator)
+    return suite.to(source.device)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import check_ownership
-from aux_tasks import AuxSuite, TaskSetting
+from aux_tasks import AuxSuite
 from configs.build import build_initial_encoder, load_encoder, pick_device
 from configs.episodes import build_source
-from configs.pretraining import ADAM_EPS
+from configs.pretraining import ADAM_EPS, build_suite
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_config
 from configs.sources import FramesConfig, SourceConfig, env_name
 from encoders import Encoder
@@ -153,23 +153,10 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
     classes, targets = zip(*(np.unique(label, return_inverse=True) for label in parts.labels.values()), strict=True)
     with seeded(seed, "init/probe"):
         heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds)) for kinds in classes).to(device)
-    num_actions, action_dim = sampler.actions
-    generator = torch_stream(seed, "auxiliary", device)
-    setting = TaskSetting(encoder, run.frame_stack, num_actions, action_dim, run.gamma, generator)
-    with seeded(seed, "init/auxiliary"):
-        suite = AuxSuite(
-            config.aux,
-            setting,
-            learning_rate=config.learning_rate,
-            adam_eps=ADAM_EPS,
-            max_grad_norm=config.max_grad_norm,
-        )
-    if missing := suite.reads - sampler.provides:
-        raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
+    suite = build_suite(config, encoder, sampler, run.gamma, torch_stream(seed, "auxiliary", device), seed)
     learners = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.Adam(learners, config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, heads, suite]), [optimizer, *suite.optimizers])
-    suite.to(device)
     right = [torch.from_numpy(target).to(device) for target in targets]
     return Supervised(sampler, encoder, heads, list(classes), right, suite, optimizer, numpy_stream(seed, "replay"))
 

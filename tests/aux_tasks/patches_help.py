@@ -12,7 +12,7 @@ SIZE = 24
 def patch_encoder(channels: int = 1, size: int = SIZE, features: int = 32) -> Encoder:
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(channels, 16, 6, stride=3), nn.ReLU())
-    return Encoder(trunk, nn.LazyLinear(features), (channels, size, size))
+    return Encoder(trunk, nn.Sequential(nn.LazyLinear(features), nn.LayerNorm(features)), (channels, size, size))
 
 
 def draw_from(images: Tensor, batch: int = 32):

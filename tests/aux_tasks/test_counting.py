@@ -56,25 +56,25 @@ def test_the_window_moves_and_is_the_same_for_the_image_and_its_tiles():
 
 def test_the_loss_against_a_loop():
     encoder, obs = patch_encoder(2), noise(B, 2, SIZE, SIZE) // torch.arange(1, B + 1).view(B, 1, 1, 1).byte()
-    task = build_task("counting", encoder, frame_stack=2, counts=K, margin=0.64)
+    task = build_task("counting", encoder, frame_stack=2, counts=K)
+    task.count[0].weight.data *= 20  # distances of the order of 1
     views = views_again(task, obs)
-    output = task.loss(batch_of(obs), torch.empty(0), encoder)
     with torch.no_grad():
         counts = [[task.count(encoder(view[None]))[0] for view in image] for image in views]
-    hits, hinges, every = 0, 0, torch.zeros(K, dtype=torch.bool)
+    parts = [sum(image[1:]) for image in counts]
+    distance = [[float((counts[j][0] - parts[i]).square().sum()) for j in range(B)] for i in range(B)]
+    other = [distance[i][(i + 1) % B] for i in range(B)]
+    task.margin = sorted(other)[2]  # so that the hinge is open for two and shut for three
+    output = task.loss(batch_of(obs), torch.empty(0), encoder)
     for i in range(B):
-        parts = sum(counts[i][1:])
-        distance = [float((counts[j][0] - parts).square().sum()) for j in range(B)]
-        hinge = max(0.0, 0.64 - distance[(i + 1) % B])
-        assert float(output.loss[i].detach()) == pytest.approx(distance[i] + hinge, rel=1e-4, abs=1e-6)
-        hinges += hinge > 0
-        hits += distance[i] == min(distance)
-        every |= counts[i][0] > 0
+        expected = distance[i][i] + max(0.0, task.margin - other[i])
+        assert float(output.loss[i].detach()) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    hits = sum(distance[i][i] == min(distance[i]) for i in range(B))
+    every = torch.stack([image[0] > 0 for image in counts]).any(0)
     assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
     assert float(output.metrics["chance"]) == pytest.approx(1 / B)
-    assert float(output.metrics["error_ratio"]) == pytest.approx(float(output.loss.detach().mean()) / 0.64)
+    assert float(output.metrics["error_ratio"]) == pytest.approx(float(output.loss.detach().mean()) / task.margin)
     assert float(output.metrics["active_counts"]) == pytest.approx(float(every.float().mean()))
-    assert 0 < hinges < B
 
 
 def test_counts_of_zero_cost_the_margin():
@@ -87,9 +87,10 @@ def test_counts_of_zero_cost_the_margin():
     assert (output.metrics["error_ratio"], output.metrics["active_counts"]) == (1, 0)
 
 
-def test_counts_are_not_negative():
-    encoder = patch_encoder()
-    task = build_task("counting", encoder)
+def test_counts_are_not_negative_and_start_small():
+    encoder = small_encoder((1, SIZE, SIZE))
+    task, images = build_task("counting", encoder), digits(0, B, SIZE)
+    assert 0.9 < task.loss(batch_of(images), torch.empty(0), encoder).metrics["error_ratio"] < 1.1
     whole, parts = task._counts(task._views(noise(B, 1, SIZE, SIZE)), encoder)
     assert (torch.cat([whole, parts]) >= 0).all()
     assert (whole > 0).any()
@@ -133,9 +134,9 @@ def test_it_is_learned_and_not_without_steps():
     images = digits(0, 64, SIZE)
     found = trained(draw_from(images), images)
     assert found["error_ratio"] < 0.6
-    assert found["accuracy"] > 10 / 64
+    assert found["accuracy"] > 5 / 64
     still = trained(draw_from(images), images, steps=1, lr=0.0)
-    assert still["error_ratio"] > 1
+    assert still["error_ratio"] > 0.9
     assert still["accuracy"] < 4 / 64
 
 
@@ -150,9 +151,10 @@ def test_images_that_are_all_the_same_cannot_be_counted():
 def test_the_small_encoder_learns_it_on_digits():
     encoder, images = small_encoder((1, 28, 28)), digits(0, 1500)
     task = build_task("counting", encoder)
-    train_on(task, encoder, draw_from(images, 48), steps=60)
+    train_on(task, encoder, draw_from(images, 24), steps=75)
     found = measure(task, encoder, batch_of(digits(1500, 1564)))
     assert found["error_ratio"] < 0.7
+    assert found["active_counts"] > 0.5
     assert found["accuracy"] > 5 / 64
 
 

@@ -148,7 +148,7 @@ def test_noise_stays_at_chance():
 def test_the_small_encoder_learns_it_on_digits():
     encoder, images = small_encoder((1, 28, 28)), digits(0, 1500)
     task = build_task("cpc_image", encoder, cells=4, steps=2)
-    train_on(task, encoder, draw_from(images, 16), steps=100)
+    train_on(task, encoder, draw_from(images, 16), steps=60)
     assert measure(task, encoder, batch_of(digits(1500, 1564)))["accuracy"] > 5 / (64 * 16)
 
 
