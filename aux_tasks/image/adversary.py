@@ -33,9 +33,7 @@ class Discriminator(nn.Module):
         self.judge = nn.Sequential(
             spectral_norm(nn.Linear(depth * height * width + latent_dim, 256)),
             nn.LeakyReLU(0.2),
-            spectral_norm(nn.Linear(256, 256)),
-            nn.LeakyReLU(0.2),
-            nn.Linear(256, 1),
+            spectral_norm(nn.Linear(256, 1)),
         )
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:

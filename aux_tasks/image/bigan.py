@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
 from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
 from encoders import Encoder
@@ -48,10 +48,9 @@ class BiGAN(AuxTask):
         image, latent, z = centred(batch.obs), self.to_latent(features), self._prior(len(batch.obs))
         real = frozen(self.adversary, image, latent)
         generated = frozen(self.adversary, self.generate(z), z)
-        with torch.no_grad():
-            rebuilt = image_error(self.generate(latent), image).metrics
         told = torch.cat([real.detach() > 0, generated.detach() <= 0]).float().mean()
-        return AuxOutput(F.softplus(real) + F.softplus(-generated), rebuilt | {"adversary_accuracy": told})
+        metrics = self._inversion(image, latent) | {"adversary_accuracy": told}
+        return AuxOutput(F.softplus(real) + F.softplus(-generated), metrics)
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
         """Cross-entropy of telling encoded from generated pairs."""
@@ -60,6 +59,12 @@ class BiGAN(AuxTask):
         with torch.no_grad():
             latent, image = self.to_latent(encoder(batch.obs)), self.generate(z)
         return telling_apart(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
+
+    @torch.no_grad()
+    def _inversion(self, image: Tensor, latent: Tensor) -> dict[str, Tensor]:
+        rebuilt = self.generate(latent).float()
+        nearest = classify(-torch.cdist(rebuilt.flatten(1), image.flatten(1)), torch.arange(len(image), device=image.device))
+        return image_error(rebuilt, image).metrics | nearest.metrics
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

@@ -1,14 +1,13 @@
-"""BiGAN: both sides of the game in closed form, whose weights move, and that the encoder comes to invert the generator."""
+"""BiGAN: both sides of the game in closed form, whose weights move, and that E comes to invert G."""
 
 import numpy as np
 import pytest
 import torch
-from aux_help import batch_of, generator, noise, tiny_encoder
-from pretext_help import build_task, digits, measure, train_on
+from aux_help import batch_of, noise, tiny_encoder
+from pretext_help import build_task
 from torch import nn
 
 from aux_tasks.image.adversary import Discriminator, frozen
-from encoders import Encoder
 
 B, SHAPE, Z = 5, (2, 12, 16), 3
 

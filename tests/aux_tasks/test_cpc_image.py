@@ -126,7 +126,7 @@ def test_encoder_and_heads_learn_from_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def trained(draw, held_out, *, steps=50, lr=3e-3):
+def trained(draw, held_out, *, steps=40, lr=3e-3):
     encoder = patch_encoder()
     task = build_task("cpc_image", encoder, cells=4, steps=2, width=32)
     train_on(task, encoder, draw, steps=steps, lr=lr)
