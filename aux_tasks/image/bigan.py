@@ -63,7 +63,8 @@ class BiGAN(AuxTask):
     @torch.no_grad()
     def _inversion(self, image: Tensor, latent: Tensor) -> dict[str, Tensor]:
         rebuilt = self.generate(latent).float()
-        nearest = classify(-torch.cdist(rebuilt.flatten(1), image.flatten(1)), torch.arange(len(image), device=image.device))
+        own = torch.arange(len(image), device=image.device)
+        nearest = classify(-torch.cdist(rebuilt.flatten(1), image.flatten(1)), own)
         return image_error(rebuilt, image).metrics | nearest.metrics
 
     @torch.no_grad()
