@@ -18,15 +18,14 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, H, W).
         latent_dim: Z.
-        channels: of the first layer; the others have twice as many.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 0, channels: int = 32) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 0) -> None:
         super().__init__()
         depth, height, width = image_shape
         layers: list[nn.Module] = []
         for layer in range(max(1, round(math.log2(min(height, width) / 6)))):
-            wide = channels * min(2, layer + 1)
+            wide = 32 * min(2, layer + 1)
             layers += [spectral_norm(nn.Conv2d(depth, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
             depth, height, width = wide, height // 2, width // 2
         self.look = nn.Sequential(*layers, nn.Flatten())

@@ -18,9 +18,11 @@ class BiGAN(AuxTask):
     against a discriminator A of pairs (Donahue, Krähenbühl, Darrell 2017, "Adversarial feature learning").
 
     z is uniform in [-1, 1]; E is the shared encoder with a linear map to z. The gradient passes through A and leaves
-    its weights alone. Only pairs that belong together fool A, so E has to invert G; `error_ratio` tells how far it
-    does, though no term asks for it: the error of G(E(x)) over that of the batch's mean image. An `adversary_accuracy`
-    near 1 warns of a discriminator that has won.
+    its weights alone. Only pairs that belong together fool A, so E has to invert G, though no term asks for it:
+    `accuracy` is the share of images that are the nearest in the batch to their own G(E(x)), `error_ratio` its error
+    over that of the batch's mean image. The second lies above 1 for long, and falls at first by nothing but G learning
+    the mean; trust the first. The game is slow, and unstable at learning rates much above the adversary's 2e-4; an
+    `adversary_accuracy` that stays at 1 says that it is lost.
 
     Args:
         setting: the run.

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from aux_help import batch_of, noise, tiny_encoder
-from pretext_help import build_task
+from aux_help import batch_of, generator, noise, tiny_encoder
+from pretext_help import build_task, digits, measure, train_on
 from torch import nn
 
+from aux_tasks.decoder import centred
 from aux_tasks.image.adversary import Discriminator, frozen
+from encoders import Encoder
 
 B, SHAPE, Z = 5, (2, 12, 16), 3
 
@@ -47,12 +49,15 @@ def test_the_metrics_against_a_loop():
     z, clean = drawn(task, B), ((obs + 0.5) / 256 - 0.5)
     latent = task.to_latent(encoder(obs))
     rebuilt = task.generate(latent).detach()
-    told = [float(logit) > 0 for logit in task.adversary(clean, latent)]
-    told += [float(logit) <= 0 for logit in task.adversary(task.generate(z), z)]
+    told = [float(logit) > 0 for logit in task.adversary(clean, latent).detach()]
+    told += [float(logit) <= 0 for logit in task.adversary(task.generate(z), z).detach()]
     metrics = task.loss(batch_of(obs), encoder(obs), encoder).metrics
     ratio = (rebuilt - clean).square().mean() / clean.var(0, correction=0).mean()
     assert float(metrics["error_ratio"]) == pytest.approx(float(ratio), rel=1e-4)
     assert float(metrics["adversary_accuracy"]) == pytest.approx(np.mean(told))
+    nearest = [min(range(B), key=lambda j: float((rebuilt[i] - clean[j]).square().sum())) for i in range(B)]
+    assert float(metrics["accuracy"]) == pytest.approx(np.mean([i == j for i, j in enumerate(nearest)]))
+    assert float(metrics["chance"]) == pytest.approx(1 / B)
     assert not any(metric.requires_grad for metric in metrics.values())
 
 
@@ -126,3 +131,23 @@ def test_examples_are_rebuilt_and_dreamt():
 def test_a_latent_without_dimensions_is_refused():
     with pytest.raises(ValueError, match="latent_dim must be positive, got 0"):
         build_task("bigan", tiny_encoder(SHAPE, 4), latent_dim=0)
+
+
+@pytest.mark.slow
+def test_the_encoder_comes_to_invert_the_generator_on_unseen_digits():
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.ReLU())
+    encoder = Encoder(trunk, nn.Linear(512, 64), (1, 8, 8))
+    task = build_task("bigan", encoder, latent_dim=16)
+    seen, unseen = digits(0, 1400, size=8), batch_of(digits(1400, 1797, size=8))
+    before = measure(task, encoder, unseen, draws=1)
+    order = torch.randint(1400, (2000, 64), generator=generator(4))
+    train_on(task, encoder, lambda step: batch_of(seen[order[step]]), steps=2000, lr=2e-4)
+    after = measure(task, encoder, unseen, draws=1)
+    assert before["accuracy"] < 2 * before["chance"]
+    assert after["accuracy"] > 8 * after["chance"]
+    assert after["error_ratio"] < 0.7 * before["error_ratio"]
+    with torch.no_grad():
+        image, latent = centred(unseen.obs), task.to_latent(encoder(unseen.obs))
+        own, other = task.adversary(image, latent), task.adversary(image, latent.roll(1, 0))
+    assert (own - other).mean() > 0.02  # a discriminator of the images alone would not care

