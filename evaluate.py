@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -258,7 +259,12 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
 def explained(agent: Agent) -> dict[str, Scores]:
     """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
     tasks = {name.rpartition(".")[2]: task for name, task in agent.named_modules() if isinstance(task, TransformTask)}
-    return {"Q": agent.q_values} | {name: partial(_logits, task, agent) for name, task in tasks.items()}
+    heads = {"Q": agent.q_values} | {name: partial(_logits, task, agent) for name, task in tasks.items()}
+    return {name: partial(_there, agent.device, head) for name, head in heads.items()}
+
+
+def _there(device: torch.device, scores: Scores, obs: Tensor) -> Tensor:
+    return scores(obs.to(device))
 
 
 def _logits(task: TransformTask, agent: Agent, obs: Tensor) -> Tensor:

@@ -97,6 +97,11 @@ class Agent(nn.Module, ABC):
         self.explore_rng, self.augment_generator = explore_rng, augment_generator
         self.updates = 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.augment_generator.device
+
     def groups(self, head: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser that moves encoder and `head`, each with the scale of its learning rate."""
         scales = {self.encoder: self.config.encoder_scale, head: 1.0}
@@ -153,7 +158,7 @@ class Agent(nn.Module, ABC):
     def autocast(self) -> torch.autocast:
         """The configured precision, for the forward passes of an update."""
         enabled = self.config.precision is Precision.bfloat16
-        return torch.autocast(self.augment_generator.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def descend(self, terms: dict[str, Tensor], weights: dict[str, float], sample_weight: Tensor) -> Tensor:
         """One step of the encoder's optimiser; the heads of the side quests keep their gradients for their own.

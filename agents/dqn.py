@@ -97,7 +97,7 @@ class DQN(Agent):
         self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_head = deepcopy(self.head).requires_grad_(False)
-        self.to(augment_generator.device)
+        self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
         self.optimizers = [torch.optim.Adam(self.groups(self.head), eps=config.adam_eps, fused=True)]
@@ -124,7 +124,7 @@ class DQN(Agent):
     @torch.no_grad()
     def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
         """Epsilon-greedy actions (N,), or greedy ones."""
-        pixels = torch.from_numpy(obs).to(self.augment_generator.device)
+        pixels = torch.from_numpy(obs).to(self.device)
         action: NDArray[np.int64] = self.q_values(pixels).argmax(1).cpu().numpy()
         if explore:
             random = self.explore_rng.random(len(obs)) < self.epsilon(step)

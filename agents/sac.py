@@ -74,7 +74,7 @@ class SAC(Agent):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.to(augment_generator.device)
+        self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
         self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
@@ -91,7 +91,7 @@ class SAC(Agent):
         """Actions (N, A): sampled, uniform before the first update, or the squashed mean to be judged by."""
         if explore and not self.updates:
             return self.explore_rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
-        mean, log_std = self.actor(self.encoder(torch.from_numpy(obs).to(self.augment_generator.device)))
+        mean, log_std = self.actor(self.encoder(torch.from_numpy(obs).to(self.device)))
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.explore_rng.standard_normal(mean.shape)).to(mean)
         action: NDArray[np.float32] = mean.tanh().cpu().numpy()

@@ -24,7 +24,7 @@ def smoothgrad(
 
     Args:
         scores: what to explain; differentiable in the pixels.
-        obs: (B, C, H, W) pixels in [0, 255].
+        obs: (B, C, H, W) pixels in [0, 255], on the CPU, where the noise is drawn.
         samples: noisy copies of each observation.
         noise: their standard deviation, grey levels.
         chunk: noisy images that go through the network at once, or B if that is more.

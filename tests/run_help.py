@@ -1,6 +1,7 @@
 """A training small enough for a test, and ways to kill it."""
 
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def in_child(function: Callable[[], int]) -> int:
     code = 99
     try:
         code = function()
+    except BaseException:  # noqa: BLE001 — told here, since no one outlives it to tell
+        traceback.print_exc()
     finally:
         os._exit(code)
 

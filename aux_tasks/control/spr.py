@@ -93,5 +93,5 @@ class SPR(AuxTask):
 
 def renormalize(maps: Tensor) -> Tensor:
     """Stretch each sample's maps (B, C', H', W') to [0, 1]."""
-    low, high = maps.flatten(1).aminmax(dim=1)
-    return (maps - low[:, None, None, None]) / (high - low + 1e-5)[:, None, None, None]
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    return (maps - low) / (high - low + 1e-5)
