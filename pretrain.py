@@ -10,8 +10,8 @@ Running the same command again continues the run.
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ def learn(
     """The loop, from `step` to the last or to a signal."""
     window = MetricWindow()
     while step < config.steps and not stop.requested:
-        batch = draw(parts, parts.train, config.batch_size)
+        batch = draw(parts, parts.train, config.batch_size, parts.rng)
         metrics = update(parts, batch, step)
         step += 1
         window.add(step, metrics)
@@ -73,9 +73,9 @@ def learn(
             keep(run_dir, parts, step)
 
 
-def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: Any = None) -> Batch:
+def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
     """A batch with all that the side quests read."""
-    return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng or parts.rng)
+    return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng)
 
 
 def losses(parts: Pretraining, batch: Batch) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def update(parts: Pretraining, batch: Batch, step: int) -> dict[str, Tensor]:
     """Move encoder and heads once; returns scalars by TensorBoard tag."""
     loss = weighted_sum(losses(parts, batch), parts.suite.weights(step), batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.max_grad_norm)
+    norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.suite.max_grad_norm)
     parts.optimizer.step()
     parts.optimizer.zero_grad()
     parts.suite.step(batch, parts.encoder)
@@ -114,12 +114,10 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
 def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogger) -> None:
     """Pictures of what the heads see and answer on held-out episodes."""
     batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
-    with parts.suite.aside():
-        for name, task in parts.suite:
-            if seen := task.examples(batch, parts.encoder):
-                frames = seen.frames or config.frame_stack
-                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-                logger.image(step, f"aux/{name}/inputs", picture)
+    for name, seen in parts.suite.examples(batch, parts.encoder).items():
+        frames = seen.frames or config.frame_stack
+        picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
+        logger.image(step, f"aux/{name}/inputs", picture)
 
 
 def keep(run_dir: Path, parts: Pretraining, step: int) -> None:

@@ -31,7 +31,7 @@ from configs.probing import Probing, Rows, Supervised, build_probing, build_supe
 from configs.schema import ProbeConfig, flat, freeze, register
 from configs.sources import SOURCES, choice
 from harness.launch import launch
-from harness.probes import Features, comparable, embed, guess, interval, pixels, read, score, unseen
+from harness.probes import Features, comparable, embed, guess, interval, outputs, pixels, read, score, unseen
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
@@ -170,9 +170,9 @@ def fit(config: ProbeConfig, learner: Supervised) -> None:
 @torch.no_grad()
 def predict(learner: Supervised, rows: Rows) -> list[Any]:
     """The classes (M,) that each classifier sees at (M,) rows."""
-    features = torch.from_numpy(embed(learner.encoder, learner.sampler, rows)["output"]).to(learner.sampler.device)
-    outputs = (head(features).argmax(1).cpu().numpy() for head in learner.heads)
-    return [kinds[output] for kinds, output in zip(learner.classes, outputs, strict=True)]
+    features = outputs(learner.encoder, learner.sampler, rows)
+    answers = (head(features).argmax(1).cpu().numpy() for head in learner.heads)
+    return [kinds[answer] for kinds, answer in zip(learner.classes, answers, strict=True)]
 
 
 def differences(scores: Scores) -> Scores:

@@ -98,63 +98,64 @@ def learn(
     run_dir: Path,
 ) -> None:
     """The loop, from `progress` to the last step or a signal."""
-    env, replay, agent = parts.env, parts.replay, parts.agent
+    env, replay, agent, window = parts.env, parts.replay, parts.agent, MetricWindow()
     stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
-    window, games = MetricWindow(), GameScores(env.num_envs)
     everyone, nobody = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool)
 
-    def due(every: int) -> bool:
-        """Whether the step just taken crossed a multiple of `every`."""
+    def due(every: int) -> bool:  # whether the step just taken crossed a multiple of it
         return every > 0 and progress.steps % every < env.num_envs
 
-    frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
-    obs = stack.reset(frame)
-    ended = finished(config, progress)
-    while not ended:
-        # act and step
-        action = agent.act(obs, step=progress.steps, explore=True)
-        step = env.step(action)
-        progress.steps += env.num_envs
-        keep = due(config.checkpoint_every) or progress.steps >= config.steps or bool(stop.requested)
+    while not finished(config, progress):
+        frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
+        obs, games, keep = stack.reset(frame), GameScores(env.num_envs), False
+        while not keep:
+            # act and step
+            action = agent.act(obs, step=progress.steps, explore=True)
+            step = env.step(action)
+            progress.steps += env.num_envs
+            keep = due(config.checkpoint_every) or progress.steps >= config.steps or bool(stop.requested)
 
-        # remember; what follows the end of a game is no transition, and saving cuts the games in progress
-        cut = step.truncated | (keep & ~step.terminated)
-        replay.add(frame, first, action, step.reward, step.terminated, cut, ~over)
-        frame, first, over = step.frame, step.first, step.game_over
-        obs = stack.push(step)
-        games.add(step, progress)
+            # remember; what follows the end of a game is no transition, and saving cuts the games in progress
+            cut = step.truncated | (keep & ~step.terminated)
+            replay.add(frame, first, action, step.reward, step.terminated, cut, ~over)
+            frame, first, over, obs = step.frame, step.first, step.game_over, stack.push(step)
+            games.add(step, progress)
 
-        # learn
-        batch: Batch | None = None
-        while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
-            done = progress.steps / config.steps
-            batch = replay.sample(config.batch_size, parts.suite.reads, done, parts.suite.clip_length)
-            update = agent.update(batch, step=progress.steps)
-            window.add(progress.steps, update.metrics)
-            if config.replay.prioritized:
-                try:
-                    replay.update_priorities(batch.index, update.td_error)
-                except ValueError:  # NaN: the window says where it began
-                    window.drain()
-                    raise
-            progress.updates += 1
+            # learn
+            batch = catch_up(config, parts, progress, window)
 
-        # tell
-        if window and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
-            write_log(progress, agent.schedules(progress.steps), window, logger)
-        if batch and due(config.diagnose_every):
-            look(batch, parts, config.frame_stack, progress.steps, logger)
-        if probe and due(config.probe_every):
-            logger.scalars(progress.steps, probe(agent.encoder))
+            # tell
+            if window and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
+                write_log(progress, agent.schedules(progress.steps), window, logger)
+            if batch and due(config.diagnose_every):
+                look(batch, parts, config.frame_stack, progress.steps, logger)
+            if probe and due(config.probe_every):
+                logger.scalars(progress.steps, probe(agent.encoder))
 
         # keep
-        if keep:
-            replay.add(frame, nobody, action, np.zeros_like(step.reward), nobody, nobody, nobody)
-            logger.flush()
-            write_checkpoint(run_dir, parts, progress)
-            frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
-            obs, games = stack.reset(frame), GameScores(env.num_envs)
-            ended = finished(config, progress) or bool(stop.requested)
+        replay.add(frame, nobody, action, np.zeros_like(step.reward), nobody, nobody, nobody)
+        logger.flush()
+        write_checkpoint(run_dir, parts, progress)
+        if stop.requested:
+            return
+
+
+def catch_up(config: Config, parts: Parts, progress: Progress, window: MetricWindow) -> Batch | None:
+    """Make the updates that are due after `progress.steps`; returns the batch of the last one, None without any."""
+    batch: Batch | None = None
+    while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
+        done = progress.steps / config.steps
+        batch = parts.replay.sample(config.batch_size, parts.suite.reads, done, parts.suite.clip_length)
+        update = parts.agent.update(batch, step=progress.steps)
+        window.add(progress.steps, update.metrics)
+        if config.replay.prioritized:
+            try:
+                parts.replay.update_priorities(batch.index, update.td_error)
+            except ValueError:  # NaN: the window says where it began
+                window.drain()
+                raise
+        progress.updates += 1
+    return batch
 
 
 def finished(config: Config, progress: Progress) -> bool:
@@ -208,12 +209,10 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
     """Costly measurements and pictures, outside the random streams of the training."""
     logger.scalars(step, {name: float(value) for name, value in parts.agent.diagnose(batch).items()})
-    with parts.suite.aside():
-        for name, task in parts.suite:
-            if seen := task.examples(batch, parts.agent.encoder):
-                frames = seen.frames or frame_stack
-                picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-                logger.image(step, f"aux/{name}/inputs", picture)
+    for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
+        frames = seen.frames or frame_stack
+        picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
+        logger.image(step, f"aux/{name}/inputs", picture)
 
 
 def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxTask, TaskSetting
+from aux_tasks.base import AuxTask, Examples, TaskSetting
 from aux_tasks.registry import TASKS
 from encoders import Encoder
 from replay import Batch
@@ -138,6 +138,12 @@ class AuxSuite(nn.Module):
             self.adversary_optimizer.step()
         for _, task in self:
             task.after_step(encoder)
+
+    def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
+        """What the heads see and answer on a batch, by task, of those that can show it; all that is `aside`."""
+        with self.aside():
+            shown = {name: task.examples(batch, encoder) for name, task in self}
+        return {name: seen for name, seen in shown.items() if seen}
 
     @contextmanager
     def aside(self) -> Iterator[None]:

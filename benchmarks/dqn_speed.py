@@ -88,7 +88,7 @@ def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
     config = our_config(arm, WARMUP + steps)
     parts, watch = build(config), Stopwatch()
     with TemporaryDirectory() as folder, GracefulExit() as stop:
-        train.learn(config, parts, train.Progress(), watch, stop, Path(folder))  # type: ignore[arg-type]
+        train.learn(config, parts, train.Progress(), None, watch, stop, Path(folder))  # type: ignore[arg-type]
     watch.marks.pop()  # the last one came after the run's end had begun
     return watch.speed(), parts
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from scipy.stats import t
 
 from configs.schema import PretrainConfig, ProbeConfig, freeze, register
+from harness.probes import interval
 from pretrain import pretrain
 from probe import probe
 
@@ -84,7 +84,8 @@ def row_of(objective: str, folders: list[Path]) -> dict[str, Any]:
     for layer in ("maps", "output"):
         before, after = ([100 * score[f"{when} {layer}"] for score in scores] for when in ("initial", "trained"))
         gains = [b - a for a, b in zip(before, after, strict=True)]
-        half = t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
+        ends = interval(gains)
+        half = (ends[1] - ends[0]) / 2 if ends else None
         row[layer] = [statistics.mean(before), statistics.mean(after), statistics.mean(gains), half]
     return row
 

@@ -28,7 +28,6 @@ class Pretraining:
     encoder: Encoder
     suite: AuxSuite
     optimizer: torch.optim.Optimizer  # of the encoder
-    max_grad_norm: float
     rng: np.random.Generator  # of the sampling
     auxiliary: torch.Generator
 
@@ -77,7 +76,7 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")
-    return Pretraining(train, test, encoder, suite, optimizer, config.max_grad_norm, rng, generator)
+    return Pretraining(train, test, encoder, suite, optimizer, rng, generator)
 
 
 def build_suite(

@@ -1,6 +1,6 @@
 """Probes: how well labels can be read from features by one protocol, whatever made the features."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import f1_score, mean_absolute_error, r2_score
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 from encoders import Encoder
 from replay import EpisodeSampler
@@ -28,11 +29,22 @@ CHUNK = 256  # observations in a forward pass
 def embed(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) -> dict[str, Features]:
     """`maps`, flat, and `output` of the encoder for the observations at (N,) rows."""
     parts: dict[str, list[Features]] = {"maps": [], "output": []}
-    for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
-        maps = encoder.maps(sampler.observe(chunk)).flatten(1)
+    for obs in observations(sampler, rows):
+        maps = encoder.maps(obs).flatten(1)
         parts["maps"].append(maps.cpu().numpy())
         parts["output"].append(encoder.neck(maps).cpu().numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+@torch.no_grad()
+def outputs(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Tensor:
+    """(N, Z) `output` alone, which is much less to hold."""
+    return torch.cat([encoder(obs) for obs in observations(sampler, rows)])
+
+
+def observations(sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+    """Those at (N,) rows, in parts for one forward pass each."""
+    return map(sampler.observe, np.array_split(rows, -(-len(rows) // CHUNK)))
 
 
 def pixels(sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Features:
@@ -138,7 +150,7 @@ class OnlineProbe:
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
         """`repr/probe/<label>`, the R2 on the test rows from `encoder`'s output, and `repr/probe/mean`."""
-        train, test = (embed(encoder, self.sampler, rows)["output"] for rows in (self.train, self.test))
+        train, test = (outputs(encoder, self.sampler, rows).cpu().numpy() for rows in (self.train, self.test))
         train, test = comparable(train, test)
         names = list(self.labels)
         known, truth = (np.stack([self.labels[name][rows] for name in names], 1) for rows in (self.train, self.test))

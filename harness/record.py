@@ -57,8 +57,8 @@ def record(
     steps = -(-frames // env.num_envs)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    advice = "set source.frames to {} or less"
-    check_room(steps * env.num_envs, env.frame_shape, free, "disk", "source: recording {} frames", advice)
+    words = {"who": "source", "what": "recording {} frames", "advice": "set source.frames to {} or less"}
+    check_room(steps * env.num_envs, env.frame_shape, free, "disk", **words)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -8,12 +8,12 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from replay.batch import Batch
-from replay.episodes import Episodes, EpisodeSampler
+from replay.episodes import Episodes, EpisodeSampler, luma
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
-__all__ = ["Batch", "EpisodeSampler", "Episodes", "Replay", "ReplayConfig", "build_replay"]
+__all__ = ["Batch", "EpisodeSampler", "Episodes", "Replay", "ReplayConfig", "build_replay", "luma"]
 
 
 @dataclass(frozen=True)

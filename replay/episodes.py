@@ -185,7 +185,9 @@ class EpisodeSampler:
     def observe(self, row: NDArray[np.int64]) -> Tensor:
         """The observations (B, C, H, W) uint8 at (B,) rows."""
         obs = self._stack(row, self.frame_stack)
-        return luma(obs) if self.grayscale else obs
+        if not self.grayscale:
+            return obs
+        return luma(obs).round_().to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
     def _stack(self, row: NDArray[np.int64], depth: int) -> Tensor:
         rows = row[:, None] + np.arange(1 - depth, 1)
@@ -201,7 +203,6 @@ class EpisodeSampler:
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """Gray (B, K, H, W) of K colour frames (B, 3 * K, H, W) uint8, by the weights of ITU-R BT.601."""
+    """Gray (B, K, H, W) float32 of K colour frames (B, 3 * K, H, W), by the weights of ITU-R BT.601."""
     red, green, blue = (pixels[:, colour::3].float() for colour in range(3))
-    gray = (0.299 * red + 0.587 * green + 0.114 * blue).round_().to(torch.uint8)
-    return gray.contiguous(memory_format=torch.channels_last)
+    return 0.299 * red + 0.587 * green + 0.114 * blue

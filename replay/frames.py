@@ -110,18 +110,20 @@ def check_room(
     frame_shape: tuple[int, int, int],
     free: int,
     place: str,
-    what: str = "replay: {} transitions",
+    *,
+    who: str = "replay",
+    what: str = "{} transitions",
     advice: str = "set replay.capacity to {} or less",
 ) -> None:
     """Log what `count` frames (C, H, W) take of the `free` bytes of a place.
 
     Raises:
-        MemoryError: they do not fit; the message ends with the advice, its {} the number that does.
+        MemoryError: they do not fit. The {} of `what` is the count, that of `advice` the number that fits.
     """
     channels, height, width = frame_shape
     frame_bytes = channels * height * width
     need = count * frame_bytes
-    who, amount = f"{what.format(count)} of {height}x{width}x{channels}".split(": ", 1)
+    amount = f"{what.format(count)} of {height}x{width}x{channels}"
     if need > free:
         fits = free // frame_bytes
         fits -= fits % 10 ** max(len(str(fits)) - 2, 0)

@@ -62,7 +62,7 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
     count, row = int(kept.sum()), 0
     shape = state["segments"][0][1].shape[2:]
     advice = "free some memory, or use source=frames"
-    check_room(count, shape, psutil.virtual_memory().available, "memory", "source: {} frames", advice)
+    check_room(count, shape, psutil.virtual_memory().available, "memory", who="source", what="{} frames", advice=advice)
     frames = np.empty((count, *shape), np.uint8)
     for _, segment in state["segments"]:
         span = slice(row, row := row + len(segment))
@@ -88,7 +88,8 @@ def read_images(folder: Path, size: int) -> Episodes:
     names = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
     labels = {label: np.unique(each, return_inverse=True)[1] for label, each in names.items()}
     shape = (3, size, size)
-    check_room(len(paths), shape, psutil.virtual_memory().available, "memory", "source: {} images", "lower source.size")
+    free, advice = psutil.virtual_memory().available, "lower source.size"
+    check_room(len(paths), shape, free, "memory", who="source", what="{} images", advice=advice)
     frames = np.empty((len(paths), *shape), np.uint8)
     for frame, path in zip(frames, paths, strict=True):
         try:

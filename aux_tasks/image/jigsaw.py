@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.control.models import mlp
 from aux_tasks.image.patches import PatchGrid, check_share, classify_valid, normalize, resize, some_gray, textured
+from aux_tasks.orders import far_apart
 from encoders import Encoder
 from replay import Batch
 
@@ -112,12 +113,6 @@ class Jigsaw(AuxTask):
 
 
 def distant_permutations(count: int, length: int, seed: int) -> Tensor:
-    """(count, length) permutations, each the farthest from those before it by its smallest Hamming distance to them."""
+    """(count, length) permutations that are far apart, of random ones."""
     draw = torch.Generator().manual_seed(seed)
-    pool = torch.rand(CANDIDATES, length, generator=draw).argsort(1)
-    chosen = [pool[0]]
-    nearest = torch.full((CANDIDATES,), length + 1)
-    while len(chosen) < count:
-        nearest = nearest.minimum((pool != chosen[-1]).sum(1))
-        chosen.append(pool[nearest.argmax()])
-    return torch.stack(chosen)
+    return far_apart(torch.rand(CANDIDATES, length, generator=draw).argsort(1), count)

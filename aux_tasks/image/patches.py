@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, over_valid
+from replay import luma
 
 FLAT = 1.0  # gray levels: a smaller standard deviation is no content, and is not stretched
 MIDDLE, SPREAD = 127.5, 127.5 / 3  # gray levels: mean and standard deviation of a normalised patch
@@ -86,10 +87,9 @@ def some_gray(obs: Tensor, frame_stack: int, share: float, generator: torch.Gene
     if obs.shape[1] != 3 * frame_stack:
         return obs
     coloured = obs.reshape(len(obs), -1, 3, *obs.shape[2:])
-    red, green, blue = coloured[:, :, :1], coloured[:, :, 1:2], coloured[:, :, 2:]
-    luma = (0.299 * red + 0.587 * green + 0.114 * blue).round()  # ITU-R BT.601
+    gray = luma(obs).round()[:, :, None].to(obs.dtype)
     chosen = torch.rand(len(obs), 1, 1, 1, 1, generator=generator, device=obs.device) < share
-    return torch.where(chosen, luma.to(obs.dtype), coloured).flatten(1, 2)
+    return torch.where(chosen, gray, coloured).flatten(1, 2)
 
 
 def resize(patches: Tensor, shape: Sequence[int]) -> Tensor:

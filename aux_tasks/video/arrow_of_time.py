@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.video.clips import observations
-from aux_tasks.video.windows import change, score, side_by_side
+from aux_tasks.video.clips import change, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
 

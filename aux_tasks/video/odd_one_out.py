@@ -7,8 +7,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.control.models import mlp
-from aux_tasks.video.clips import observations
-from aux_tasks.video.windows import at_times, change, draw_times, score, side_by_side
+from aux_tasks.video.clips import at_times, change, draw_times, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import TaskSetting
+from aux_tasks.orders import far_apart
 from aux_tasks.transform import TransformTask
 
 # A reversed sequence is as plausible as the sequence itself, so both are one class (Agarwal, Sinha, Ayush).
@@ -59,21 +60,12 @@ class Permutation(TransformTask):
 
 
 def distant_orders(frames: int, count: int) -> Tensor:
-    """(count, 2, frames) orders and their reverses, always the same ones, the first unchanged.
-
-    Each next one is the farthest, in places that differ, from the nearest before it, of which an order and its reverse
-    are one (as Noroozi and Favaro 2016 choose theirs for jigsaw puzzles).
-    """
+    """(count, 2, frames) orders that are far apart and their reverses, always the same ones, the first unchanged."""
     if frames <= ENUMERABLE:
         pool = torch.tensor([order for order in permutations(range(frames)) if order[0] < order[-1]])
     else:
         draw = torch.Generator().manual_seed(0)
         pool = torch.rand(factorial(ENUMERABLE) // 2, frames, generator=draw).argsort(1)
         pool[0] = torch.arange(frames)
-    chosen, distance = [0], torch.full((len(pool),), frames)
-    while len(chosen) < count:
-        newest = pool[chosen[-1]]
-        for order in (newest, newest.flip(0)):
-            distance = torch.minimum(distance, (pool != order).sum(1))
-        chosen.append(int(distance.argmax()))
-    return torch.stack([pool[chosen], pool[chosen].flip(1)], dim=1)
+    chosen = far_apart(pool, count, either_way=True)
+    return torch.stack([chosen, chosen.flip(1)], dim=1)

@@ -4,14 +4,15 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.decoder import gallery
+from aux_tasks.image.colour import from_lab, to_lab
 from aux_tasks.video.clips import observations
 from aux_tasks.video.palette import kmeans
 from encoders import Encoder
-from replay import Batch
+from replay import Batch, luma
 
 
 class VideoColorization(AuxTask):
@@ -96,7 +97,7 @@ class VideoColorization(AuxTask):
             (B, K, H', W') mixtures of the labels.
         """
         batch, count = reference.shape[:2]
-        frames = luma(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1))
+        frames = colourless(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1))
         embedded = self.embed(encoder.maps(frames)).float().unflatten(0, (batch, count + 1))
         keys = embedded[:, :-1].movedim(1, 2).flatten(2)  # (B, d, R * H' * W')
         query = embedded[:, -1].flatten(2)
@@ -114,16 +115,15 @@ class VideoColorization(AuxTask):
         clip, hot, stack = clip[:3], self._one_hot(label[:3, :-1]), clip.shape[2] // 3
         share = self.propagate(hot, clip[:, :-1], clip[:, -1], encoder)
         chroma = torch.einsum("bkhw,kc->bchw", share, palette)
-        light = rgb_to_lab(clip[:, -1, -3:].float() / 255)[:, :1]
-        coloured = lab_to_rgb(torch.cat([light, F.interpolate(chroma, light.shape[2:])], dim=1)) * 255
-        versions = [luma(clip[:, -1]), coloured.repeat(1, stack, 1, 1), clip[:, -1]]
-        names = ["seen", "coloured", "true"] * len(clip)
-        return Examples(torch.stack([v.to(torch.uint8) for v in versions], dim=1).flatten(0, 1), names, names)
+        true = clip[:, -1]
+        lightness = to_lab(true[:, -3:])[:, :, :1]
+        coloured = from_lab(lightness, F.interpolate(chroma, true.shape[2:])[:, None]).repeat(1, stack, 1, 1)
+        return gallery(seen=colourless(true).to(torch.uint8), coloured=coloured.to(torch.uint8), true=true)
 
     def _colours(self, clip: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Colour (B, T, H', W') of each cell in every observation's newest frame, and the palette (K, 2) in Lab."""
-        lab = rgb_to_lab(clip[:, :, -3:].flatten(0, 1).float() / 255)
-        points = F.adaptive_avg_pool2d(lab[:, 1:], self.cells).movedim(1, -1).flatten(0, 2)
+        chroma = to_lab(clip[:, :, -3:].flatten(0, 1))[:, 0, 1:]
+        points = F.adaptive_avg_pool2d(chroma, self.cells).movedim(1, -1).flatten(0, 2)
         label, palette = kmeans(points, valid.repeat_interleave(len(points) // len(valid)), self.colours)
         return label.view(*clip.shape[:2], *self.cells), palette
 
@@ -132,7 +132,6 @@ class VideoColorization(AuxTask):
         return F.one_hot(label, self.colours).movedim(-1, -3).float()
 
 
-def luma(obs: Tensor) -> Tensor:
-    """Luma (ITU-R BT.601) of each frame of (B, C, H, W) colour stacks, in all three of its channels; floats."""
-    red, green, blue = (obs[:, channel::3].float() for channel in range(3))
-    return (0.299 * red + 0.587 * green + 0.114 * blue).repeat_interleave(3, dim=1)
+def colourless(obs: Tensor) -> Tensor:
+    """The luma of each frame of colour stacks (B, C, H, W) in all three of its channels, float32."""
+    return luma(obs).repeat_interleave(3, dim=1)

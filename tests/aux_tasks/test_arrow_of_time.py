@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from aux_help import tiny_encoder
+from order_help import broken, learned, noise_clip, out_of_order, quick_encoder, stacked, still
 from pretext_help import build_task, clips_of, measure, small_encoder, train_on
-from windows_help import broken, learned, noise_clip, out_of_order, quick_encoder, stacked, still
 
 from aux_tasks.video.arrow_of_time import reverse
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from aux_help import generator, tiny_encoder
 from control_help import array, slow_mlp
+from order_help import broken, learned, noise_clip, out_of_order, stacked, still
 from pretext_help import build_task, clips_of, measure, small_encoder
-from windows_help import broken, learned, noise_clip, out_of_order, stacked, still
 
 from aux_tasks.video.odd_one_out import odd_orders, weighted_sum
 

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from aux_tasks.video.palette import kmeans
-from aux_tasks.video.video_colorization import luma
+from aux_tasks.video.video_colorization import colourless
 
 B, R, K, D = 5, 2, 4, 6
 SHAPE = (3, 8, 12)  # maps of 3 x 4 x 6
@@ -124,7 +124,7 @@ def test_points_without_weight_have_no_say_and_few_colours_leave_none_empty():
 
 def test_the_encoder_sees_luma_alone():
     batch = clips()
-    gray = luma(batch.clip[:, 0])
+    gray = colourless(batch.clip[:, 0])
     assert torch.equal(gray[:, 0], gray[:, 1])
     assert torch.equal(gray[:, 0], gray[:, 2])
     encoder, task = made()
@@ -132,15 +132,15 @@ def test_the_encoder_sees_luma_alone():
     encoder.maps = lambda obs, maps=encoder.maps: seen.append(obs) or maps(obs)
     task.loss(batch, torch.empty(0), encoder)
     assert len(seen) == 1
-    torch.testing.assert_close(seen[0], luma(batch.clip.flatten(0, 1)))
+    torch.testing.assert_close(seen[0], colourless(batch.clip.flatten(0, 1)))
 
 
 def test_every_frame_of_a_stack_is_gray_and_the_newest_one_is_coloured():
     encoder = tiny_encoder((6, 8, 12))
     task = build_task("video_colorization", encoder, frame_stack=2, **SMALL)
     clip = noise(B, R + 1, 6, 8, 12)
-    torch.testing.assert_close(luma(clip[:, 0])[:, 3:], luma(clip[:, 0, 3:]))
-    torch.testing.assert_close(luma(clip[:, 0])[:, :3], luma(clip[:, 0, :3]))
+    torch.testing.assert_close(colourless(clip[:, 0])[:, 3:], colourless(clip[:, 0, 3:]))
+    torch.testing.assert_close(colourless(clip[:, 0])[:, :3], colourless(clip[:, 0, :3]))
     before = task._colours(clip, torch.ones(B))[0]
     clip[:, :, :3] = 0
     assert torch.equal(task._colours(clip, torch.ones(B))[0], before)

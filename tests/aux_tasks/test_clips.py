@@ -5,9 +5,9 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 from aux_help import generator
-from windows_help import noise_clip
+from order_help import noise_clip
 
-from aux_tasks.video.windows import at_times, change, draw_times, score, side_by_side
+from aux_tasks.video.clips import at_times, change, draw_times, score, side_by_side
 
 
 @pytest.mark.parametrize(("count", "length", "gap"), [(3, 7, 1), (3, 8, 2), (2, 6, 3), (5, 17, 4), (1, 4, 5)])

@@ -1,0 +1,22 @@
+"""Orders that are easy to tell apart."""
+
+import torch
+from torch import Tensor
+
+
+def far_apart(pool: Tensor, count: int, *, either_way: bool = False) -> Tensor:
+    """(count, L) orders of a pool (N, L): its first, then always the farthest from the nearest one chosen before.
+
+    Distance is in how many places two orders differ (Noroozi and Favaro 2016 choose their jigsaw puzzles by it).
+
+    Args:
+        pool: orders; where some are equally far, the choice falls on the same one every time.
+        count: at most N.
+        either_way: an order and its reverse are one.
+    """
+    chosen, distance = [pool[0]], torch.full((len(pool),), pool.shape[1])
+    while len(chosen) < count:
+        for order in (chosen[-1], chosen[-1].flip(0)) if either_way else chosen[-1:]:
+            distance = distance.minimum((pool != order).sum(1))
+        chosen.append(pool[distance.argmax()])
+    return torch.stack(chosen)
