@@ -102,7 +102,7 @@ class DQN(Agent):
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
         self.optimizers = [torch.optim.Adam(self.groups(self.head), eps=config.adam_eps, fused=True)]
         if config.compile:
-            for network in (self.encoder, self.head, self.target_encoder, self.target_head):
+            for network in (*self.encoder.children(), *self.target_encoder.children(), self.head, self.target_head):
                 network.compile()
 
     def epsilon(self, step: int) -> float:

@@ -43,10 +43,9 @@ class SACConfig(AgentConfig):
 class SAC(Agent):
     """SAC (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications") on an encoder that the critics train.
 
-    As in SAC-AE (Yarats et al. 2019) the actor reads the critics' features without moving them, the target is an
-    average of critics and encoder, and actor and target follow every other update. There the actor has a linear layer
-    of its own behind the convolutions; here it shares all of the encoder. With windows of n > 1 steps, the entropy
-    of the steps within is left out of the return.
+    As in SAC-AE (Yarats et al. 2019) the actor reads the critics' convolutions without moving them, through a neck of
+    its own, the target is an average of critics and encoder, and actor and target follow every other update. With
+    windows of n > 1 steps, the entropy of the steps within is left out of the return.
 
     Args:
         action_dim: A.
@@ -69,7 +68,7 @@ class SAC(Agent):
     ) -> None:
         super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
         self.action_dim, self.policy_generator = action_dim, policy_generator
-        self.actor = Actor(encoder.feature_dim, action_dim, config.hidden)
+        self.actor = Actor(encoder, action_dim, config.hidden)
         self.critic = TwinCritic(encoder.feature_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
@@ -83,7 +82,13 @@ class SAC(Agent):
             for owned in (self.groups(self.critic), self.policy)
         ]
         if config.compile:
-            for network in (self.encoder, self.actor, self.critic, self.target_encoder, self.target_critic):
+            for network in (
+                *self.encoder.children(),
+                *self.target_encoder.children(),
+                self.actor,
+                self.critic,
+                self.target_critic,
+            ):
                 network.compile()
 
     @torch.no_grad()
@@ -91,7 +96,7 @@ class SAC(Agent):
         """Actions (N, A): sampled, uniform before the first update, or the squashed mean to be judged by."""
         if explore and not self.updates:
             return self.explore_rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
-        mean, log_std = self.actor(self.encoder(torch.from_numpy(obs).to(self.device)))
+        mean, log_std = self.actor(self.encoder.maps(torch.from_numpy(obs).to(self.device)))
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.explore_rng.standard_normal(mean.shape)).to(mean)
         action: NDArray[np.float32] = mean.tanh().cpu().numpy()
@@ -99,15 +104,16 @@ class SAC(Agent):
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Value (B, 1) of the action that the policy takes when judged."""
-        features = self.encoder(obs)
-        mean, _ = self.actor(features)
-        return self.critic(features, mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
+        maps = self.encoder.maps(obs)
+        mean, _ = self.actor(maps)
+        return self.critic(self.encoder.features(maps), mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
 
     def update(self, batch: Batch, *, step: int) -> Update:
         """One step of encoder, critics and side quests in one sum; every so often one of actor, temperature, target."""
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         with self.autocast():
-            features = self.encoder(obs)
+            maps = self.encoder.maps(obs)
+            features = self.encoder.features(maps)
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
         weights = {"td": 1.0} | self.auxiliary.weights(step)
@@ -115,14 +121,14 @@ class SAC(Agent):
         self.auxiliary.step(batch, self.encoder)
         self.updates += 1
         if self.updates % self.config.policy_delay == 0:
-            metrics |= self.update_policy(features.detach(), batch.weight)
+            metrics |= self.update_policy(maps.detach(), features.detach(), batch.weight)
             torch._foreach_lerp_(self.target, [p.detach() for p in self.online], self.config.target_tau)
         return Update(td_error, metrics)
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean."""
         with torch.no_grad():
-            next_action, log_prob = self.sample(self.encoder(next_obs))
+            next_action, log_prob = self.sample(self.encoder.maps(next_obs))
             next_q = self.target_critic(self.target_encoder(next_obs), next_action).amin(0)
             soft_value = next_q - self.log_temperature.exp() * log_prob
             target_q = batch.nstep_reward + batch.discount * soft_value
@@ -132,13 +138,13 @@ class SAC(Agent):
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
         return loss, error.detach().abs().mean(0), {name: value.detach().mean() for name, value in metrics.items()}
 
-    def policy_terms(self, features: Tensor) -> dict[str, Tensor]:
+    def policy_terms(self, maps: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Losses (B,) of the actor (equation 9) and of the temperature (equation 18, target entropy -A).
 
         Args:
-            features: (B, Z), detached: the actor does not train the encoder.
+            maps, features: (B, C', H', W') and (B, Z), detached: the actor does not train the encoder.
         """
-        action, log_prob = self.sample(features)
+        action, log_prob = self.sample(maps)
         q = self.critic(features, action).amin(0)
         temperature = self.log_temperature.exp()
         return {
@@ -146,10 +152,10 @@ class SAC(Agent):
             "temperature": temperature * (self.action_dim - log_prob.detach()),
         }
 
-    def update_policy(self, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
+    def update_policy(self, maps: Tensor, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
         """One step of actor and temperature; scalars to log."""
         with self.autocast():
-            terms = self.policy_terms(features)
+            terms = self.policy_terms(maps, features)
         total = weighted_sum(terms, dict.fromkeys(terms, 1.0), sample_weight)
         total.backward(inputs=self.policy)  # type: ignore[no-untyped-call]  # the critics only pass gradients on
         self.optimizers[1].step()
@@ -159,9 +165,9 @@ class SAC(Agent):
             "train/ent_coef": self.log_temperature.detach().exp(),
         }
 
-    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Actions (B, A) of the policy and their log-densities (B,), differentiable in the actor."""
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(maps)
         noise = torch.randn(mean.shape, generator=self.policy_generator, device=mean.device)
         return squash(mean, log_std, noise)
 
@@ -174,15 +180,19 @@ class SAC(Agent):
 
 
 class Actor(nn.Module):
-    """Features (B, Z) to mean and log standard deviation, each (B, A), of a Gaussian before its tanh."""
+    """Feature maps (B, C', H', W') to mean and log standard deviation, each (B, A), of a Gaussian before its tanh.
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: int) -> None:
+    Its neck begins as the encoder's and then learns what the actor needs.
+    """
+
+    def __init__(self, encoder: Encoder, action_dim: int, hidden: int) -> None:
         super().__init__()
-        self.layers = mlp(feature_dim, hidden, 2 * action_dim)
+        self.neck = deepcopy(encoder.neck).requires_grad_(True)  # also where the encoder is frozen
+        self.layers = mlp(encoder.feature_dim, hidden, 2 * action_dim)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters of the Gaussian; the log standard deviation is squashed into `LOG_STD`."""
-        mean, raw = self.layers(features).float().chunk(2, dim=1)
+        mean, raw = self.layers(self.neck(maps.flatten(1))).float().chunk(2, dim=1)
         low, high = LOG_STD
         return mean, low + (high - low) * (raw.tanh() + 1) / 2
 

@@ -93,7 +93,7 @@ class PlainSAC:
         """Learn from one batch; returns the critics' loss."""
         obs, next_obs = self.shift(obs), self.shift(next_obs)
         with torch.no_grad():
-            next_action, log_prob = self.sample(encode(self.encoder, next_obs / 255))
+            next_action, log_prob = self.sample(self.encoder.trunk(next_obs / 255))
             next_q = self.target_critic(encode(self.target_encoder, next_obs / 255), next_action).amin(0)
             target = reward + discount * (next_q - self.log_temperature.exp() * log_prob)
         q = self.critic(encode(self.encoder, obs / 255), action)
@@ -107,7 +107,7 @@ class PlainSAC:
 
     def update_policy(self, obs: Tensor) -> None:
         """Actor, then temperature."""
-        action, log_prob = self.sample(encode(self.encoder, obs / 255).detach())
+        action, log_prob = self.sample(self.encoder.trunk(obs / 255).detach())
         q = self.critic(encode(self.encoder, obs / 255).detach(), action).amin(0)
         descend(self.actor_optimizer, (self.log_temperature.exp().detach() * log_prob - q).mean())
         missing = self.action_dim - log_prob.detach()
@@ -121,9 +121,9 @@ class PlainSAC:
             for p, q in zip(online.parameters(), target.parameters(), strict=True):
                 q.copy_(tau * p + (1 - tau) * q)
 
-    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Actions and their log-densities."""
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(maps)
         noise = torch.randn(mean.shape, generator=self.noise)
         action = torch.tanh(mean + log_std.exp() * noise)
         log_prob = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2 * math.pi) - torch.log(1 - action.pow(2) + 1e-6)
@@ -197,11 +197,12 @@ def bare_passes(nets: SAC | PlainSAC, batch: Batch) -> Callable[[], None]:
         with nets.autocast() if isinstance(nets, SAC) else nullcontext():
             for _ in range(nets.config.policy_delay):
                 with torch.no_grad():
-                    next_action = nets.actor(encode(nets.encoder, next_pixels))[0].tanh()
+                    next_action = nets.actor(nets.encoder.trunk(next_pixels))[0].tanh()
                     nets.target_critic(encode(nets.target_encoder, next_pixels), next_action)
-                features = encode(nets.encoder, pixels)
+                maps = nets.encoder.trunk(pixels)
+                features = nets.encoder.features(maps)
                 nets.critic(features, batch.action).sum().backward()
-            q = nets.critic(features.detach(), nets.actor(features.detach())[0].tanh())
+            q = nets.critic(features.detach(), nets.actor(maps.detach())[0].tanh())
         q.sum().backward(inputs=list(nets.actor.parameters()))
         trained.zero_grad()
 

@@ -40,7 +40,7 @@ class Config:
     steps: int = 400_000
     until_score: float | None = None  # end at the first checkpoint where the last ten training games average this
     learning_starts: int = 4_000
-    steps_per_update: int = 4
+    steps_per_update: float = 4  # below 1: several updates a step
     batch_size: int = 32
     log_every: int = 1_000
     probe_every: int = 0  # what of the game's state the features tell, from a recording in data/frames; 0: never
@@ -50,9 +50,11 @@ class Config:
     run_dir: str | None = None  # default: runs/<env>/<agent>+<aux>/s<seed>
 
     def __post_init__(self) -> None:
-        for name in ("frame_stack", "steps", "steps_per_update", "batch_size"):
+        for name in ("frame_stack", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.steps_per_update > 0:
+            raise ValueError(f"steps_per_update={self.steps_per_update}: must be above 0")
         if self.learning_starts < 0:
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0")
         if not 0 < self.gamma <= 1:

@@ -37,4 +37,8 @@ class Encoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features (B, feature_dim) of (B, C, H, W) pixels."""
-        return self.neck(self.maps(obs).flatten(1))  # type: ignore[no-any-return]
+        return self.features(self.maps(obs))
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Features (B, feature_dim) of feature maps (B, C', H', W')."""
+        return self.neck(maps.flatten(1))  # type: ignore[no-any-return]

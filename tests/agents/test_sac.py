@@ -89,9 +89,10 @@ def forward(layers: torch.nn.Sequential, inputs: list[float]) -> list[float]:
     return x.tolist()
 
 
-def slow_policy(agent: SAC, features: list[float], noise: list[float]) -> tuple[list[float], float]:
+def slow_policy(agent: SAC, maps: Tensor, noise: list[float]) -> tuple[list[float], float]:
     """One action and its log-density, by the change of variables a = tanh(u)."""
-    outputs, action, log_prob = forward(agent.actor.layers, features), [], 0.0
+    outputs = forward(agent.actor.layers, agent.actor.neck(maps.flatten()[None])[0].tolist())
+    action, log_prob = [], 0.0
     for mean, raw, e in zip(outputs[:A], outputs[A:], noise, strict=True):
         std = math.exp(-10 + 12 * (math.tanh(raw) + 1) / 2)
         u = mean + std * e
@@ -116,10 +117,10 @@ def coming_noise(agent: SAC) -> list[list[float]]:
 def slow_errors(agent: SAC, batch: Batch) -> Tensor:
     """Errors (2, B) of both critics."""
     alpha, errors = math.exp(float(agent.log_temperature)), []
-    features, next_features = agent.encoder(batch.obs).tolist(), agent.encoder(batch.nstep_obs).tolist()
+    features, next_maps = agent.encoder(batch.obs).tolist(), agent.encoder.maps(batch.nstep_obs)
     target_features, noise = agent.target_encoder(batch.nstep_obs).tolist(), coming_noise(agent)
     for i in range(B):
-        action, log_prob = slow_policy(agent, next_features[i], noise[i])
+        action, log_prob = slow_policy(agent, next_maps[i], noise[i])
         value = min(slow_q(agent.target_critic, target_features[i], action)) - alpha * log_prob
         target = float(batch.nstep_reward[i]) + float(batch.discount[i]) * value
         errors.append([q - target for q in slow_q(agent.critic, features[i], batch.action[i].tolist())])
@@ -152,10 +153,11 @@ def test_a_terminal_state_is_worth_its_reward_and_others_bootstrap():
 
 def test_actor_and_temperature_losses_against_a_loop_over_samples():
     agent, batch = stir(make_agent()), make_batch()
-    features, noise, alpha = agent.encoder(batch.obs).detach(), coming_noise(agent), 0.3
-    terms = {name: term.detach() for name, term in agent.policy_terms(features).items()}
+    maps, noise, alpha = agent.encoder.maps(batch.obs).detach(), coming_noise(agent), 0.3
+    features = agent.encoder.features(maps).detach()
+    terms = {name: term.detach() for name, term in agent.policy_terms(maps, features).items()}
     for i in range(B):
-        action, log_prob = slow_policy(agent, features[i].tolist(), noise[i])
+        action, log_prob = slow_policy(agent, maps[i], noise[i])
         q = min(slow_q(agent.critic, features[i].tolist(), action))
         assert float(terms["actor"][i]) == pytest.approx(alpha * log_prob - q, rel=1e-4)
         assert float(terms["temperature"][i]) == pytest.approx(-alpha * (log_prob + -A), rel=1e-4)
@@ -165,8 +167,9 @@ def test_the_temperature_rises_where_the_policy_is_too_sure():
     for log_prob, sign in ((A + 1.0, -1), (A - 1.0, 1)):  # the loss's slope; entropy is below or above -A
         agent = make_agent()
         action = torch.zeros(B, A)
-        agent.sample = lambda features, p=log_prob, a=action: (a, torch.full((B,), p))
-        agent.policy_terms(torch.zeros(B, agent.encoder.feature_dim))["temperature"].mean().backward()
+        agent.sample = lambda maps, p=log_prob, a=action: (a, torch.full((B,), p))
+        batch = make_batch()
+        agent.policy_terms(agent.encoder.maps(batch.obs), agent.encoder(batch.obs))["temperature"].mean().backward()
         assert float(agent.log_temperature.grad) == pytest.approx(0.3 * sign)
 
 
@@ -196,8 +199,9 @@ def test_the_density_integrates_to_one_and_stays_finite_at_the_edge():
 def test_log_std_stays_in_its_range():
     agent = make_agent()
     with torch.no_grad():
+        agent.actor.layers[-1].weight.zero_()
         agent.actor.layers[-1].bias[A:] = torch.tensor([-1e4, 0.0, 1e4])
-        _, log_std = agent.actor(torch.zeros(1, agent.encoder.feature_dim))
+        _, log_std = agent.actor(agent.encoder.maps(make_batch().obs[:1]))
     assert log_std.tolist() == [[LOG_STD[0], pytest.approx(-4.0), LOG_STD[1]]]
 
 
@@ -213,7 +217,7 @@ def test_actions_are_uniform_before_the_first_update_then_sampled_or_the_squashe
     assert uniform.std(0) == pytest.approx(np.full(A, 3**-0.5), abs=0.02)
     agent.update(make_batch(), step=0)
     with torch.no_grad():
-        mean, log_std = (x[0].double().numpy() for x in agent.actor(agent.encoder(torch.from_numpy(obs[:1]))))
+        mean, log_std = (x[0].double().numpy() for x in agent.actor(agent.encoder.maps(torch.from_numpy(obs[:1]))))
     state = copy.deepcopy(agent.explore_rng.bit_generator.state)
     judged = agent.act(obs, step=0, explore=False)
     assert agent.explore_rng.bit_generator.state == state
@@ -256,7 +260,7 @@ def test_all_of_the_encoder_hears_the_critics_and_none_of_it_the_actor():
     assert all(p.grad is not None and p.grad.any() for p in agent.encoder.parameters())
     before = snapshot(agent.encoder, agent.critic)
     agent.zero_grad()
-    agent.update_policy(agent.encoder(batch.obs).detach(), batch.weight)
+    agent.update_policy(agent.encoder.maps(batch.obs).detach(), agent.encoder(batch.obs).detach(), batch.weight)
     assert equal(before, agent.encoder, agent.critic)
     assert all(p.grad is None for module in (agent.encoder, agent.critic) for p in module.parameters())
 
@@ -274,7 +278,8 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     slow, loss = copy.deepcopy(agent), 0
     slow.policy_generator.set_state(agent.policy_generator.get_state())
     slow.auxiliary.generator.set_state(agent.auxiliary.generator.get_state())
-    features = slow.encoder(batch.obs)
+    maps = slow.encoder.maps(batch.obs)
+    features = slow.encoder.features(maps)
     terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
     terms |= slow.auxiliary.losses(batch, features, slow.encoder)
     for i in range(B):
@@ -283,7 +288,7 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     online = [*slow.encoder.parameters(), *slow.critic.parameters()]
     torch.optim.Adam(online, lr=0.01, foreach=False, fused=False).step()
     slow.actor.zero_grad()
-    policy_terms = slow.policy_terms(features.detach())
+    policy_terms = slow.policy_terms(maps.detach(), features.detach())
     (batch.weight * (policy_terms["actor"] + policy_terms["temperature"])).mean().backward()
     policy = [*slow.actor.parameters(), slow.log_temperature]
     torch.optim.Adam(policy, lr=0.01, foreach=False, fused=False).step()
