@@ -1,7 +1,7 @@
 """What does an encoder know? Labels read from its features, beside those of the same network untrained, and pixels.
 
     python probe.py checkpoint=zoo/pong-permutation
-    python probe.py checkpoint=runs/pretrain/idx/rotation/s0 source=idx source.folder=data/mnist labels=[digit]
+    python probe.py checkpoint=runs/pretrain/idx/rotation/s0 source=idx source.folder=data/mnist labels=[class]
     python probe.py checkpoint=runs/pretrain/idx/rotation/s0 mode=joint aux=rotation aux.rotation.weight=0.5
 
 Every comparison is paired: the same weights before and after training, the same examples, the same probe.

@@ -15,7 +15,7 @@ class TransformTask(AuxTask):
 
     Args:
         setting: the run.
-        hidden: width of the head's hidden layer.
+        hidden: width of the head's hidden layer, 0 for a linear head.
         crop_rows: keep only these rows [top, bottom) and stretch them back to H: hides a score bar that gives the
             answer away. Masking would not do, since the mask itself would be transformed.
 
@@ -28,9 +28,8 @@ class TransformTask(AuxTask):
     def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
         super().__init__(setting)
         self.frame_stack = setting.frame_stack
-        self.head = nn.Sequential(
-            nn.Linear(setting.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, len(self.classes))
-        )
+        layers = [nn.Linear(setting.feature_dim, hidden), nn.ReLU()] if hidden else []
+        self.head = nn.Sequential(*layers, nn.Linear(hidden or setting.feature_dim, len(self.classes)))
         height = setting.obs_shape[1]
         self.rows: Tensor | None = None
         match crop_rows:

@@ -5,7 +5,6 @@ marks of results/pong.md.
 """
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,18 +14,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from common import RESULTS, fill_in, log_of, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-RESULTS = Path(__file__).parent.parent / "results"
-HEADER = (
-    "| run | agent steps | updates | minutes | GFLOP/s at its start | mean of 100 games | interquartile mean (95 %) "
-    "| accuracy of the task (chance 0.25) |"
-)
-
-
-def log_of(run: Path) -> list[dict[str, Any]]:
-    """What the run measured, line by line."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+HEADER = ["run", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
+HEADER += ["interquartile mean (95 %)", "accuracy of the task (chance 0.25)"]
 
 
 def clock(run: Path) -> tuple[float, str]:
@@ -51,36 +43,33 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
     return ", ".join(means) or "none"
 
 
-def row_of(run: Path, rows: list[dict[str, Any]]) -> str:
+def cells(run: Path, rows: list[dict[str, Any]]) -> list[str]:
     """The run's line of the table."""
     name, summary = run.parent.name, json.loads((run / "report.json").read_text())["summary"]
     low, high = summary["iqm_interval"]
     updates = max(row.get("train/n_updates", 0) for row in rows)
     minutes, rates = clock(run)
-    return (
-        f"| [{name}](pong-{name}.json) | {rows[-1]['step'] // 1000}k | {updates // 1000}k | {minutes:.0f} | {rates} "
-        f"| {summary['mean']:.2f} | {summary['iqm']:.2f} ({low:.2f} to {high:.2f}) | {accuracy(rows)} |"
-    )
+    first = [f"[{name}](pong-{name}.json)", f"{rows[-1]['step'] // 1000}k", f"{updates // 1000}k", f"{minutes:.0f}"]
+    score = [f"{summary['mean']:.2f}", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
+    return [*first, rates, *score, accuracy(rows)]
 
 
 def main(runs: list[Path]) -> None:
     """Write the reports, the table and the figure."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
+    lines = []
     for run in runs:
         rows, name = log_of(run), run.parent.name
         games = [(row["step"] / 1000, row["rollout/score"]) for row in rows if "rollout/score" in row]
         axes.plot(*zip(*games, strict=True), ".", markersize=3, label=name)
         shutil.copy(run / "report.json", RESULTS / f"pong-{name}.json")
-        lines.append(row_of(run, rows))
+        lines.append(cells(run, rows))
     axes.set(xlabel="agent steps, thousands", ylabel="score of the training games", title="Pong, one seed each")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "pong.png", dpi=110)
-    page, table = RESULTS / "pong.md", "\n".join(["<!-- table -->", *lines, "<!-- /table -->"])
-    page.write_text(re.sub("<!-- table -->.*<!-- /table -->", lambda _: table, page.read_text(), flags=re.DOTALL))
-    sys.stdout.write(table + "\n")
+    fill_in(RESULTS / "pong.md", table(HEADER, lines))
 
 
 if __name__ == "__main__":

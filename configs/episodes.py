@@ -12,6 +12,7 @@ from gymnasium.spaces import Discrete
 from configs.build import load_agent
 from configs.schema import Config, read_config
 from configs.sources import (
+    BallsConfig,
     FramesConfig,
     IdxConfig,
     ImagesConfig,
@@ -25,15 +26,17 @@ from envs import ENVS, EnvConfig, VectorEnv, build_env
 from harness.checkpoint import load_latest
 from harness.play import Policy
 from harness.record import record
+from harness.seeding import numpy_stream
 from replay import Episodes
 from replay.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from replay.synthetic import bouncing_balls
 
 RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
 UNSEEN = {"threads", "processes"}  # keys of an environment that change no frame
 
 
 def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
-    """The episodes that `source` describes; `env` and `seed` are those of frames that have to be recorded.
+    """The episodes that `source` describes; `env` and `seed` are those of frames that have to be recorded or made.
 
     Raises:
         ValueError: there are none, or others than these; the message says what is missing.
@@ -50,6 +53,9 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
             return read_videos(Path(source.folder), source.size, source.stride, source.cut)
         case IdxConfig():
             return read_idx(Path(source.folder))
+        case BallsConfig():
+            rng = numpy_stream(seed, "balls")
+            return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
 
 
 def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:

@@ -58,13 +58,27 @@ class IdxConfig:
     folder: str = "data/mnist"  # where `make mnist` puts them
 
 
-SourceConfig = FramesConfig | ReplayRunConfig | ImagesConfig | VideosConfig | IdxConfig
+@dataclass(frozen=True)
+class BallsConfig:
+    """Coloured balls that fall and bounce, with their places and speeds as labels, made in memory."""
+
+    balls: int = 2
+    episodes: int = 120
+    length: int = 100  # frames of an episode
+    size: int = 32  # pixels, height and width
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "balls", "episodes", "length", "size")
+
+
+SourceConfig = FramesConfig | ReplayRunConfig | ImagesConfig | VideosConfig | IdxConfig | BallsConfig
 SOURCES: dict[str, type[SourceConfig]] = {
     "frames": FramesConfig,
     "replay": ReplayRunConfig,
     "images": ImagesConfig,
     "videos": VideosConfig,
     "idx": IdxConfig,
+    "balls": BallsConfig,
 }
 
 

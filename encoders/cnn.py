@@ -92,6 +92,18 @@ def study(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     return trunk, nn.Sequential(*layers)
 
 
+def study_digits(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two convolutions, pooled, and one fully connected layer: what the study classified MNIST with."""
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    return trunk, nn.Sequential(nn.LazyLinear(128), nn.ReLU())
+
+
 def impala(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """The residual network of Espeholt et al. 2018, IMPALA, with 16, 32 and 32 channels."""
     blocks: list[nn.Module] = []
@@ -187,5 +199,6 @@ ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
     "control": control,
     "control_fast": control_fast,
     "small": small,
+    "study_digits": study_digits,
     "vit": vit,
 }

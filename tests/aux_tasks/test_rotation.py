@@ -26,6 +26,12 @@ def test_examples_name_the_angle_that_was_applied():
         assert torch.equal(shown.inputs[i], torch.rot90(obs[i], int(angle) // 90, dims=(1, 2)))
 
 
+def test_without_hidden_units_the_head_is_linear():
+    encoder = tiny_encoder(SHAPE)
+    (layer,) = make_task("rotation", encoder, hidden=0).head
+    assert (layer.in_features, layer.out_features) == (encoder.feature_dim, 4)
+
+
 def test_oblong_observations_are_refused():
     with pytest.raises(ValueError, match="rotation needs square observations, got 10x12"):
         make_task("rotation", tiny_encoder((4, 10, 12)))

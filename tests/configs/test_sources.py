@@ -18,7 +18,7 @@ from aux_tasks import TaskConfig
 from configs.build import build_agent, build_streams, export, pick_device
 from configs.episodes import build_source
 from configs.schema import PretrainConfig, freeze, register, write_config
-from configs.sources import FramesConfig, IdxConfig, ImagesConfig, ReplayRunConfig, SourceConfig
+from configs.sources import BallsConfig, FramesConfig, IdxConfig, ImagesConfig, ReplayRunConfig, SourceConfig
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
@@ -192,6 +192,7 @@ def test_pretraining_on_every_source(tmp_path: Path) -> None:
         (ReplayRunConfig(str(tmp_path / "run")), "inverse_dynamics"),
         (ImagesConfig(str(image_folder(tmp_path / "images")), 32), "rotation"),
         (IdxConfig(str(idx_folder(tmp_path / "idx"))), "rotation"),
+        (BallsConfig(episodes=4, length=20), "arrow_of_time"),
     ]:
         folder = tmp_path / f"pretrained-{type(source).__name__}"
         assert script.pretrain(pretraining(source, folder, task)) == 0
@@ -226,6 +227,7 @@ def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:
         ("source=frames/breakout", FramesConfig(), AtariConfig("breakout")),
         ("source=frames env=toy env.balls=2", FramesConfig(), ToyConfig(balls=2)),
         ("source=idx", IdxConfig(), AtariConfig()),
+        ("source=balls source.size=64", BallsConfig(size=64), AtariConfig()),
         ("source=images source.folder=x", ImagesConfig("x"), AtariConfig()),
         ("source=replay source.run=y", ReplayRunConfig("y"), AtariConfig()),
     ],
@@ -262,7 +264,7 @@ def compose(line: str) -> list[PretrainConfig]:
     return made
 
 
-@pytest.mark.parametrize("wrong", [lambda: FramesConfig(0), lambda: ImagesConfig("x", size=0)])
+@pytest.mark.parametrize("wrong", [lambda: FramesConfig(0), lambda: ImagesConfig("x", size=0), lambda: BallsConfig(0)])
 def test_bad_numbers_are_named(wrong: Any) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         wrong()

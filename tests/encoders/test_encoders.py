@@ -17,6 +17,7 @@ FLAT = {
     "control": 32 * 35 * 35,
     "control_fast": 32 * 11 * 11,
     "small": 128,
+    "study_digits": 128,
     "vit": 96,
 }
 

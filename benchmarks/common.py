@@ -1,0 +1,183 @@
+"""What the benchmarks of objectives share: options, runs side by side, the cost of an update, tables."""
+
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from configs.pretraining import Pretraining
+from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from harness.logger import RunLogger
+from harness.probes import interval
+from harness.process import exclusive
+from harness.signals import GracefulExit
+from pretrain import draw, learn, update
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+RESULT = "result.json"  # the last that a run writes
+CLASSES = 10  # of the supervised step
+ROUNDS, UPDATES = 5, 3  # of the cost: rounds that count, steps in each
+
+
+def options(**defaults: Any) -> dict[str, Any]:
+    """The `key=value` words of the command line over `defaults`, each of its default's type; others end the program."""
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    if unknown := given.keys() - defaults.keys():
+        sys.exit(f"unknown {', '.join(unknown)}: there are {', '.join(defaults)}")
+    return defaults | {name: type(defaults[name])(word) for name, word in given.items()}
+
+
+def config_of(name: str, words: Sequence[str], kind: Any) -> Any:
+    """The frozen config of a command line."""
+    register()
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return freeze(compose(name, list(words)), kind)
+
+
+def side_by_side(task: Callable[..., None], runs: Iterable[tuple[Any, ...]], jobs: int) -> list[tuple[Any, ...]]:
+    """Call `task` with the arguments of each run in a process of one thread, `jobs` at a time.
+
+    Returns the runs that failed; what went wrong is on stderr, and the others go on. Ctrl-C starts no more.
+    """
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # of the children
+
+    def alone(run: tuple[Any, ...]) -> bool:
+        process = get_context("spawn").Process(target=task, args=run)
+        process.start()
+        process.join()
+        print(*run, "done" if process.exitcode == 0 else f"FAILED with exit code {process.exitcode}", flush=True)
+        return process.exitcode != 0
+
+    waiting = list(runs)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            failed = list(pool.map(alone, waiting))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [run for run, bad in zip(waiting, failed, strict=True) if bad]
+
+
+def result_of(folder: Path, steps: int) -> dict[str, Any] | None:
+    """What a finished run of so many steps left in its folder."""
+    path = folder / RESULT
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return result if result.get("steps") == steps else None
+
+
+def train(config: PretrainConfig, parts: Pretraining) -> float:
+    """Every update of a pretraining, from the first; returns the seconds of one, drawing and logging included."""
+    with (
+        exclusive(claim_run_dir(config)) as folder,
+        RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
+        GracefulExit() as stop,
+    ):
+        start = time.perf_counter()
+        learn(config, parts, 0, logger, stop, folder)
+        seconds = (time.perf_counter() - start) / config.steps
+    if stop.requested:
+        sys.exit(stop.exit_code)
+    return seconds
+
+
+def step_cost(config: PretrainConfig, parts: Pretraining) -> list[float]:
+    """Seconds of an update and of a supervised step with the same encoder and batch: medians of alternating rounds.
+
+    Drawing the batch is in neither. This moves encoder and heads: it is for the end of a run.
+    """
+    batch = draw(parts, parts.train, config.batch_size)
+    steps = partial(update, parts, batch, config.steps), supervised(parts, batch.obs)
+    rounds = [[_seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)]
+    return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]  # the first one warms up
+
+
+def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
+    """A training step with cross-entropy of the encoder's copy and a linear classifier on (B, C, H, W) `obs`."""
+    encoder = deepcopy(parts.encoder)
+    head = nn.Linear(encoder.feature_dim, CLASSES).to(obs.device)
+    label = torch.arange(len(obs), device=obs.device) % CLASSES
+    optimizer = torch.optim.Adam(chain(encoder.parameters(), head.parameters()), fused=True)
+
+    def step() -> None:
+        F.cross_entropy(head(encoder(obs)), label).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(encoder.parameters(), parts.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _seconds(step: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    for _ in range(UPDATES):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / UPDATES
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """What a run measured, line by line."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def costs(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Of the results of an objective's runs: milliseconds of an update in them, and its cost in supervised steps."""
+    return {
+        "milliseconds": 1e3 * statistics.mean(result["seconds"] for result in results),
+        "supervised_steps": statistics.median(result["cost"][0] / result["cost"][1] for result in results),
+    }
+
+
+def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Means over the seeds, and the 95 % t interval of the paired difference, if there is more than one seed."""
+    found = [b - a for a, b in zip(before, after, strict=True)]
+    names = {"before": statistics.mean(before), "after": statistics.mean(after), "gain": statistics.mean(found)}
+    return names | {"interval": interval(found)}
+
+
+def gain_cells(found: dict[str, Any], digits: int) -> list[str]:
+    """Before, after, and the difference with half of its interval."""
+    return [f"{found['before']:.{digits}f}", f"{found['after']:.{digits}f}", gain_cell(found, digits)]
+
+
+def gain_cell(found: dict[str, Any], digits: int) -> str:
+    """The difference with half of its interval."""
+    bounds = found["interval"]
+    half = f" ± {(bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
+    return f"{found['gain']:+.{digits}f}{half}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def fill_in(page: Path, text: str) -> None:
+    """Put `text` between the marks of a page, `<!-- table -->` and `<!-- /table -->`, and show it."""
+    marked = f"<!-- table -->\n{text}<!-- /table -->"
+    page.write_text(re.sub("<!-- table -->.*<!-- /table -->", lambda _: marked, page.read_text(), flags=re.DOTALL))
+    sys.stdout.write(text)
+
+
+def finish(failed: Sequence[tuple[Any, ...]]) -> None:
+    """End the program, not well if runs failed."""
+    if failed:
+        sys.exit(f"{len(failed)} runs failed: " + ", ".join("/".join(map(str, run)) for run in failed))

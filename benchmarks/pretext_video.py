@@ -1,0 +1,302 @@
+"""Each video objective alone on bouncing balls, real clips and Pong: is its question answered, and by its content?
+
+    python benchmarks/pretext_video.py [sources=balls,clips,pong] [objectives=tracking,st_dim] [seeds=1] [steps=1000]
+                                       [device=auto] [jobs=1]
+
+Pretrains what is missing in runs/pretext_video/<source>/<objective>/s<seed>, and beside it, in .../control/s<seed>, the
+same on frames that lack what the objective reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
+probed for the places of the balls. Then it writes results/pretext_video.md and .json.
+"""
+
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from common import (
+    RESULT,
+    RESULTS,
+    ROOT,
+    config_of,
+    costs,
+    finish,
+    gain_cells,
+    gains,
+    options,
+    result_of,
+    side_by_side,
+    step_cost,
+    table,
+    train,
+)
+from numpy.typing import NDArray
+
+from aux_tasks.video.tracking import Tracking
+from configs.episodes import build_source
+from configs.pretraining import Pretraining, build_pretraining
+from configs.probing import build_probing
+from configs.schema import PretrainConfig, ProbeConfig
+from harness.process import tune_process
+from harness.provenance import versions, write_json
+from harness.seeding import numpy_stream
+from pretrain import draw, losses
+from probe import measure
+from replay import Episodes, EpisodeSampler
+
+RUNS = ROOT / "runs" / "pretext_video"
+SOURCES = {
+    "balls": ["source=balls", "encoder=small"],
+    "clips": ["source=videos", "encoder=small"],
+    "pong": ["source=frames", "env=atari", "env.grayscale=false", "env.num_envs=16", "encoder=nips"],
+}
+BASE = ["threads=1", "log_every=200"]
+OBJECTIVES = {  # with their settings
+    "permutation": ["frame_stack=4"],
+    "shuffle_learn": [],
+    "odd_one_out": [],
+    "arrow_of_time": [],
+    "tov_vicreg": [],
+    "tracking": [],
+    "video_colorization": ["grayscale=false", "encoder=control", "batch_size=16"],  # maps of many cells
+    "temporal_cpc": [],
+    "st_dim": [],
+}
+SPECIAL = {  # settings of one pair alone
+    ("pong", "permutation"): ["aux.permutation.options.crop_rows=[14,77]"],  # hides the score
+    ("pong", "tracking"): ["aux.tracking.options.patch=12"],  # a paddle is 6 pixels high
+    ("clips", "video_colorization"): ["encoder=control_fast"],  # clips are for a CPU
+}
+PLACES = {"balls": "[x_0,y_0,x_1,y_1]", "pong": "[ball_x,ball_y]"}
+TEST_BATCHES = 32
+TILE = 4  # pixels of one colour, where colours are random
+Rows: TypeAlias = NDArray[np.int64]
+Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
+
+
+# --- content that lacks what an objective reads ---
+
+
+def destroyed(objective: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> EpisodeSampler:
+    """A sampler of frames where the objective can only be guessed."""
+    episodes = sampler.episodes
+    match objective:
+        case "tracking":
+            return over(sampler, episodes, one_track(sampler, parts, rng))
+        case "video_colorization":
+            return over(sampler, replace(episodes, frames=recoloured(episodes, rng)))
+        case "temporal_cpc" | "st_dim":  # nothing of a clip belongs together
+            rows = rng.permutation(episodes.rows())
+        case _:  # there is no time
+            rows = np.concatenate([rng.permutation(np.arange(*span)) for span in spans(episodes)])
+    frames = np.zeros(episodes.frames.shape, np.uint8)
+    frames[episodes.rows()] = episodes.frames[rows]
+    return over(sampler, replace(episodes, frames=frames))
+
+
+def one_track(sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> Rows:
+    """(1,) where a clip begins that can be tracked: in batches of it alone no patch tells which track it is of.
+
+    Raises:
+        ValueError: none of some batches can be.
+    """
+    task = dict(parts.suite)["tracking"]
+    assert isinstance(task, Tracking)
+    for _ in range(TEST_BATCHES):
+        batch = draw(parts, sampler, 64, rng)
+        valid = task.tracks(batch)[2]
+        if valid.any():
+            return batch.index[valid.argmax()].cpu().numpy()[None]
+    raise ValueError("no clip of this source can be tracked")
+
+
+def recoloured(episodes: Episodes, rng: np.random.Generator) -> Frames:
+    """Frames of paler gray, with random colours of no luma: neither place nor brightness tells a colour."""
+    frames = np.zeros(episodes.frames.shape, np.uint8)
+    size = episodes.frames.shape[-1]
+    for row in episodes.rows():
+        gray = np.tensordot((0.299, 0.587, 0.114), episodes.frames[row], 1)
+        tiles = rng.uniform(-50, 50, (2, size // TILE + 1, size // TILE + 1)).repeat(TILE, 1).repeat(TILE, 2)
+        red, blue = tiles[:, :size, :size]
+        frames[row] = 64 + gray / 2 + np.stack([red, -(0.299 * red + 0.114 * blue) / 0.587, blue])  # 14 to 242
+    return frames
+
+
+def over(sampler: EpisodeSampler, episodes: Episodes, among: Rows | None = None) -> EpisodeSampler:
+    """The same for other episodes, by default at all frames where the stack is full: black frames are always first."""
+    depth, device = sampler.frame_stack, sampler.device
+    if among is None:
+        among = np.concatenate([np.arange(begin + depth - 1, end) for begin, end in spans(episodes)])
+    return EpisodeSampler(episodes, frame_stack=depth, grayscale=sampler.grayscale, device=device, among=among)
+
+
+def spans(episodes: Episodes) -> list[tuple[int, int]]:
+    """First frame of each episode, and that behind its last."""
+    return list(zip(episodes.begin.tolist(), episodes.end.tolist(), strict=True))
+
+
+# --- a run ---
+
+
+def folder_of(source: str, objective: str, control: bool, seed: int) -> Path:
+    """Where a run is."""
+    return RUNS / source / objective / ("control" if control else "") / f"s{seed}"
+
+
+def words_of(source: str, objective: str, seed: int) -> list[str]:
+    """The command line of a pretraining, but for its length, device and folder."""
+    frames = [f"source.path={RUNS}/frames/pong-s{seed}"] if source == "pong" else []
+    special = SPECIAL.get((source, objective), [])
+    return [*SOURCES[source], *frames, f"aux={objective}", f"seed={seed}", *BASE, *OBJECTIVES[objective], *special]
+
+
+def run(source: str, objective: str, control: bool, seed: int, steps: int, device: str) -> None:
+    """Pretrain and judge; what is not a control is timed and probed as well."""
+    folder = folder_of(source, objective, control, seed)
+    words = [f"steps={steps}", f"device={device}", f"diagnose_every={steps}", f"checkpoint_every={steps}"]
+    config = config_of("pretrain", [*words_of(source, objective, seed), *words, f"run_dir={folder}"], PretrainConfig)
+    tune_process(config.threads)
+    parts = build_pretraining(config)
+    rng = numpy_stream(seed, "control")
+    train_on, test_on = (
+        destroyed(objective, sampler, parts, rng) if control else over(sampler, sampler.episodes)
+        for sampler in (parts.train, parts.test)
+    )
+    parts = replace(parts, train=train_on, test=test_on)
+    result: dict[str, Any] = {"steps": steps, "seconds": train(config, parts), **judged(config, parts)}
+    if not control:
+        result["cost"] = step_cost(config, parts)
+        result["places"] = places(folder, PLACES[source], device) if source in PLACES else None
+    write_json(result | {"versions": versions()}, folder / RESULT)
+
+
+@torch.no_grad()
+def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+    """Means over the clips of held-out batches that have an answer, and how many these are (`judgements`)."""
+    rng, suite = numpy_stream(config.seed, "judge"), parts.suite
+    suite.eval()
+    rows = []
+    for _ in range(TEST_BATCHES):
+        losses(parts, draw(parts, parts.test, config.batch_size, rng))
+        rows.append({name.rpartition("/")[2]: float(value) for name, value in suite.metrics.items()})
+    answered = np.array([row.get("valid", row.get("tracked", 1.0)) for row in rows]) * config.batch_size
+    count, names = answered.sum(), {"accuracy", "chance", "error_ratio"} & rows[0].keys()
+    means = {name: float(answered @ [row[name] for row in rows] / max(count, 1)) for name in names}
+    return means | {"judgements": round(count), "asked": TEST_BATCHES * config.batch_size}
+
+
+def places(folder: Path, labels: str, device: str) -> dict[str, float]:
+    """Mean R2 of ridge regression of the balls' places, by features; whole numbers, as Atari's, are measures too."""
+    words = [f"checkpoint={folder}", f"labels={labels}", "seeds=1", f"device={device}", "threads=1"]
+    config = config_of("probe", words, ProbeConfig)
+    parts = build_probing(config)
+    parts = replace(parts, labels={name: np.asarray(label, np.float64) for name, label in parts.labels.items()})
+    scores, _ = measure(config, parts)
+    r2 = {row: values for row, values in scores.items() if row.metric == "r2"}
+    kinds = dict.fromkeys(row.features for row in r2)
+    return {kind: float(np.mean([v for row, v in r2.items() if row.features == kind])) for kind in kinds}
+
+
+# --- the tables ---
+
+HEADER = ["objective", "held-out accuracy (95 %)", "chance", "control (95 %)", "chance", "answerable", "ms an update"]
+HEADER += ["in supervised steps"]
+PROBED = ["maps: untrained", "trained", "difference (95 %)", "output: untrained", "trained", "difference (95 %)"]
+
+
+def row_of(source: str, objective: str, real: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of the results of an objective and of its control."""
+    row: dict[str, Any] = {"source": source, "objective": objective, "seeds": len(real)}
+    row |= {"real": pooled(real), "control": pooled(control), **costs(real)}
+    if source in PLACES:
+        found = [result["places"] for result in real]
+        row["pixels"] = float(np.mean([r2["pixels"] for r2 in found]))
+        for layer in ("maps", "output"):
+            row[layer] = gains(*([r2[f"{when} {layer}"] for r2 in found] for when in ("initial", "trained")))
+    return row
+
+
+def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """All judgements of some runs together, with Wilson's 95 % interval of the accuracy; None without any."""
+    weight = np.array([result["judgements"] for result in results])
+    if not (count := int(weight.sum())):
+        return None
+    names = {"accuracy", "chance", "error_ratio"} & results[0].keys()
+    found: dict[str, Any] = {name: float(weight @ [result[name] for result in results] / count) for name in names}
+    share, z = found["accuracy"], 1.96
+    middle, half = share + z**2 / 2 / count, z * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
+    found["interval"] = [(middle + side * half) / (1 + z**2 / count) for side in (-1, 1)]
+    return found | {"judgements": count, "answerable": count / sum(result["asked"] for result in results)}
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    first = [row["objective"], *judgement_cells(row["real"]), *judgement_cells(row["control"])]
+    first += [f"{row['real']['answerable']:.2f}" if row["real"] else "0"]
+    first += [f"{row['milliseconds']:.0f}", f"{row['supervised_steps']:.1f}"]
+    return first + [cell for layer in ("maps", "output") if layer in row for cell in gain_cells(row[layer], 2)]
+
+
+def judgement_cells(found: dict[str, Any] | None) -> list[str]:
+    """Accuracy with its interval, and chance."""
+    if found is None:
+        return ["", ""]
+    low, high = found["interval"]
+    ratio = f", error ratio {found['error_ratio']:.2f}" if "error_ratio" in found else ""
+    return [f"{found['accuracy']:.3f} [{low:.3f}, {high:.3f}]{ratio}", f"{found['chance']:.3f}"]
+
+
+def write(rows: list[dict[str, Any]], command: str, steps: int) -> None:
+    """Both files of results."""
+    report = {"command": command, "steps": steps, "seeds": max(row["seeds"] for row in rows)}
+    report |= {"versions": versions(), "rows": rows}
+    write_json(report, RESULTS / "pretext_video.json")
+    text = (
+        f"# Video objectives\n\n`{command}`: {steps} updates, {report['seeds']} seeds from 0, torch "
+        f"{report['versions']['torch']}. Held-out episodes; the interval counts a clip as one judgement and does not "
+        "know that clips of an episode are alike. The control is trained and judged on frames without what the "
+        "objective reads: out of order (the first five), mixed over episodes (`temporal_cpc`, `st_dim`), a single clip "
+        "(`tracking`), random colours (`video_colorization`, whose accuracy is over cells that changed colour, and "
+        "whose error ratio is to copying). `answerable` is the share of clips with enough motion. A supervised step is "
+        "cross-entropy with the same encoder and batch, timed in alternation.\n"
+    )
+    for source in dict.fromkeys(row["source"] for row in rows):
+        of_source = [row for row in rows if row["source"] == source]
+        text += f"\n## {source}\n\n"
+        if source in PLACES:
+            pixels = np.mean([row["pixels"] for row in of_source])
+            text += f"Mean R2 of the balls' places by a linear probe, 1,000 labels; from the pixels {pixels:.2f}.\n\n"
+        text += table(HEADER + (PROBED if source in PLACES else []), map(cells, of_source))
+    (RESULTS / "pretext_video.md").write_text(text)
+
+
+def main() -> None:
+    """Run what is missing and write the tables."""
+    chosen = options(
+        sources=",".join(SOURCES), objectives=",".join(OBJECTIVES), seeds=1, steps=1000, device="auto", jobs=1
+    )
+    steps, seeds = chosen["steps"], range(chosen["seeds"])
+    pairs = list(product(chosen["sources"].split(","), chosen["objectives"].split(",")))
+    wanted = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
+    missing = [(*each, steps, chosen["device"]) for each in wanted if not result_of(folder_of(*each), steps)]
+    for seed in sorted({each[3] for each in missing if each[0] == "pong"}):  # or all of its runs would record at once
+        config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
+        build_source(config.source, config.env, seed)
+    failed = side_by_side(run, missing, chosen["jobs"])
+    rows = []
+    for pair in pairs:
+        real, control = (
+            [result for seed in seeds if (result := result_of(folder_of(*pair, control, seed), steps))]
+            for control in (False, True)
+        )
+        if real:
+            rows.append(row_of(*pair, real, control))
+    if rows:
+        write(rows, " ".join(["python", *sys.argv]), steps)
+    finish(failed)
+
+
+if __name__ == "__main__":
+    main()

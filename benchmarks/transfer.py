@@ -1,0 +1,129 @@
+"""Pong from an encoder pretrained on random play, beside Pong from scratch, with the same budget of steps.
+
+    python benchmarks/transfer.py [objectives=st_dim,byol] [seeds=2] [steps=150000] [pretrain_steps=5000] [device=auto]
+        [jobs=1]
+
+Records, pretrains and trains what is missing in runs/transfer (the same command continues), `jobs` processes side by
+side, then writes results/transfer.md and .json. Each seed has a recording and a pretraining of its own, which begins
+with the weights that its training from scratch begins with.
+"""
+
+import shlex
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, config_of, finish, gain_cell, gains, log_of, options, side_by_side, table
+from pretext_mnist import answered
+
+from configs.episodes import build_source
+from configs.schema import Config, PretrainConfig
+from harness.provenance import versions, write_json
+from pretrain import pretrain
+from train import train
+
+RUNS = Path("runs/transfer")  # relative: the folder may go on on another machine
+SCRATCH = "scratch"
+WINDOW = 25_000  # agent steps for a point of the curve
+
+
+def pretraining(objective: str, seed: int, given: dict[str, Any]) -> PretrainConfig:
+    """On 12,000 frames of random play, for the encoder of `experiment=pong_cpu`."""
+    folder = RUNS / f"pretrain-{given['pretrain_steps']}" / objective / f"s{seed}"
+    words = ["source=frames", "env=atari", "env.game=pong", "frame_stack=4", "encoder=nips", f"aux={objective}"]
+    words += [f"steps={given['pretrain_steps']}", f"device={given['device']}", f"seed={seed}", f"run_dir={folder}"]
+    return config_of("pretrain", [*words, "threads=1"], PretrainConfig)  # type: ignore[no-any-return]
+
+
+def folder_of(start: str, seed: int, given: dict[str, Any]) -> Path:
+    """The training's folder."""
+    name = start if start == SCRATCH else f"{start}-{given['pretrain_steps']}"
+    return RUNS / f"train-{given['steps']}" / name / f"s{seed}"
+
+
+def done(folder: Path, steps: int) -> bool:
+    """Whether a run is at its end."""
+    return (folder / "metrics.jsonl").is_file() and log_of(folder)[-1]["step"] >= steps
+
+
+def run(start: str, seed: int, given: dict[str, Any]) -> None:
+    """Pretrain, unless from scratch or done, and train."""
+    folder, words = folder_of(start, seed, given), list[str]()
+    if start != SCRATCH:
+        config = pretraining(start, seed, given)
+        if not done(Path(config.run_dir), config.steps) and (code := pretrain(config)):
+            sys.exit(code)
+        words = [f"encoder.init={config.run_dir}"]
+    words += ["experiment=pong_cpu", "aux=none", "until_score=null", "eval_episodes=0", f"steps={given['steps']}"]
+    words += [f"device={given['device']}", f"seed={seed}", f"run_dir={folder}", "threads=1"]
+    sys.exit(train(config_of("config", words, Config)))
+
+
+def curve(folder: Path, steps: int) -> list[float]:
+    """Mean score of the training games that end in each window of steps."""
+    games = [(row["step"], row["rollout/score"]) for row in log_of(folder) if "rollout/score" in row]
+    windows = [[score for step, score in games if low < step <= low + WINDOW] for low in range(0, steps, WINDOW)]
+    if not all(windows):
+        sys.exit(f"{folder}: no game ended in some {WINDOW:,} steps; give more steps")
+    return [statistics.mean(scores) for scores in windows]
+
+
+def row_of(start: str, given: dict[str, Any], scratch: list[list[float]]) -> dict[str, Any]:
+    """Curve and area of each seed, and the areas' paired differences from `scratch`."""
+    seeds, steps = range(given["seeds"]), given["steps"]
+    curves = [curve(folder_of(start, seed, given), steps) for seed in seeds]
+    row: dict[str, Any] = {"start": start, "curves": curves, "areas": [statistics.mean(points) for points in curves]}
+    if start != SCRATCH:
+        runs = [Path(pretraining(start, seed, given).run_dir) for seed in seeds]
+        row["pretext"] = [answered(run, start) for run in runs]
+        row |= gains([statistics.mean(points) for points in scratch], row["areas"])
+    return row
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    points = [f"{statistics.mean(scores):.1f}" for scores in zip(*row["curves"], strict=True)]
+    areas = ", ".join(f"{area:.2f}" for area in row["areas"])
+    area = f"{statistics.mean(row['areas']):.2f} ({areas})"
+    if row["start"] == SCRATCH:
+        return [SCRATCH, "", *points, area, ""]
+    metric, guess = (statistics.mean(values) for values in zip(*row["pretext"], strict=True))
+    return [row["start"], f"{metric:.3f} ({guess:.3f})", *points, area, gain_cell(row, 2)]
+
+
+def page(command: str, given: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The text of results/transfer.md."""
+    steps = given["steps"]
+    text = (
+        f"# Pong from a pretrained encoder\n\n`{command}`: `experiment=pong_cpu aux=none`, {steps:,} agent steps, "
+        f"{given['seeds']} seeds. Pretraining, {given['pretrain_steps']:,} updates on 12,000 frames of random "
+        "play, comes on top. Mean scores of the training games that end in the steps before; the area is the mean of "
+        "these, for each seed in brackets. The differences are paired by seed, with 95 % t intervals. The pretext "
+        "metric is held-out accuracy, or error over that of the trivial answer, with that of a guess.\n\n"
+    )
+    marks = [f"{min(low + WINDOW, steps) / 1000:g}k" for low in range(0, steps, WINDOW)]
+    header = ["start", "pretext (guess)", *marks, "area (seeds)", "difference (95 %)"]
+    return text + table(header, map(cells, rows))
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    given = options(objectives="st_dim,byol", seeds=2, steps=150_000, pretrain_steps=5_000, device="auto", jobs=1)
+    objectives, seeds, steps = given["objectives"].split(","), range(given["seeds"]), given["steps"]
+    for seed in seeds:  # or all of its runs would record at once
+        config = pretraining(objectives[0], seed, given)
+        build_source(config.source, config.env, seed)
+    starts = (SCRATCH, *objectives)
+    each = [(start, seed, given) for seed in seeds for start in starts]
+    finish(side_by_side(run, [one for one in each if not done(folder_of(*one), steps)], given["jobs"]))
+    scratch = [curve(folder_of(SCRATCH, seed, given), steps) for seed in seeds]
+    rows = [row_of(start, given, scratch) for start in starts]
+    command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
+    content = {"command": command, "options": given, "window": WINDOW, "rows": rows, "versions": versions()}
+    write_json(content, RESULTS / "transfer.json")
+    (RESULTS / "transfer.md").write_text(page(command, given, rows))
+
+
+if __name__ == "__main__":
+    main()
