@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist clips test test-slow check bench bench-sac bench-rendering tensorboard clean
+.PHONY: train evaluate mnist clips test test-slow test-gpu check bench bench-sac bench-rendering tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,9 @@ clips: $(VENV)/installed ## bring three short videos into data/clips, for source
 
 test: $(VENV)/installed ## run the fast tests
 	$(RUN) -m pytest $(ARGS)
+
+test-gpu: $(VENV)/installed ## run the tests that need a CUDA device
+	$(RUN) -m pytest -m gpu $(ARGS)
 
 test-slow: $(VENV)/installed ## run the learning tests, minutes each
 	$(RUN) -m pytest -m slow $(ARGS)

@@ -1,0 +1,96 @@
+"""Milliseconds of acting, sampling and learning on a GPU, by where the replay is, precision and compilation.
+
+    python benchmarks/gpu_updates.py [device=cuda] [updates=300]
+
+One torch thread for the launches. The table goes to results/gpu_updates.md.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, config_of, options, table
+
+from configs.build import build
+from configs.schema import Config
+from envs import FrameStack
+from harness.process import tune_process
+from harness.provenance import versions
+
+STORED, STEPS = "replay.storage=cuda", 400
+PONG, CARTPOLE = "experiment=pong_cpu aux=none", "experiment=sac_cartpole agent.random_shift=4"
+PAPER = f"{CARTPOLE} batch_size=512 encoder=control agent.hidden=1024 {STORED}"
+VARIANTS = [
+    PONG,
+    f"{PONG} {STORED}",
+    f"{PONG} {STORED} agent.precision=bfloat16",
+    f"{PONG} {STORED} agent.compile=true",
+    f"experiment=pong_cpu {STORED}",
+    f"{PONG} encoder=nature {STORED}",
+    CARTPOLE,
+    f"{CARTPOLE} {STORED} agent.compile=true",
+    PAPER,
+    f"{PAPER} agent.precision=bfloat16",
+    "experiment=dbc_cartpole",
+]
+
+
+def milliseconds(work: Callable[[], Any], repeats: int) -> float:
+    """Mean wall-clock time of a call, all of them finished on the device."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - start) / repeats
+
+
+def cells(variant: str, device: str, updates: int) -> list[str]:
+    """A line of the table."""
+    config = config_of("config", [*variant.split(), f"device={device}"], Config)
+    parts = build(config)
+    env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
+    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
+    frame, nobody = env.reset(1), np.zeros(env.num_envs, bool)
+    obs, first, over = stack.reset(frame), ~nobody, nobody
+
+    def play() -> None:
+        nonlocal obs, frame, first, over
+        action = agent.act(obs, step=0, explore=True)
+        step = env.step(action)
+        replay.add(frame, first, action, step.reward, step.terminated, step.truncated, ~over)
+        frame, first, over, obs = step.frame, step.first, step.game_over, stack.push(step)
+
+    def sample() -> Any:
+        return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
+
+    def learn() -> None:
+        update = agent.update(batch := sample(), step=5_000)
+        if config.replay.prioritized:
+            replay.update_priorities(batch.index, update.td_error)
+
+    times = [milliseconds(play, STEPS)]
+    warm = milliseconds(learn, 15) * 15 / 1e3
+    times += [milliseconds(learn, updates), milliseconds(sample, updates)]
+    env.close()
+    return [f"`{variant}`", f"{env.num_envs}", *(f"{value:.1f}" for value in times), f"{warm:.0f}"]
+
+
+def main() -> None:
+    """Measure and write the table."""
+    chosen = options(device="cuda", updates=300)
+    tune_process(1)
+    rows = [cells(variant, chosen["device"], chosen["updates"]) for variant in VARIANTS]
+    text = (
+        f"# Updates on a GPU\n\n`python benchmarks/gpu_updates.py`: {torch.cuda.get_device_name()}, torch "
+        f"{versions()['torch']}, one thread of its machine. Milliseconds; an update includes its sampling, the first "
+        "fifteen are left out of it.\n\n"
+    )
+    header = ["run", "copies", "act and step all copies", "update", "of it sampling", "seconds of the first 15"]
+    (RESULTS / "gpu_updates.md").write_text(text + table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
