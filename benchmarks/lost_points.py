@@ -1,0 +1,62 @@
+"""How an agent of Pong wins and loses its points: the length of rallies, and random moves before them.
+
+python benchmarks/lost_points.py checkpoint=zoo/pong-permutation [epsilon=0.05] [games=8] [seed=5]
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from common import options
+from numpy.typing import NDArray
+
+from configs.build import load_agent
+from envs import FrameStack, build_env
+from harness.process import tune_process
+
+MOVES = np.array([0, 0, 1, 2, 1, 2])  # what each of Pong's six actions does to the paddle
+CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the paddle
+
+
+def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
+    config, agent = load_agent(Path(checkpoint))
+    env = build_env(replace(config.env, num_envs=games, life_loss=False))
+    stack, rng = FrameStack(games, env.frame_shape, config.frame_stack), np.random.default_rng(seed)
+    obs, over = stack.reset(env.reset(seed)), np.zeros(games, bool)
+    moved, points = [], []
+    while not over.all():
+        greedy = agent.act(obs, step=0, explore=False)
+        random = rng.random(games) < epsilon
+        action = np.where(random, rng.integers(len(MOVES), size=games), greedy)
+        step = env.step(action)
+        obs = stack.push(step)
+        moved.append((MOVES[action] != MOVES[greedy]) & ~over)
+        points.append(np.where(over, 0, step.reward))
+        over |= step.game_over
+    env.close()
+    return np.array(moved), np.array(points)
+
+
+def main() -> None:
+    """Play and tell."""
+    chosen = options(checkpoint="zoo/pong-permutation", epsilon=0.05, games=8, seed=5)
+    tune_process(1)
+    moved, points = play(**chosen)
+    for kind, sign in (("won", 1), ("lost", -1)):
+        lengths, before = [], []
+        for game in range(chosen["games"]):
+            ends = np.flatnonzero(points[:, game])
+            for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+                if np.sign(points[end, game]) == sign:
+                    lengths.append(end - begin)
+                    before.append(moved[begin:end, game][CONTACT].mean() if end - begin >= 10 else 0.0)
+        if lengths:
+            low, median, high = np.percentile(lengths, [10, 50, 90])
+            rally = f"{median:.0f} steps (median; {low:.0f} to {high:.0f} for the middle four fifths)"
+            print(f"{len(lengths)} points {kind}: {rally}, {np.mean(before):.1%} other moves from ten to five before")
+    print(f"{moved.mean():.1%} other moves in all, scores {points.sum(0).astype(int).tolist()}")
+
+
+if __name__ == "__main__":
+    main()
