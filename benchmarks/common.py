@@ -81,19 +81,16 @@ def result_of(folder: Path, steps: int) -> dict[str, Any] | None:
     return result if result.get("steps") == steps else None
 
 
-def train(config: PretrainConfig, parts: Pretraining) -> float:
-    """Every update of a pretraining, from the first; returns the seconds of one, drawing and logging included."""
+def train(config: PretrainConfig, parts: Pretraining) -> None:
+    """Every update of a pretraining, from the first."""
     with (
         exclusive(claim_run_dir(config)) as folder,
         RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
         GracefulExit() as stop,
     ):
-        start = time.perf_counter()
         learn(config, parts, 0, logger, stop, folder)
-        seconds = (time.perf_counter() - start) / config.steps
     if stop.requested:
         sys.exit(stop.exit_code)
-    return seconds
 
 
 def step_cost(config: PretrainConfig, parts: Pretraining) -> list[float]:
@@ -137,12 +134,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def costs(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of the results of an objective's runs: milliseconds of an update in them, and its cost in supervised steps."""
-    return {
-        "milliseconds": 1e3 * statistics.mean(result["seconds"] for result in results),
-        "supervised_steps": statistics.median(result["cost"][0] / result["cost"][1] for result in results),
-    }
+def cost(results: Sequence[dict[str, Any]]) -> float:
+    """Of an update of an objective's runs, in supervised steps."""
+    return statistics.median(result["cost"][0] / result["cost"][1] for result in results)
 
 
 def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
