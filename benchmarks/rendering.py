@@ -23,7 +23,7 @@ from envs.rendering import choose_backend
 
 RESULTS = Path(__file__).parent.parent / "results"
 TASKS = {"cartpole": "swingup", "walker": "walk", "cheetah": "run"}
-LOOKS = list(product(("fast", "smooth", "full"), (84, 64)))  # quality, pixels a side
+LOOKS = list(product(("fast", "full"), (84, 64)))  # quality, pixels a side
 BACKGROUNDS = ("none", "gas")
 PICTURES = 4  # a round
 

@@ -35,7 +35,7 @@ class DmcConfig:
     size: int = 84  # pixels, height and width
     camera: str = ""  # a name of the model; empty: the usual one
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
-    quality: str = "smooth"  # or "fast", with jagged edges; or "full", with shadows too, many times slower on a CPU
+    quality: str = "fast"  # or "full": shadows, reflections and smooth edges, many times slower on a CPU
     background: str = "none"  # in place of sky and floor: gas, noise, images or video
     background_folder: str = ""  # of the images or videos
     background_split: str = "train"  # or "eval", which shares no background with it

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-QUALITIES = ("fast", "smooth", "full")
+QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
 PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
@@ -66,8 +66,7 @@ class Screen:
         physics: of a `dm_control.suite` environment that has not rendered yet.
         size: pixels, height and width.
         camera: a name of the model, or empty for its first one.
-        quality: "full" as the model asks; "smooth" without shadows and reflections; "fast" without multisampling too,
-            so that edges jump from pixel to pixel.
+        quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
         hide_background: leave out the sky and the planes fixed to the world, such as floors; `background` is then
             their mask. A picture with holes costs less than one with a floor.
 
@@ -81,20 +80,18 @@ class Screen:
 
         self._mujoco, self._physics = mujoco, physics
         model = physics.model
-        full = quality == "full"
-        frame = model.vis.global_  # all of it is read when the first picture is drawn
-        frame.offwidth = max(size, frame.offwidth) if full else size
-        frame.offheight = max(size, frame.offheight) if full else size
-        if not full:
-            model.vis.quality.shadowsize = 0
-        if quality == "fast":
-            model.vis.quality.offsamples = 0
+        fast = quality == "fast"
+        if fast:  # all of it is read when the first picture is drawn
+            model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
+        frame = model.vis.global_
+        frame.offwidth = size if fast else max(size, frame.offwidth)
+        frame.offheight = size if fast else max(size, frame.offheight)
         if hide_background:
             fixed = model.geom_bodyid == 0
             model.geom_group[fixed & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)] = HIDDEN_GROUP
         self._camera = Camera(physics, size, size, _camera_id(model, camera))
         flags = self._camera.scene.flags
-        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= full
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= not fast
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] &= not hide_background
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._rgb = np.zeros((size, size, 3), np.uint8)

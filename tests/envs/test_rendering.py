@@ -91,4 +91,4 @@ def test_nothing_is_told_at_the_end_and_one_line_at_the_start() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     lines = run.stderr.splitlines()
     assert (run.returncode, run.stdout, len(lines)) == (0, "", 2), run.stderr
-    assert lines[0].startswith("cartpole swingup: smooth quality, drawn by ")
+    assert lines[0].startswith("cartpole swingup: fast quality, drawn by ")
