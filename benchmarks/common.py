@@ -98,7 +98,7 @@ def step_cost(config: PretrainConfig, parts: Pretraining) -> list[float]:
 
     Drawing the batch is in neither. This moves encoder and heads: it is for the end of a run.
     """
-    batch = draw(parts, parts.train, config.batch_size)
+    batch = draw(parts, parts.train, config.batch_size, parts.rng)
     steps = partial(update, parts, batch, config.steps), supervised(parts, batch.obs)
     rounds = [[_seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)]
     return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]  # the first one warms up
@@ -113,7 +113,7 @@ def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
 
     def step() -> None:
         F.cross_entropy(head(encoder(obs)), label).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(encoder.parameters(), parts.max_grad_norm)
+        nn.utils.clip_grad_norm_(encoder.parameters(), parts.suite.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
 
