@@ -1,4 +1,4 @@
-"""The table of results/cartpole.md from finished or stopped runs, whose folders are <background>/<arm>/s<seed>.
+"""The table and the figure of results/cartpole.md from runs, whose folders are <background>/<arm>/s<seed>.
 
     python benchmarks/control_report.py runs/cartpole/*/*/s*
 
@@ -11,6 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 from common import RESULTS, fill_in, log_of, table
 
 from configs.schema import Config, read_config
@@ -32,5 +36,22 @@ def cells(run: Path) -> list[str]:
     return [background, arm, seed[1:], f"{steps:,}", config.device, score, f"{sum(games) / len(games):.0f}"]
 
 
+def draw(runs: list[Path]) -> None:
+    """Scores of the training games of the runs on a clean background."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for run in runs:
+        background, arm, seed = run.parts[-3:]
+        repeat = read_config(run / "config.yaml", Config).env.repeat
+        games = [(row["step"] * repeat / 1000, row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
+        if background == "clean":
+            axes.plot(*zip(*games, strict=True), linewidth=1, label=f"{arm} {seed}")
+    axes.set(xlabel="environment steps, thousands", ylabel="score of the training games", title="Cartpole swing-up")
+    axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "cartpole.png", dpi=110)
+
+
 if __name__ == "__main__":
-    fill_in(RESULTS / "cartpole.md", table(HEADER, [cells(Path(word)) for word in sys.argv[1:]]))
+    folders = [Path(word) for word in sys.argv[1:]]
+    draw(folders)
+    fill_in(RESULTS / "cartpole.md", table(HEADER, [cells(run) for run in folders]))
