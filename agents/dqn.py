@@ -46,7 +46,6 @@ class DQNConfig(AgentConfig):
     epsilon_start: float = 1.0
     epsilon_end: float = 0.01
     epsilon_steps: int = 30_000
-    final_epsilon: float | None = None  # from `decay_steps` on
     aux_schedule: AuxSchedule = AuxSchedule.joint
 
     def __post_init__(self) -> None:
@@ -54,8 +53,8 @@ class DQNConfig(AgentConfig):
         for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("epsilon_start", "epsilon_end", "final_epsilon"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
+        for name in ("epsilon_start", "epsilon_end"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be in [0, 1]")
 
 
@@ -112,8 +111,6 @@ class DQN(Agent):
     def epsilon(self, step: int) -> float:
         """Probability of a random action at an agent step."""
         c = self.config
-        if c.final_epsilon is not None and step >= c.decay_steps:
-            return c.final_epsilon
         return linear(c.epsilon_start, c.epsilon_end, step / c.epsilon_steps)
 
     def learning_rate(self, step: int) -> float:

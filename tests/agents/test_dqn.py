@@ -154,16 +154,11 @@ def test_epsilon_falls_linearly_and_stays(step, epsilon):
     assert make_agent().epsilon(step) == pytest.approx(epsilon)
 
 
-@pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end", "final_epsilon"])
+@pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end"])
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_epsilon_is_a_probability(name, value):
     with pytest.raises(ValueError, match=rf"agent\.{name}={value}: must be in \[0, 1\]"):
         DQNConfig(**{name: value})
-
-
-def test_epsilon_may_fall_once_more():
-    agent = make_agent(epsilon_end=0.1, final_epsilon=0.05, decay_steps=900)
-    assert [agent.epsilon(step) for step in (200, 899, 900, 10**6)] == pytest.approx([0.1, 0.1, 0.05, 0.05])
 
 
 def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
