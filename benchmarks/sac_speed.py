@@ -142,7 +142,7 @@ class PlainSAC:
 
 def encode(encoder: Encoder, pixels: Tensor) -> Tensor:
     """Features of pixels in [0, 1]."""
-    return encoder.neck(encoder.trunk(pixels).flatten(1))  # type: ignore[no-any-return]
+    return encoder.features(encoder.trunk(pixels))
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

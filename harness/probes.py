@@ -30,9 +30,9 @@ def embed(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) ->
     """`maps`, flat, and `output` of the encoder for the observations at (N,) rows."""
     parts: dict[str, list[Features]] = {"maps": [], "output": []}
     for obs in observations(sampler, rows):
-        maps = encoder.maps(obs).flatten(1)
-        parts["maps"].append(maps.cpu().numpy())
-        parts["output"].append(encoder.neck(maps).cpu().numpy())
+        maps = encoder.maps(obs)
+        parts["maps"].append(maps.flatten(1).cpu().numpy())
+        parts["output"].append(encoder.features(maps).cpu().numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 

@@ -57,8 +57,8 @@ def record(
     steps = -(-frames // env.num_envs)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    words = {"who": "source", "what": "recording {} frames", "advice": "set source.frames to {} or less"}
-    check_room(steps * env.num_envs, env.frame_shape, free, "disk", **words)
+    count, what, advice = steps * env.num_envs, "recording {} frames", "set source.frames to {} or less"
+    check_room(count, env.frame_shape, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

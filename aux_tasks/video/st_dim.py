@@ -48,7 +48,7 @@ class STDIM(AuxTask):
         valid = valid[:, 1]
         maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
         now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
-        whole = self.whole(encoder.neck(maps[: len(now)].flatten(1)))
+        whole = self.whole(encoder.features(maps[: len(now)]))
         query = torch.stack([whole[:, None].expand_as(now), self.local(now)])
         logits = torch.einsum("qipc,jpc->qpij", query, later)
         loss, hit = choose(logits, torch.arange(len(now), device=valid.device), valid)  # (2, P, B)
