@@ -136,7 +136,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def cost(results: Sequence[dict[str, Any]]) -> float:
     """Of an update of an objective's runs, in supervised steps."""
-    return statistics.median(result["cost"][0] / result["cost"][1] for result in results)
+    return statistics.median(float(result["cost"][0] / result["cost"][1]) for result in results)
 
 
 def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

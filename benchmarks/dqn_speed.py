@@ -23,6 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
+import agents
 import train
 from configs import register
 from configs.build import Parts, build
@@ -134,6 +135,7 @@ def milliseconds(work: Callable[[], Any], repeats: int = 60) -> float:
 def closer(parts: Parts) -> dict[str, float]:
     """Milliseconds of sampling, of an update, and of its bare network passes; bytes per stored transition."""
     agent, batch = parts.agent, parts.replay.sample(BATCH, frozenset())
+    assert isinstance(agent, agents.DQN)
 
     def bare() -> None:
         with agent.autocast():

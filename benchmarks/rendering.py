@@ -50,8 +50,8 @@ def rows(domain: str, rounds: int) -> list[str]:
     for background, (quality, size) in product(BACKGROUNDS, LOOKS):
         copy = start(domain, quality=quality, size=size, background=background)
         works[background, quality, size] = partial(copy.draw, np.empty((3, size, size), np.uint8))
-    simulation = partial(copy.step, np.zeros(copy.action_dim, np.float32))
-    rates = [[rate(work) for work in (simulation, *works.values())] for _ in range(1 + rounds)]
+    timed: list[Callable[[], Any]] = [partial(copy.step, np.zeros(copy.action_dim, np.float32)), *works.values()]
+    rates = [[rate(work) for work in timed] for _ in range(1 + rounds)]
     steps, *pictures = (f"{statistics.median(column):.0f}" for column in zip(*rates[1:], strict=True))
     cells = dict(zip(works, pictures, strict=True))
     return [

@@ -13,7 +13,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
@@ -89,8 +89,9 @@ class PlainSAC:
         self.actor_optimizer = adam(self.actor.parameters())
         self.temperature_optimizer = adam([self.log_temperature])
 
-    def update(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, discount: Tensor) -> Tensor:
-        """Learn from one batch; returns the critics' loss."""
+    def update(self, columns: Sequence[Tensor]) -> Tensor:
+        """Learn from one sample of the replay; returns the critics' loss."""
+        obs, action, reward, next_obs, discount = columns
         obs, next_obs = self.shift(obs), self.shift(next_obs)
         with torch.no_grad():
             next_action, log_prob = self.sample(self.encoder.trunk(next_obs / 255))
@@ -249,7 +250,7 @@ def check(agent: SAC, plain: PlainSAC, batch: Batch) -> float:
         RuntimeError: it is above 1e-4.
     """
     pixels, next_pixels = (obs.contiguous().float() for obs in (batch.obs, batch.nstep_obs))
-    theirs = float(plain.update(pixels, batch.action, batch.reward, next_pixels, batch.discount))
+    theirs = float(plain.update((pixels, batch.action, batch.reward, next_pixels, batch.discount)))
     difference = abs(float(agent.update(batch, step=0).metrics["train/loss"]) / theirs - 1)
     if difference > 1e-4:
         raise RuntimeError(f"the critics' losses differ by {difference:.1e}")
@@ -269,7 +270,7 @@ def build_arms(configs: dict[str, Config], replay: Replay) -> tuple[dict[str, Ar
             difference = check(agent, plain, batch)
             arms[PLAIN] = Arm(
                 partial(plain_replay.sample, config.batch_size),
-                lambda columns, plain=plain: plain.update(*columns),
+                plain.update,
                 bare_passes(plain, batch),
                 plain_replay.bytes_per_transition,
             )

@@ -28,9 +28,14 @@ SCRATCH = "scratch"
 WINDOW = 25_000  # agent steps for a point of the curve
 
 
+def pretrained_at(objective: str, seed: int, given: dict[str, Any]) -> Path:
+    """The pretraining's folder."""
+    return RUNS / f"pretrain-{given['pretrain_steps']}" / objective / f"s{seed}"
+
+
 def pretraining(objective: str, seed: int, given: dict[str, Any]) -> PretrainConfig:
     """On 12,000 frames of random play, for the encoder of `experiment=pong_cpu`."""
-    folder = RUNS / f"pretrain-{given['pretrain_steps']}" / objective / f"s{seed}"
+    folder = pretrained_at(objective, seed, given)
     words = ["source=frames", "env=atari", "env.game=pong", "frame_stack=4", "encoder=nips", f"aux={objective}"]
     words += [f"steps={given['pretrain_steps']}", f"device={given['device']}", f"seed={seed}", f"run_dir={folder}"]
     return config_of("pretrain", [*words, "threads=1"], PretrainConfig)  # type: ignore[no-any-return]
@@ -51,10 +56,10 @@ def run(start: str, seed: int, given: dict[str, Any]) -> None:
     """Pretrain, unless from scratch or done, and train."""
     folder, words = folder_of(start, seed, given), list[str]()
     if start != SCRATCH:
-        config = pretraining(start, seed, given)
-        if not done(Path(config.run_dir), config.steps) and (code := pretrain(config)):
+        encoder, config = pretrained_at(start, seed, given), pretraining(start, seed, given)
+        if not done(encoder, config.steps) and (code := pretrain(config)):
             sys.exit(code)
-        words = [f"encoder.init={config.run_dir}"]
+        words = [f"encoder.init={encoder}"]
     words += ["experiment=pong_cpu", "aux=none", "until_score=null", "eval_episodes=0", f"steps={given['steps']}"]
     words += [f"device={given['device']}", f"seed={seed}", f"run_dir={folder}", "threads=1"]
     sys.exit(train(config_of("config", words, Config)))
@@ -75,8 +80,7 @@ def row_of(start: str, given: dict[str, Any], scratch: list[list[float]]) -> dic
     curves = [curve(folder_of(start, seed, given), steps) for seed in seeds]
     row: dict[str, Any] = {"start": start, "curves": curves, "areas": [statistics.mean(points) for points in curves]}
     if start != SCRATCH:
-        runs = [Path(pretraining(start, seed, given).run_dir) for seed in seeds]
-        row["pretext"] = [answered(run, start) for run in runs]
+        row["pretext"] = [answered(pretrained_at(start, seed, given), start) for seed in seeds]
         row |= gains([statistics.mean(points) for points in scratch], row["areas"])
     return row
 
