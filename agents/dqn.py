@@ -43,6 +43,7 @@ class DQNConfig(AgentConfig):
     target: Target = Target.soft
     target_tau: float = 0.005  # soft: share of the online network blended in at each update
     target_every: int = 1000  # hard: updates between copies
+    target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
     epsilon_start: float = 1.0
     epsilon_end: float = 0.01
     epsilon_steps: int = 30_000
@@ -53,7 +54,7 @@ class DQNConfig(AgentConfig):
         for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("epsilon_start", "epsilon_end"):
+        for name in ("epsilon_start", "epsilon_end", "target_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be in [0, 1]")
 
@@ -162,11 +163,15 @@ class DQN(Agent):
         return Update(td_error, metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Huber loss of Q(s, a) - (R_n + discount * Q'(s_n, argmax_a Q(s_n, a))); see `Agent.td_loss`."""
+        """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.
+
+        a_n is argmax_a Q(s_n, a), but `target_epsilon` of the time any action (Expected SARSA, van Seijen et al. 2009).
+        """
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
             best = self.q_values(next_obs).argmax(1, keepdim=True)
-            next_q = self.target_head(self.target_encoder(next_obs)).float().gather(1, best).squeeze(1)
+            next_qs = self.target_head(self.target_encoder(next_obs)).float()
+            next_q = next_qs.gather(1, best).squeeze(1).lerp(next_qs.mean(1), self.config.target_epsilon)
             target_q = batch.nstep_reward + batch.discount * next_q
         loss = huber(q - target_q)
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}

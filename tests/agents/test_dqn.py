@@ -70,13 +70,15 @@ def slow_td_errors(agent: DQN, batch: Batch) -> list[float]:
         online = agent.head(agent.encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
         target = agent.target_head(agent.target_encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
         best = max(range(A), key=online.__getitem__)
-        bootstrap = float(batch.discount[i]) * target[best]
+        random = agent.config.target_epsilon
+        bootstrap = float(batch.discount[i]) * ((1 - random) * target[best] + random * sum(target) / A)
         errors.append(float(q[int(batch.action[i])]) - (float(batch.nstep_reward[i]) + bootstrap))
     return errors
 
 
-def test_td_error_against_a_loop_over_samples():
-    agent, batch = stir(make_agent()), make_batch()
+@pytest.mark.parametrize("target_epsilon", [0.0, 0.3])
+def test_td_error_against_a_loop_over_samples(target_epsilon):
+    agent, batch = stir(make_agent(target_epsilon=target_epsilon)), make_batch()
     loss, td_error, metrics = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
     slow = torch.tensor(slow_td_errors(agent, batch))
     torch.testing.assert_close(td_error, slow.abs())
@@ -154,7 +156,7 @@ def test_epsilon_falls_linearly_and_stays(step, epsilon):
     assert make_agent().epsilon(step) == pytest.approx(epsilon)
 
 
-@pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end"])
+@pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end", "target_epsilon"])
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_epsilon_is_a_probability(name, value):
     with pytest.raises(ValueError, match=rf"agent\.{name}={value}: must be in \[0, 1\]"):
