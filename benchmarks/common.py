@@ -134,6 +134,15 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def curve(run: Path, steps: int, window: int) -> list[float]:
+    """Mean score of the training games that end in each window of steps."""
+    games = [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
+    windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
+    if not all(windows):
+        sys.exit(f"{run}: no game ended in some {window:,} steps; give more steps")
+    return [statistics.mean(scores) for scores in windows]
+
+
 def cost(results: Sequence[dict[str, Any]]) -> float:
     """Of an update of an objective's runs, in supervised steps."""
     return statistics.median(float(result["cost"][0] / result["cost"][1]) for result in results)

@@ -14,11 +14,12 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, fill_in, log_of, table
+from common import RESULTS, curve, fill_in, log_of, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADER = ["run", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
-HEADER += ["interquartile mean (95 %)", "accuracy of the task (chance 0.25)"]
+HEADER += ["interquartile mean (95 %)", "accuracy of the task (chance 0.25)", "training games by 100k steps"]
+WINDOW = 100_000
 
 
 def clock(run: Path) -> tuple[float, str]:
@@ -51,7 +52,8 @@ def cells(run: Path, rows: list[dict[str, Any]]) -> list[str]:
     minutes, rates = clock(run)
     first = [f"[{name}](pong-{name}.json)", f"{rows[-1]['step'] // 1000}k", f"{updates // 1000}k", f"{minutes:.0f}"]
     score = [f"{summary['mean']:.2f}", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
-    return [*first, rates, *score, accuracy(rows)]
+    scores = ", ".join(f"{mean:.1f}" for mean in curve(run, rows[-1]["step"], WINDOW))
+    return [*first, rates, *score, accuracy(rows), scores]
 
 
 def main(runs: list[Path]) -> None:
