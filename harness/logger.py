@@ -158,7 +158,7 @@ def _layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     """Charts that overlay the auxiliary tasks; TensorBoard overlays the runs."""
     names = list(tasks)
     charts: dict[str, dict[str, list[Any]]] = {
-        "Score": {"game score": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]]}
+        "Score": {"game score": ["Multiline", ["rollout/score", "eval/mean_reward"]]}
     }
     if names:
         charts["Auxiliary tasks"] = {

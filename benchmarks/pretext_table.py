@@ -1,0 +1,53 @@
+"""Put what results/pretext_mnist.json and results/pretext_video.json hold into the tables of docs/pretexts.md.
+
+python benchmarks/pretext_table.py
+"""
+
+import json
+import re
+from typing import Any
+
+from common import RESULTS, ROOT, gain_cell
+
+PAGE = ROOT / "docs" / "pretexts.md"
+MEASURES = 3  # the last columns: answered, gain, cost
+UNKNOWN = ["not measured"] + [""] * (MEASURES - 1)
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of a file of results."""
+    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return rows
+
+
+def measured() -> dict[str, list[str]]:
+    """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
+    digits = {
+        row["objective"]: [f"{row['metric']:.2f} ({row['guess']:.2f})", gain_cell(row["maps"], 1), f"{row['cost']:.1f}"]
+        for row in rows_of("pretext_mnist")
+    }
+    balls = {
+        row["objective"]: [
+            f"{row['real']['accuracy']:.2f} ({row['real']['chance']:.2f})",
+            gain_cell(row["maps"], 2),
+            f"{row['cost']:.1f}",
+        ]
+        for row in rows_of("pretext_video")
+        if row["source"] == "balls" and row["real"]
+    }
+    return digits | balls
+
+
+def main() -> None:
+    """Rewrite the last cells of each line that begins with an objective."""
+    found = measured()
+
+    def filled(line: re.Match[str]) -> str:
+        cells = line[0].split(" | ")[:-MEASURES]
+        return " | ".join([*cells, *found.get(line[1], UNKNOWN)]) + " |"
+
+    PAGE.write_text(re.sub(r"^\| `(\w+)` .*$", filled, PAGE.read_text(), flags=re.MULTILINE))
+
+
+if __name__ == "__main__":
+    main()
