@@ -15,8 +15,9 @@ UNKNOWN = ["not measured"] + [""] * (MEASURES - 1)
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    """The rows of a file of results."""
-    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    """The rows of a file of results; none where nothing was measured yet."""
+    path = RESULTS / f"{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     return rows
 
 
