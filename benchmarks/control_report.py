@@ -41,10 +41,11 @@ def draw(runs: list[Path]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
     for run in runs:
         background, arm, seed = run.parts[-3:]
+        if background != "clean":
+            continue
         repeat = read_config(run / "config.yaml", Config).env.repeat
         games = [(row["step"] * repeat / 1000, row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
-        if background == "clean":
-            axes.plot(*zip(*games, strict=True), linewidth=1, label=f"{arm} {seed}")
+        axes.plot(*zip(*games, strict=True), linewidth=1, label=f"{arm} {seed}")
     axes.set(xlabel="environment steps, thousands", ylabel="score of the training games", title="Cartpole swing-up")
     axes.legend(fontsize="small")
     figure.tight_layout()

@@ -1,6 +1,5 @@
-"""Put what results/pretext_mnist.json and results/pretext_video.json hold into the tables of docs/pretexts.md.
-
-python benchmarks/pretext_table.py
+"""Put what results/pretext_mnist.json and results/pretext_video.json hold into the tables of docs/pretexts.md:
+`python benchmarks/pretext_table.py`.
 """
 
 import json
@@ -23,20 +22,18 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 def measured() -> dict[str, list[str]]:
     """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
-    digits = {
-        row["objective"]: [f"{row['metric']:.2f} ({row['guess']:.2f})", gain_cell(row["maps"], 1), f"{row['cost']:.1f}"]
-        for row in rows_of("pretext_mnist")
-    }
+    digits = {row["objective"]: cells(row, row["metric"], row["guess"], 1) for row in rows_of("pretext_mnist")}
     balls = {
-        row["objective"]: [
-            f"{row['real']['accuracy']:.2f} ({row['real']['chance']:.2f})",
-            gain_cell(row["maps"], 2),
-            f"{row['cost']:.1f}",
-        ]
+        row["objective"]: cells(row, row["real"]["accuracy"], row["real"]["chance"], 2)
         for row in rows_of("pretext_video")
         if row["source"] == "balls" and row["real"]
     }
     return digits | balls
+
+
+def cells(row: dict[str, Any], answered: float, guess: float, digits: int) -> list[str]:
+    """The measured cells of an objective; `digits` are those of the gain."""
+    return [f"{answered:.2f} ({guess:.2f})", gain_cell(row["maps"], digits), f"{row['cost']:.1f}"]
 
 
 def main() -> None:
@@ -44,8 +41,8 @@ def main() -> None:
     found = measured()
 
     def filled(line: re.Match[str]) -> str:
-        cells = line[0].split(" | ")[:-MEASURES]
-        return " | ".join([*cells, *found.get(line[1], UNKNOWN)]) + " |"
+        told = line[0].split(" | ")[:-MEASURES]
+        return " | ".join([*told, *found.get(line[1], UNKNOWN)]) + " |"
 
     PAGE.write_text(re.sub(r"^\| `(\w+)` .*$", filled, PAGE.read_text(), flags=re.MULTILINE))
 
