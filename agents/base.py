@@ -149,11 +149,11 @@ class Agent(nn.Module, ABC):
         """Scalars to log that follow from the agent step alone."""
         return {}
 
-    def augment(self, obs: Tensor) -> Tensor:
-        """Shift the pixels if the run asks for it."""
+    def augment(self, obs: Tensor, copies: int = 1) -> Tensor:
+        """Shift the pixels if the run asks for it, so many copies of each."""
         if not self.config.random_shift:
             return obs
-        return random_shift(obs, self.config.random_shift, self.augment_generator)
+        return random_shift(obs, self.config.random_shift, self.augment_generator, copies)
 
     def autocast(self) -> torch.autocast:
         """The configured precision, for the forward passes of an update."""

@@ -19,21 +19,21 @@ LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 
 @dataclass(frozen=True)
 class SACConfig(AgentConfig):
-    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden`.
-
-    `random_shift` moves each observation once an update: DrQ with K = M = 1, where the paper averages K = M = 2.
-    """
+    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `copies`."""
 
     hidden: int = 256  # width of both hidden layers of actor and critics
     init_temperature: float = 0.1
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target
+    copies: int = 1  # of each observation, shifted apart: targets and losses are their means, DrQ's K = M = 2
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "policy_delay"):
+        for name in ("hidden", "policy_delay", "copies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
+        if self.copies > 1 and not self.random_shift:
+            raise ValueError(f"agent.copies={self.copies}: all alike without agent.random_shift, 4 say")
         if not self.init_temperature > 0:
             raise ValueError(f"agent.init_temperature={self.init_temperature}: must be above 0")
         if not 0 < self.target_tau <= 1:
@@ -110,11 +110,12 @@ class SAC(Agent):
 
     def update(self, batch: Batch, *, step: int) -> Update:
         """One step of encoder, critics and side quests in one sum; every so often one of actor, temperature, target."""
-        obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
+        obs, next_obs = (self.augment(pixels, self.config.copies) for pixels in (batch.obs, batch.nstep_obs))
         with self.autocast():
             maps = self.encoder.maps(obs)
             features = self.encoder.features(maps)
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
+            maps, features = maps[: len(batch.obs)], features[: len(batch.obs)]  # the first copy serves all others
             terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
         weights = {"td": 1.0} | self.auxiliary.weights(step)
         metrics |= self.auxiliary.metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
@@ -126,17 +127,22 @@ class SAC(Agent):
         return Update(td_error, metrics)
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean."""
+        """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean.
+
+        Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 2 and 3.
+        """
+        copies = len(features) // len(batch.obs)
         with torch.no_grad():
             next_action, log_prob = self.sample(self.encoder.maps(next_obs))
             next_q = self.target_critic(self.target_encoder(next_obs), next_action).amin(0)
-            soft_value = next_q - self.log_temperature.exp() * log_prob
+            soft_value = (next_q - self.log_temperature.exp() * log_prob).view(copies, -1).mean(0)
             target_q = batch.nstep_reward + batch.discount * soft_value
-        q = self.critic(features, batch.action)
+        q = self.critic(features, batch.action.repeat(copies, 1)).view(2, copies, -1)
         error = q - target_q
-        loss = error.square().sum(0)
+        loss = error.square().mean(1).sum(0)
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
-        return loss, error.detach().abs().mean(0), {name: value.detach().mean() for name, value in metrics.items()}
+        td_error = error.detach().abs().mean((0, 1))
+        return loss, td_error, {name: value.detach().mean() for name, value in metrics.items()}
 
     def policy_terms(self, maps: Tensor, features: Tensor) -> dict[str, Tensor]:
         """Losses (B,) of the actor (equation 9) and of the temperature (equation 18, target entropy -A).

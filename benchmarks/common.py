@@ -98,6 +98,7 @@ def step_cost(config: PretrainConfig, parts: Pretraining) -> list[float]:
 
     Drawing the batch is in neither. This moves encoder and heads: it is for the end of a run.
     """
+    parts.suite.train()
     batch = draw(parts, parts.train, config.batch_size, parts.rng)
     steps = partial(update, parts, batch, config.steps), supervised(parts, batch.obs)
     rounds = [[_seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)]

@@ -1,6 +1,6 @@
-"""The table and the figure of results/cartpole.md from runs, whose folders are <background>/<arm>/s<seed>.
+"""The table and the figure of results/control.md from runs, whose folders are <world>/<arm>/s<seed>.
 
-    python benchmarks/control_report.py runs/cartpole/*/*/s*
+    python benchmarks/control_report.py runs/control/*/*/s*
 
 Each needs the report that `python evaluate.py checkpoint=RUN episodes=100 json=RUN/report.json`, or the end of a
 training, leaves; it is copied to results/.
@@ -8,7 +8,10 @@ training, leaves; it is copied to results/.
 
 import json
 import shutil
+import statistics
 import sys
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,40 +22,53 @@ from common import RESULTS, fill_in, log_of, table
 
 from configs.schema import Config, read_config
 
-HEADER = ["background", "arm", "seed", "environment steps", "device", "score of 100 episodes", "last training games"]
+HEADER = ["world", "arm", "environment steps", "mean of the seeds", "score of 100 episodes, by seed", "last games"]
+LAST = 5  # training games
+DRAWN = "cartpole"
 
 
-def cells(run: Path) -> list[str]:
-    """The run's line of the table; its report goes to results/."""
-    config, rows = read_config(run / "config.yaml", Config), log_of(run)
-    background, arm, seed = run.parts[-3:]
-    summary = json.loads((run / "report.json").read_text())["summary"]
-    low, high = summary["mean_interval"]
-    report = RESULTS / f"cartpole-{background}-{arm}-{seed}.json"
-    shutil.copy(run / "report.json", report)
-    steps = rows[-1]["step"] * config.env.repeat
-    games = [row["rollout/score"] for row in rows if "rollout/score" in row][-5:]
-    score = f"[{summary['mean']:.1f}]({report.name}) ({low:.1f} to {high:.1f})"
-    return [background, arm, seed[1:], f"{steps:,}", config.device, score, f"{sum(games) / len(games):.0f}"]
+def games(run: Path) -> list[tuple[int, float]]:
+    """Environment step at the end of each training game, and its score."""
+    repeat = read_config(run / "config.yaml", Config).env.repeat
+    return [(row["step"] * repeat, row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 
-def draw(runs: list[Path]) -> None:
-    """Scores of the training games of the runs on a clean background."""
-    figure, axes = plt.subplots(figsize=(7, 4))
+def cells(world: str, arm: str, runs: list[Path]) -> list[str]:
+    """An arm's line of the table; the reports of its runs go to results/."""
+    means, links = [], []
     for run in runs:
-        background, arm, seed = run.parts[-3:]
-        if background != "clean":
-            continue
-        repeat = read_config(run / "config.yaml", Config).env.repeat
-        games = [(row["step"] * repeat / 1000, row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
-        axes.plot(*zip(*games, strict=True), linewidth=1, label=f"{arm} {seed}")
-    axes.set(xlabel="environment steps, thousands", ylabel="score of the training games", title="Cartpole swing-up")
+        report = RESULTS / f"control-{world}-{arm}-{run.name}.json"
+        shutil.copy(run / "report.json", report)
+        summary = json.loads(report.read_text())["summary"]
+        low, high = summary["mean_interval"]
+        means.append(summary["mean"])
+        links.append(f"[{summary['mean']:.1f}]({report.name}) ({low:.0f} to {high:.0f})")
+    last = [score for run in runs for _, score in games(run)[-LAST:]]
+    steps = games(runs[0])[-1][0]
+    mean = f"{statistics.mean(means):.1f}"
+    return [world, arm, f"{steps:,}", mean, ", ".join(links), f"{statistics.mean(last):.0f}"]
+
+
+def arms(runs: Iterable[Path]) -> list[tuple[str, str, list[Path]]]:
+    """World, arm and runs."""
+    return [(*key, list(seeds)) for key, seeds in groupby(sorted(runs), lambda run: run.parts[-3:-1])]
+
+
+def draw(runs: Iterable[Path]) -> None:
+    """Scores of the training games in one world, a colour for each arm, a line for each seed."""
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    shown = [(arm, seeds) for world, arm, seeds in arms(runs) if world == DRAWN]
+    for i, (arm, seeds) in enumerate(shown):
+        for run in seeds:
+            label = arm if run == seeds[0] else None
+            axes.plot(*zip(*games(run), strict=True), linewidth=1, color=f"C{i}", label=label)
+    axes.set(xlabel="environment steps", ylabel="score of the training games", title=DRAWN)
     axes.legend(fontsize="small")
     figure.tight_layout()
-    figure.savefig(RESULTS / "cartpole.png", dpi=110)
+    figure.savefig(RESULTS / "control.png", dpi=110)
 
 
 if __name__ == "__main__":
     folders = [Path(word) for word in sys.argv[1:]]
     draw(folders)
-    fill_in(RESULTS / "cartpole.md", table(HEADER, [cells(run) for run in folders]))
+    fill_in(RESULTS / "control.md", table(HEADER, [cells(*arm) for arm in arms(folders)]))

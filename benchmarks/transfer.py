@@ -62,6 +62,7 @@ def run(start: str, seed: int, given: dict[str, Any]) -> None:
         words = [f"encoder.init={encoder}"]
     words += ["experiment=pong_cpu", "aux=none", "until_score=null", "eval_episodes=0", f"steps={given['steps']}"]
     words += [f"device={given['device']}", f"seed={seed}", f"run_dir={folder}", "threads=1"]
+    words += ["replay.storage=cuda"] if given["device"] == "cuda" else []
     sys.exit(train(config_of("config", words, Config)))
 
 

@@ -66,6 +66,8 @@ def stir(agent: SAC) -> SAC:
     [
         ({"hidden": 0}, "agent.hidden=0: must be at least 1"),
         ({"policy_delay": 0}, "agent.policy_delay=0: must be at least 1"),
+        ({"copies": 0}, "agent.copies=0: must be at least 1"),
+        ({"copies": 2}, "agent.copies=2: all alike without agent.random_shift, 4 say"),
         ({"init_temperature": 0.0}, "agent.init_temperature=0.0: must be above 0"),
         ({"target_tau": 0.0}, r"agent.target_tau=0.0: must be in \(0, 1\]"),
         ({"target_tau": 1.1}, r"agent.target_tau=1.1: must be in \(0, 1\]"),
@@ -74,7 +76,7 @@ def stir(agent: SAC) -> SAC:
 def test_values_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         SACConfig(**wrong)
-    SACConfig(hidden=1, policy_delay=1, init_temperature=1e-9, target_tau=1.0)
+    SACConfig(hidden=1, policy_delay=1, copies=2, random_shift=1, init_temperature=1e-9, target_tau=1.0)
 
 
 # --- slow versions: one sample at a time, from the formulas ---
@@ -106,36 +108,43 @@ def slow_q(critic: torch.nn.Module, features: list[float], action: list[float]) 
     return [forward(twin, [*features, *action])[0] for twin in critic.twins]
 
 
-def coming_noise(agent: SAC) -> list[list[float]]:
+def coming_noise(agent: SAC, count: int = B) -> list[list[float]]:
     """What the policy's stream gives next."""
     generator = torch.Generator()
     generator.set_state(agent.policy_generator.get_state())
-    return torch.randn(B, A, generator=generator).tolist()
+    return torch.randn(count, A, generator=generator).tolist()
 
 
 @torch.no_grad()
-def slow_errors(agent: SAC, batch: Batch) -> Tensor:
-    """Errors (2, B) of both critics."""
-    alpha, errors = math.exp(float(agent.log_temperature)), []
-    features, next_maps = agent.encoder(batch.obs).tolist(), agent.encoder.maps(batch.nstep_obs)
-    target_features, noise = agent.target_encoder(batch.nstep_obs).tolist(), coming_noise(agent)
+def slow_errors(agent: SAC, batch: Batch, obs: Tensor, next_obs: Tensor) -> Tensor:
+    """Errors (2, K, B) of both critics, where `obs` and `next_obs` are K copies (K * B, ...) of the batch's."""
+    alpha, begins = math.exp(float(agent.log_temperature)), range(0, len(obs), B)
+    features, next_maps = agent.encoder(obs).tolist(), agent.encoder.maps(next_obs)
+    target_features, noise = agent.target_encoder(next_obs).tolist(), coming_noise(agent, len(obs))
+    errors = torch.zeros(2, len(begins), B)
     for i in range(B):
-        action, log_prob = slow_policy(agent, next_maps[i], noise[i])
-        value = min(slow_q(agent.target_critic, target_features[i], action)) - alpha * log_prob
-        target = float(batch.nstep_reward[i]) + float(batch.discount[i]) * value
-        errors.append([q - target for q in slow_q(agent.critic, features[i], batch.action[i].tolist())])
-    return torch.tensor(errors).T
+        values = []
+        for row in (begin + i for begin in begins):
+            action, log_prob = slow_policy(agent, next_maps[row], noise[row])
+            values.append(min(slow_q(agent.target_critic, target_features[row], action)) - alpha * log_prob)
+        target = float(batch.nstep_reward[i]) + float(batch.discount[i]) * sum(values) / len(values)
+        for k, begin in enumerate(begins):
+            q = slow_q(agent.critic, features[begin + i], batch.action[i].tolist())
+            errors[:, k, i] = torch.tensor(q) - target
+    return errors
 
 
 # --- the mathematics ---
 
 
-def test_critic_loss_against_a_loop_over_samples():
+@pytest.mark.parametrize("copies", [1, 2])
+def test_critic_loss_against_a_loop_over_samples(copies):
     agent, batch = stir(make_agent()), make_batch()
-    slow = slow_errors(agent, batch)
-    loss, td_error, metrics = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
-    torch.testing.assert_close(loss.detach(), slow[0] ** 2 + slow[1] ** 2, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(td_error, (slow[0].abs() + slow[1].abs()) / 2, rtol=1e-4, atol=1e-5)
+    obs, next_obs = (torch.cat([x, x.flip(-1)])[: copies * B] for x in (batch.obs, batch.nstep_obs))
+    slow = slow_errors(agent, batch, obs, next_obs)
+    loss, td_error, metrics = agent.td_loss(agent.encoder(obs), batch, next_obs)
+    torch.testing.assert_close(loss.detach(), slow.square().mean(1).sum(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(td_error, slow.abs().mean((0, 1)), rtol=1e-4, atol=1e-5)
     assert not td_error.requires_grad
     assert not any(m.requires_grad for m in metrics.values())
     assert float(metrics["train/loss"]) == pytest.approx(loss.mean().item())
@@ -353,6 +362,17 @@ def test_the_shift_moves_what_is_learned_from_and_nothing_else():
     still, shifted = (make_agent(random_shift=shift) for shift in (0, 2))
     assert not torch.equal(still.update(batch, step=0).td_error, shifted.update(batch, step=0).td_error)
     assert torch.equal(still.policy_generator.get_state(), shifted.policy_generator.get_state())
+
+
+def test_copies_that_do_not_differ_change_nothing():
+    batch = replace(make_batch(), discount=torch.zeros(B))  # whose targets are the rewards, whatever the policy draws
+    one, two = (make_agent(SIDE_QUESTS, random_shift=1, copies=copies, policy_delay=2) for copies in (1, 2))
+    for agent in (one, two):
+        agent.augment = lambda obs, copies: torch.cat([obs] * copies)
+        agent.update(batch, step=0)
+    weights = two.state_dict()
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_diagnose_measures_and_touches_nothing():

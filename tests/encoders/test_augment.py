@@ -41,6 +41,13 @@ def test_a_shift_is_a_crop_of_the_sample_padded_by_its_border(pad, dtype):
     assert len(set(offsets(shifted, obs, pad))) > 1, "every sample moves on its own"
 
 
+def test_copies_follow_one_another_and_move_apart():
+    obs = torch.randint(256, (5, 3, 10, 13), dtype=torch.uint8, generator=generator(1))
+    shifted = random_shift(obs, 4, generator(), copies=3)
+    found = offsets(shifted, torch.cat([obs] * 3), 4)
+    assert len({tuple(found[copy : copy + 5]) for copy in (0, 5, 10)}) == 3
+
+
 def test_a_shift_of_more_than_the_image_repeats_the_border():
     obs = torch.randint(256, (20, 2, 3, 4), dtype=torch.uint8, generator=generator(1))
     shifted = random_shift(obs, 9, generator())
