@@ -19,6 +19,7 @@ from agents.base import effective_rank, weighted_sum
 from configs.build import export_encoder
 from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from encoders import standardize
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger
@@ -58,6 +59,9 @@ def learn(
     window = MetricWindow()
     while step < config.steps and not stop.requested:
         batch = draw(parts, parts.train, config.batch_size, parts.rng)
+        if not step:
+            for module in (parts.encoder, parts.suite):
+                standardize(module, batch.obs)
         metrics = update(parts, batch, step)
         step += 1
         window.add(step, metrics)

@@ -18,6 +18,7 @@ from agents import Agent
 from configs.build import Parts, build, export
 from configs.probing import build_online_probe
 from configs.schema import Config, claim_run_dir, flat, freeze, register
+from encoders import standardize
 from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
 from harness.checkpoint import CheckpointError, load_latest, save
@@ -146,6 +147,8 @@ def catch_up(config: Config, parts: Parts, progress: Progress, window: MetricWin
     while progress.updates < (progress.steps - config.learning_starts) // config.steps_per_update:
         done = progress.steps / config.steps
         batch = parts.replay.sample(config.batch_size, parts.suite.reads, done, parts.suite.clip_length)
+        if not progress.updates:
+            standardize(parts.agent, batch.obs)
         update = parts.agent.update(batch, step=progress.steps)
         window.add(progress.steps, update.metrics)
         if config.replay.prioritized:

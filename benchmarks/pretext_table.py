@@ -8,25 +8,20 @@ from typing import Any
 
 from common import RESULTS, ROOT, gain_cell
 
+from aux_tasks import TASKS
+
 PAGE = ROOT / "docs" / "pretexts.md"
 MEASURES = 3  # the last columns: answered, gain, cost
 UNKNOWN = ["not measured"] + [""] * (MEASURES - 1)
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """The rows of a file of results; none where nothing was measured yet."""
-    path = RESULTS / f"{name}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
-    return rows
-
-
 def measured() -> dict[str, list[str]]:
     """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
-    digits = {row["objective"]: cells(row, row["metric"], row["guess"], 1) for row in rows_of("pretext_mnist")}
+    images, videos = (json.loads((RESULTS / f"pretext_{kind}.json").read_text()) for kind in ("mnist", "video"))
+    digits = {row["objective"]: cells(row, row["metric"], row["guess"], 1) for row in images["rows"]}
     balls = {
         row["objective"]: cells(row, row["real"]["accuracy"], row["real"]["chance"], 2)
-        for row in rows_of("pretext_video")
-        if row["source"] == "balls" and row["real"]
+        for row in videos["sources"]["balls"]["rows"]
     }
     return digits | balls
 
@@ -41,6 +36,8 @@ def main() -> None:
     found = measured()
 
     def filled(line: re.Match[str]) -> str:
+        if line[1] not in TASKS:
+            return line[0]
         told = line[0].split(" | ")[:-MEASURES]
         return " | ".join([*told, *found.get(line[1], UNKNOWN)]) + " |"
 

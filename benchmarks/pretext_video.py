@@ -5,9 +5,11 @@
 
 Pretrains what is missing in runs/pretext_video/<source>/<objective>/s<seed>, and beside it, in .../control/s<seed>, the
 same on frames that lack what the objective reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
-probed for the places of the balls. Then it writes results/pretext_video.md and .json.
+probed for the places of the balls. Then it writes these sources into results/pretext_video.md and .json; others stay.
 """
 
+import json
+import shlex
 import sys
 from dataclasses import replace
 from itertools import product
@@ -49,8 +51,11 @@ from replay import Episodes, EpisodeSampler
 RUNS = ROOT / "runs" / "pretext_video"
 SOURCES = {
     "balls": ["source=balls", "encoder=small"],
-    "clips": ["source=videos", "encoder=small"],
-    "pong": ["source=frames", "env=atari", "env.grayscale=false", "env.num_envs=16", "encoder=nips"],
+    "clips": ["source=videos", "encoder=small", "encoder.standardize=true"],
+    "pong": [
+        *("source=frames", "env=atari", "env.grayscale=false", "env.num_envs=16", "encoder=nips"),
+        *("encoder.standardize=true", "learning_rate=3e-4"),  # nearly all is background: without, units die at once
+    ],
 }
 BASE = ["threads=1", "log_every=200"]
 OBJECTIVES = {  # with their settings
@@ -216,7 +221,7 @@ PROBED = ["maps: untrained", "trained", "difference (95 %)", "output: untrained"
 
 def row_of(source: str, objective: str, real: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds of the results of an objective and of its control."""
-    row: dict[str, Any] = {"source": source, "objective": objective, "seeds": len(real)}
+    row: dict[str, Any] = {"objective": objective, "seeds": len(real)}
     row |= {"real": pooled(real), "control": pooled(control), "cost": cost(real)}
     if source in PLACES:
         found = [result["places"] for result in real]
@@ -256,27 +261,25 @@ def judgement_cells(found: dict[str, Any] | None) -> list[str]:
     return [f"{found['accuracy']:.3f} [{low:.3f}, {high:.3f}]{ratio}", f"{found['chance']:.3f}"]
 
 
-def write(rows: list[dict[str, Any]], command: str, steps: int) -> None:
+def write(sources: dict[str, dict[str, Any]]) -> None:
     """Both files of results."""
-    report = {"command": command, "steps": steps, "seeds": max(row["seeds"] for row in rows)}
-    report |= {"versions": versions(), "rows": rows}
-    write_json(report, RESULTS / "pretext_video.json")
+    write_json({"sources": sources}, RESULTS / "pretext_video.json")
     text = (
-        f"# Video objectives\n\n`{command}`: {steps} updates, {report['seeds']} seeds from 0, torch "
-        f"{report['versions']['torch']}. Held-out episodes; the interval counts a clip as one judgement and does not "
+        "# Video objectives\n\nHeld-out episodes; the interval counts a clip as one judgement and does not "
         "know that clips of an episode are alike. The control is trained and judged on frames without what the "
         "objective reads: out of order (the first five), mixed over episodes (`temporal_cpc`, `st_dim`), a single clip "
         "(`tracking`), random colours (`video_colorization`, whose accuracy is over cells that changed colour, and "
         "whose error ratio is to copying). `answerable` is the share of clips with enough motion. A supervised step is "
         "cross-entropy with the same encoder and batch, timed in alternation.\n"
     )
-    for source in dict.fromkeys(row["source"] for row in rows):
-        of_source = [row for row in rows if row["source"] == source]
-        text += f"\n## {source}\n\n"
+    for source, found in sources.items():
+        rows = found["rows"]
+        text += f"\n## {source}\n\n`{found['command']}`: {found['steps']} updates, {rows[0]['seeds']} seeds from 0, "
+        text += f"torch {found['versions']['torch']}.\n\n"
         if source in PLACES:
-            pixels = np.mean([row["pixels"] for row in of_source])
+            pixels = np.mean([row["pixels"] for row in rows])
             text += f"Mean R2 of the balls' places by a linear probe, 1,000 labels; from the pixels {pixels:.2f}.\n\n"
-        text += table(HEADER + (PROBED if source in PLACES else []), map(cells, of_source))
+        text += table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
     (RESULTS / "pretext_video.md").write_text(text)
 
 
@@ -293,16 +296,20 @@ def main() -> None:
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
         build_source(config.source, config.env, seed)
     failed = side_by_side(run, missing, chosen["jobs"])
-    rows = []
-    for pair in pairs:
-        real, control = (
-            [result for seed in seeds if (result := result_of(folder_of(*pair, control, seed), steps))]
-            for control in (False, True)
-        )
-        if real:
-            rows.append(row_of(*pair, real, control))
-    if rows:
-        write(rows, " ".join(["python", *sys.argv]), steps)
+    path, command = RESULTS / "pretext_video.json", shlex.join(["python", *sys.argv])
+    told: dict[str, Any] = json.loads(path.read_text())["sources"] if path.is_file() else {}
+    for source in chosen["sources"].split(","):
+        done = {
+            objective: [
+                [result for seed in seeds if (result := result_of(folder_of(source, objective, control, seed), steps))]
+                for control in (False, True)
+            ]
+            for objective in OBJECTIVES
+        }
+        if rows := [row_of(source, name, real, control) for name, (real, control) in done.items() if real]:
+            version = next(real for real, _ in done.values() if real)[0]["versions"]
+            told[source] = {"command": command, "steps": steps, "versions": version, "rows": rows}
+    write({source: told[source] for source in SOURCES if source in told})
     finish(failed)
 
 

@@ -237,9 +237,10 @@ def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False
     found = {n: tuple(t.shape) for n, t in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
+            hint = f": encoder.standardize is {name in found} there" if "pixel_moments" in name else ""
             raise ValueError(
                 f"{path} is of another network: {name} is {found.get(name, 'missing')} there "
-                f"and {expected.get(name, 'missing')} in the network of this config"
+                f"and {expected.get(name, 'missing')} in the network of this config{hint}"
             )
     module.load_state_dict(weights, strict=False)
 

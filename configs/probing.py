@@ -66,6 +66,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
     trained = deepcopy(initial)
     weights = load_encoder(trained, folder)
+    initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)

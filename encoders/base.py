@@ -11,13 +11,19 @@ class Encoder(nn.Module):
         trunk: pixels in [0, 1] to feature maps (B, C', H', W').
         neck: flat maps (B, C' * H' * W') to features.
         obs_shape: (C, H, W) of one stacked observation.
+        standardize: the trunk's pixels have mean 0 and deviation 1 instead, once `standardize` has measured them.
 
     Raises:
         ValueError: the observation is too small for the trunk.
     """
 
-    def __init__(self, trunk: nn.Module, neck: nn.Module, obs_shape: tuple[int, int, int]) -> None:
+    pixel_moments: Tensor | None  # mean and deviation
+
+    def __init__(
+        self, trunk: nn.Module, neck: nn.Module, obs_shape: tuple[int, int, int], *, standardize: bool = False
+    ) -> None:
         super().__init__()
+        self.register_buffer("pixel_moments", torch.tensor([0.0, 1.0]) if standardize else None)
         self.trunk, self.neck = trunk, neck
         self.obs_shape = obs_shape
         try:
@@ -33,6 +39,9 @@ class Encoder(nn.Module):
         assert obs.shape[1:] == self.obs_shape, f"expected (B, {self.obs_shape}), got {tuple(obs.shape)}"
         # Type and layout in one pass; the copy makes it safe to divide in place.
         pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
+        if self.pixel_moments is not None:
+            mean, std = self.pixel_moments
+            pixels.sub_(mean).div_(std)
         return self.trunk(pixels)  # type: ignore[no-any-return]
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -42,3 +51,16 @@ class Encoder(nn.Module):
     def features(self, maps: Tensor) -> Tensor:
         """Features (B, feature_dim) of feature maps (B, C', H', W')."""
         return self.neck(maps.flatten(1))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def standardize(module: nn.Module, obs: Tensor) -> None:
+    """Let the encoders within a module measure their pixels on (B, C, H, W) uint8 `obs`, those that have not yet.
+
+    As in ActNorm, from the first batch (Kingma & Dhariwal 2018, "Glow"). Before a still background pixels are nearly
+    all mean, and an encoder that has to find the rest in its own sums may never do so.
+    """
+    pixels = obs.float() / 255
+    for encoder in module.modules():
+        if isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
+            encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std()]))

@@ -19,6 +19,7 @@ class EncoderConfig:
     name: str = "der"
     feature_dim: int | None = None  # width of a last linear layer, none by default
     layer_norm: bool = True  # of the features: steadier Q-learning at high learning rates
+    standardize: bool = False  # pixels, by mean and deviation of the first batch that is learned from
     init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
 
 
@@ -33,7 +34,7 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENCODERS)}"
         raise ValueError(f"unknown encoder {config.name!r}: {hint}")
     trunk, neck = ENCODERS[config.name](obs_shape[0])
-    encoder = Encoder(trunk, neck, obs_shape)
+    encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
     if config.feature_dim:
         neck.append(nn.Linear(encoder.feature_dim, config.feature_dim).apply(orthogonal))
         encoder.feature_dim = config.feature_dim

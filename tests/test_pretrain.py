@@ -1,6 +1,7 @@
 """The pretraining: it learns, continues bit for bit, and hands its encoder to an agent."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from envs import ToyConfig
 from harness.process import tune_process
 
 TOY = ToyConfig(num_envs=2, balls=2)  # 24 frames a game
+ENCODER = EncoderConfig("der", standardize=True)
 
 
 def config(tmp_path: Path, name: str, *tasks: str, **changes: Any) -> PretrainConfig:
     """30 updates on 200 frames of Catch, in stacks of four."""
     settings: dict[str, Any] = {"steps": 30, "batch_size": 8, "log_every": 10, "diagnose_every": 15, "threads": 1}
-    settings |= {"checkpoint_every": 10, "frame_stack": 4, "device": "cpu", "encoder": EncoderConfig("der"), "env": TOY}
+    settings |= {"checkpoint_every": 10, "frame_stack": 4, "device": "cpu", "encoder": ENCODER, "env": TOY}
     settings |= {"source": FramesConfig(200, path=str(tmp_path / "frames")), "aux": {t: TaskConfig() for t in tasks}}
     return PretrainConfig(**{**settings, **changes}, run_dir=str(tmp_path / name))
 
@@ -69,13 +71,16 @@ def test_looking_at_the_test_episodes_changes_no_bit(tmp_path: Path) -> None:
 def test_an_agent_starts_from_the_encoder_and_its_agent_may_keep_it(tmp_path: Path) -> None:
     tune_process(1)
     assert script.pretrain(config(tmp_path, "run", "rotation", steps=5)) == 0
-    begun = EncoderConfig(name="der", init=str(tmp_path / "run"))
+    begun = replace(ENCODER, init=str(tmp_path / "run"))
     parts = build(small(tmp_path / "agent", env=ToyConfig(num_envs=COPIES), encoder=begun))
     weights = load_file(tmp_path / "run" / "encoder.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in parts.agent.encoder.state_dict().items())
+    assert float(weights["pixel_moments"][0]) > 0
     parts.env.close()
-    with pytest.raises(ValueError, match="is of another network"):
-        build(small(tmp_path / "agent", encoder=EncoderConfig(name="nature", init=str(tmp_path / "run"))))
+    others = {"is of another network": {"name": "nature"}, "encoder.standardize is True there": {"standardize": False}}
+    for message, change in others.items():
+        with pytest.raises(ValueError, match=message):
+            build(small(tmp_path / "agent", encoder=replace(begun, **change)))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The encoders: what they read, what they give, and that their weights alone are enough."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder
+from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, standardize
 
 # features of 84x84 pixels
 FLAT = {
@@ -51,6 +53,29 @@ def test_the_encoder_is_where_pixels_become_floats_in_0_1():
     assert seen[-1].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(seen[-1], obs.double().div(255).float())
     torch.testing.assert_close(out, encoder(obs.float()))
+
+
+def test_standardized_pixels_are_measured_once_by_every_encoder_that_wants_them():
+    seen = []
+    trunk = nn.Conv2d(4, 3, 1)
+    trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder, plain = Encoder(trunk, nn.Sequential(), (4, 5, 6), standardize=True), make("der")
+    both, obs = (
+        nn.ModuleDict({"encoder": encoder, "target": copy.deepcopy(encoder), "plain": plain}),
+        pixels(7, 4, 5, 6),
+    )
+    before = plain(pixels(1, 4, 84, 84))
+    encoder(obs)
+    torch.testing.assert_close(seen[-1], obs / 255)
+    standardize(both, obs)
+    encoder(obs)
+    values = obs.double() / 255
+    torch.testing.assert_close(seen[-1], ((values - values.mean()) / values.std()).float(), rtol=1e-4, atol=1e-5)
+    measured = {name: buffer.clone() for name, buffer in both.named_buffers()}
+    assert measured.keys() == {"encoder.pixel_moments", "target.pixel_moments"}
+    standardize(both, obs // 2)
+    assert all(torch.equal(buffer, measured[name]) for name, buffer in both.named_buffers())
+    assert torch.equal(plain(pixels(1, 4, 84, 84)), before)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
