@@ -95,8 +95,8 @@ def page(command: str, given: dict[str, Any], rows: list[dict[str, Any]]) -> str
         f"# Pong from a pretrained encoder\n\n`{command}`: `experiment=pong_cpu aux=none`, {steps:,} agent steps, "
         f"{given['seeds']} seeds. Pretraining, {given['pretrain_steps']:,} updates on 12,000 frames of random "
         "play, comes on top. Mean scores of the training games that end in the steps before; the area is the mean of "
-        "these, for each seed in brackets. Pixels are not standardised, which is why ST-DIM learns next to nothing of Pong "
-        "([pretext_video.md](pretext_video.md)). The differences are paired by seed, with 95 % t intervals. The pretext "
+        "these, for each seed in brackets. Pixels are not standardised, so ST-DIM learns next to nothing of Pong "
+        "([pretext_video.md](pretext_video.md)). Differences are paired by seed, with 95 % t intervals. The pretext "
         "metric is held-out accuracy, or error over that of the trivial answer, with that of a guess.\n\n"
     )
     marks = [f"{min(low + WINDOW, steps) / 1000:g}k" for low in range(0, steps, WINDOW)]

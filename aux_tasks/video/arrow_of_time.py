@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.video.clips import change, observations, score, side_by_side
+from aux_tasks.video.clips import change, contrast, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
 
@@ -74,11 +74,11 @@ class ArrowOfTime(AuxTask):
         """Cross-entropy (B,), the mean of both directions."""
         clip, inside = observations(batch, self.groups, self.stride)
         forwards = self.prepare(clip)
-        logits = self._logits(torch.cat([forwards, reverse(forwards, self.frame_stack)]), encoder)
+        valid = (inside[:, -1] > 0) & (change(forwards).mean(1) >= self.motion_floor)
+        logits = self._logits(torch.cat([forwards, reverse(forwards, self.frame_stack)]), valid.repeat(2), encoder)
         label = torch.arange(2, device=clip.device).repeat_interleave(len(clip))
         loss = classify(logits, label).loss.view(2, -1).mean(0)
         hits = (logits.argmax(1) == label).float().view(2, -1).mean(0)
-        valid = (inside[:, -1] > 0) & (change(forwards).mean(1) >= self.motion_floor)
         return score(loss, hits, valid, 0.5)
 
     def prepare(self, clip: Tensor) -> Tensor:
@@ -103,12 +103,12 @@ class ArrowOfTime(AuxTask):
         clip = self.prepare(observations(batch, self.groups, self.stride)[0][:8])
         label = torch.arange(len(clip), device=clip.device) % 2
         clip = torch.where(label.view(-1, 1, 1, 1, 1) == 1, reverse(clip, self.frame_stack), clip)
-        said = self._logits(clip, encoder).argmax(1)
+        said = self._logits(clip, torch.ones_like(label), encoder).argmax(1)
         return Examples(side_by_side(clip), [NAMES[i] for i in said.tolist()], [NAMES[i] for i in label.tolist()])
 
-    def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
-        maps = encoder.maps(clip.flatten(0, 1))
-        return self.head(maps.reshape(len(clip), -1, *maps.shape[2:]))  # type: ignore[no-any-return]
+    def _logits(self, clip: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
+        maps = encoder.maps(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+        return self.head(contrast(maps, valid).flatten(1, 2))  # type: ignore[no-any-return]
 
 
 def reverse(clip: Tensor, frame_stack: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 from aux_tasks.base import AuxOutput, over_valid
 from replay import Batch
 
+EPS = 1e-5  # of a variance
 EXCLUDED = -1e9  # logit of what is no candidate: finite, so that a row without any stays finite too
 
 
@@ -66,3 +67,19 @@ def choose(logits: Tensor, own: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     right = own.expand(logits.shape[:-1])
     loss = -logits.log_softmax(-1).gather(-1, right[..., None]).squeeze(-1)
     return loss, (logits.detach().argmax(-1) == right).float()
+
+
+def contrast(features: Tensor, valid: Tensor) -> Tensor:
+    """Features (B, T, F), or maps (B, T, C, H, W) by channel, standardised over all of the valid clips (B,).
+
+    What all have in common, such as a background, tells nothing of time, and is most of them: Adam's steps along it
+    silence the units before the little that moves is found.
+    """
+    features, clips = features.float(), valid.float().view(-1, *[1] * (features.dim() - 1))
+    others = [axis for axis in range(features.dim()) if axis != 2]
+
+    def mean(values: Tensor) -> Tensor:
+        return (values.mean(others[1:], keepdim=True) * clips).sum(0, keepdim=True) / clips.sum().clamp_min(1)
+
+    centred = features - mean(features)
+    return centred * (mean(centred.square()) + EPS).rsqrt()

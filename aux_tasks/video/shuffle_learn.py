@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.control.models import mlp
-from aux_tasks.video.clips import at_times, change, draw_times, observations, score, side_by_side
+from aux_tasks.video.clips import at_times, change, contrast, draw_times, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
 
@@ -73,11 +73,11 @@ class ShuffleLearn(AuxTask):
         clip, inside = observations(batch, self.clip_length)
         times, backwards = self._draw(len(clip))
         frames = at_times(clip, times)
-        logits = self._answers(frames, backwards, encoder)
+        valid = (at_times(inside, times[:, 4]) > 0) & self.answerable(frames)
+        logits = self._answers(frames, backwards, valid, encoder)
         label = torch.tensor([1, 0, 0], device=clip.device).expand(len(clip), 3)
         loss = classify(logits.flatten(0, 1), label.flatten()).loss.view_as(label)
         hits = (logits.argmax(2) == label).float()
-        valid = (at_times(inside, times[:, 4]) > 0) & self.answerable(frames)
         return score(loss @ loss.new_tensor(self.weights), hits @ hits.new_tensor((0.5, 0.25, 0.25)), valid, 0.5)
 
     def answerable(self, frames: Tensor) -> Tensor:
@@ -93,7 +93,8 @@ class ShuffleLearn(AuxTask):
         times, backwards = self._draw(len(clip))
         frames = at_times(clip, times)
         asked = torch.arange(len(clip), device=clip.device) % 3
-        said = at_times(self._answers(frames, backwards, encoder), asked).argmax(1)
+        answers = self._answers(frames, backwards, self.answerable(frames), encoder)
+        said = at_times(answers, asked).argmax(1)
         pictures = side_by_side(at_times(triples(frames, backwards), asked))
         return Examples(pictures, [NAMES[i] for i in said.tolist()], [NAMES[i == 0] for i in asked.tolist()])
 
@@ -102,10 +103,10 @@ class ShuffleLearn(AuxTask):
         times = draw_times(size, 5, self.clip_length, self.gap, self.generator)
         return times, torch.randint(2, (size,), generator=self.generator, device=self.generator.device) > 0
 
-    def _answers(self, frames: Tensor, backwards: Tensor, encoder: Encoder) -> Tensor:
+    def _answers(self, frames: Tensor, backwards: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
         """Logits (B, 3, 2) of the three questions."""
         features = encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return self.head(triples(features, backwards).flatten(2))  # type: ignore[no-any-return]
+        return self.head(triples(contrast(features, valid), backwards).flatten(2))  # type: ignore[no-any-return]
 
 
 def triples(five: Tensor, backwards: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from aux_tasks.base import AuxOutput, TaskSetting, classify, over_valid
 from aux_tasks.control.models import mlp
 from aux_tasks.image.vicreg import VICReg
-from aux_tasks.video.clips import observations
+from aux_tasks.video.clips import contrast, observations
 from encoders import Encoder
 from replay import Batch
 
@@ -54,9 +54,9 @@ class TOVVICReg(VICReg):
         latents = encoder(seen.reshape(-1, *batch.obs.shape[1:])).view(len(batch.obs), 3, -1)  # (B, 3, Z)
         views = self.compare(self.head(latents[:, 0]).float(), self.embed(self.view(batch.obs), encoder))
         order = self.draw(len(latents))
-        answer = self.verifier(self.arrange(latents, order).flatten(1))
-        verified = classify(answer, (order == 0).long())
         whole = valid[:, -1]
+        answer = self.verifier(self.arrange(contrast(latents, whole), order).flatten(1))
+        verified = classify(answer, (order == 0).long())
         hits = (answer.detach().argmax(1) == (order == 0)).float()
         metrics = {
             "accuracy": (hits * whole).sum() / whole.sum().clamp_min(1),

@@ -7,7 +7,7 @@ import torch
 from aux_help import generator
 from order_help import noise_clip
 
-from aux_tasks.video.clips import at_times, change, draw_times, score, side_by_side
+from aux_tasks.video.clips import at_times, change, contrast, draw_times, score, side_by_side
 
 
 @pytest.mark.parametrize(("count", "length", "gap"), [(3, 7, 1), (3, 8, 2), (2, 6, 3), (5, 17, 4), (1, 4, 5)])
@@ -57,3 +57,15 @@ def test_only_valid_clips_are_scored():
 def test_frames_stand_side_by_side():
     clip = noise_clip(2, 3, channels=2, size=4)
     assert torch.equal(side_by_side(clip)[1], torch.cat(list(clip[1]), dim=2))
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
+def test_contrast_standardises_over_the_valid_clips_and_lets_no_other_in(shape):
+    features, valid = torch.randn(6, 3, *shape, generator=generator()) * 4 + 9, torch.tensor([1, 0, 1, 1, 0, 1])
+    seen = contrast(features, valid)[valid > 0].movedim(2, 0).flatten(1)  # (F or C, ...)
+    torch.testing.assert_close(seen.mean(1), torch.zeros(shape[0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.var(1, correction=0), torch.ones(shape[0]), atol=1e-4, rtol=0)
+    features[1], features[4] = 1e6, -1e6
+    again = contrast(features, valid)[valid > 0].movedim(2, 0).flatten(1)
+    torch.testing.assert_close(again, seen)
+    assert contrast(features, valid * 0).isfinite().all()

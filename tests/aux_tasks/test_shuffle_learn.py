@@ -34,12 +34,13 @@ def test_the_loss_against_a_loop():
     times, backwards = again(task)
     assert 0 < backwards.sum() < B
     output = task.loss(batch, torch.empty(0), encoder)
-    hits = []
+    hits, known = [], encoder(torch.cat([clip[i, times[i]] for i in (0, 2, 4)])).detach()
+    mean, std = known.mean(0), known.var(0, correction=0).add(1e-5).sqrt()
     for i in range(B):
         if i in (1, 3):
             assert output.loss[i] == 0
             continue
-        a, b, c, d, e = (array(encoder(clip[i : i + 1, t]))[0] for t in times[i].tolist())
+        a, b, c, d, e = (array((encoder(clip[i : i + 1, t]) - mean) / std)[0] for t in times[i].tolist())
         first, last = (d, b) if backwards[i] else (b, d)
         total, right = 0.0, []
         for middle, label, weight in ((c, 1, 0.3), (a, 0, 0.35), (e, 0, 0.35)):

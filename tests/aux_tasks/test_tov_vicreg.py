@@ -52,9 +52,11 @@ def test_the_loss_against_a_loop():
     latent = [encoder(seen[:, 2 * k : 2 * k + 2]) for k in range(3)]
     views = task.compare(task.head(latent[0]), task.head(encoder(other)))
     output = loss_on(task, batch, encoder)
+    known = torch.cat(latent)
+    contrasted = [(one - known.mean(0)) / known.var(0, correction=0).add(1e-5).sqrt() for one in latent]
     hits = 0
     for i in range(B):
-        logits = array(task.verifier(torch.cat([latent[k][i] for k in ORDERS[order[i]]])))
+        logits = array(task.verifier(torch.cat([contrasted[k][i] for k in ORDERS[order[i]]])))
         right = int(order[i] == 0)
         expected = float(views.loss[i].detach()) + 2 * (math.log(sum(map(math.exp, logits))) - logits[right])
         assert float(output.loss[i].detach()) == pytest.approx(expected, rel=1e-3)
