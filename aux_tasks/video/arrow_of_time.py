@@ -17,9 +17,9 @@ class ArrowOfTime(AuxTask):
     """Whether a clip runs forwards or backwards, asked of each clip in both directions; 0.5 by chance (Wei et al. 2018,
     "Learning and using the arrow of time").
 
-    As in their temporal class-activation map network, the feature maps of some observations are concatenated over
-    time, go through convolutions and are pooled to the logits. Backwards, observations are in reverse order and so are
-    the frames in their stacks.
+    As in their temporal class-activation map network, the feature maps of some observations, standardised by
+    `contrast`, are concatenated over time, go through convolutions and are pooled to the logits. Backwards,
+    observations are in reverse order and so are the frames in their stacks.
 
     Cues other than motion are kept away: the border, where scores and clocks stand, gives way to the pixels beside it;
     the clip is moved as a whole until the centre of its motion is that of the picture; clips that their episode does
@@ -107,8 +107,8 @@ class ArrowOfTime(AuxTask):
         return Examples(side_by_side(clip), [NAMES[i] for i in said.tolist()], [NAMES[i] for i in label.tolist()])
 
     def _logits(self, clip: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
-        maps = encoder.maps(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
-        return self.head(contrast(maps, valid).flatten(1, 2))  # type: ignore[no-any-return]
+        maps = encoder.maps(clip.flatten(0, 1))
+        return self.head(contrast(maps.view(len(clip), -1, *maps.shape[1:]), valid).flatten(1, 2))  # type: ignore[no-any-return]
 
 
 def reverse(clip: Tensor, frame_stack: int) -> Tensor:

@@ -25,8 +25,8 @@ class ShuffleLearn(AuxTask):
         loss = positives * CE(b, c, d) + (1 - positives) * (CE(b, a, d) + CE(b, e, d)) / 2
 
     `accuracy` is the balanced one, 0.5 by chance. Left out are samples whose episode ends before e, where b, c and d
-    hardly move, and where a or e is nearly c, as in cyclic motion. Unlike the paper's, the head has a hidden layer: a
-    linear one scores each observation by itself.
+    hardly move, and where a or e is nearly c, as in cyclic motion. The head reads features standardised by `contrast`
+    and has, unlike the paper's, a hidden layer: a linear one scores each observation by itself.
 
     Args:
         setting: the run.

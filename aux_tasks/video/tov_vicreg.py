@@ -23,9 +23,9 @@ class TOVVICReg(VICReg):
 
     The three moments are seen in one view, so that their motion stays what it is; stacks must not overlap, since shared
     frames would give the order away. Half of the samples are in order and half in one of the five others, the reverse
-    among them, and a hidden layer compares the features; the authors draw all six alike for a linear one. Broken clips
-    leave the order out. `accuracy` and `chance` are those of the order, `view_accuracy` that of finding the own other
-    view among the batch. Still clips carry no answer.
+    among them; the authors draw all six alike. A hidden layer compares the features, standardised by `contrast`, where
+    theirs is linear. Broken clips leave the order out. `accuracy` and `chance` are those of the order, `view_accuracy`
+    that of finding the own other view among the batch. Still clips carry no answer.
 
     Args:
         setting: the run.
