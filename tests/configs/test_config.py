@@ -147,14 +147,15 @@ def test_an_agent_is_its_own_group_and_survives_a_file(name: str, tmp_path: Path
 
 def test_the_arms_of_cartpole() -> None:
     words = ("aux=curl", "agent.random_shift=4", "env.background=gas")
-    made, plain, dbc = (
+    made, plain, dbc, best = (
         composed(f"experiment={e}", *w)
-        for e, w in (("sac_cartpole", words), ("sac_cartpole", ()), ("dbc_cartpole", ()))
+        for e, w in (("sac_cartpole", words), ("sac_cartpole", ()), ("dbc_cartpole", ()), ("deepmdp_cartpole", ()))
     )
     assert replace(made, aux={}, agent=plain.agent, env=plain.env) == plain
     assert (list(made.aux), made.agent.random_shift, made.env.background) == (["curl"], 4, "gas")
     assert replace(dbc, aux={}, env=plain.env) == plain
     assert list(dbc.aux) == ["dbc"]
+    assert (list(best.aux), best.agent.copies, best.env) == (["deepmdp"], 2, plain.env)
     assert default_run_dir(plain) == "runs/cartpole_swingup/sac/s0"
 
 
