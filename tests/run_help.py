@@ -47,6 +47,7 @@ def hard(run_dir: Path, **changes: Any) -> Config:
     parts = {
         "env": ToyConfig(num_envs=COPIES, time_limit=9),
         "agent": DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, target=Target.hard, target_every=5),
+        "encoder": EncoderConfig(name="der", standardize=True),
         "replay": ReplayConfig(capacity=90, prioritized=True),
         "aux": {
             "permutation": TaskConfig(weight=0.5, options={"hidden": 8, "crop_rows": [0, 24]}),
@@ -60,8 +61,8 @@ def continuous(run_dir: Path, **changes: Any) -> Config:
     """SAC on the point mass in colour, with a side quest that follows the encoder and one that models the world."""
     parts = {
         "env": PointMassConfig(num_envs=COPIES, time_limit=9, grayscale=False),
-        "agent": SACConfig(hidden=8, random_shift=2),
-        "encoder": EncoderConfig(name="control_fast", feature_dim=6),
+        "agent": SACConfig(hidden=8, random_shift=2, copies=2),
+        "encoder": EncoderConfig(name="control_fast", feature_dim=6, standardize=True),
         "replay": ReplayConfig(capacity=90, n_step=1, prioritized=True),
         "aux": {"curl": TaskConfig(), "deepmdp": TaskConfig(weight=0.5, options={"hidden": 8})},
         "frame_stack": 2,

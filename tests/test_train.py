@@ -307,6 +307,9 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert read == config
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
     acting = acting_weights(agent)
+    moments = [tensor for name, tensor in trained.items() if name.endswith("pixel_moments")]
+    assert len(moments) == (0 if kind is small else 3), "encoder, its average and CURL's keys"
+    assert all(torch.equal(tensor, moments[0]) and tensor[0] > 0 for tensor in moments)
     assert all(torch.equal(trained[name], tensor) for name, tensor in acting.items())
     left_out = {name.rpartition("target_")[2].split(".")[0] for name in trained.keys() - acting.keys()}
     assert left_out == ({"encoder", "head"} if kind is small else {"encoder", "critic"})
