@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import statistics
 import sys
 import time
@@ -12,6 +13,7 @@ from copy import deepcopy
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +55,18 @@ def config_of(name: str, words: Sequence[str], kind: Any) -> Any:
 def side_by_side(task: Callable[..., None], runs: Iterable[tuple[Any, ...]], jobs: int) -> list[tuple[Any, ...]]:
     """Call `task` with the arguments of each run in a process of one thread, `jobs` at a time.
 
-    Returns the runs that failed; what went wrong is on stderr, and the others go on. Ctrl-C starts no more.
+    Returns the runs that failed; what went wrong is on stderr, and the others go on. Ctrl-C and SIGTERM end them all.
     """
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # of the children
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    running: set[BaseProcess] = set()
 
     def alone(run: tuple[Any, ...]) -> bool:
         process = get_context("spawn").Process(target=task, args=run)
         process.start()
+        running.add(process)
         process.join()
+        running.remove(process)
         print(*run, "done" if process.exitcode == 0 else f"FAILED with exit code {process.exitcode}", flush=True)
         return process.exitcode != 0
 
@@ -68,8 +74,10 @@ def side_by_side(task: Callable[..., None], runs: Iterable[tuple[Any, ...]], job
     with ThreadPoolExecutor(jobs) as pool:
         try:
             failed = list(pool.map(alone, waiting))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
+        except (KeyboardInterrupt, SystemExit):
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                process.terminate()
             raise
     return [run for run, bad in zip(waiting, failed, strict=True) if bad]
 
