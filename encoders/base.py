@@ -63,4 +63,4 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
     pixels = obs.float() / 255
     for encoder in module.modules():
         if isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
-            encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std()]))
+            encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))
