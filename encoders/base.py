@@ -60,7 +60,7 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
     As in ActNorm, from the first batch (Kingma & Dhariwal 2018, "Glow"). Before a still background pixels are nearly
     all mean, and an encoder that has to find the rest in its own sums may never do so.
     """
-    pixels = obs.float() / 255
     for encoder in module.modules():
         if isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
+            pixels = obs.float() / 255
             encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))
