@@ -153,8 +153,8 @@ def test_the_arms_of_cartpole() -> None:
     )
     assert replace(made, aux={}, agent=plain.agent, env=plain.env) == plain
     assert (list(made.aux), made.agent.random_shift, made.env.background) == (["curl"], 4, "gas")
-    assert replace(dbc, aux={}, env=plain.env) == plain
-    assert list(dbc.aux) == ["dbc"]
+    assert replace(dbc, aux=best.aux) == best
+    assert (list(dbc.aux), dbc.aux["dbc"].options["form"]) == (["dbc"], "robust")
     assert (list(best.aux), best.agent.copies, best.env) == (["deepmdp"], 2, plain.env)
     assert default_run_dir(plain) == "runs/cartpole_swingup/sac/s0"
 
