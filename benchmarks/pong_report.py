@@ -1,7 +1,8 @@
-"""Table and curves of finished runs: `python benchmarks/pong_report.py runs/pong/*/s0`.
+"""Table and curves of finished runs, folders <arm>/s<seed>: `python benchmarks/pong_report.py runs/pong/*/s*`.
 
-Copies each report to results/pong-<agent>+<aux>.json, draws results/pong.png, and replaces the table between the two
-marks of results/pong.md.
+Each needs the report that `python evaluate.py checkpoint=RUN protocol=nature json=RUN/report.json`, or the end of a
+training, leaves; it is copied to results/. Draws results/pong.png and replaces the table between the two marks of
+results/pong.md.
 """
 
 import json
@@ -17,21 +18,21 @@ import matplotlib.pyplot as plt
 from common import RESULTS, curve, fill_in, log_of, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-HEADER = ["run", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
-HEADER += ["interquartile mean (95 %)", "accuracy of the task (chance 0.25)", "training games by 100k steps"]
-WINDOW = 100_000
+HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
+HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training games by 50k steps"]
+WINDOW = 50_000  # agent steps
+DRAWN = 25_000
 
 
-def clock(run: Path) -> tuple[float, str]:
+def clock(run: Path) -> tuple[str, str]:
     """Wall-clock minutes of training, summed over its restarts, and the machine's rate at each of them."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    elapsed = [event.value for event in events.Scalars("time/time_elapsed")]
+    logged = {name: events.Scalars(name) for name in events.Tags()["scalars"] if name.startswith("time/")}
+    elapsed = [event.value for event in logged.get("time/time_elapsed", [])]
     ends = [a for a, b in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if b < a]
-    rates = "not measured"
-    if "time/matmul_gflops" in events.Tags()["scalars"]:
-        rates = ", ".join(f"{event.value:.0f}" for event in events.Scalars("time/matmul_gflops"))
-    return sum(ends) / 60, rates
+    rates = [f"{event.value:.0f}" for event in logged.get("time/matmul_gflops", [])]
+    return f"{sum(ends) / 60:.0f}" if ends else "not kept", ", ".join(rates) or "not kept"
 
 
 def accuracy(rows: list[dict[str, Any]]) -> str:
@@ -44,35 +45,36 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
     return ", ".join(means) or "none"
 
 
-def cells(run: Path, rows: list[dict[str, Any]]) -> list[str]:
-    """The run's line of the table."""
-    name, summary = run.parent.name, json.loads((run / "report.json").read_text())["summary"]
+def cells(run: Path) -> list[str]:
+    """The run's line of the table; its report goes to results/."""
+    rows, report = log_of(run), RESULTS / f"pong-{run.parent.name}-{run.name}.json"
+    shutil.copy(run / "report.json", report)
+    summary = json.loads(report.read_text())["summary"]
     low, high = summary["iqm_interval"]
-    updates = max(row.get("train/n_updates", 0) for row in rows)
-    minutes, rates = clock(run)
-    first = [f"[{name}](pong-{name}.json)", f"{rows[-1]['step'] // 1000}k", f"{updates // 1000}k", f"{minutes:.0f}"]
-    score = [f"{summary['mean']:.2f}", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
-    scores = ", ".join(f"{mean:.1f}" for mean in curve(run, rows[-1]["step"], WINDOW))
-    return [*first, rates, *score, accuracy(rows), scores]
+    steps, updates = rows[-1]["step"], max(row.get("train/n_updates", 0) for row in rows)
+    first = [run.parent.name, run.name[1:], f"{steps // 1000:.0f}k", f"{updates // 1000:.0f}k", *clock(run)]
+    score = [f"[{summary['mean']:.2f}]({report.name})", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
+    scores = ", ".join(f"{mean:.1f}" for mean in curve(run, steps // WINDOW * WINDOW, WINDOW))
+    return [*first, *score, accuracy(rows), scores]
 
 
-def main(runs: list[Path]) -> None:
-    """Write the reports, the table and the figure."""
+def draw(runs: list[Path]) -> None:
+    """Mean score of the training games in each stretch of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    lines = []
+    arms = sorted({run.parent.name for run in runs})
     for run in runs:
-        rows, name = log_of(run), run.parent.name
-        games = [(row["step"] / 1000, row["rollout/score"]) for row in rows if "rollout/score" in row]
-        axes.plot(*zip(*games, strict=True), ".", markersize=3, label=name)
-        shutil.copy(run / "report.json", RESULTS / f"pong-{name}.json")
-        lines.append(cells(run, rows))
-    axes.set(xlabel="agent steps, thousands", ylabel="score of the training games", title="Pong, one seed each")
+        arm, points = run.parent.name, curve(run, log_of(run)[-1]["step"] // DRAWN * DRAWN, DRAWN)
+        ends = [(i + 1) * DRAWN / 1000 for i in range(len(points))]
+        label = arm if arm not in axes.get_legend_handles_labels()[1] else None
+        axes.plot(ends, points, linewidth=1, color=f"C{arms.index(arm)}", label=label)
+    axes.set(xlabel="agent steps, thousands", ylabel="mean score of the training games", title="Pong")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "pong.png", dpi=110)
-    fill_in(RESULTS / "pong.md", table(HEADER, lines))
 
 
 if __name__ == "__main__":
-    main([Path(word) for word in sys.argv[1:]])
+    folders = [Path(word) for word in sys.argv[1:]]
+    draw(folders)
+    fill_in(RESULTS / "pong.md", table(HEADER, map(cells, folders)))
