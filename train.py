@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import Agent
-from configs.build import Parts, build, export
+from configs.build import Parts, build, export, load_agent
 from configs.probing import build_online_probe
 from configs.schema import Config, claim_run_dir, flat, freeze, register
 from encoders import standardize
@@ -85,7 +84,7 @@ def train(config: Config) -> int:
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to continue", stop.requested, progress.steps)
             elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
-                judge(config, parts.agent, progress, logger, run_dir)
+                judge(config, str(parts.agent.device), progress, logger, run_dir)
     return stop.exit_code
 
 
@@ -169,9 +168,9 @@ def finished(config: Config, progress: Progress) -> bool:
     return config.until_score is not None and len(recent) == 10 and float(np.mean(recent)) >= config.until_score
 
 
-def judge(config: Config, agent: Agent, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
-    """Play full games under the default protocol, film one, and say where everything is."""
-    protocol = choose_protocol(None, config.env)
+def judge(config: Config, device: str, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
+    """Play full games with the weights in `run_dir` under the default protocol, film one, say where everything is."""
+    protocol, agent = choose_protocol(None, config.env), load_agent(run_dir, device)[1]
     log.info("playing %d games, protocol %s", config.eval_episodes, protocol.name)
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run judges anew
     report = evaluate(agent, config.env, config.frame_stack, protocol, config.eval_episodes, config.seed)

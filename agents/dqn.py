@@ -43,6 +43,7 @@ class DQNConfig(AgentConfig):
     target: Target = Target.soft
     target_tau: float = 0.005  # soft: share of the online network blended in at each update
     target_every: int = 1000  # hard: updates between copies
+    average_tau: float = 0.0  # share blended at each update into the average that is judged; 0: the last weights are
     target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
     epsilon_start: float = 1.0
     epsilon_end: float = 0.01
@@ -54,7 +55,7 @@ class DQNConfig(AgentConfig):
         for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("epsilon_start", "epsilon_end", "target_epsilon"):
+        for name in ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"agent.{name}={getattr(self, name)}: must be in [0, 1]")
 
@@ -101,6 +102,8 @@ class DQN(Agent):
         self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_head = deepcopy(self.head).requires_grad_(False)
+        judged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
+        self.target_average = deepcopy(nn.ModuleDict(judged)).requires_grad_(False)  # by the names of what it averages
         self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
@@ -179,12 +182,15 @@ class DQN(Agent):
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Blend or copy the online network into the target network."""
+        """Blend or copy the online network into the target network, and blend it into the average."""
         self.updates += 1
         if self.config.target is Target.soft:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
         elif self.updates % self.config.target_every == 0:
             torch._foreach_copy_(self.target, self.online)
+        if self.config.average_tau:  # begun late enough to forget the first weights
+            share = max(self.config.average_tau, 9 / (9 + self.updates))
+            torch._foreach_lerp_(list(self.target_average.parameters()), self.online, share)
 
 
 def linear(start: float, end: float, progress: float) -> float:

@@ -23,6 +23,7 @@ from harness.tree import Segment
 from replay import Replay, build_replay
 
 TARGET = re.compile(r"(^|\.)target_")  # of the names of averaged networks
+AVERAGE = "target_average."  # of those that act in place of what they average
 
 
 @dataclass(frozen=True)
@@ -246,14 +247,21 @@ def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False
 
 
 def acting_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that acting and attribution need: all but the target networks of agent and side quests."""
-    return {name: tensor.contiguous() for name, tensor in agent.state_dict().items() if not TARGET.search(name)}
+    """The weights that acting and attribution need: all but the target networks of agent and side quests.
+
+    An average of encoder and head is given in their place.
+    """
+    weights = agent.state_dict()
+    weights |= {n.removeprefix(AVERAGE): tensor for n, tensor in weights.items() if n.startswith(AVERAGE)}
+    return {name: tensor.contiguous() for name, tensor in weights.items() if not TARGET.search(name)}
 
 
 def export(agent: Agent, run_dir: Path) -> None:
     """Leave `agent.safetensors` and `encoder.safetensors` in the run's folder, each replaced at once."""
-    _write_weights(acting_weights(agent), run_dir / "agent.safetensors")
-    export_encoder(agent.encoder, run_dir)
+    weights, prefix = acting_weights(agent), "encoder."
+    _write_weights(weights, run_dir / "agent.safetensors")
+    encoder = {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
+    _write_weights(encoder, run_dir / "encoder.safetensors")
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:

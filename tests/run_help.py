@@ -46,7 +46,9 @@ def hard(run_dir: Path, **changes: Any) -> Config:
     """The same with every part that has a state of its own."""
     parts = {
         "env": ToyConfig(num_envs=COPIES, time_limit=9),
-        "agent": DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, target=Target.hard, target_every=5),
+        "agent": DQNConfig(
+            hidden=8, epsilon_steps=60, random_shift=2, target=Target.hard, target_every=5, average_tau=0.2
+        ),
         "encoder": EncoderConfig(name="der", standardize=True),
         "replay": ReplayConfig(capacity=90, prioritized=True),
         "aux": {

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from run_help import COPIES, at_step, continuous, hard, in_child, run, small
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
@@ -313,6 +314,20 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert all(torch.equal(trained[name], tensor) for name, tensor in acting.items())
     left_out = {name.rpartition("target_")[2].split(".")[0] for name in trained.keys() - acting.keys()}
     assert left_out == ({"encoder", "head"} if kind is small else {"encoder", "critic"})
+
+
+def test_the_average_is_what_a_run_leaves_and_is_judged_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged, evaluate = [], script.evaluate
+    monkeypatch.setattr(script, "evaluate", lambda agent, *args: judged.append(agent) or evaluate(agent, *args))
+    assert run(hard(tmp_path, steps=60, eval_episodes=2)) == 0
+    trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
+    alone = load_file(tmp_path / "encoder.safetensors")
+    for name, tensor in judged[0].encoder.state_dict().items():
+        assert torch.equal(tensor, trained[f"target_average.encoder.{name}"])
+        assert torch.equal(tensor, alone[name])
+    weight = judged[0].head.value.weight
+    assert torch.equal(weight, trained["target_average.head.value.weight"])
+    assert not torch.equal(weight, trained["head.value.weight"])
 
 
 COLOUR_TASKS = {"colorization", "video_colorization"}

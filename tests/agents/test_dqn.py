@@ -138,6 +138,18 @@ def test_the_target_follows_as_a_loop_says(target):
                 assert torch.equal(new, source if update % 3 == 0 else old)
 
 
+def test_the_average_is_of_the_last_weights_however_few_updates_there_were():
+    agent = make_agent(average_tau=0.6)
+    average = snapshot(agent.target_average)
+    for update in range(1, 12):
+        agent.update(make_batch(update), step=0)
+        share = max(0.6, 9 / (9 + update))
+        online = snapshot(agent.encoder, agent.head)
+        average = [(1 - share) * old + share * new for old, new in zip(average, online, strict=True)]
+    torch.testing.assert_close(snapshot(agent.target_average), average)
+    assert not equal(average, agent.encoder, agent.head)
+
+
 def test_the_target_starts_equal_and_belongs_to_no_optimiser():
     agent = make_agent(SIDE_QUESTS)
     assert equal(snapshot(agent.encoder, agent.head), agent.target_encoder, agent.target_head)
