@@ -8,6 +8,7 @@ results/pong.md.
 import json
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def clock(run: Path) -> tuple[str, str]:
     events.Reload()
     logged = {name: events.Scalars(name) for name in events.Tags()["scalars"] if name.startswith("time/")}
     elapsed = [event.value for event in logged.get("time/time_elapsed", [])]
-    ends = [a for a, b in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if b < a]
+    ends = [a for a, b in pairwise([*elapsed, 0.0]) if b < a]
     rates = [f"{event.value:.0f}" for event in logged.get("time/matmul_gflops", [])]
     return f"{sum(ends) / 60:.0f}" if ends else "not kept", ", ".join(rates) or "not kept"
 
