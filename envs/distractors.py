@@ -23,6 +23,7 @@ SUFFIXES = {
 BACKGROUNDS = ("none", "gas", "noise", *SUFFIXES)
 MAX_FRAMES, MAX_CLIPS = 500, 16  # kept in memory: at 84 x 84 pixels 170 MB
 BALL_RADIUS, TIME_STEP = 0.05, 0.01  # of a box of side 1; a velocity component is below 1
+FILM = 1000  # pictures
 
 
 class Background(ABC):
@@ -37,7 +38,7 @@ class Background(ABC):
         """The next picture."""
 
 
-def build_background(kind: str, size: int, *, balls: int, folder: str, split: str) -> Background | None:
+def build_background(kind: str, size: int, *, balls: int, films: int, folder: str, split: str) -> Background | None:
     """The background of that name, None for "none".
 
     Raises:
@@ -47,7 +48,7 @@ def build_background(kind: str, size: int, *, balls: int, folder: str, split: st
         case "none":
             return None
         case "gas":
-            return Gas(balls, size)
+            return Gas(balls, size, films, split)
         case "noise":
             return Noise(size)
     return Clips(split_files(Path(folder), kind)[split], size)
@@ -59,22 +60,30 @@ def background_rng(seed: np.random.SeedSequence, split: str) -> np.random.Genera
 
 
 class Gas(Background):
-    """An ideal gas: balls that bounce off the walls and pass through each other."""
+    """An ideal gas: balls that bounce off the walls and pass through each other.
 
-    def __init__(self, balls: int, size: int) -> None:
-        self._balls = balls
+    A split has `films` of 1,000 pictures, the same for every seed. An episode begins anywhere in one, which begins anew
+    at its end. With 0 films no two episodes are alike: the balls tell each moment of a small replay from all others,
+    and the encoder learns its rewards by heart.
+    """
+
+    def __init__(self, balls: int, size: int, films: int, split: str) -> None:
+        self._balls, self._films, self._split = balls, films, SPLITS.index(split)
         self._colors = np.array([colorsys.hsv_to_rgb(i / balls, 1, 1) for i in range(balls)]) * 255
         self._pixels = (np.arange(size) + 0.5) / size
 
     def start(self, rng: np.random.Generator) -> None:
-        """Place the balls anywhere, each component of their velocities uniform in [-1, 1]."""
+        """Choose a film and a moment in it. Balls begin anywhere, each component of their velocities in [-1, 1]."""
+        self._step = 0
+        if self._films:
+            film, self._step = int(rng.integers(self._films)), int(rng.integers(FILM))
+            rng = np.random.default_rng([film, self._split])
         self._origin = rng.random((2, self._balls))
         self._velocity = rng.uniform(-1, 1, (2, self._balls))
-        self._step = 0
 
     def frame(self) -> Frame:
         """A step of 0.01 box sides at velocity 1."""
-        x, y = self.positions(self._step)
+        x, y = self.positions(self._step % FILM if self._films else self._step)
         self._step += 1
         picture = np.zeros((len(self._pixels), len(self._pixels), 3), np.uint8)
         distance = (self._pixels - x[:, None])[:, None, :] ** 2 + (self._pixels - y[:, None])[:, :, None] ** 2

@@ -40,13 +40,21 @@ class DmcConfig:
     background_folder: str = ""  # of the images or videos
     background_split: str = "train"  # or "eval", which shares no background with it
     balls: int = 10  # of the gas
+    films: int = 1  # of the gas, 1,000 steps long, for each split; 0: no episode is like another
     processes: int = 0  # that many workers, each with its share of the copies; 0: in this process
 
     def __post_init__(self) -> None:
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {value!r}: did you mean {_nearest(value, choices)!r}?")
-        for name, least in {"num_envs": 1, "size": 1, "action_repeat": 0, "balls": 1, "processes": 0}.items():
+        for name, least in {
+            "num_envs": 1,
+            "size": 1,
+            "action_repeat": 0,
+            "balls": 1,
+            "films": 0,
+            "processes": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
@@ -191,7 +199,12 @@ class _Copy:
         self.action_dim = spec.shape[0]
         self._low, self._range = spec.minimum, spec.maximum - spec.minimum
         self._background = build_background(
-            config.background, config.size, balls=config.balls, folder=config.background_folder, split=self._split
+            config.background,
+            config.size,
+            balls=config.balls,
+            films=config.films,
+            folder=config.background_folder,
+            split=self._split,
         )
         camera = config.camera or CAMERAS.get(config.domain, "")
         hide = self._background is not None

@@ -7,6 +7,7 @@ from PIL import Image
 
 from envs.distractors import (
     BALL_RADIUS,
+    FILM,
     SPLITS,
     TIME_STEP,
     Clips,
@@ -38,7 +39,7 @@ def write_video(path: Path, grays: range, size: tuple[int, int] = (64, 32)) -> N
 
 
 def test_gas_moves_as_a_step_by_step_simulation() -> None:
-    gas = Gas(10, SIZE)
+    gas = Gas(10, SIZE, 0, "train")
     gas.start(np.random.default_rng(0))
     start, velocity = gas.positions(0), (gas.positions(1) - gas.positions(0)) / TIME_STEP
     assert (np.abs(velocity) < 1).all()
@@ -55,7 +56,7 @@ def test_gas_moves_as_a_step_by_step_simulation() -> None:
 
 
 def test_gas_draws_every_ball_where_it_is() -> None:
-    gas = Gas(4, 200)
+    gas = Gas(4, 200, 0, "train")
     gas.start(np.random.default_rng(3))
     for _ in range(7):
         gas.frame()
@@ -69,8 +70,18 @@ def test_gas_draws_every_ball_where_it_is() -> None:
         assert len(rows) == pytest.approx(np.pi * (BALL_RADIUS * 200) ** 2, rel=0.05)
 
 
+def test_every_episode_of_the_gas_is_somewhere_in_a_film_that_repeats() -> None:
+    films = [Gas(3, 12, 1, "train"), Gas(3, 12, 1, "train")]
+    for gas, seed in zip(films, (0, 1), strict=True):
+        gas.start(np.random.default_rng(seed))
+    one, other = ([gas.frame().tobytes() for _ in range(FILM + 5)] for gas in films)
+    assert one[:5] == one[FILM:]
+    assert one[:5] != other[:5]
+    assert set(one) == set(other)
+
+
 def episodes(kind: str, split: str, folder: Path, seed: int = 0, count: int = 6, length: int = 5) -> list[bytes]:
-    background = build_background(kind, SIZE, balls=10, folder=str(folder), split=split)
+    background = build_background(kind, SIZE, balls=10, films=2, folder=str(folder), split=split)
     assert background is not None
     rng = background_rng(np.random.SeedSequence(seed), split)
     seen = []
@@ -134,7 +145,7 @@ def test_the_middle_square_is_shown(tmp_path: Path) -> None:
 def test_too_few_files_are_named(kind: str, tmp_path: Path) -> None:
     (tmp_path / f"one.{'png' if kind == 'images' else 'mp4'}").touch()
     with pytest.raises(ValueError, match=rf"background_folder=.* has 1 {kind} files .*: 2 are needed"):
-        build_background(kind, SIZE, balls=10, folder=str(tmp_path), split="train")
+        build_background(kind, SIZE, balls=10, films=2, folder=str(tmp_path), split="train")
 
 
 def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
