@@ -124,7 +124,12 @@ def test_help_lists_groups_choices_and_keys(capsys: pytest.CaptureFixture[str]) 
         launched("--help")
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for group, choices in {"agent": AGENTS, "aux": ["none", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}.items():
+    for group, choices in {
+        "agent": AGENTS,
+        "aux": ["none", "dbc_robust", *TASKS],
+        "encoder": ENCODERS,
+        "env": ENVS,
+    }.items():
         assert f"{group}: {', '.join(sorted(choices))}\n" in text
     assert "  learning_rate: 0.00025\n" in text
     assert "Hydra" not in text
