@@ -107,6 +107,7 @@ class DQN(Agent):
         self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
+        self.average: list[Tensor] = list(self.target_average.parameters())
         self.optimizers = [torch.optim.Adam(self.groups(self.head), eps=config.adam_eps, fused=True)]
         if config.compile:
             for network in (*self.encoder.children(), *self.target_encoder.children(), self.head, self.target_head):
@@ -188,9 +189,9 @@ class DQN(Agent):
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
         elif self.updates % self.config.target_every == 0:
             torch._foreach_copy_(self.target, self.online)
-        if self.config.average_tau:  # begun late enough to forget the first weights
+        if self.average:  # begun late enough to forget the first weights
             share = max(self.config.average_tau, 9 / (9 + self.updates))
-            torch._foreach_lerp_(list(self.target_average.parameters()), self.online, share)
+            torch._foreach_lerp_(self.average, self.online, share)
 
 
 def linear(start: float, end: float, progress: float) -> float:

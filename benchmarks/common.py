@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -150,6 +151,17 @@ def curve(run: Path, steps: int, window: int) -> list[float]:
     if not all(windows):
         sys.exit(f"{run}: no game ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
+
+
+def arms(runs: Iterable[Path]) -> list[tuple[str, str, list[Path]]]:
+    """World, arm and runs of folders <world>/<arm>/s<seed>."""
+    return [(*key, list(seeds)) for key, seeds in groupby(sorted(runs), lambda run: run.parts[-3:-1])]
+
+
+def keep_report(run: Path, name: str) -> dict[str, Any]:
+    """Copy a run's report to results/ by that name; returns its summary."""
+    shutil.copy(run / "report.json", RESULTS / name)
+    return json.loads((RESULTS / name).read_text())["summary"]  # type: ignore[no-any-return]
 
 
 def cost(results: Sequence[dict[str, Any]]) -> float:

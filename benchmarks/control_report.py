@@ -6,19 +6,16 @@ Each needs the report that `python evaluate.py checkpoint=RUN episodes=100 json=
 training, leaves; it is copied to results/.
 """
 
-import json
-import shutil
 import statistics
 import sys
 from collections.abc import Iterable
-from itertools import groupby
 from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, fill_in, log_of, table
+from common import RESULTS, arms, fill_in, keep_report, log_of, table
 
 from configs.schema import Config, read_config
 
@@ -37,21 +34,15 @@ def cells(world: str, arm: str, runs: list[Path]) -> list[str]:
     """An arm's line of the table; the reports of its runs go to results/."""
     means, links = [], []
     for run in runs:
-        report = RESULTS / f"control-{world}-{arm}-{run.name}.json"
-        shutil.copy(run / "report.json", report)
-        summary = json.loads(report.read_text())["summary"]
+        report = f"control-{world}-{arm}-{run.name}.json"
+        summary = keep_report(run, report)
         low, high = summary["mean_interval"]
         means.append(summary["mean"])
-        links.append(f"[{summary['mean']:.1f}]({report.name}) ({low:.0f} to {high:.0f})")
+        links.append(f"[{summary['mean']:.1f}]({report}) ({low:.0f} to {high:.0f})")
     last = [score for run in runs for _, score in games(run)[-LAST:]]
     steps = games(runs[0])[-1][0]
     mean = f"{statistics.mean(means):.1f}"
     return [world, arm, f"{steps:,}", mean, ", ".join(links), f"{statistics.mean(last):.0f}"]
-
-
-def arms(runs: Iterable[Path]) -> list[tuple[str, str, list[Path]]]:
-    """World, arm and runs."""
-    return [(*key, list(seeds)) for key, seeds in groupby(sorted(runs), lambda run: run.parts[-3:-1])]
 
 
 def draw(runs: Iterable[Path]) -> None:

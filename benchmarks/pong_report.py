@@ -5,8 +5,6 @@ training, leaves; it is copied to results/. Draws results/pong.png and replaces 
 results/pong.md.
 """
 
-import json
-import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, curve, fill_in, log_of, table
+from common import RESULTS, arms, curve, fill_in, keep_report, log_of, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
@@ -48,13 +46,12 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
 
 def cells(run: Path) -> list[str]:
     """The run's line of the table; its report goes to results/."""
-    rows, report = log_of(run), RESULTS / f"pong-{run.parent.name}-{run.name}.json"
-    shutil.copy(run / "report.json", report)
-    summary = json.loads(report.read_text())["summary"]
+    rows, report = log_of(run), f"pong-{run.parent.name}-{run.name}.json"
+    summary = keep_report(run, report)
     low, high = summary["iqm_interval"]
     steps, updates = rows[-1]["step"], max(row.get("train/n_updates", 0) for row in rows)
     first = [run.parent.name, run.name[1:], f"{steps // 1000:.0f}k", f"{updates // 1000:.0f}k", *clock(run)]
-    score = [f"[{summary['mean']:.2f}]({report.name})", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
+    score = [f"[{summary['mean']:.2f}]({report})", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
     scores = ", ".join(f"{mean:.1f}" for mean in curve(run, steps // WINDOW * WINDOW, WINDOW))
     return [*first, *score, accuracy(rows), scores]
 
@@ -62,12 +59,11 @@ def cells(run: Path) -> list[str]:
 def draw(runs: list[Path]) -> None:
     """Mean score of the training games in each stretch of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    arms = sorted({run.parent.name for run in runs})
-    for run in runs:
-        arm, points = run.parent.name, curve(run, log_of(run)[-1]["step"] // DRAWN * DRAWN, DRAWN)
-        ends = [(i + 1) * DRAWN / 1000 for i in range(len(points))]
-        label = arm if arm not in axes.get_legend_handles_labels()[1] else None
-        axes.plot(ends, points, linewidth=1, color=f"C{arms.index(arm)}", label=label)
+    for i, (_, arm, seeds) in enumerate(arms(runs)):
+        for run in seeds:
+            points = curve(run, log_of(run)[-1]["step"] // DRAWN * DRAWN, DRAWN)
+            ends = [(k + 1) * DRAWN / 1000 for k in range(len(points))]
+            axes.plot(ends, points, linewidth=1, color=f"C{i}", label=arm if run == seeds[0] else None)
     axes.set(xlabel="agent steps, thousands", ylabel="mean score of the training games", title="Pong")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()

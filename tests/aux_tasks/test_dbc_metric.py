@@ -60,12 +60,13 @@ class World:
         return Batch(obs, behaviour % 2, reward, reward, next_obs, one, one, state, next_obs)
 
 
-def learned_metric(slip: float, *, shuffled: bool = False, steps: int = 400) -> np.ndarray:
+def learned_metric(slip: float, *, shuffled: bool = False, steps: int = 400, form: str = "paper") -> np.ndarray:
     """Mean distance of the latents of each pair of states, after training on the loss of DBC alone."""
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(1, 16, 4, stride=4), nn.ReLU())
     encoder = Encoder(trunk, nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 3)), (1, 16, 16))
-    task = DBC(make_setting(encoder, num_actions=2, action_dim=2, gamma=GAMMA), hidden=64, bisimulation_weight=2.0)
+    setting = make_setting(encoder, num_actions=2, action_dim=2, gamma=GAMMA)
+    task = DBC(setting, form=form, hidden=64, bisimulation_weight=2.0)
     optimizer = torch.optim.Adam([*encoder.parameters(), *task.parameters()], lr=3e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
     world = World(slip, seed=1)
