@@ -7,21 +7,16 @@ import shutil
 import signal
 import statistics
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
-from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
 
 from configs.pretraining import Pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
@@ -29,13 +24,11 @@ from harness.logger import RunLogger
 from harness.probes import interval
 from harness.process import exclusive
 from harness.signals import GracefulExit
-from pretrain import draw, learn, update
+from pretrain import learn
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 RESULT = "result.json"  # the last that a run writes
-CLASSES = 10  # of the supervised step
-ROUNDS, UPDATES = 5, 3  # of the cost: rounds that count, steps in each
 
 
 def options(**defaults: Any) -> dict[str, Any]:
@@ -102,43 +95,6 @@ def train(config: PretrainConfig, parts: Pretraining) -> None:
         sys.exit(stop.exit_code)
 
 
-def step_cost(config: PretrainConfig, parts: Pretraining) -> list[float]:
-    """Seconds of an update and of a supervised step with the same encoder and batch: medians of alternating rounds.
-
-    Drawing the batch is in neither. This moves encoder and heads: it is for the end of a run.
-    """
-    parts.suite.train()
-    batch = draw(parts, parts.train, config.batch_size, parts.rng)
-    steps = partial(update, parts, batch, config.steps), supervised(parts, batch.obs)
-    rounds = [[_seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)]
-    return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]  # the first one warms up
-
-
-def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
-    """A training step with cross-entropy of the encoder's copy and a linear classifier on (B, C, H, W) `obs`."""
-    encoder = deepcopy(parts.encoder)
-    head = nn.Linear(encoder.feature_dim, CLASSES).to(obs.device)
-    label = torch.arange(len(obs), device=obs.device) % CLASSES
-    optimizer = torch.optim.Adam(chain(encoder.parameters(), head.parameters()), fused=True)
-
-    def step() -> None:
-        F.cross_entropy(head(encoder(obs)), label).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(encoder.parameters(), parts.suite.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def _seconds(step: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    for _ in range(UPDATES):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) / UPDATES
-
-
 def log_of(run: Path) -> list[dict[str, Any]]:
     """What a run measured, line by line."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -164,9 +120,10 @@ def keep_report(run: Path, name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text())["summary"]  # type: ignore[no-any-return]
 
 
-def cost(results: Sequence[dict[str, Any]]) -> float:
-    """Of an update of an objective's runs, in supervised steps."""
-    return statistics.median(float(result["cost"][0] / result["cost"][1]) for result in results)
+def made_on(results: Iterable[dict[str, Any]]) -> str:
+    """The versions of torch that made these results, and how many each."""
+    counts = Counter(result["versions"]["torch"] for result in results)
+    return ", ".join(f"{count} x {version}" if len(counts) > 1 else version for version, count in counts.items())
 
 
 def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Same Nature network (the two dueling streams together are as wide as SB3's hidden layer), batch 32, one update every
 four agent steps, eight copies of Pong, the same torch threads, in alternating rounds of one process. Ours learns
-double, dueling, 3-step; SB3's plain one-step update has one forward pass less. The table goes to
-results/dqn_speed.md. Options: threads=N rounds=N steps=N.
+double, dueling, 3-step; SB3's plain one-step update has one forward pass less. The preset is `experiment=pong_cpu`
+without its side quest. The table goes to results/dqn_speed.md. Options: threads=N rounds=N steps=N.
 """
 
 import platform
@@ -32,8 +32,14 @@ from harness.process import matmul_rate, tune_process
 from harness.signals import GracefulExit
 
 ROOT = Path(__file__).parent.parent
-WARMUP, COPIES, BATCH = 1_000, 8, 32
-ARMS = ("nature, float32", "nature, bfloat16", "der, float32", "der, bfloat16")  # encoder, precision
+WARMUP, COPIES, BATCH = 5_000, 8, 32
+PEER = ["encoder.layer_norm=false", "agent.hidden=256", "agent.layer_norm=false"]  # what SB3's network has
+NETWORKS = {
+    "nature": ["encoder=nature", *PEER],
+    "der": ["encoder=der", *PEER],
+    "the preset": ["experiment=pong_cpu", "aux=none", "until_score=null"],
+}
+ARMS = [f"{network}, {precision}" for network in NETWORKS for precision in ("float32", "bfloat16")]
 
 
 class Stopwatch:
@@ -60,28 +66,11 @@ class Stopwatch:
 
 def our_config(arm: str, steps: int) -> Config:
     """The real loop, with nothing but the network, its width and the precision changed."""
-    encoder, precision = arm.split(", ")
+    network, precision = arm.split(", ")
+    words = [f"agent.precision={precision}", f"learning_starts={WARMUP}", f"batch_size={BATCH}", "device=cpu"]
+    words += [f"env.num_envs={COPIES}", "log_every=200", "diagnose_every=0", f"steps={steps}"]
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return freeze(
-            compose(
-                "config",
-                [
-                    f"encoder={encoder}",
-                    "encoder.layer_norm=false",
-                    "agent.hidden=256",
-                    "agent.layer_norm=false",
-                    f"agent.precision={precision}",
-                    f"learning_starts={WARMUP}",
-                    f"batch_size={BATCH}",
-                    f"env.num_envs={COPIES}",
-                    "log_every=200",
-                    "diagnose_every=0",
-                    f"steps={steps}",
-                    "device=cpu",
-                ],
-            ),
-            Config,
-        )
+        return freeze(compose("config", [*NETWORKS[network], *words]), Config)
 
 
 def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
@@ -94,8 +83,8 @@ def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
     return watch.speed(), parts
 
 
-def peer_speed(steps: int) -> float:
-    """Agent steps a second of SB3's DQN, learning all the while."""
+def peer_speed(steps: int) -> tuple[float, float]:
+    """Agent steps a second of SB3's DQN, learning all the while, and its frames' bytes a stored transition."""
     env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=COPIES, seed=0), n_stack=4)
     peer = DQN(
         "CnnPolicy",
@@ -117,7 +106,9 @@ def peer_speed(steps: int) -> float:
 
     peer.learn(WARMUP + steps, callback=Note())
     env.close()
-    return (marks[-1][0] - marks[0][0]) / (marks[-1][1] - marks[0][1])
+    buffer: Any = peer.replay_buffer
+    stacks = buffer.observations.nbytes + buffer.next_observations.nbytes
+    return (marks[-1][0] - marks[0][0]) / (marks[-1][1] - marks[0][1]), stacks / peer.buffer_size
 
 
 def milliseconds(work: Callable[[], Any], repeats: int = 60) -> float:
@@ -156,7 +147,7 @@ def closer(parts: Parts) -> dict[str, float]:
         for _ in range(5)
     ]
     sample, update, network = (statistics.median(column) for column in zip(*rows, strict=True))
-    share = statistics.median(1 - bare_ms / update_ms for _, update_ms, bare_ms in rows)
+    share = statistics.median(1 - bare_ms / (sample_ms + update_ms) for sample_ms, update_ms, bare_ms in rows)
     return {
         "sample": sample,
         "update": update,
@@ -177,7 +168,7 @@ def main(argv: list[str]) -> None:
     threads = tune_process(options["threads"])
     register()
     ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    peer: list[float] = []
+    peer: list[tuple[float, float]] = []
     details = {}
     for _ in range(options["rounds"]):
         for arm, speeds in ours.items():
@@ -195,20 +186,20 @@ def main(argv: list[str]) -> None:
         f"torch {version('torch')}, stable-baselines3 {version('stable-baselines3')}.",
         "",
         "| | agent steps/s (median, range) | ratio to SB3 in the same round | updates/s | ms a sample of 32 | "
-        "ms an update | of it not network | bytes a transition |",
+        "ms an update | of both not network | bytes a transition |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, speeds in ours.items():
-        d, ratios = details[arm], [a / b for a, b in zip(speeds, peer, strict=True)]
+        d, ratios = details[arm], [a / b for a, (b, _) in zip(speeds, peer, strict=True)]
         lines.append(
             f"| Sidequest, {arm} | {spread(speeds)} | {spread(ratios, 2)} | {statistics.median(speeds) / 4:.0f} "
             f"| {d['sample']:.2f} | {d['update']:.1f} | {d['other share']:.0%} | {d['bytes']:.0f} "
             f"({d['bytes'] / frame:.3f} x frame) |"
         )
-    stored = 2 * 4 * frame
+    speeds, stacks = [speed for speed, _ in peer], peer[0][1]
     lines.append(
-        f"| SB3 DQN, nature, float32 | {spread(peer)} | 1 | {statistics.median(peer) / 4:.0f} | | | "
-        f"| {stored} (two stacks) |"
+        f"| SB3 DQN, nature, float32 | {spread(speeds)} | 1 | {statistics.median(speeds) / 4:.0f} | | | "
+        f"| {stacks:.0f} (two stacks) |"
     )
     text = "\n".join(lines) + "\n"
     (ROOT / "results" / "dqn_speed.md").write_text(text)

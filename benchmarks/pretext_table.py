@@ -1,4 +1,4 @@
-"""Put what results/pretext_mnist.json and results/pretext_video.json hold into the tables of docs/pretexts.md:
+"""Put what results/pretext_{mnist,video,cost}.json hold into the tables of docs/pretexts.md:
 `python benchmarks/pretext_table.py`.
 """
 
@@ -15,20 +15,20 @@ MEASURES = 3  # the last columns: answered, gain, cost
 UNKNOWN = ["not measured"] + [""] * (MEASURES - 1)
 
 
+def read(name: str) -> Any:
+    """A page's figures."""
+    return json.loads((RESULTS / f"pretext_{name}.json").read_text())
+
+
 def measured() -> dict[str, list[str]]:
     """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
-    images, videos = (json.loads((RESULTS / f"pretext_{kind}.json").read_text()) for kind in ("mnist", "video"))
-    digits = {row["objective"]: cells(row, row["metric"], row["guess"], 1) for row in images["rows"]}
-    balls = {
-        row["objective"]: cells(row, row["real"]["accuracy"], row["real"]["chance"], 2)
-        for row in videos["sources"]["balls"]["rows"]
-    }
-    return digits | balls
-
-
-def cells(row: dict[str, Any], answered: float, guess: float, digits: int) -> list[str]:
-    """The measured cells of an objective; `digits` are those of the gain."""
-    return [f"{answered:.2f} ({guess:.2f})", gain_cell(row["maps"], digits), f"{row['cost']:.1f}"]
+    costs = {row["objective"]: f"{row['ratio']:.1f}" for row in read("cost")["rows"]}
+    told = {row["objective"]: (row["metric"], row["guess"], gain_cell(row["maps"], 1)) for row in read("mnist")["rows"]}
+    for row in read("video")["sources"]["balls"]["rows"]:
+        real = row["real"]
+        answered = (real["accuracy"], real["chance"]) if "accuracy" in real else (real["error_ratio"], 1.0)
+        told[row["objective"]] = (*answered, gain_cell(row["maps"], 2))
+    return {name: [f"{told[0]:.2f} ({told[1]:.2f})", told[2], costs[name]] for name, told in told.items()}
 
 
 def main() -> None:

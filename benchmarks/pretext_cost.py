@@ -1,0 +1,100 @@
+"""What an update of each objective costs: its time over that of a supervised step with the same encoder and batch.
+
+    python benchmarks/pretext_cost.py [objectives=jigsaw,simclr] [device=cpu]
+
+Image objectives on MNIST and the others on bouncing balls, with the settings of pretext_mnist.py and pretext_video.py.
+Writes results/pretext_cost.md and .json.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import pretext_mnist
+import pretext_video
+import torch
+import torch.nn.functional as F
+from common import RESULTS, config_of, options, table
+from torch import Tensor, nn
+
+from configs.pretraining import Pretraining, build_pretraining
+from configs.schema import PretrainConfig
+from harness.process import matmul_rate, tune_process
+from harness.provenance import versions, write_json
+from pretrain import draw, update
+
+CLASSES = 10  # of the supervised step
+ROUNDS, UPDATES = 15, 3  # rounds that count, steps in each
+
+
+def words_of(objective: str) -> list[str]:
+    """The command line of its pretraining."""
+    if objective in pretext_mnist.OBJECTIVES:
+        return pretext_mnist.words_of(objective, seed=0)
+    return pretext_video.words_of("balls", objective, seed=0)
+
+
+def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
+    """A training step with cross-entropy of the encoder's copy and a linear classifier on (B, C, H, W) `obs`."""
+    encoder = deepcopy(parts.encoder)
+    head = nn.Linear(encoder.feature_dim, CLASSES).to(obs.device)
+    label = torch.arange(len(obs), device=obs.device) % CLASSES
+    optimizer = torch.optim.Adam(chain(encoder.parameters(), head.parameters()), fused=True)
+
+    def step() -> None:
+        F.cross_entropy(head(encoder(obs)), label).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(encoder.parameters(), parts.suite.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def seconds(step: Callable[[], Any], device: torch.device) -> float:
+    """Of one call, by a few."""
+    start = time.perf_counter()
+    for _ in range(UPDATES):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / UPDATES
+
+
+def measured(objective: str, device: str) -> dict[str, Any]:
+    """Milliseconds of both in alternating rounds, medians, and the median ratio; drawing the batch is in neither."""
+    config = config_of("pretrain", [*words_of(objective), f"device={device}"], PretrainConfig)
+    tune_process(config.threads)
+    parts = build_pretraining(config)
+    batch = draw(parts, parts.train, config.batch_size, parts.rng)
+    steps = partial(update, parts, batch, 0), supervised(parts, batch.obs)
+    rounds = [[seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)][1:]  # the first warms up
+    update_ms, supervised_ms = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = statistics.median(ours / theirs for ours, theirs in rounds)
+    return {"objective": objective, "update_ms": update_ms, "supervised_ms": supervised_ms, "ratio": ratio}
+
+
+def main() -> None:
+    """Measure one after the other and write the table."""
+    every = dict.fromkeys([*pretext_mnist.OBJECTIVES, *pretext_video.OBJECTIVES])
+    chosen = options(objectives=",".join(every), device="cpu")
+    rate = matmul_rate()
+    rows = [measured(name, chosen["device"]) for name in chosen["objectives"].split(",")]
+    report = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "gflops": rate, "rows": rows}
+    write_json(report, RESULTS / "pretext_cost.json")
+    text = (
+        f"# Cost of the objectives\n\n`{report['command']}`: medians of {ROUNDS} alternating rounds, one torch thread, "
+        f"{rate:.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {versions()['torch']}. A supervised step is "
+        "cross-entropy with the same encoder and batch; drawing the batch is in neither.\n\n"
+    )
+    cells = ([r["objective"], *(f"{r[k]:.1f}" for k in ("update_ms", "supervised_ms", "ratio"))] for r in rows)
+    header = ["objective", "ms an update", "ms a supervised step", "ratio"]
+    (RESULTS / "pretext_cost.md").write_text(text + table(header, cells))
+
+
+if __name__ == "__main__":
+    main()
