@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import sys
@@ -23,6 +22,7 @@ from configs.schema import PretrainConfig, claim_run_dir, freeze, register
 from harness.logger import RunLogger
 from harness.probes import interval
 from harness.process import exclusive
+from harness.provenance import write_json
 from harness.signals import GracefulExit
 from pretrain import learn
 
@@ -102,8 +102,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def curve(run: Path, steps: int, window: int) -> list[float]:
     """Mean score of the training games that end in each window of steps."""
-    games = [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
-    windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
+    windows = [[score for step, score in games(run) if low < step <= low + window] for low in range(0, steps, window)]
     if not all(windows):
         sys.exit(f"{run}: no game ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
@@ -115,9 +114,16 @@ def arms(runs: Iterable[Path]) -> list[tuple[str, str, list[Path]]]:
 
 
 def keep_report(run: Path, name: str) -> dict[str, Any]:
-    """Copy a run's report to results/ by that name; returns its summary."""
-    shutil.copy(run / "report.json", RESULTS / name)
-    return json.loads((RESULTS / name).read_text())["summary"]  # type: ignore[no-any-return]
+    """Put a run's report, with its config and training games, into results/ by that name; returns its summary."""
+    report: dict[str, Any] = json.loads((run / "report.json").read_text())
+    config = (run / "config.yaml").read_text()
+    write_json(report | {"training": {"config": config, "games": games(run)}}, RESULTS / name)
+    return report["summary"]  # type: ignore[no-any-return]
+
+
+def games(run: Path) -> list[tuple[int, float]]:
+    """Agent step at the end of each training game, and its score."""
+    return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

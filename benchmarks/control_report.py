@@ -15,24 +15,25 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, fill_in, keep_report, log_of, table
+from common import RESULTS, arms, fill_in, games, keep_report, table
 
 from configs.schema import Config, read_config
+from harness.probes import interval
 
-HEADER = ["world", "arm", "environment steps", "mean of the seeds", "score of 100 episodes, by seed", "last games"]
+HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
+HEADER += ["last games"]
 LAST = 5  # training games
 DRAWN = "cartpole"
 
 
-def games(run: Path) -> list[tuple[int, float]]:
-    """Environment step at the end of each training game, and its score."""
-    repeat = read_config(run / "config.yaml", Config).env.repeat
-    return [(row["step"] * repeat, row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
+def config_of(run: Path) -> Config:
+    """What a run was told."""
+    return read_config(run / "config.yaml", Config)
 
 
 def cells(world: str, arm: str, runs: list[Path]) -> list[str]:
     """An arm's line of the table; the reports of its runs go to results/."""
-    means, links = [], []
+    config, means, links = config_of(runs[0]), [], []
     for run in runs:
         report = f"control-{world}-{arm}-{run.name}.json"
         summary = keep_report(run, report)
@@ -40,9 +41,19 @@ def cells(world: str, arm: str, runs: list[Path]) -> list[str]:
         means.append(summary["mean"])
         links.append(f"[{summary['mean']:.1f}]({report}) ({low:.0f} to {high:.0f})")
     last = [score for run in runs for _, score in games(run)[-LAST:]]
-    steps = games(runs[0])[-1][0]
+    steps = games(runs[0])[-1][0] * config.env.repeat
     mean = f"{statistics.mean(means):.1f}"
-    return [world, arm, f"{steps:,}", mean, ", ".join(links), f"{statistics.mean(last):.0f}"]
+    if len(means) > 2 and (bounds := interval(means)):
+        mean += f" ({bounds[0]:.0f} to {bounds[1]:.0f})"
+    return [
+        world,
+        arm,
+        f"{config.device}, {config.batch_size}",
+        f"{steps:,}",
+        mean,
+        ", ".join(links),
+        f"{statistics.mean(last):.0f}",
+    ]
 
 
 def draw(runs: Iterable[Path]) -> None:
@@ -52,7 +63,9 @@ def draw(runs: Iterable[Path]) -> None:
     for i, (arm, seeds) in enumerate(shown):
         for run in seeds:
             label = arm if run == seeds[0] else None
-            axes.plot(*zip(*games(run), strict=True), linewidth=1, color=f"C{i}", label=label)
+            steps, scores = zip(*games(run), strict=True)
+            repeat = config_of(run).env.repeat
+            axes.plot([step * repeat for step in steps], scores, linewidth=1, color=f"C{i}", label=label)
     axes.set(xlabel="environment steps", ylabel="score of the training games", title=DRAWN)
     axes.legend(fontsize="small")
     figure.tight_layout()
