@@ -28,11 +28,11 @@ class AuxOutput:
 
 @dataclass(frozen=True)
 class Examples:
-    """A few inputs as the task's head sees them, with its answers, for people to look at."""
+    """A few inputs as the task's head sees them, with its answers, or pictures that it made, for people to look at."""
 
     inputs: Tensor  # (K, C, H, W) uint8
-    predicted: list[str]
-    correct: list[str]
+    predicted: list[str]  # answers, or the pictures' names
+    correct: list[str] | None = None  # None: pictures
     frames: int | None = None  # in an input, if not those of an observation
 
 

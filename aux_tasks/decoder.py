@@ -56,4 +56,4 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
 def gallery(**pictures: Tensor) -> Examples:
     """Named pictures (K, C, H, W) of the same samples, those of one sample after each other."""
     names = list(pictures) * len(next(iter(pictures.values())))
-    return Examples(torch.stack(list(pictures.values()), dim=1).flatten(0, 1), names, names)
+    return Examples(torch.stack(list(pictures.values()), dim=1).flatten(0, 1), names)

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, classify
-from aux_tasks.image.patches import PatchGrid, check_share, normalize, resize, some_gray
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.decoder import gallery
+from aux_tasks.image.patches import MIDDLE, PatchGrid, check_share, normalize, resize, some_gray
 from encoders import Encoder
 from replay import Batch
 
@@ -63,18 +64,31 @@ class CPCImage(AuxTask):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """InfoNCE (B,) and the share of predictions closest to their own patch."""
-        obs = some_gray(batch.obs, self.frame_stack, self.gray, self.generator)
-        latents = self.latents(normalize(self.grid.cut(obs, self.generator)), encoder)
-        context, target = self.context(latents), self.target(latents)
-        places = torch.arange(target[..., 0].numel(), device=target.device).view(target.shape[:3])
-        outputs = []
-        for below, predictor in enumerate(self.predictors, start=FIRST):
-            predicted = predictor(context[:, :-below]) * self.scale
-            logits = predicted.flatten(0, 2) @ target.flatten(0, 2).T
-            outputs.append(classify(logits, places[:, below:].flatten()))
-        loss = torch.stack([output.loss.view(len(obs), -1).mean(1) for output in outputs]).mean(0)
+        logits = self._logits(self._patches(batch.obs), encoder)
+        places = torch.arange(logits[0].shape[1], device=logits[0].device).view(len(batch.obs), self.grid.cells, -1)
+        outputs = [classify(step, places[:, below:].flatten()) for below, step in enumerate(logits, start=FIRST)]
+        loss = torch.stack([output.loss.view(len(batch.obs), -1).mean(1) for output in outputs]).mean(0)
         accuracy = torch.stack([output.metrics["accuracy"] for output in outputs]).mean()
         return AuxOutput(loss, {"accuracy": accuracy, "chance": outputs[0].metrics["chance"]})
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four images as patches, and in each place the patch that the rows above the last one let expect there."""
+        patches = self._patches(batch.obs)
+        chosen = self._logits(patches, encoder)[0].argmax(1).view(len(patches), -1)
+        predicted = torch.full_like(patches, MIDDLE)
+        predicted[:, FIRST * self.grid.cells :] = patches.flatten(0, 1)[chosen]
+        return gallery(seen=self.grid.join(patches[:4]), predicted=self.grid.join(predicted[:4]))
+
+    def _patches(self, obs: Tensor) -> Tensor:
+        return normalize(self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator))
+
+    def _logits(self, patches: Tensor, encoder: Encoder) -> list[Tensor]:
+        """For each number of rows below, of every place that has so many (N,), over all patches: (N, B * cells^2)."""
+        latents = self.latents(patches, encoder)
+        context, target = self.context(latents), self.target(latents).flatten(0, 2)
+        ahead = enumerate(self.predictors, start=FIRST)
+        return [(predict(context[:, :-below]) * self.scale).flatten(0, 2) @ target.T for below, predict in ahead]
 
     def latents(self, patches: Tensor, encoder: Encoder) -> Tensor:
         """(B, cells, cells, D) of patches (B, cells * cells, C, h, w), each by itself."""

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
@@ -86,12 +85,8 @@ class Jigsaw(AuxTask):
         label = self._labels(len(tiles), 1)
         predicted = self._logits(tiles, label, encoder)[:, 0].argmax(1)
         laid = self.lay_out(normalize(tiles), label)[:, 0]  # (8, T, C, h, w)
-        cells, (height, width) = self.grid.cells, laid.shape[3:]
-        rows = laid.reshape(len(laid), cells, cells, -1, height, width).permute(0, 3, 1, 4, 2, 5)
-        picture = F.interpolate(rows.reshape(len(laid), -1, cells * height, cells * width), self.shape)
-        return Examples(
-            picture.to(torch.uint8), [str(i) for i in predicted.tolist()], [str(i) for i in label[:, 0].tolist()]
-        )
+        said, right = ([str(i) for i in numbers.tolist()] for numbers in (predicted, label[:, 0]))
+        return Examples(self.grid.join(laid), said, right)
 
     def lay_out(self, tiles: Tensor, label: Tensor) -> Tensor:
         """(B, P, T, ...): tiles (B, T, ...), of which puzzle p shows number permutations[label[b, p], t] in place t."""

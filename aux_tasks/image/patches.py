@@ -54,6 +54,13 @@ class PatchGrid:
         chosen = pixels.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
         return chosen.view(*index.shape, channels).permute(0, 1, 4, 2, 3)
 
+    def join(self, patches: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) uint8 of patches (B, cells * cells, C, h, w) side by side, stretched to the image."""
+        height, width = patches.shape[3:]
+        grid = patches.float().reshape(len(patches), self.cells, self.cells, -1, height, width)
+        joined = grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), -1, self.cells * height, self.cells * width)
+        return F.interpolate(joined, self.shape).to(torch.uint8)
+
 
 def normalize(patches: Tensor) -> Tensor:
     """Float patches (..., h, w) with mean 127.5 and standard deviation 42.5 in each channel, clamped to [0, 255].

@@ -63,10 +63,15 @@ def choose(logits: Tensor, own: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         own: (N,) index of the right candidate.
         valid: (M,) 0 for what is no candidate; questions whose own is none mean nothing.
     """
-    logits = logits.float().masked_fill(valid == 0, EXCLUDED)
+    logits = exclude(logits, valid)
     right = own.expand(logits.shape[:-1])
     loss = -logits.log_softmax(-1).gather(-1, right[..., None]).squeeze(-1)
     return loss, (logits.detach().argmax(-1) == right).float()
+
+
+def exclude(logits: Tensor, valid: Tensor) -> Tensor:
+    """Float32 logits (..., M) that never choose what is no candidate, where valid (M,) is 0."""
+    return logits.float().masked_fill(valid == 0, EXCLUDED)
 
 
 def contrast(features: Tensor, valid: Tensor) -> Tensor:

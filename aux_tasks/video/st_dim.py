@@ -3,10 +3,12 @@
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, over_valid
-from aux_tasks.video.clips import choose, observations
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.decoder import gallery
+from aux_tasks.video.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
 
@@ -46,12 +48,8 @@ class STDIM(AuxTask):
         """Sum of the two terms (B,)."""
         clip, valid = observations(batch, 2, self.stride)
         valid = valid[:, 1]
-        maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
-        now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
-        whole = self.whole(encoder.features(maps[: len(now)]))
-        query = torch.stack([whole[:, None].expand_as(now), self.local(now)])
-        logits = torch.einsum("qipc,jpc->qpij", query, later)
-        loss, hit = choose(logits, torch.arange(len(now), device=valid.device), valid)  # (2, P, B)
+        logits = self._logits(clip, encoder)
+        loss, hit = choose(logits.flatten(1, 2), torch.arange(len(clip), device=valid.device), valid)  # (2, P, B)
         right = over_valid(hit.mean(1), valid).mean(1)
         return AuxOutput(
             over_valid(loss.mean(1).sum(0), valid),
@@ -62,3 +60,21 @@ class STDIM(AuxTask):
                 "chance": 1 / valid.sum().clamp_min(1),
             },
         )
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Three observations, the next one put together from what each place chose, by either term, and as it was."""
+        clip, valid = observations(batch, 2, self.stride)
+        now, later = clip.unbind(1)
+        chosen = exclude(self._logits(clip, encoder), valid[:, 1]).argmax(-1).movedim(-1, 1)[:, :3]  # (2, 3, H', W')
+        chosen = F.interpolate(chosen.float(), later.shape[2:]).long()[:, :, None]  # of each pixel
+        whole, local = later.gather(0, chosen.expand(-1, -1, *later.shape[1:]).flatten(0, 1)).chunk(2)
+        return gallery(now=now[:3], whole=whole, local=local, next=later[:3])
+
+    def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
+        """Of both terms, at each place, of clip i for the next observation of clip j: (2, H', W', B, B)."""
+        maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
+        now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
+        whole = self.whole(encoder.features(maps[: len(now)]))
+        query = torch.stack([whole[:, None].expand_as(now), self.local(now)])
+        return torch.einsum("qipc,jpc->qpij", query, later).view(2, *maps.shape[2:], len(now), -1)

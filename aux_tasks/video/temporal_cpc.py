@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, over_valid
-from aux_tasks.video.clips import choose, observations
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.video.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
 
@@ -43,7 +43,7 @@ class TemporalCPC(AuxTask):
             raise ValueError(f"horizon must be at least 1 and less than length={length}, got {horizon}")
         if stride < 1:
             raise ValueError(f"stride must be at least 1, got {stride}")
-        self.length, self.stride = length, stride
+        self.length, self.stride, self.frame_stack = length, stride, setting.frame_stack
         self.clip_length = (length - 1) * stride + 1
         self.context = nn.GRU(setting.feature_dim, hidden, batch_first=True)
         self.predictors = nn.ModuleList(nn.Linear(hidden, setting.feature_dim, bias=False) for _ in range(horizon))
@@ -59,6 +59,19 @@ class TemporalCPC(AuxTask):
         asked = valid.flatten()[own]
         loss, hit = (over_valid(term.view_as(asked), asked).sum(1) for term in (loss, hit))
         return AuxOutput(loss, {"accuracy": hit.mean(), "chance": 1 / valid.sum()})
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """Four clips up to the context of the last prediction, then what that chose and what came, as `clip:time`."""
+        clip, valid = observations(batch, self.length, self.stride)
+        latent = encoder(clip.flatten(0, 1)).float()
+        predicted = self.predictions(latent.unflatten(0, valid.shape))[:4, -1]
+        chosen = exclude(predicted @ latent.T, valid.flatten()).argmax(1)
+        seen, last = clip[:4, : self.length - len(self.predictors)], clip[:4, -1:]
+        shown = torch.cat([seen, clip.flatten(0, 1)[chosen, None], last], dim=1)
+        said = [f"{i // self.length}:{i % self.length}" for i in chosen.tolist()]
+        right = [f"{i}:{self.length - 1}" for i in range(len(said))]
+        return Examples(shown.flatten(1, 2), said, right, shown.shape[1] * self.frame_stack)
 
     def predictions(self, latent: Tensor) -> Tensor:
         """W_k c_t (B, N, Z) from latents (B, T, Z): t = 0 .. T - 1 - k for k = 1, then for k = 2, to K."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, classify, over_valid
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify, over_valid
 from aux_tasks.control.models import mlp
 from aux_tasks.image.vicreg import VICReg
 from aux_tasks.video.clips import contrast, observations
@@ -14,6 +14,7 @@ from encoders import Encoder
 from replay import Batch
 
 ORDERS = tuple(permutations(range(3)))  # the first is the right one
+NAMES = ("shuffled", "in order")
 
 
 class TOVVICReg(VICReg):
@@ -49,13 +50,10 @@ class TOVVICReg(VICReg):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """VICReg and temporal order (B,)."""
-        moments, valid = observations(batch, 3, self.stride)
-        seen = self.views(moments.flatten(1, 2), self.generator, 3 * self.frame_stack)
-        latents = encoder(seen.reshape(-1, *batch.obs.shape[1:])).view(len(batch.obs), 3, -1)  # (B, 3, Z)
+        _, latents, whole = self._moments(batch, encoder)
         views = self.compare(self.head(latents[:, 0]).float(), self.embed(self.view(batch.obs), encoder))
         order = self.draw(len(latents))
-        whole = valid[:, -1]
-        answer = self.verifier(self.arrange(contrast(latents, whole), order).flatten(1))
+        answer = self._answer(latents, whole, order)
         verified = classify(answer, (order == 0).long())
         hits = (answer.detach().argmax(1) == (order == 0)).float()
         metrics = {
@@ -65,6 +63,27 @@ class TOVVICReg(VICReg):
             "std": views.metrics["std"],
         }
         return AuxOutput(views.loss + self.order * over_valid(verified.loss, whole), metrics)
+
+    @torch.no_grad()
+    def examples(self, batch: Batch, encoder: Encoder) -> Examples:
+        """The three moments of eight clips as they were arranged."""
+        seen, latents, whole = self._moments(batch, encoder)
+        order = self.draw(len(seen))
+        said = self._answer(latents, whole, order)[:8].argmax(1)
+        shown = self.arrange(seen, order)[:8].flatten(1, 2).to(torch.uint8)
+        right = [NAMES[i == 0] for i in order[:8].tolist()]
+        return Examples(shown, [NAMES[i] for i in said.tolist()], right, 3 * self.frame_stack)
+
+    def _moments(self, batch: Batch, encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
+        """Views (B, 3, C, H, W) of the three moments, their latents (B, 3, Z), and 1 in (B,) for whole clips."""
+        moments, valid = observations(batch, 3, self.stride)
+        seen = self.views(moments.flatten(1, 2), self.generator, 3 * self.frame_stack)
+        latents = encoder(seen.reshape(-1, *batch.obs.shape[1:])).view(len(batch.obs), 3, -1)
+        return seen.reshape(moments.shape), latents, valid[:, -1]
+
+    def _answer(self, latents: Tensor, whole: Tensor, order: Tensor) -> Tensor:
+        """Logits (B, 2)."""
+        return self.verifier(self.arrange(contrast(latents, whole), order).flatten(1))  # type: ignore[no-any-return]
 
     def draw(self, count: int) -> Tensor:
         """Indices (B,) into ORDERS: 0 for half, the others alike."""

@@ -11,8 +11,11 @@ from aux_tasks.decoder import gallery
 from aux_tasks.image.colour import from_lab, to_lab
 from aux_tasks.video.clips import observations
 from aux_tasks.video.palette import kmeans
+from aux_tasks.video.patches import most_moving
 from encoders import Encoder
 from replay import Batch, luma
+
+DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mask
 
 
 class VideoColorization(AuxTask):
@@ -109,7 +112,9 @@ class VideoColorization(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Three observations: as the encoder sees them, coloured by the pointer, and as they are."""
+        """Three observations: as the encoder sees them, coloured by the pointer, and as they are; then the patch of the
+        first reference that moves most, and what of the observation points into it.
+        """
         clip, valid = observations(batch, self.references + 1, self.stride)
         label, palette = self._colours(clip, valid[:, -1])
         clip, hot, stack = clip[:3], self._one_hot(label[:3, :-1]), clip.shape[2] // 3
@@ -118,7 +123,19 @@ class VideoColorization(AuxTask):
         true = clip[:, -1]
         lightness = to_lab(true[:, -3:])[:, :, :1]
         coloured = from_lab(lightness, F.interpolate(chroma, true.shape[2:])[:, None]).repeat(1, stack, 1, 1)
-        return gallery(seen=colourless(true).to(torch.uint8), coloured=coloured.to(torch.uint8), true=true)
+        marked = self._moving(clip)
+        tracked = F.interpolate(self.propagate(marked[:, None], clip[:, :1], true, encoder), true.shape[2:])
+        pictures = {"seen": colourless(true), "coloured": coloured, "true": true}
+        pictures |= {"marked": clip[:, 0] * (DIM + marked * (1 - DIM)), "tracked": true * (DIM + tracked * (1 - DIM))}
+        return gallery(**{name: pixels.to(torch.uint8) for name, pixels in pictures.items()})
+
+    def _moving(self, clip: Tensor) -> Tensor:
+        """(B, 1, H, W), 1 in the patch of the first of the clip's observations (B, T, C, H, W) that moves most."""
+        frames, side = clip[:, :, -3:].float().mean(2), min(clip.shape[3:]) // 3
+        mask = torch.zeros_like(frames[:, :1])
+        for marked, (top, left) in zip(mask, most_moving(frames, side)[0].tolist(), strict=True):
+            marked[:, top : top + side, left : left + side] = 1
+        return mask
 
     def _colours(self, clip: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Colour (B, T, H', W') of each cell in every observation's newest frame, and the palette (K, 2) in Lab."""

@@ -125,7 +125,7 @@ def test_examples_are_rebuilt_and_dreamt():
     for k, latent in ((1, task.to_latent(encoder(obs[:4]))), (2, z)):
         expected = ((task.generate(latent) + 0.5) * 256).detach()
         assert (shown.inputs[k::3] - expected).abs().max() <= 1
-    assert shown.correct == ["input", "rebuilt", "dreamt"] * 4
+    assert shown.predicted == ["input", "rebuilt", "dreamt"] * 4
 
 
 def test_a_latent_without_dimensions_is_refused():

@@ -204,7 +204,7 @@ def test_examples_are_painted_in_lightness_and_in_both_colours():
     lab, truth = to_lab(shown.inputs), to_lab(shown.inputs[2::3])
     assert lab[0::3, :, 1:].abs().max() < 1
     torch.testing.assert_close(lab[0::3, :, 0], truth[:, :, 0], atol=0.5, rtol=0)
-    assert shown.correct == ["lightness", "predicted", "true"] * 4
+    assert shown.predicted == ["lightness", "predicted", "true"] * 4
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_examples_show_the_hole_and_its_filling():
     assert torch.equal(given, holed)
     kept = ~missing.expand_as(whole)
     assert torch.equal(filled[kept], whole[kept])
-    assert shown.correct == ["whole", "input", "filled"] * 4
+    assert shown.predicted == ["whole", "input", "filled"] * 4
 
 
 @pytest.mark.parametrize(("destroyed", "steps"), [(False, 120), (True, 120), (False, 0)])

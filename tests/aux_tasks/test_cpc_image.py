@@ -126,6 +126,28 @@ def test_encoder_and_heads_learn_from_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@torch.no_grad()
+def test_examples_show_the_patch_that_each_place_chose():
+    encoder, obs = patch_encoder(2), noise(5, 2, SIZE, SIZE)
+    task = build_task("cpc_image", encoder, frame_stack=2, patch=1.0, **SMALL)
+    patches = patches_again(task, obs)
+    shown = task.examples(batch_of(obs), encoder)
+    latents = task.latents(patches, encoder)
+    context, target = task.context(latents), task.target(latents).flatten(0, 2)
+    for b in range(4):
+        seen, predicted = torch.zeros(2, 40, 40), torch.full((2, 40, 40), 127.5)
+        for i in range(5):
+            for j in range(5):
+                seen[:, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8] = patches[b, 5 * i + j]
+                if i >= 2:
+                    own = (target @ task.predictors[0](context[b, i - 2, j])).argmax()
+                    predicted[:, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8] = patches.flatten(0, 1)[own]
+        index = torch.arange(SIZE) * 40 // SIZE
+        for picture, k in ((seen, 2 * b), (predicted, 2 * b + 1)):
+            assert torch.equal(shown.inputs[k], picture[:, index][:, :, index].to(torch.uint8))
+    assert shown.predicted == ["seen", "predicted"] * 4
+
+
 def trained(draw, held_out, *, steps=40, lr=3e-3):
     encoder = patch_encoder()
     task = build_task("cpc_image", encoder, cells=4, steps=2, width=32)

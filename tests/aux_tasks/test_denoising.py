@@ -91,7 +91,7 @@ def test_examples_show_what_was_done(kind):
     task.generator.set_state(state)
     assert torch.equal(shown.inputs[0::3], obs[:4])
     assert torch.equal(shown.inputs[1::3], task.corrupt(obs[:4]))
-    assert shown.correct == ["clean", "corrupted", "decoded"] * 4
+    assert shown.predicted == ["clean", "corrupted", "decoded"] * 4
 
 
 @pytest.mark.parametrize(("destroyed", "steps"), [(False, 120), (True, 120), (False, 0)])

@@ -141,7 +141,7 @@ def test_examples_stand_above_what_their_halves_make_of_each_other(shape, frames
     shown = task.examples(batch_of(obs), encoder)
     assert torch.equal(shown.inputs[0::2], obs[:4])
     torch.testing.assert_close(shown.inputs[1::2].int(), obs[:4].int(), atol=1, rtol=0)
-    assert shown.correct == ["observed", "predicted"] * 4
+    assert shown.predicted == ["observed", "predicted"] * 4
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,25 @@ def test_no_stride_is_refused():
         build_task("st_dim", tiny_encoder(SHAPE, Z), stride=0)
 
 
+@torch.no_grad()
+def test_examples_are_put_together_from_what_each_place_chose():
+    encoder, task = made()
+    batch = clips()
+    batch.clip_mask[4] = 0
+    shown = task.examples(batch, encoder)
+    now, later, z = encoder.maps(batch.clip[:, 0]), encoder.maps(batch.clip[:, 1]), encoder(batch.clip[:, 0])
+    for i in range(3):
+        expected = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+        for y in range(4):
+            for x in range(6):
+                for term, query in enumerate((task.whole(z[i]), task.local(now[i, :, y, x]))):
+                    pixels = (slice(None), slice(2 * y, 2 * y + 2), slice(2 * x, 2 * x + 2))
+                    expected[term][pixels] = batch.clip[(later[:4, :, y, x] @ query).argmax(), 1][pixels]
+        expected = torch.stack([batch.clip[i, 0], *expected, batch.clip[i, 1]])
+        assert torch.equal(shown.inputs[4 * i : 4 * i + 4], expected)
+    assert shown.predicted == ["now", "whole", "local", "next"] * 3
+
+
 def outcome(destroy=lambda clip: clip, **options):
     return learned("st_dim", lambda n, seed: balls(n, 2, 16, seed), destroy, steps=STEPS, **options)
 

@@ -131,6 +131,24 @@ def test_short_clips_are_named():
         task.loss(clips_of(noise(B, 3, *SHAPE)), torch.empty(0), encoder)
 
 
+@torch.no_grad()
+def test_examples_show_the_context_what_was_chosen_and_what_came():
+    encoder, task = made()
+    batch = clips()
+    batch.clip_mask[0, 1:] = 0
+    shown = task.examples(batch, encoder)
+    latent = encoder(batch.clip.flatten(0, 1)).view(B, T, Z)
+    inside = [(j, s) for j in range(B) for s in range(T) if j or s < 2]
+    assert shown.correct == [f"{i}:{T - 1}" for i in range(4)]
+    assert shown.frames == 4 == len(shown.inputs)
+    for i, (pixels, said) in enumerate(zip(shown.inputs, shown.predicted, strict=True)):
+        predicted = task.predictors[1].weight @ task.context(latent[i : i + 1])[0][0, T - 1 - K]
+        clip, time = max(inside, key=lambda own: float(predicted @ latent[own]))
+        assert said == f"{clip}:{time}"
+        expected = torch.cat([*batch.clip[i, : T - K], batch.clip[clip, time], batch.clip[i, T - 1]])
+        assert torch.equal(pixels, expected)
+
+
 def outcome(destroy=lambda clip: clip, **options):
     sizes = {"length": 5, "horizon": K, "hidden": 32}
     return learned("temporal_cpc", lambda n, seed: balls(n, 5, 16, seed), destroy, steps=STEPS, **sizes, **options)

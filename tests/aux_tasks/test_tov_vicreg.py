@@ -104,6 +104,26 @@ def test_order_and_views_train_encoder_and_heads():
     assert encoder.trunk.weight.grad.any()
 
 
+@torch.no_grad()
+def test_examples_show_the_moments_as_they_were_arranged():
+    task, encoder = tiny("tov_vicreg", stride=3)
+    pixels = noise(11 * LENGTH, *SHAPE).unflatten(0, (11, LENGTH))
+    draw = task.generator.clone_state()
+    seen = task.views(pixels[:, ::3].flatten(1, 2), draw, 6).unflatten(1, (3, 2))
+    order = torch.randint(10, (11,), generator=draw).sub(4).clamp_min(0).tolist()
+    assert 0 in order[:8]
+    assert any(order[:8])
+    shown = task.examples(clips_of(pixels), encoder)
+    latent = encoder(seen.flatten(0, 1)).view(11, 3, Z)
+    contrasted = (latent - latent.mean((0, 1))) / latent.var((0, 1), correction=0).add(1e-5).sqrt()
+    assert shown.frames == 6
+    for i in range(8):
+        assert torch.equal(shown.inputs[i], torch.cat([seen[i, k] for k in ORDERS[order[i]]]).to(torch.uint8))
+        said = task.verifier(torch.cat([contrasted[i, k] for k in ORDERS[order[i]]])).argmax()
+        assert shown.predicted[i] == ("shuffled", "in order")[said]
+    assert shown.correct == ["shuffled" if k else "in order" for k in order[:8]]
+
+
 def test_overlapping_stacks_are_refused():
     encoder = tiny_encoder((4, 9, 9), Z)
     with pytest.raises(ValueError, match="stride must be at least the frame stack of 4, got 3"):

@@ -187,10 +187,24 @@ def test_examples_show_gray_coloured_and_true():
     batch = clips()
     shown = task.examples(batch, encoder)
     assert shown.inputs.dtype == torch.uint8
-    assert shown.inputs.shape == (9, *SHAPE)
-    assert shown.predicted == ["seen", "coloured", "true"] * 3
-    assert torch.equal(shown.inputs[2::3], batch.clip[:3, -1])
-    assert torch.equal(shown.inputs[::3, 0], shown.inputs[::3, 1])
+    assert shown.inputs.shape == (15, *SHAPE)
+    assert shown.predicted == ["seen", "coloured", "true", "marked", "tracked"] * 3
+    assert torch.equal(shown.inputs[2::5], batch.clip[:3, -1])
+    assert torch.equal(shown.inputs[::5, 0], shown.inputs[::5, 1])
+
+
+@torch.no_grad()
+def test_examples_track_what_moves():
+    encoder, task = made()
+    clip = noise(4, 1, *SHAPE).repeat(1, R + 1, 1, 1, 1)
+    mask = torch.zeros(3, 1, 1, 8, 12)
+    for i, (y, x) in enumerate([(0, 3), (6, 10), (4, 0)]):
+        clip[i, 0, :, y : y + 2, x : x + 2] = 255 - clip[i, 0, :, y : y + 2, x : x + 2] // 128 * 255
+        mask[i, :, :, y : y + 2, x : x + 2] = 1
+    pictures = task.examples(clips_of(clip), encoder).inputs.unflatten(0, (3, 5))
+    carried = task.propagate(mask, clip[:3, :1], clip[:3, R], encoder).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    for shown, frame, share in ((pictures[:, 3], clip[:3, 0], mask[:, 0]), (pictures[:, 4], clip[:3, R], carried)):
+        assert torch.equal(shown, (frame * (0.3 + 0.7 * share)).to(torch.uint8))
 
 
 def two_squares(number, seed):
