@@ -121,7 +121,7 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
     for name, seen in parts.suite.examples(batch, parts.encoder).items():
         frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.image(step, f"aux/{name}/inputs", picture)
+        logger.image(step, name, picture)
 
 
 def keep(run_dir: Path, parts: Pretraining, step: int) -> None:

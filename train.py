@@ -214,7 +214,7 @@ def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLog
     for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
         frames = seen.frames or frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.image(step, f"aux/{name}/inputs", picture)
+        logger.image(step, name, picture)
 
 
 def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:

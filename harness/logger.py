@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
@@ -66,7 +69,7 @@ class RunLogger:
 
     def __init__(self, run_dir: Path, *, step: int, total: int, tasks: Iterable[str]) -> None:
         self.total, self._start_step, self._started = total, step, time.monotonic()
-        self._path = run_dir / "metrics.jsonl"
+        self._path, self._pictures = run_dir / "metrics.jsonl", run_dir / "pictures"
         _drop_after(self._path, step)
         self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
         new = not any(run_dir.glob("events.out.tfevents.*"))
@@ -123,9 +126,11 @@ class RunLogger:
             soft_wrap=False,
         )
 
-    def image(self, step: int, name: str, image: Any) -> None:
-        """Write an image (H, W, 3) uint8."""
-        self.writer.add_image(name, image, step, dataformats="HWC")
+    def image(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
+        """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
+        self.writer.add_image(f"aux/{task}/inputs", image, step, dataformats="HWC")
+        self._pictures.mkdir(exist_ok=True)
+        Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
 
     def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; the scores in it are the scalars of these names."""

@@ -5,8 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.logger import MetricWindow, NonFiniteError, RunLogger
@@ -86,6 +88,18 @@ def test_progress_is_one_short_line_where_there_is_no_terminal(
     assert lines.pop() == ""
     assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]
     assert all(len(line) <= 120 and "\r" not in line for line in lines)
+
+
+def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
+    sheet = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+    with logger(tmp_path) as opened:
+        opened.image(7, "rotation", sheet)
+        opened.image(9, "rotation", 255 - sheet)
+    events = EventAccumulator(str(tmp_path)).Reload().Images("aux/rotation/inputs")
+    assert [event.step for event in events] == [7, 9]
+    for event, expected in zip(events, (sheet, 255 - sheet), strict=True):
+        for file in (io.BytesIO(event.encoded_image_string), tmp_path / "pictures" / f"rotation-{event.step}.png"):
+            np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
 
 
 def test_hyperparameters_join_the_scores_without_logging_them_again(tmp_path: Path) -> None:
