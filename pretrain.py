@@ -20,10 +20,12 @@ from configs.build import export_encoder
 from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
 from encoders import standardize
+from harness.attribution import pictures
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger
 from harness.picture import contact_sheet
+from harness.probes import outputs
 from harness.process import exclusive, matmul_rate, tune_process
 from harness.seeding import numpy_stream
 from harness.signals import GracefulExit
@@ -32,6 +34,7 @@ from replay import Batch, EpisodeSampler
 log = logging.getLogger("sidequest")
 
 TEST_BATCHES = 8
+PROJECTED, COMPONENTS = 1_000, 50  # observations, and dimensions, in the projector
 
 
 def pretrain(config: PretrainConfig) -> int:
@@ -47,6 +50,8 @@ def pretrain(config: PretrainConfig) -> int:
         with RunLogger(run_dir, step=step, total=config.steps, tasks=config.aux) as logger, GracefulExit() as stop:
             logger.machine(step, rate)
             learn(config, parts, step, logger, stop, run_dir)
+            if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
+                project(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
     return stop.exit_code
@@ -122,6 +127,19 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
         frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
         logger.image(step, name, picture)
+
+
+def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:
+    """The main components of held-out features for TensorBoard's projector, with pictures and labels."""
+    episodes, rng = parts.test.episodes, numpy_stream(config.seed, "project")
+    rows = rng.permutation(episodes.rows())[:PROJECTED]
+    features = outputs(parts.encoder, parts.test, rows)
+    left, scale, _ = torch.linalg.svd(features - features.mean(0), full_matrices=False)
+    shown = [pictures(obs, config.frame_stack)[-1] for obs in parts.test.observe(rows).cpu().numpy()]
+    episode = np.searchsorted(episodes.begin, rows, "right") - 1
+    labels = {name: values[rows] for name, values in episodes.labels.items()}
+    labels |= {"episode": episode, "frame": rows - episodes.begin[episode]}
+    logger.embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
 def keep(run_dir: Path, parts: Pretraining, step: int) -> None:

@@ -132,6 +132,21 @@ class RunLogger:
         self._pictures.mkdir(exist_ok=True)
         Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
 
+    def embedding(
+        self, step: int, features: Tensor, images: NDArray[np.uint8], labels: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write points for TensorBoard's projector.
+
+        Args:
+            step: of the features.
+            features: (N, D).
+            images: (N, H, W, 3), a picture of each.
+            labels: (N,) each, two or more.
+        """
+        rows = list(zip(*labels.values(), strict=True))
+        sprites = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
+
     def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; the scores in it are the scalars of these names."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}

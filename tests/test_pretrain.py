@@ -5,14 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
+from PIL import Image
 from run_help import COPIES, small
 from safetensors.torch import load_file
+from scipy.spatial.distance import pdist
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 import pretrain as script
 from aux_tasks import TaskConfig
 from configs.build import build
+from configs.pretraining import build_pretraining
 from configs.schema import PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
@@ -81,6 +87,38 @@ def test_an_agent_starts_from_the_encoder_and_its_agent_may_keep_it(tmp_path: Pa
     for message, change in others.items():
         with pytest.raises(ValueError, match=message):
             build(small(tmp_path / "agent", encoder=replace(begun, **change)))
+
+
+def test_the_projector_gets_held_out_features_with_their_pictures_and_labels(tmp_path: Path) -> None:
+    begun = config(tmp_path, "run", "rotation", steps=5)
+    assert script.pretrain(begun) == 0
+    settings = ProjectorConfig()
+    text_format.Parse((tmp_path / "run" / "projector_config.pbtxt").read_text(), settings)
+    (info,) = settings.embeddings
+    points = np.loadtxt(tmp_path / "run" / info.tensor_path)
+    table = [line.split("\t") for line in (tmp_path / "run" / info.metadata_path).read_text().splitlines()]
+    sprites = np.asarray(Image.open(tmp_path / "run" / info.sprite.image_path))
+    parts = build_pretraining(begun)
+    parts.encoder.load_state_dict(load_file(tmp_path / "run" / "encoder.safetensors"))
+    source = parts.test.episodes
+    header, *values = table
+    assert header == [*source.labels, "episode", "frame"]
+    assert len(values) == len(points) == len(source.rows())
+    rows = np.array([source.begin[int(episode)] + int(frame) for *_, episode, frame in values])
+    assert sorted(rows) == sorted(source.rows())
+    for column, label in enumerate(source.labels.values()):
+        np.testing.assert_allclose([float(value[column]) for value in values], label[rows], rtol=1e-5)
+    with torch.no_grad():
+        features = parts.encoder(parts.test.observe(rows)).numpy()
+    kept = np.square(points).sum() / np.square(features - features.mean(0)).sum()
+    np.testing.assert_allclose(pdist(points), pdist(features), rtol=0.1, atol=0.02 * pdist(features).max())
+    assert 0.98 < kept <= 1.0001
+    height, width = source.frames.shape[2:]
+    across = sprites.shape[1] // width
+    for i in range(len(rows)):
+        y, x = i // across * height, i % across * width
+        thumbnail = sprites[y : y + height, x : x + width].astype(int)
+        assert np.abs(thumbnail - source.frames[rows[i]].transpose(1, 2, 0)).max() <= 1
 
 
 @pytest.mark.parametrize(
