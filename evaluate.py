@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from agents import Agent
-from aux_tasks.transform import TransformTask
+from aux_tasks.transform import questions
 from configs.build import load_agent
 from envs import AtariConfig, DmcConfig, EnvConfig, build_env
-from harness.attribution import Scores, heat_panels, pictures, write_maps
+from harness.attribution import Scores, heat_panels, on_device, pictures, write_maps
 from harness.play import Moment, Policy, play_games, spread, watch
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -258,19 +256,7 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
 
 def explained(agent: Agent) -> dict[str, Scores]:
     """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
-    tasks = {name.rpartition(".")[2]: task for name, task in agent.named_modules() if isinstance(task, TransformTask)}
-    heads = {"Q": agent.q_values} | {name: partial(_logits, task, agent) for name, task in tasks.items()}
-    return {name: partial(_there, agent.device, head) for name, head in heads.items()}
-
-
-def _there(device: torch.device, scores: Scores, obs: Tensor) -> Tensor:
-    return scores(obs.to(device))
-
-
-def _logits(task: TransformTask, agent: Agent, obs: Tensor) -> Tensor:
-    if task.rows is not None:
-        obs = obs[:, :, task.rows]
-    return task.head(agent.encoder(obs))  # type: ignore[no-any-return]
+    return on_device({"Q": agent.q_values} | questions(agent, agent.encoder), agent.device)
 
 
 def film(game: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import effective_rank, weighted_sum
+from aux_tasks.transform import questions
 from configs.build import export_encoder
 from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
 from encoders import standardize
-from harness.attribution import pictures
+from harness.attribution import on_device, pictures, write_maps
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger
@@ -34,6 +35,7 @@ from replay import Batch, EpisodeSampler
 log = logging.getLogger("sidequest")
 
 TEST_BATCHES = 8
+MAPS = 8  # observations
 PROJECTED, COMPONENTS = 1_000, 50  # observations, and dimensions, in the projector
 
 
@@ -51,6 +53,7 @@ def pretrain(config: PretrainConfig) -> int:
             logger.machine(step, rate)
             learn(config, parts, step, logger, stop, run_dir)
             if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
+                explain(parts, config, run_dir)
                 project(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
@@ -127,6 +130,13 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
         frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
         logger.image(step, name, picture)
+
+
+def explain(parts: Pretraining, config: PretrainConfig, run_dir: Path) -> None:
+    """Maps of what the heads look at in held-out observations, of side quests that are asked which class."""
+    obs = draw(parts, parts.test, MAPS, numpy_stream(config.seed, "look")).obs
+    if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
+        write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
 
 
 def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:

@@ -1,6 +1,8 @@
 """Tasks that change the pixels in one of K ways and ask the head which."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +60,19 @@ class TransformTask(AuxTask):
             inputs, [self.classes[i] for i in predicted.tolist()], [self.classes[i] for i in label.tolist()]
         )
 
+    def logits(self, obs: Tensor, encoder: Encoder) -> Tensor:
+        """(B, K) of pixels (B, C, H, W) as they are."""
+        return self.head(encoder(self._crop(obs)))  # type: ignore[no-any-return]
+
     def _draw(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         label = torch.randint(len(self.classes), (len(obs),), generator=self.generator, device=self.generator.device)
-        if self.rows is not None:
-            obs = obs[:, :, self.rows.to(obs.device)]
-        return self.transform(obs, label), label
+        return self.transform(self._crop(obs), label), label
+
+    def _crop(self, obs: Tensor) -> Tensor:
+        return obs if self.rows is None else obs[:, :, self.rows.to(obs.device)]
+
+
+def questions(module: nn.Module, encoder: Encoder) -> dict[str, Callable[[Tensor], Tensor]]:
+    """By name, what each such task in `module` sees: logits (B, K) of pixels (B, C, H, W) that nothing transformed."""
+    tasks = {name.rpartition(".")[2]: task for name, task in module.named_modules() if isinstance(task, TransformTask)}
+    return {name: partial(task.logits, encoder=encoder) for name, task in tasks.items()}

@@ -1,6 +1,7 @@
 """Which pixels a head looks at: SmoothGrad (Smilkov et al. 2017), squared (Hooker et al. 2019)."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -49,6 +50,15 @@ def smoothgrad(
     peak = heat.amax((1, 2), keepdim=True)
     scaled: NDArray[np.float32] = (heat / peak.where(peak > 0, 1)).cpu().numpy()
     return scaled
+
+
+def on_device(heads: Mapping[str, Scores], device: torch.device) -> dict[str, Scores]:
+    """The same heads, whose networks are on `device`, for pixels on the CPU."""
+
+    def there(scores: Scores, obs: Tensor) -> Tensor:
+        return scores(obs.to(device))
+
+    return {name: partial(there, scores) for name, scores in heads.items()}
 
 
 def overlay(image: Pixels, heat: NDArray[np.floating]) -> Pixels:

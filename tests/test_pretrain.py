@@ -17,12 +17,15 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 import pretrain as script
 from aux_tasks import TaskConfig
+from aux_tasks.transform import TransformTask
 from configs.build import build
 from configs.pretraining import build_pretraining
 from configs.schema import PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
+from harness.attribution import smoothgrad
+from harness.checkpoint import load_latest
 from harness.process import tune_process
 
 TOY = ToyConfig(num_envs=2, balls=2)  # 24 frames a game
@@ -87,6 +90,30 @@ def test_an_agent_starts_from_the_encoder_and_its_agent_may_keep_it(tmp_path: Pa
     for message, change in others.items():
         with pytest.raises(ValueError, match=message):
             build(small(tmp_path / "agent", encoder=replace(begun, **change)))
+
+
+def test_side_quests_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_path: Path) -> None:
+    begun = config(tmp_path, "run", "rotation", "moco", steps=5)
+    assert script.pretrain(begun) == 0
+    assert script.pretrain(config(tmp_path, "moco", "moco", steps=5)) == 0
+    assert not (tmp_path / "moco" / "attribution").exists()
+    parts = build_pretraining(begun)
+    checkpoint = load_latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint
+    parts.load_state_dict(checkpoint.state["parts"])
+    rotation = dict(parts.suite)["rotation"]
+    assert isinstance(rotation, TransformTask)
+    files = sorted((tmp_path / "run" / "attribution").iterdir())
+    assert len(files) == 8
+    held_out = parts.test.observe(parts.test.episodes.rows())
+    for file in files:
+        picture = np.asarray(Image.open(file))
+        assert picture.shape == (252 + 18, 5 * 252, 3)
+        frames = picture[18 + 3 :: 7, 3 : 4 * 252 : 7, 0].reshape(36, 4, 36).transpose(1, 0, 2)
+        (own,) = (held_out == torch.tensor(frames)).all((1, 2, 3)).nonzero()[0]
+        heat = smoothgrad(lambda obs: rotation.head(parts.encoder(obs)), held_out[own : own + 1], samples=64)[0]
+        expected = (1 - heat) * 0.6 * frames[3] + heat * 255
+        np.testing.assert_allclose(picture[18 + 3 :: 7, 4 * 252 + 3 :: 7, 0], expected, atol=2)
 
 
 def test_the_projector_gets_held_out_features_with_their_pictures_and_labels(tmp_path: Path) -> None:
