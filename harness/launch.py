@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hydra import main
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -39,8 +40,8 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str],
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself and exits
     try:
         run()
-    except (HydraException, OmegaConfBaseException) as error:
-        return _fail(explain(error, config_dir))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _fail(explain(error, config_dir, name))
     return max(codes, default=0)
 
 
@@ -67,15 +68,15 @@ def _fail(line: str) -> int:
     return 2
 
 
-def explain(error: Exception, config_dir: Path) -> str:
-    """One line for an error of Hydra's, with the nearest valid name."""
+def explain(error: Exception, config_dir: Path, name: str) -> str:
+    """One line for an error of Hydra's on the config `name`, with the nearest valid name or all of them."""
     cause, message = error.__cause__, str(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        parent, _, name = str(cause.full_key).rpartition(".")
+        parent, _, key = str(cause.full_key).rpartition(".")
         known = [str(key) for key in cause.parent_node or () if key != "hydra"]
         if not known:
             return f"unknown key {cause.full_key!r}: {parent} is empty"
-        return f"unknown key {cause.full_key!r}: did you mean {f'{parent}.{_nearest(name, known)}'.lstrip('.')!r}?"
+        return f"unknown key {cause.full_key!r}: did you mean {f'{parent}.{_nearest(key, known)}'.lstrip('.')!r}?"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
     if match := re.search(r"Could not (?:find|load) '([\w-]+)/([\w./-]+)'", message):
@@ -83,6 +84,9 @@ def explain(error: Exception, config_dir: Path) -> str:
         choices = choices or sorted(path.stem for path in (config_dir / match[1]).glob("*.yaml"))
         near = _nearest(match[2], choices)
         return f"unknown {match[1]} {match[2]!r}: did you mean {near!r}? (there are {', '.join(choices)})"
+    if match := re.match(r"Could not override '([^']+)'", message):  # a group of another program
+        keys = ConfigStore.instance().load(f"schema/{name}.yaml").node
+        return f"unknown key {match[1]!r}: there are {', '.join(keys)}"
     hint = ": add -m to run each of them" if message.startswith("Ambiguous value") else ""
     return message.splitlines()[0] + hint
 

@@ -46,6 +46,7 @@ def launched(line: str, codes: tuple[int, ...] = ()) -> tuple[int, list[Config]]
         ("agent=sac agent.epsilon_end=0.1", ["'agent.epsilon_end'"]),
         ("env=toi", ["env 'toi'", "'toy'"]),
         ("agent.target=sof", ["agent.target", "'sof'", "[soft, hard]"]),
+        ("encoder=3", ["string", "int"]),
         ("seed=x", ["seed", "'x'", "Integer"]),
         ("replay.capacity=1.5", ["replay.capacity", "'1.5'", "Integer"]),
         ("env=atari/brekout", ["'brekout'", "'breakout'"]),
@@ -68,6 +69,24 @@ def test_a_wrong_command_line_is_one_line(line: str, parts: list[str], capsys: p
     assert err.count("\n") == 1
     assert not [part for part in parts if part not in err]
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "parts"),
+    [
+        ("probe", "encoder=runs/mine", ["'encoder'", "there are checkpoint, aux, source"]),
+        ("pretrain", "agent=dqn", ["'agent'", "source, env, encoder, aux"]),
+        ("config", "source=idx", ["'source'", "env, agent, encoder"]),
+    ],
+)
+def test_a_group_of_another_program_is_answered_with_the_keys_of_this(
+    name: str, line: str, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(lambda _: 0, CONFIGS, [line], name) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: unknown key ")
+    assert err.count("\n") == 1
+    assert not [part for part in parts if part not in err]
 
 
 def test_groups_keys_and_experiments() -> None:
