@@ -31,7 +31,7 @@ from configs.probing import Probing, Rows, Supervised, build_probing, build_supe
 from configs.schema import ProbeConfig, flat, freeze, register
 from configs.sources import SOURCES, choice
 from harness.launch import launch
-from harness.probes import Features, comparable, embed, guess, interval, outputs, pixels, read, score, unseen
+from harness.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
@@ -39,6 +39,8 @@ from harness.seeding import numpy_stream
 log = logging.getLogger("sidequest")
 
 MAIN_METRICS = ("accuracy", "r2")
+SHOWN = ("accuracy", "knn", "r2")  # on the terminal, and the classes one by one where there are so many at most
+MAX_CLASSES = 20
 
 
 class Row(NamedTuple):
@@ -70,13 +72,13 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     parts = build_probing(config)
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
     if parts.dropped:
-        log.info("dropped, for they do not vary: %s", ", ".join(parts.dropped))
+        log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
     scores, draws = measure(config, parts)
     compared = differences(scores)
     path = Path(config.report or Path(config.checkpoint) / f"probe-{config.mode}-{choice(parts.source, SOURCES)}.json")
     command = shlex.join(["python", "probe.py", *argv])
     write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
-    show(scores, compared, per_class=config.mode != "linear")
+    show(scores, compared)
     log.info("report  %s", path)
     sys.stdout.write(summary(compared) + "\n")
     return 0
@@ -145,7 +147,7 @@ def supervised(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tup
         learner = build_supervised(config, parts, start, drawn.train, drawn.seed)
         fit(config, learner)
         for (label, values), predicted in zip(parts.labels.items(), predict(learner, drawn.test), strict=True):
-            found = score(predicted, values[drawn.test])
+            found = class_scores(predicted, values[drawn.test])
             features = f"{start} output"
             yield from ((Row(drawn.split, label, features, "standardised", metric), found[metric]) for metric in found)
 
@@ -213,7 +215,7 @@ def report(
     }
 
 
-def show(scores: Scores, compared: Scores, per_class: bool) -> None:
+def show(scores: Scores, compared: Scores) -> None:
     """Tables on the terminal, one for each split and scaling."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     columns = dict.fromkeys(row.features for row in scores)
@@ -221,11 +223,12 @@ def show(scores: Scores, compared: Scores, per_class: bool) -> None:
         table = Table(title=f"{split}, {scaling} features")
         table.add_column("label")
         for features in columns:
-            table.add_column(features, justify="right")
+            table.add_column(features.replace(" ", "\n"), justify="right")
             if features.startswith("trained"):
                 table.add_column("trained - initial", justify="right")
-        for label, metric in dict.fromkeys((row.label, row.metric) for row in scores):
-            if metric in MAIN_METRICS or (per_class and metric.startswith("accuracy/")):
+        for label, metrics in shown(scores).items():
+            table.add_section()
+            for metric in metrics:
                 cells = []
                 for features in columns:
                     row = Row(split, label, features, scaling, metric)
@@ -234,6 +237,17 @@ def show(scores: Scores, compared: Scores, per_class: bool) -> None:
                         cells.append(with_interval(compared[row]) if row in compared else "")
                 table.add_row(f"{label} {metric}", *cells)
         console.print(table)
+
+
+def shown(scores: Scores) -> dict[str, list[str]]:
+    """The metrics of each label that are shown; its classes too where it is not measured and they are few."""
+    chosen = {}
+    for label in dict.fromkeys(row.label for row in scores):
+        metrics = dict.fromkeys(row.metric for row in scores if row.label == label and row.features != "baseline")
+        classes = [metric for metric in metrics if metric.startswith("accuracy/")]
+        few = "r2" not in metrics and len(classes) <= MAX_CLASSES
+        chosen[label] = [metric for metric in SHOWN if metric in metrics] + (classes if few else [])
+    return chosen
 
 
 def with_interval(values: list[float]) -> str:

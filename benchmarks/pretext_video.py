@@ -193,12 +193,10 @@ def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
 
 
 def places(folder: Path, labels: str, device: str) -> dict[str, float]:
-    """Mean R2 of ridge regression of the balls' places, by features; whole numbers, as Atari's, are measures too."""
+    """Mean R2 of ridge regression of the balls' places, by features."""
     words = [f"checkpoint={folder}", f"labels={labels}", "seeds=1", f"device={device}", "threads=1"]
     config = config_of("probe", words, ProbeConfig)
-    parts = build_probing(config)
-    parts = replace(parts, labels={name: np.asarray(label, np.float64) for name, label in parts.labels.items()})
-    scores, _ = measure(config, parts)
+    scores, _ = measure(config, build_probing(config))
     r2 = {row: values for row, values in scores.items() if row.metric == "r2"}
     kinds = dict.fromkeys(row.features for row in r2)
     return {kind: float(np.mean([v for row, v in r2.items() if row.features == kind])) for kind in kinds}

@@ -22,7 +22,7 @@ from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_
 from configs.sources import FramesConfig, SourceConfig, env_name
 from encoders import Encoder
 from envs import EnvConfig, build_env
-from harness.probes import Labels, OnlineProbe, constant, is_class
+from harness.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
 from replay import Episodes, EpisodeSampler
 
@@ -46,7 +46,7 @@ class Probing:
     weights: Path  # of the trained encoder
     encoders: dict[str, Encoder]  # `initial`, as the run began, and `trained`
     labels: dict[str, Labels]  # (N,) each, of the sampler's frames
-    dropped: list[str]  # labels that do not vary
+    dropped: list[str]  # labels that vary too little
     splits: dict[str, tuple[Rows, Rows]]  # training and test frames
 
 
@@ -71,10 +71,11 @@ def build_probing(config: ProbeConfig) -> Probing:
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
     labels = choose_labels(config, episodes)
-    dropped = constant(labels, *(part for parts in splits.values() for part in parts))
+    most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
+    dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
     kept = {name: label for name, label in labels.items() if name not in dropped}
     if not kept:
-        raise ValueError(f"the labels {', '.join(dropped)} do not vary: there is nothing to read")
+        raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
     return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits)
 
 

@@ -57,7 +57,7 @@ class VectorEnv(ABC):
         """
 
     def labels(self) -> dict[str, NDArray[Any]]:
-        """What is known of the moment that the newest frames show, (N,) each: integers are classes, floats measures."""
+        """What is known of the moment that the newest frames show, (N,) each, integers or floats."""
         return {}
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import f1_score, mean_absolute_error, r2_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,12 +17,13 @@ from encoders import Encoder
 from replay import EpisodeSampler
 
 Features = NDArray[np.floating]  # (N, D)
-Labels = NDArray[Any]  # (N,) integers are classes, floats measures
+Labels = NDArray[Any]  # (N,) names are classes, floats measures, integers both
 
 # Features are scaled to a mean square norm of 1 first, so that these mean the same for every width.
 LOGISTIC_C = 10.0
 RIDGE_ALPHAS = np.logspace(-4, 2, 7)
 NEIGHBOURS = 5
+MIN_ENTROPY = 0.6  # nats, of a label: always the same answer would do for the others (Anand et al. 2019)
 CHUNK = 256  # observations in a forward pass
 
 
@@ -77,37 +79,49 @@ def comparable(train: Features, test: Features, *, standardise: bool = True) -> 
 
 
 def is_class(label: Labels) -> bool:
-    """Whether a label names classes; otherwise it is a measure."""
+    """Whether a label can be told as classes."""
     return not np.issubdtype(label.dtype, np.floating)
 
 
+def is_measure(label: Labels) -> bool:
+    """Whether a label can be told as a measure."""
+    return np.issubdtype(label.dtype, np.number)
+
+
 def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[str, float]:
-    """Fit a linear model on the training part and score it on the test part; classes by their neighbours too."""
-    if not is_class(label):
-        return score(RidgeCV(RIDGE_ALPHAS).fit(train, label).predict(test), truth)
-    if len(np.unique(label)) == 1:
-        return guess(label, truth) | {"knn": float(np.mean(truth == label[0]))}
-    linear = LogisticRegression(C=LOGISTIC_C, max_iter=1000).fit(train, label)
-    near = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, label)
-    return score(linear.predict(test), truth) | {"knn": float(near.score(test, truth))}
+    """Fit linear models on the training part and score them on the test part; classes by their neighbours too."""
+    found = {}
+    if is_class(label):
+        linear = LogisticRegression(C=LOGISTIC_C, max_iter=1000) if len(np.unique(label)) > 1 else DummyClassifier()
+        near = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, label)
+        found = class_scores(linear.fit(train, label).predict(test), truth) | {"knn": float(near.score(test, truth))}
+    if is_measure(label):
+        found |= measure_scores(RidgeCV(RIDGE_ALPHAS).fit(train, label).predict(test), truth)
+    return found
 
 
 def guess(label: Labels, truth: Labels) -> dict[str, float]:
-    """The scores of no features at all: the training part's most frequent class, or its mean."""
-    if not is_class(label):
-        return score(np.full(len(truth), label.mean()), truth)
-    classes, counts = np.unique(label, return_counts=True)
-    return score(np.full(len(truth), classes[counts.argmax()]), truth)
+    """The scores of no features at all: the training part's most frequent class, and its mean."""
+    found = {}
+    if is_class(label):
+        classes, counts = np.unique(label, return_counts=True)
+        found = class_scores(np.full(len(truth), classes[counts.argmax()]), truth)
+    if is_measure(label):
+        found |= measure_scores(np.full(len(truth), label.mean()), truth)
+    return found
 
 
-def score(predicted: Labels, truth: Labels) -> dict[str, float]:
-    """`accuracy`, `f1` (weighted) and `accuracy/<class>`; of measures `r2` and `mae`, in the label's unit."""
-    if not is_class(truth):
-        return {"r2": float(r2_score(truth, predicted)), "mae": float(mean_absolute_error(truth, predicted))}
+def class_scores(predicted: Labels, truth: Labels) -> dict[str, float]:
+    """`accuracy`, `f1` (weighted) and `accuracy/<class>`."""
     right = predicted == truth
     classes = {f"accuracy/{kind}": float(right[truth == kind].mean()) for kind in np.unique(truth)}
     f1 = f1_score(truth, predicted, average="weighted", zero_division=0)
     return {"accuracy": float(right.mean()), "f1": float(f1), **classes}
+
+
+def measure_scores(predicted: Labels, truth: Labels) -> dict[str, float]:
+    """`r2`, and `mae` in the label's unit."""
+    return {"r2": float(r2_score(truth, predicted)), "mae": float(mean_absolute_error(truth, predicted))}
 
 
 def unseen(train: Features, test: Features) -> NDArray[np.bool_]:
@@ -124,9 +138,13 @@ def interval(values: list[float]) -> tuple[float, float] | None:
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def constant(labels: Mapping[str, Labels], *parts: NDArray[np.int64]) -> list[str]:
-    """The labels that do not vary over one of the parts, each (N,) rows."""
-    return [name for name, label in labels.items() if any((label[rows] == label[rows[0]]).all() for rows in parts)]
+def low_entropy(labels: Mapping[str, Labels], *parts: NDArray[np.int64], most: float = MIN_ENTROPY) -> list[str]:
+    """The labels with an entropy of `most` nats or less over one of the parts, each (N,) rows; 0 finds constants."""
+
+    def entropy(values: Labels) -> float:
+        return float(stats.entropy(np.unique(values, return_counts=True)[1]))
+
+    return [name for name, label in labels.items() if min(entropy(label[rows]) for rows in parts) <= most]
 
 
 class OnlineProbe:
@@ -143,7 +161,7 @@ class OnlineProbe:
     def __init__(self, sampler: EpisodeSampler, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
         self.sampler, self.train, self.test = sampler, train, test
         labels = sampler.episodes.labels
-        dropped = constant(labels, train, test)
+        dropped = low_entropy(labels, train, test)
         self.labels = {name: np.asarray(labels[name], np.float64) for name in labels if name not in dropped}
         if not self.labels:
             raise ValueError("probe_every: the frames of this environment have no label that varies; use probe_every=0")

@@ -28,7 +28,7 @@ class Episodes:
     frames: NDArray[np.uint8]  # (N, C, H, W), in memory or mapped from a file
     begin: NDArray[np.int64]  # (E,) first frame of each episode, ascending
     end: NDArray[np.int64]  # (E,) behind its last
-    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,) each: integers are classes, floats measures
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,): names, integers or floats
     action: NDArray[Any] | None = None  # (N,) integers or (N, A) floats in [-1, 1], done at the frame
     reward: NDArray[np.float32] | None = None  # (N,) what it brought, raw
     num_actions: int | None = None  # that there are to choose from, if they are integers

@@ -74,8 +74,8 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
 def read_images(folder: Path, size: int) -> Episodes:
     """Every image below `folder`, by path, as an episode of one frame (3, size, size): its middle square, resized.
 
-    `folder/cat/1.png` has the label `class`, the place of "cat" among the sorted names; `folder/cat/anna/1.png` has
-    `group` too, that of "anna". Images straight in `folder` have no labels.
+    `folder/cat/1.png` has the label `class`, "cat"; `folder/cat/anna/1.png` has `group` too, "anna". Images straight in
+    `folder` have no labels.
 
     Raises:
         ValueError: there are none, some lie deeper than others, or one cannot be read.
@@ -86,7 +86,7 @@ def read_images(folder: Path, size: int) -> Episodes:
     if len(set(map(len, places))) > 1 or len(places[0]) > 2:
         raise ValueError(f"{folder}: its images must all lie in folder/, in folder/class/ or in folder/class/group/")
     names = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
-    labels = {label: np.unique(each, return_inverse=True)[1] for label, each in names.items()}
+    labels = {label: np.array(each) for label, each in names.items()}
     shape = (3, size, size)
     free, advice = psutil.virtual_memory().available, "lower source.size"
     check_room(len(paths), shape, free, "memory", who="source", what="{} images", advice=advice)
@@ -172,11 +172,11 @@ def _pictures(path: Path, size: int) -> Iterator[NDArray[np.uint8]]:
             data = ffmpeg.stdout.read(3 * size**2)
 
 
-def _idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
     images, classes = _idx(folder, f"{part}-images", 3), _idx(folder, f"{part}-labels", 1)
     if len(images) != len(classes):
         raise ValueError(f"{folder}: {part} has {len(images)} images, but {len(classes)} labels")
-    return images[:, None], classes.astype(np.int64)
+    return images[:, None], classes.astype(str)  # names: their order means nothing
 
 
 def _idx(folder: Path, name: str, dims: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 import configs.probing
 import probe as script
@@ -22,23 +23,26 @@ from configs.schema import Config, PretrainConfig, ProbeConfig, write_config
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from harness.probes import Features
+from harness.probes import Features, guess, low_entropy, read
 from replay import Episodes, ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
 
 
 def images(count: int = 500, **changes: Any) -> Episodes:
-    """Digits of scikit-learn, an episode each, with their class, how bright they are, and three useless labels."""
+    """Digits of scikit-learn, an episode each, with their class, how bright they are, and four useless labels."""
     pixels = load_digits().images[:count, None].repeat(2, 2).repeat(2, 3)
     frames = (pixels * 15.9).astype(np.uint8)
-    digit = load_digits().target[:count]
+    digit = load_digits().target[:count].astype(str)
+    brightness = frames.mean((1, 2, 3)) / 255
     labels = {
         "digit": digit,
-        "brightness": frames.mean((1, 2, 3)) / 255,
+        "brightness": brightness,
+        "level": (100 * brightness).astype(np.uint8),
         "shuffled": np.random.default_rng(0).permutation(digit),
         "noise": np.random.default_rng(1).normal(size=count),
         "same": np.full(count, 3),
+        "rare": np.arange(count) % 8 == 0,
     }
     begin = np.arange(count)
     return Episodes(frames, begin, begin + 1, **{"labels": labels, **changes})
@@ -97,12 +101,15 @@ def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(
     folder: Path, source: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = probed(config(folder))
-    assert report["dropped"] == ["same"]
-    digit, bright, shuffled, noise = (means(report, label=n) for n in ("digit", "brightness", "shuffled", "noise"))
+    assert report["dropped"] == ["same", "rare"]
+    names = ("digit", "brightness", "level", "shuffled", "noise")
+    digit, bright, level, shuffled, noise = (means(report, label=name) for name in names)
     for features in FEATURES:
         assert min(digit[features, metric] for metric in ("accuracy", "f1", "knn")) > 0.75
         assert bright[features, "r2"] > (0.99 if features == "pixels" else 0.3)  # the encoder normalises
         assert bright[features, "mae"] < bright["baseline", "mae"]
+        assert level[features, "r2"] == pytest.approx(bright[features, "r2"], abs=0.05)  # but for the rounding
+        assert level[features, "accuracy"] < 0.5  # as classes, whose order is lost
         assert abs(shuffled[features, "accuracy"] - 0.1) < 0.1  # ten classes, 160 tests
         assert noise[features, "r2"] < 0.1
     assert digit["baseline", "accuracy"] < 0.2
@@ -113,6 +120,51 @@ def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith("trained - initial: accuracy at maps ")
     assert "held-out, standardised features" in out
+    rows = {cells[0].strip(): cells[1:] for line in out.splitlines() if len(cells := line.split("│")[1:-1]) > 1}
+    assert rows["digit knn"][1].strip() == f"{digit['pixels', 'knn']:.3f}"
+    assert rows["digit accuracy/7"][2].strip() == f"{digit['initial maps', 'accuracy/7']:.3f}"
+    assert {name for name in rows if name.startswith(("level", "noise"))} == {
+        *("level accuracy", "level knn", "level r2", "noise r2")
+    }
+
+
+def test_a_label_of_low_entropy_is_probed_if_it_is_named(folder: Path, source: Any) -> None:
+    assert list(build_probing(config(folder, labels=["rare", "digit"])).labels) == ["rare", "digit"]
+    parts, chance = [np.arange(1000), np.arange(1000, 2000)], np.random.default_rng(0).permutation(1000)
+    for share in (0.1, 0.25, 0.28, 0.29, 0.4, 0.5):
+        label = np.concatenate([np.arange(1000) % 2, chance < 1000 * share])
+        entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+        assert (low_entropy({"coin": label}, *parts) == ["coin"]) == (entropy <= 0.6)
+    assert low_entropy({"place": np.linspace(0, 1, 2000), "still": np.zeros(2000)}, *parts, most=0) == ["still"]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_whole_numbers_are_classes_and_a_measure(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(2, 150, 4))
+    label, truth = (
+        np.digitize(part[:, 0], [-1.5, -0.8, -0.2, 0.3, 0.8, 1.4]).astype(np.uint8) for part in (train, test)
+    )
+    label = label.clip(max=classes - 1)
+    both, named, measured = (read(train, label.astype(kind), test, truth.astype(kind)) for kind in ("u1", "U1", "f8"))
+    assert both == named | measured
+    assert not named.keys() & measured.keys()
+    assert guess(label, truth) == guess(label.astype(str), truth.astype(str)) | guess(label.astype(float), truth)
+    if classes == 7:
+        assert min(both["r2"], both["accuracy"]) > 0.7
+        assert both["accuracy/3"] == np.mean(
+            LogisticRegression(C=10.0, max_iter=1000).fit(train, label).predict(test[truth == 3]) == 3
+        )
+
+
+@pytest.mark.parametrize(("classes", "measured", "shown"), [(20, False, 20), (21, False, 0), (3, True, 0)])
+def test_classes_are_shown_where_they_are_few_and_no_measure(classes: int, measured: bool, shown: int) -> None:
+    ones = [f"accuracy/{i}" for i in range(classes)]
+    metrics = ["accuracy", "f1", *ones, "knn", *(["r2", "mae"] if measured else [])]
+    rows = [script.Row("held-out", "x", "pixels", "standardised", metric) for metric in metrics]
+    guessed = [row._replace(features="baseline", metric=metric) for row in rows for metric in (row.metric, "r2")]
+    expected = ["accuracy", "knn", *(["r2"] if measured else []), *ones[:shown]]
+    assert script.shown({row: [0.5] for row in [*guessed, *rows]}) == {"x": expected}
 
 
 def test_the_difference_is_paired_and_so_are_weights_and_examples(
@@ -149,7 +201,10 @@ def test_an_encoder_that_learned_nothing_differs_by_nothing(folder: Path, source
 
 
 def test_a_report_is_reproducible_and_complete(folder: Path, source: Any) -> None:
-    first, second = (probed(config(folder, raw=True, seeds=1, report=str(folder / f"{n}.json"))) for n in "ab")
+    first, second = (
+        probed(config(folder, raw=True, seeds=1, labels=["digit", "noise"], report=str(folder / f"{n}.json")))
+        for n in "ab"
+    )
     for key in first.keys() - {"seconds", "config"}:
         assert first[key] == second[key], key
     assert first["command"] == "python probe.py words"
@@ -258,7 +313,7 @@ def test_finetuning_learns_the_digits_and_shuffled_labels_stay_at_the_baseline(
         ({"seeds": 0}, "seeds=0: must be at least 1"),
         ({"labels": ["digits"]}, "unknown label 'digits': did you mean 'digit'?"),
         ({"labels": ["brightness"], "mode": "finetune"}, "unknown label 'brightness'"),
-        ({"labels": ["same"]}, "the labels same do not vary"),
+        ({"labels": ["same"]}, "the labels same have 0.0 nats of entropy or less"),
         ({"checkpoint": "nowhere"}, "nowhere/config.yaml does not exist"),
     ],
 )

@@ -50,8 +50,8 @@ def test_images_are_labelled_by_their_folders(tmp_path: Path) -> None:
     assert episodes.frames.shape == (4, 3, 4, 4)
     assert episodes.frames[:, 0, 0, 0].tolist() == pytest.approx([150, 100, 50, 0], abs=2)  # by path
     assert {name: label.tolist() for name, label in episodes.labels.items()} == {
-        "class": [0, 0, 0, 1],
-        "group": [0, 0, 1, 1],
+        "class": ["cat", "cat", "cat", "dog"],
+        "group": ["a", "a", "b", "b"],
     }
     assert (episodes.end - episodes.begin == 1).all()
     for seed in range(4):
@@ -142,7 +142,7 @@ def test_idx_files_keep_their_official_test_images(tmp_path: Path, packed: bool)
     pixels = write_idx(tmp_path, packed)
     episodes = read_idx(tmp_path)
     np.testing.assert_array_equal(episodes.frames, pixels[:, None])
-    assert episodes.labels["class"].tolist() == [i % 4 for i in range(9)]
+    assert episodes.labels["class"].tolist() == [*"012301230"]
     train, test = episodes.split(0.9, np.random.default_rng(0))
     assert (train.rows().tolist(), test.rows().tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
 
