@@ -18,12 +18,22 @@ from aux_tasks import TaskConfig
 from configs.build import build_agent, build_streams, export, pick_device
 from configs.episodes import build_source
 from configs.schema import PretrainConfig, freeze, register, write_config
-from configs.sources import BallsConfig, FramesConfig, IdxConfig, ImagesConfig, ReplayRunConfig, SourceConfig
+from configs.sources import (
+    SOURCES,
+    BallsConfig,
+    FramesConfig,
+    IdxConfig,
+    ImagesConfig,
+    ReplayRunConfig,
+    SourceConfig,
+    VideosConfig,
+)
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
 from harness.launch import launch
 from harness.seeding import derive
+from harness.video import VideoWriter
 
 TOY = ToyConfig(num_envs=3, balls=2)
 STEPS = 50  # of each of its copies
@@ -178,6 +188,15 @@ def image_folder(folder: Path) -> Path:
     return folder
 
 
+def video_folder(folder: Path) -> Path:
+    balls = build_source(BallsConfig(episodes=2, length=20), TOY, seed=0)
+    for i, film in enumerate(balls.frames.reshape(2, 20, 3, 32, 32)):
+        with VideoWriter(folder / f"{i}.mp4", fps=10) as video:
+            for frame in film:
+                video.add(frame.transpose(1, 2, 0))
+    return folder
+
+
 def pretraining(source: SourceConfig, run_dir: Path, task: str, **changes: Any) -> PretrainConfig:
     settings: dict[str, Any] = {"steps": 3, "batch_size": 6, "log_every": 2, "diagnose_every": 2, "threads": 1}
     settings |= {"encoder": EncoderConfig("small"), "aux": {task: TaskConfig()}, "device": "cpu"}
@@ -191,12 +210,16 @@ def test_pretraining_on_every_source(tmp_path: Path) -> None:
         (frames(tmp_path), "inverse_dynamics"),
         (ReplayRunConfig(str(tmp_path / "run")), "inverse_dynamics"),
         (ImagesConfig(str(image_folder(tmp_path / "images")), 32), "rotation"),
+        (VideosConfig(str(video_folder(tmp_path / "videos")), 32), "arrow_of_time"),
         (IdxConfig(str(idx_folder(tmp_path / "idx"))), "rotation"),
         (BallsConfig(episodes=4, length=20), "arrow_of_time"),
     ]:
         folder = tmp_path / f"pretrained-{type(source).__name__}"
         assert script.pretrain(pretraining(source, folder, task)) == 0
         assert (folder / "encoder.safetensors").is_file()
+    assert {path.name.removeprefix("pretrained-") for path in tmp_path.glob("pretrained-*")} == {
+        kind.__name__ for kind in SOURCES.values()
+    }
 
 
 def test_the_replay_of_a_run(tmp_path: Path) -> None:
