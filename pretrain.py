@@ -64,8 +64,8 @@ def learn(
     config: PretrainConfig, parts: Pretraining, step: int, logger: RunLogger, stop: GracefulExit, run_dir: Path
 ) -> None:
     """The loop, from `step` to the last or to a signal."""
-    window = MetricWindow()
-    while step < config.steps and not stop.requested:
+    window, last = MetricWindow(), step >= config.steps
+    while not last:
         batch = draw(parts, parts.train, config.batch_size, parts.rng)
         if not step:
             for module in (parts.encoder, parts.suite):
@@ -74,14 +74,16 @@ def learn(
         step += 1
         window.add(step, metrics)
         last = step == config.steps or bool(stop.requested)
-        if step % config.log_every == 0 or last:  # NaN stops the run here, before it is kept
+        saving = last or stop.save_requested or step % config.checkpoint_every == 0
+        if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept
             logger.scalars(step, window.drain())
             logger.health(step, {"loss": float(metrics["train/loss"])})
         if step % config.diagnose_every == 0 or last:
             logger.scalars(step, test(parts, config))
             look(parts, config, step, logger)
-        if step % config.checkpoint_every == 0 or last:
+        if saving:
             logger.flush()
+            stop.save_requested = False
             keep(run_dir, parts, step)
 
 

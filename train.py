@@ -113,7 +113,7 @@ def learn(
             action = agent.act(obs, step=progress.steps, explore=True)
             step = env.step(action)
             progress.steps += env.num_envs
-            keep = due(config.checkpoint_every) or progress.steps >= config.steps or bool(stop.requested)
+            keep = due(config.checkpoint_every) or progress.steps >= config.steps or stop.save_requested
 
             # remember; what follows the end of a game is no transition, and saving cuts the games in progress
             cut = step.truncated | (keep & ~step.terminated)
@@ -135,6 +135,7 @@ def learn(
         # keep
         replay.add(frame, nobody, action, np.zeros_like(step.reward), nobody, nobody, nobody)
         logger.flush()
+        stop.save_requested = False
         write_checkpoint(run_dir, parts, progress)
         if stop.requested:
             return

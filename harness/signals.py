@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class GracefulExit:
-    """Turns SIGTERM, SIGINT and SIGUSR1 into flags for the loop to read; enter it in the main thread.
+    """Turns SIGTERM, SIGINT and SIGUSR1 (save and go on) into flags for the loop to read; enter it in the main thread.
 
         with GracefulExit() as stop:
             while not stop.requested: ...
@@ -16,7 +16,7 @@ class GracefulExit:
     """
 
     requested: str | None = None  # "SIGTERM" or "SIGINT"
-    save_requested: bool = False  # by SIGUSR1; whoever saves sets it back to False
+    save_requested: bool = False  # by each of them; whoever saves sets it back to False
 
     @property
     def exit_code(self) -> int:
@@ -34,7 +34,7 @@ class GracefulExit:
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
-        self.requested = signal.Signals(signum).name
+        self.requested, self.save_requested = signal.Signals(signum).name, True
         # The kernel then acts on the second one, even while the process is stuck in native code.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,6 +1,8 @@
 """The pretraining: it learns, continues bit for bit, and hands its encoder to an agent."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,22 @@ def test_a_killed_pretraining_ends_as_if_it_had_not_been(
     assert rows(whole) == rows(killed)
     assert (whole / "encoder.safetensors").read_bytes() == (killed / "encoder.safetensors").read_bytes()
     assert {f"test/{task}/loss" for task in tasks} <= rows(whole)[-1].keys()
+
+
+def test_sigusr1_saves_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asking(parts: Any, batch: Any, step: int) -> Any:
+        if step == 16:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return update(parts, batch, step)
+
+    saved, update, save = [], script.update, script.save
+    assert script.pretrain(config(tmp_path, "quiet", "rotation")) == 0
+    monkeypatch.setattr(script, "update", asking)
+    monkeypatch.setattr(script, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
+    assert script.pretrain(config(tmp_path, "asked", "rotation")) == 0
+    assert saved == [10, 17, 20, 30]
+    quiet, asked = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("quiet", "asked"))
+    assert quiet == asked
 
 
 def test_looking_at_the_test_episodes_changes_no_bit(tmp_path: Path) -> None:

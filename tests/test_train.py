@@ -147,6 +147,14 @@ def test_a_signal_saves_and_leaves(
     assert load_latest(tmp_path / "checkpoints").step == 120
 
 
+def test_sigusr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, save = [], script.save
+    monkeypatch.setattr(script, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
+    at_step(60, lambda: os.kill(os.getpid(), signal.SIGUSR1), monkeypatch)
+    assert run(small(tmp_path)) == 0
+    assert saved == [48, 60, 96, 120]
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A run of 96 steps, with checkpoints at 48 and 96."""

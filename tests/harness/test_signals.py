@@ -27,7 +27,7 @@ def test_the_first_signal_sets_a_flag(signum: signal.Signals, code: int) -> None
     with GracefulExit() as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
         os.kill(os.getpid(), signum)
-        assert (stop.requested, stop.exit_code, stop.save_requested) == (signum.name, code, False)
+        assert (stop.requested, stop.exit_code, stop.save_requested) == (signum.name, code, True)
     assert stop.exit_code == code
 
 
