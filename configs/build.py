@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from agents import DQN, SAC, Agent, DQNConfig, SACConfig
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
+from aux_tasks.base import check_choice
 from configs.schema import Config, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import VectorEnv, build_env
@@ -279,11 +280,12 @@ def _write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one.
+    """`auto` is a CUDA device where there is one; `cuda:1` is the second.
 
     Raises:
-        ValueError: CUDA was asked for and there is none.
+        ValueError: no such kind of device, or CUDA was asked for and there is none.
     """
+    check_choice("device", name.partition(":")[0], ("auto", "cpu", "cuda"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

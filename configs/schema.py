@@ -50,13 +50,9 @@ class Config:
     run_dir: str | None = None  # default: runs/<env>/<agent>+<aux>/s<seed>
 
     def __post_init__(self) -> None:
-        for name in ("frame_stack", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        _check_counts(self, "frame_stack", "steps", "batch_size")
         if not self.steps_per_update > 0:
             raise ValueError(f"steps_per_update={self.steps_per_update}: must be above 0")
-        if self.learning_starts < 0:
-            raise ValueError(f"learning_starts={self.learning_starts}: must be at least 0")
         if not 0 < self.gamma <= 1:
             raise ValueError(f"gamma={self.gamma}: must be in (0, 1]")
 
@@ -86,9 +82,7 @@ class PretrainConfig:
     run_dir: str | None = None  # default: runs/pretrain/<source>/<aux>/s<seed>
 
     def __post_init__(self) -> None:
-        for name in ("frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        _check_counts(self, "frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
@@ -118,12 +112,18 @@ class ProbeConfig:
     report: str | None = None  # default: probe-<mode>-<source>.json in the run folder
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "train_labels", "test_labels", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
         check_choice("mode", self.mode, MODES)
         if (self.mode == "joint") != bool(self.aux):
             raise ValueError("mode=joint and aux=rotation, or another objective, need each other")
+
+
+def _check_counts(config: "AnyConfig", *positive: str) -> None:
+    """Raise ValueError unless every whole number is at least 0, and those named at least 1."""
+    for member in fields(config):
+        value, least = getattr(config, member.name), int(member.name in positive)
+        if member.type is int and value < least:
+            raise ValueError(f"{member.name}={value}: must be at least {least}")
 
 
 KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}  # told apart by their keys

@@ -78,8 +78,11 @@ def explain(error: Exception, config_dir: Path, name: str) -> str:
             return f"unknown key {cause.full_key!r}: {parent} is empty"
         return f"unknown key {cause.full_key!r}: did you mean {f'{parent}.{_nearest(key, known)}'.lstrip('.')!r}?"
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
-    if match := re.search(r"Could not (?:find|load) '([\w-]+)/([\w./-]+)'", message):
+        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+        if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
+            line += f": did you mean {_nearest(match[1], match[2].split(', '))!r}?"
+        return line
+    if match := re.search(r"Could not (?:find|load) '([\w-]+)/([\w./-]*)'", message):
         choices = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
         choices = choices or sorted(path.stem for path in (config_dir / match[1]).glob("*.yaml"))
         near = _nearest(match[2], choices)

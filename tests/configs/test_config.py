@@ -173,6 +173,11 @@ def test_an_agent_for_other_actions_is_refused(words: tuple[str, ...], message: 
         build(composed(*words, "device=cpu"))
 
 
+def test_a_device_of_no_such_kind_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"device must be one of auto, cpu, cuda, got 'cpuu': did you mean 'cpu'\?$"):
+        build(config(device="cpuu"))
+
+
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     first = config(run_dir=str(tmp_path), aux={"rotation": TaskConfig()})
     assert claim_run_dir(first) == tmp_path
@@ -199,7 +204,9 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"learning_starts": -1}]
+    "wrong",
+    [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}]
+    + [{name: -1} for name in ("seed", "threads", "learning_starts", "log_every", "eval_episodes")],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="{}={}: must be".format(*next(iter(wrong.items())))):
