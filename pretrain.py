@@ -24,7 +24,7 @@ from encoders import standardize
 from harness.attribution import on_device, pictures, write_maps
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.launch import launch
-from harness.logger import MetricWindow, RunLogger
+from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
 from harness.probes import outputs
 from harness.process import exclusive, matmul_rate, tune_process
@@ -76,8 +76,9 @@ def learn(
         last = step == config.steps or bool(stop.requested)
         saving = last or stop.save_requested or step % config.checkpoint_every == 0
         if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept
-            logger.scalars(step, window.drain())
-            logger.health(step, {"loss": float(metrics["train/loss"])})
+            means = window.drain()
+            logger.scalars(step, means)
+            logger.health(step, shown_losses(means))
         if step % config.diagnose_every == 0 or last:
             logger.scalars(step, test(parts, config))
             look(parts, config, step, logger)

@@ -22,7 +22,7 @@ from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.launch import launch
-from harness.logger import MetricWindow, RunLogger
+from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
 from harness.play import watch
 from harness.probes import OnlineProbe
@@ -206,7 +206,7 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
         progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
     recent = float(np.mean(progress.scores[-10:])) if progress.scores else float("nan")
-    logger.health(progress.steps, {"score": recent, "loss": metrics["train/loss"]})
+    logger.health(progress.steps, {"score": recent} | shown_losses(metrics))
 
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:

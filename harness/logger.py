@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -112,14 +113,15 @@ class RunLogger:
             self.writer.add_scalar(name, value, step)
         left = (self.total - step) / max(speed, 1e-9) / 60
         line = (
-            f"step {step:>8,}/{self.total:,}  {speed:5.0f} steps/s  {left:5.1f} min left  "
-            + "".join(f"{name} {value:8.3f}  " for name, value in shown.items())
-            + f"{memory:.1f} GB"
+            f"step {step:,}/{self.total:,}  {speed:.0f}/s  {left:.0f} min left  "
+            + "".join(f"{name} {_short(value)}  " for name, value in shown.items())
+            + f"{memory:.1f} GB"  # last: a narrow terminal cuts it first
         )
-        # A terminal overwrites the line; a file or a pipe gets one line per call.
+        # A terminal overwrites the line, all of it; a file or a pipe gets one line per call.
+        terminal = self._console.is_terminal
         self._console.print(
-            line,
-            end="\r" if self._console.is_terminal else "\n",
+            line.ljust(self._console.width) if terminal else line,
+            end="\r" if terminal else "\n",
             highlight=False,
             overflow="ellipsis",
             no_wrap=True,
@@ -158,6 +160,16 @@ class RunLogger:
         """Hand everything to the disk, so that a checkpoint never knows more than the log."""
         self.writer.flush()
         self._file.flush()
+
+
+def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
+    """`train/loss` and the loss of each side quest, under at most eight letters of its name: for the progress line."""
+    tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
+    return {"loss": metrics["train/loss"]} | {name[:8]: loss for name, loss in tasks.items()}
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from harness.logger import MetricWindow, NonFiniteError, RunLogger
+from harness.logger import MetricWindow, NonFiniteError, RunLogger, shown_losses
 
 
 def logger(run_dir: Path, step: int = 0) -> RunLogger:
@@ -76,18 +77,21 @@ def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
     assert b"aux/permutation/loss" in layout.tensor_proto.string_val[0]
 
 
-@pytest.mark.parametrize("score", [float("nan"), -21.0, 123_456_789.0])
+@pytest.mark.parametrize("score", [float("nan"), -21.0, 12_345.0])
 def test_progress_is_one_short_line_where_there_is_no_terminal(
     score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
+    tasks = {"aux/permutation/loss": 1.6094, "aux/permutation/accuracy": 0.9, "aux/rotation/loss": 0.69}
     with logger(tmp_path) as opened:
-        opened.health(1_000, {"score": score, "loss": 1e9})
-        opened.health(1_000_000, {"score": score, "loss": 0.25})
+        monkeypatch.setattr(opened, "_started", time.monotonic() - 2_000)
+        opened.health(1_000, {"score": score} | shown_losses({"train/loss": 1e9}))
+        opened.health(1_000_000, {"score": score} | shown_losses({"train/loss": 0.0123} | tasks))
         lines = sys.stderr.getvalue().split("\n")
     assert lines.pop() == ""
     assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]
     assert all(len(line) <= 120 and "\r" not in line for line in lines)
+    assert "loss 0.0123  permutat 1.61  rotation 0.69" in lines[1][:100]  # what a narrow terminal shows
 
 
 def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
