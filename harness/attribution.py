@@ -19,20 +19,28 @@ Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action 
 
 
 def smoothgrad(
-    scores: Scores, obs: Tensor, *, samples: int = 32, noise: float = 25.0, chunk: int = 64, seed: int = 0
+    scores: Scores,
+    obs: Tensor,
+    *,
+    frames: int = 1,
+    samples: int = 32,
+    noise: float = 25.0,
+    chunk: int = 64,
+    seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Squared gradients of the greatest score, averaged over noisy copies of the pixels and summed over the stack.
+    """Squared gradients of the greatest score, averaged over noisy copies of the pixels.
 
     Args:
         scores: what to explain; differentiable in the pixels.
         obs: (B, C, H, W) pixels in [0, 255], on the CPU, where the noise is drawn.
+        frames: maps F of an observation, each summed over its share of the C channels; 1: over the whole stack.
         samples: noisy copies of each observation.
         noise: their standard deviation, grey levels.
         chunk: noisy images that go through the network at once, or B if that is more.
         seed: of the noise.
 
     Returns:
-        (B, H, W) in [0, 1], each map divided by its maximum; all 0 where the pixels do not matter.
+        (B, F, H, W) in [0, 1], divided by the maximum of an observation's maps; all 0 where no pixel matters.
     """
     pixels = obs.float()
     with torch.no_grad():
@@ -46,8 +54,8 @@ def smoothgrad(
             stdevs=noise,
             target=best,
         )
-    heat = squares.sum(1)
-    peak = heat.amax((1, 2), keepdim=True)
+    heat = squares.unflatten(1, (frames, -1)).sum(2)
+    peak = heat.amax((1, 2, 3), keepdim=True)
     scaled: NDArray[np.float32] = (heat / peak.where(peak > 0, 1)).cpu().numpy()
     return scaled
 
@@ -78,14 +86,20 @@ def pictures(obs: Pixels, frame_stack: int) -> Pixels:
 def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, size: int, samples: int) -> list[Pixels]:
     """For each head, the newest frame of one observation (C, H, W) under its heat map."""
     batch, newest = torch.from_numpy(obs[None]), pictures(obs, frame_stack)[-1]
-    heats = {name: smoothgrad(scores, batch, samples=samples)[0] for name, scores in targets.items()}
+    heats = {name: smoothgrad(scores, batch, samples=samples)[0, 0] for name, scores in targets.items()}
     return [panel(overlay(newest, heat), size, name) for name, heat in heats.items()]
 
 
 def write_maps(folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int) -> None:
-    """Write `moment_<k>.png` for each observation (C, H, W): its frames, then what each head looks at."""
+    """Write `moment_<k>.png` for each observation (C, H, W): its frames in a row, below it what each head looks at."""
     folder.mkdir(parents=True, exist_ok=True)
     for k, obs in enumerate(observations):
-        stack = [panel(f, 252, f"frame t-{frame_stack - 1 - i}") for i, f in enumerate(pictures(obs, frame_stack))]
-        picture = side_by_side(stack + heat_panels(targets, obs, frame_stack, 252, samples=64))
-        Image.fromarray(picture).save(folder / f"moment_{k}.png")
+        batch, rows = torch.from_numpy(obs[None]), {"frame": list(pictures(obs, frame_stack))}
+        for name, scores in targets.items():
+            heats = smoothgrad(scores, batch, frames=frame_stack, samples=64)[0]
+            rows[name] = list(map(overlay, rows["frame"], heats))
+        grid = [
+            side_by_side([panel(image, 252, f"{name} t-{frame_stack - 1 - i}") for i, image in enumerate(row)])
+            for name, row in rows.items()
+        ]
+        Image.fromarray(np.concatenate(grid)).save(folder / f"moment_{k}.png")

@@ -26,9 +26,12 @@ def test_only_the_pixels_that_a_linear_model_reads_light_up():
         value = (obs * weight).sum((1, 2, 3))
         return torch.stack([value - 1e6, value], 1)
 
-    expected = np.zeros((3, 12, 10))
-    expected[:, 7, 2], expected[:, 4, 9] = 1.0, 1 / 25
+    expected = np.zeros((3, 1, 12, 10))
+    expected[:, 0, 7, 2], expected[:, 0, 4, 9] = 1.0, 1 / 25
     np.testing.assert_allclose(smoothgrad(scores, OBS), expected, rtol=1e-5)
+    expected = np.zeros((3, 2, 12, 10))  # of two frames of two channels, on one scale
+    expected[:, 1, 7, 2], expected[:, 0, 7, 2], expected[:, 0, 4, 9] = 1.0, 9 / 16, 1 / 16
+    np.testing.assert_allclose(smoothgrad(scores, OBS, frames=2), expected, rtol=1e-5)
 
 
 def test_only_the_greatest_score_is_explained():
@@ -38,7 +41,7 @@ def test_only_the_greatest_score_is_explained():
 
     obs = torch.zeros(2, 4, 12, 10, dtype=torch.uint8)
     obs[0, ..., :5] = obs[1, ..., 5:] = 200
-    heat = smoothgrad(scores, obs)
+    heat = smoothgrad(scores, obs)[:, 0]
     assert heat[0, :, :5].all()
     assert not heat[0, :, 5:].any()
     np.testing.assert_array_equal(heat[1], heat[0, :, ::-1])
@@ -56,7 +59,7 @@ def test_matches_a_slow_loop_with_the_same_noise(network):
             noisy = (obs + n).requires_grad_()
             network(noisy[None])[0, target].backward()
             total += (noisy.grad**2).sum(0)
-        np.testing.assert_allclose(heat, total / total.max(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(heat[0], total / total.max(), rtol=1e-4, atol=1e-6)
 
 
 def test_chunks_agree_up_to_the_noise(network):
@@ -78,7 +81,7 @@ def test_a_cut_gradient_gives_a_map_of_zeros(network):
     def cut(obs):  # the network decides, but no gradient reaches the pixels
         return network(obs.detach()) + 0 * obs.sum()
 
-    np.testing.assert_array_equal(smoothgrad(cut, OBS), np.zeros((3, 12, 10)))
+    np.testing.assert_array_equal(smoothgrad(cut, OBS), np.zeros((3, 1, 12, 10)))
 
 
 def test_pictures_unstack_grey_and_rgb():
@@ -95,12 +98,16 @@ def test_overlay_shows_the_image_where_it_is_cold_and_one_colour_where_it_is_hot
     assert shown[1, 0].tolist() == pytest.approx([108, 75, 45], abs=1)
 
 
-def test_write_maps(tmp_path, network):
-    write_maps(tmp_path / "maps", list(OBS[:2].numpy()), {"Q": network, "rotation": network}, frame_stack=4)
+def test_a_png_has_a_row_of_frames_and_one_for_each_head(tmp_path, network):
+    def late(obs):  # reads the newest frame alone
+        return network(torch.cat([torch.zeros_like(obs[:, :3]), obs[:, 3:]], 1))
+
+    write_maps(tmp_path / "maps", list(OBS[:2].numpy()), {"Q": network, "late": late}, frame_stack=4)
     files = sorted((tmp_path / "maps").iterdir())
     assert [f.name for f in files] == ["moment_0.png", "moment_1.png"]
     picture = np.asarray(Image.open(files[0]))
-    assert picture.shape == (252 + 18, 6 * 252, 3)
-    newest = picture[18:, 3 * 252 : 4 * 252, 0]
-    np.testing.assert_array_equal(newest[10::21, 12::25][:, :10], OBS[0, 3].numpy())
-    assert (picture[18:, 4 * 252 :, 0] != picture[18:, 4 * 252 :, 2]).any()
+    assert picture.shape == (3 * 270, 4 * 252, 3)
+    frames, q, late_head = picture.reshape(3, 270, 4, 252, 3)[:, 18:].swapaxes(1, 2).astype(int)
+    np.testing.assert_array_equal(frames[:, 10::21, 12::25][:, :, :10, 0], OBS[0].numpy())
+    assert [(f[..., 0] != f[..., 2]).any() for f in q] == [True] * 4  # coloured where it looks
+    assert [(f[..., 0] != f[..., 2]).any() for f in late_head] == [False, False, False, True]
