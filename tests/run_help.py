@@ -1,5 +1,6 @@
 """A training small enough for a test, and ways to kill it."""
 
+import json
 import os
 import traceback
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import pytest
 
 import train as script
 from agents import DQNConfig, SACConfig
-from agents.dqn import Target
+from agents.dqn import AuxSchedule, Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
+from envs import AtariConfig, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
+from envs.atari import AtariVector
+from harness.checkpoint import load_latest
 from replay import ReplayConfig
 
 COPIES = 3
@@ -72,6 +75,25 @@ def continuous(run_dir: Path, **changes: Any) -> Config:
     return small(run_dir, **{**parts, **changes})
 
 
+def alternating(run_dir: Path, **changes: Any) -> Config:
+    """The same as `hard` but for side quests that take turns with the agent, and frames in a file."""
+    agent = DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, aux_schedule=AuxSchedule.alternating)
+    replay = ReplayConfig(capacity=90, prioritized=True, storage="mmap", path=str(run_dir / "frames.bin"))
+    return hard(run_dir, **{"agent": agent, "replay": replay, **changes})
+
+
+def atari(run_dir: Path, **changes: Any) -> Config:
+    """240 steps of Pong at half its size, in games of 25 steps; checkpoints at 96, 192 and 240."""
+    parts = {
+        "env": AtariConfig(num_envs=COPIES, size=42, max_frames=100),
+        "encoder": EncoderConfig(name="small", standardize=True),
+        "aux": {"permutation": TaskConfig()},
+        "steps": 240,
+        "checkpoint_every": 96,
+    }
+    return small(run_dir, **{**parts, **changes})
+
+
 def in_child(function: Callable[[], int]) -> int:
     """How a forked process ends that runs `function`: its exit code, or minus the signal."""
     if pid := os.fork():
@@ -88,7 +110,7 @@ def in_child(function: Callable[[], int]) -> int:
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `action` when the environment is about to bring the run to `step` agent steps, counted from its start."""
     taken = 0
-    originals = {kind: kind.step for kind in (ToyVector, PointMassVector)}
+    originals = {kind: kind.step for kind in (ToyVector, PointMassVector, AtariVector)}
 
     def counted(self: VectorEnv, actions: Any) -> Any:
         nonlocal taken
@@ -103,3 +125,9 @@ def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPat
 
 def run(config: Config) -> int:
     return script.train(config)
+
+
+def final(run_dir: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a run leaves: the hash of all that its newest checkpoint holds, and its metrics."""
+    manifest = load_latest(run_dir / "checkpoints").path / "manifest.json"
+    return json.loads(manifest.read_text()), (run_dir / "metrics.jsonl").read_text().splitlines()

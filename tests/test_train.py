@@ -1,27 +1,18 @@
-"""The real training on a toy: killed anywhere it ends as if it had not been; broken things stop it in one line."""
+"""The real training on a toy: what it learns from, leaves and refuses; broken things stop it in one line."""
 
-import itertools
 import json
-import logging
 import math
-import os
-import resource
-import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from run_help import COPIES, at_step, continuous, hard, in_child, run, small
+from run_help import COPIES, at_step, continuous, final, hard, run, small
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 
 import agents.dqn
-import harness.checkpoint
 import train as script
 from aux_tasks import TASKS, TaskConfig
 from configs.build import acting_weights, build, load_agent
@@ -30,183 +21,6 @@ from envs import ToyConfig, ToyVector
 from harness.checkpoint import load_latest
 from harness.launch import _report, launch
 from replay import Replay, ReplayConfig
-
-
-def final(run_dir: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a run leaves: the hash of all that its newest checkpoint holds, and its metrics."""
-    manifest = load_latest(run_dir / "checkpoints").path / "manifest.json"
-    return json.loads(manifest.read_text()), (run_dir / "metrics.jsonl").read_text().splitlines()
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
-    """What the uninterrupted runs leave."""
-    folder = tmp_path_factory.mktemp("whole")
-    kinds = {kind: folder / kind.__name__ for kind in (small, hard, continuous)}
-    for kind, run_dir in kinds.items():
-        assert run(kind(run_dir)) == 0
-    return {kind: final(run_dir) for kind, run_dir in kinds.items()}
-
-
-# 24: learning starts; 48 and 96: the step that ends in a checkpoint; 51: the first after one; 120: the last.
-@pytest.mark.parametrize(
-    ("kind", "kill"),
-    [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)]
-    + [(continuous, kill) for kill in (24, 51, 99)],
-)
-def test_a_killed_run_ends_as_if_it_had_not_been(
-    kind: Any, kill: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        at_step(kill, die, patch)
-        assert in_child(lambda: run(kind(tmp_path))) == -signal.SIGKILL
-    assert in_child(lambda: run(kind(tmp_path))) == 0
-    assert final(tmp_path) == whole[kind]
-
-
-@pytest.mark.parametrize("function", ["_write", "_publish", "_prune"])
-def test_a_kill_while_a_checkpoint_is_written_loses_nothing_older(
-    function: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dies in the second checkpoint, before `function` is first called there."""
-
-    def die_at_96(*args: Any, **kwargs: Any) -> Any:
-        if (tmp_path / "checkpoints" / "step_000000048").exists():
-            die()
-        return original(*args, **kwargs)
-
-    original = getattr(harness.checkpoint, function)
-    with monkeypatch.context() as patch:
-        patch.setattr(harness.checkpoint, function, die_at_96)
-        assert in_child(lambda: run(hard(tmp_path))) == -signal.SIGKILL
-    assert in_child(lambda: run(hard(tmp_path))) == 0
-    assert final(tmp_path) == whole[hard]
-    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
-
-
-class KillError(Exception):
-    """Ends a run after its log reached the disk, as in a run that is killed minutes later."""
-
-
-def dead() -> None:
-    raise KillError
-
-
-def test_resuming_leaves_no_step_twice_in_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Event files are read in the order of the second in their names; here they are made within one.
-    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=itertools.count(1e9).__next__))
-    for kill in (45, 90, 24):  # before the first checkpoint, before the second, and once more after the first
-        with monkeypatch.context() as patch:
-            at_step(kill, dead, patch)
-            with pytest.raises(KillError):
-                run(small(tmp_path))
-    assert run(small(tmp_path)) == 0
-    events = EventAccumulator(str(tmp_path), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for tag in ("train/loss", "rollout/ep_rew_mean", "repr/effective_rank"):
-        expected = [(row["step"], pytest.approx(row[tag], rel=1e-6)) for row in rows if tag in row]
-        assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
-        assert len(expected) > 1
-    assert [e.step for e in events.Scalars("time/fps")] == [row["step"] for row in rows if "train/loss" in row]
-    assert len(events.Tensors("custom_scalars__config__")) == 1
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("moment", ["step", "update", "checkpoint"])
-def test_a_signal_saves_and_leaves(
-    signum: signal.Signals, code: int, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        if moment == "step":
-            at_step(60, lambda: os.kill(os.getpid(), signum), patch)
-        else:
-            owner, name = {"update": (agents.dqn.DQN, "update"), "checkpoint": (script, "save")}[moment]
-            original = getattr(owner, name)
-
-            def signalled(*args: Any, **kwargs: Any) -> Any:
-                os.kill(os.getpid(), signum)
-                patch.setattr(owner, name, original)
-                return original(*args, **kwargs)
-
-            patch.setattr(owner, name, signalled)
-        assert run(small(tmp_path)) == code
-    checkpoint = load_latest(tmp_path / "checkpoints")
-    assert (
-        checkpoint.step == checkpoint.state["progress"]["steps"] == {"step": 60, "update": 33, "checkpoint": 48}[moment]
-    )
-    reached: list[int] = []
-    at_step(COPIES, lambda: reached.append(1), monkeypatch)
-    assert run(small(tmp_path)) == 0
-    assert reached
-    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps)
-    assert load_latest(tmp_path / "checkpoints").step == 120
-
-
-def test_sigusr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, save = [], script.save
-    monkeypatch.setattr(script, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
-    at_step(60, lambda: os.kill(os.getpid(), signal.SIGUSR1), monkeypatch)
-    assert run(small(tmp_path)) == 0
-    assert saved == [48, 60, 96, 120]
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A run of 96 steps, with checkpoints at 48 and 96."""
-    assert run(small(tmp_path, steps=96)) == 0
-    return tmp_path
-
-
-def tear(checkpoint: Path) -> None:
-    file = checkpoint / "parts.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def test_a_torn_checkpoint_falls_back_to_the_one_before(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
-    expected = final(finished)
-    tear(finished / "checkpoints" / "step_000000096")
-    caplog.set_level(logging.INFO)
-    assert run(small(finished, steps=96)) == 0
-    assert "step_000000096" in next(r.message for r in caplog.records if r.levelno == logging.WARNING)
-    assert "step 48 of 96" in caplog.text
-    assert final(finished) == expected
-
-
-def test_nothing_but_torn_checkpoints_is_an_error(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for step in (48, 96):
-        tear(finished / "checkpoints" / f"step_{step:09d}")
-    capfd.readouterr()
-    assert _report(lambda: run(small(finished))) == 2
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert "none of 2 checkpoints verifies" in errors[0]
-    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step_000000048", "step_000000096"]
-
-
-@pytest.mark.parametrize("limit", [10_000, 100_000])  # bytes: not even the exported weights, or no replay
-def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(
-    limit: int, finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    def limited() -> int:
-        assert run(small(finished, steps=192)) == 0
-        return sum("no checkpoint at step" in record.message for record in caplog.records)
-
-    size = max(f.stat().st_size for f in (finished / "checkpoints").rglob("*") if f.is_file())
-    assert size > limit
-    at_step(COPIES, fill, monkeypatch)
-    assert in_child(limited) == 2  # at 144 and 192
-    monkeypatch.undo()
-    assert load_latest(finished / "checkpoints").step == 96
-    assert run(small(finished, steps=192)) == 0
-    assert load_latest(finished / "checkpoints").step == 192
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +56,7 @@ def test_nan_stops_the_run_and_names_where_it_began(
     assert all(tensor.isfinite().all() for tensor in agent.state_dict().values())
 
 
-def test_a_weight_of_zero_reproduces_the_baseline_bit_for_bit(tmp_path: Path, whole: Any) -> None:
+def test_a_weight_of_zero_reproduces_the_baseline_bit_for_bit(tmp_path: Path) -> None:
     assert run(small(tmp_path, aux={"rotation": TaskConfig(weight=0.0)})) == 0
     assert run(small(tmp_path / "baseline")) == 0
     encoders = [(folder / "encoder.safetensors").read_bytes() for folder in (tmp_path, tmp_path / "baseline")]
@@ -356,23 +170,6 @@ def test_every_task_trains(task: str, tmp_path: Path) -> None:
     assert len(losses) == 8  # from step 36 to 120
     assert all(map(math.isfinite, losses))
     assert sum(f"aux/{task}/grad_cosine" in row for row in rows) == 2
-
-
-def test_an_interrupted_evaluation_is_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(small(tmp_path, steps=48, eval_episodes=3)) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(script, "evaluate", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run(small(tmp_path, steps=96, eval_episodes=3))
-    assert not (tmp_path / "report.json").exists()  # the one there was is of 48 steps
-    assert run(small(tmp_path, steps=96, eval_episodes=3)) == 0
-    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert (last["step"], last["eval/mean_reward"]) == (96, report["summary"]["mean"])
-
-
-def interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,128 +1,12 @@
 """Replay against a list of episodes: every sampled field, and which rows can be sampled at all."""
 
-from dataclasses import dataclass, field, fields
-
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from replay import Replay, ReplayConfig, build_replay
-from replay.batch import Batch
-from replay.samplers import UniformSampler
-from replay.storage import FrameStorage
-
-GAMMA = 0.9
-CPU = torch.device("cpu")
-
-
-@dataclass
-class Episode:
-    """frames[i] -action[i], reward[i]-> frames[i + 1]; frame i was written in row begin + i."""
-
-    begin: int
-    frames: list = field(default_factory=list)
-    action: list = field(default_factory=list)
-    reward: list = field(default_factory=list)
-    terminated: list = field(default_factory=list)
-    truncated: list = field(default_factory=list)
-
-    def stack(self, i, depth):
-        blank = np.zeros_like(self.frames[0])
-        return np.concatenate([self.frames[j] if j >= 0 else blank for j in range(i - depth + 1, i + 1)])
-
-    def window(self, i, n):
-        """Return, discount and index of the frame after the window; that frame may not exist yet."""
-        total, discount = 0.0, 1.0
-        for j in range(i, i + n):
-            if j == len(self.reward):
-                return total, discount, len(self.frames) + n
-            total += discount * min(max(self.reward[j], -1), 1)
-            discount *= GAMMA
-            if self.terminated[j] or self.truncated[j]:
-                return total, 0.0 if self.terminated[j] else discount, j + 1
-        return total, discount, i + n
-
-
-class World:
-    """Random episodes of `num_envs` copies, written into replays and kept as lists."""
-
-    def __init__(self, num_envs, frame_shape, seed, mean_length=6, action_space=Discrete(18)):  # noqa: B008
-        self.rng = np.random.default_rng(seed)
-        self.num_envs, self.frame_shape, self.mean_length = num_envs, frame_shape, mean_length
-        self.action_space = action_space
-        self.episodes = [[] for _ in range(num_envs)]
-        self.rows = 0
-        self.over = np.ones(num_envs, bool)  # the next row opens an episode
-        self.last = np.zeros(num_envs, bool)  # the next row only holds an episode's last frame
-
-    def row(self):
-        n, rng = self.num_envs, self.rng
-        frame = rng.integers(1, 256, (n, *self.frame_shape), dtype=np.uint8)
-        if isinstance(self.action_space, Discrete):
-            action = rng.integers(0, self.action_space.n, n)
-        else:
-            action = rng.uniform(-1, 1, (n, *self.action_space.shape)).astype(np.float32)
-        reward = rng.normal(0, 2, n).astype(np.float32)
-        first, valid = self.over.copy(), ~self.last
-        ends = valid & (rng.random(n) < 1 / self.mean_length)
-        kind = rng.integers(0, 3, n)
-        life_lost = valid & ~ends & (rng.random(n) < 0.1)
-        terminated = (ends & (kind != 0)) | life_lost
-        truncated = ends & (kind != 1)
-        for copy, episodes in enumerate(self.episodes):
-            if first[copy]:
-                episodes.append(Episode(self.rows))
-            episodes[-1].frames.append(frame[copy])
-            if valid[copy]:
-                for name, value in (("action", action), ("reward", reward), ("terminated", terminated)):
-                    getattr(episodes[-1], name).append(value[copy].tolist())
-                episodes[-1].truncated.append(truncated[copy].item())
-        self.over, self.last = self.last, ends
-        self.rows += 1
-        return frame, first, action, reward, terminated, truncated, valid
-
-    def fill(self, rows, *replays):
-        for _ in range(rows):
-            row = self.row()
-            for replay in replays:
-                replay.add(*row)
-
-    def sampleable(self, held, depth, n):
-        """{(row, copy): (episode, step)} by the definition, when the newest `held` rows are still there."""
-        oldest = max(0, self.rows - held)
-        return {
-            (e.begin + i, copy): (e, i)
-            for copy, episodes in enumerate(self.episodes)
-            for e in episodes
-            for i in range(len(e.reward))
-            if e.begin + max(0, i - depth + 1) >= oldest and e.window(i, n)[2] < len(e.frames)
-        }
-
-
-def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, **config):
-    return build_replay(
-        ReplayConfig(capacity=capacity, n_step=n_step, **config),
-        num_envs=world.num_envs,
-        frame_shape=world.frame_shape,
-        action_space=world.action_space,
-        frame_stack=depth,
-        gamma=GAMMA,
-        clip_reward=clip_reward,
-        rng=np.random.default_rng(seed),
-        device=CPU,
-    )
-
-
-def assert_equal_batches(left, right):
-    for name in (f.name for f in fields(Batch)):
-        ours, theirs = getattr(left, name), getattr(right, name)
-        assert (ours is None and theirs is None) or torch.equal(ours, theirs), name
-
-
-NEXT = frozenset({"next_obs"})
+from replay_help import NEXT, World, assert_equal_batches, build
 
 
 @settings(max_examples=150, deadline=None)
@@ -298,35 +182,6 @@ def test_weights_and_frequencies_follow_priorities():
         assert np.mean(index == cell) == pytest.approx(p / total, abs=0.004)
 
 
-@pytest.mark.parametrize("storage", ["mmap", "tensor"])
-def test_storages_agree(storage, tmp_path):
-    world = World(3, (3, 5, 7), seed=7)
-    ram = build(world, 3 * 24, seed=2)
-    if storage == "mmap":
-        other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
-    else:
-        other = Replay(
-            FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU),
-            UniformSampler(3 * 24),
-            frame_stack=4,
-            n_step=3,
-            gamma=GAMMA,
-            clip_reward=True,
-            beta=0.4,
-            rng=np.random.default_rng(2),
-            device=CPU,
-        )
-    world.fill(40, ram, other)
-    for _ in range(3):
-        assert_equal_batches(ram.sample(16, NEXT), other.sample(16, NEXT))
-    assert other.sample(16, NEXT).obs.is_contiguous(memory_format=torch.channels_last)
-    for (name, left), (other_name, right) in zip(
-        ram.state_dict()["storage"]["segments"], other.state_dict()["storage"]["segments"], strict=True
-    ):
-        assert name == other_name
-        np.testing.assert_array_equal(left, right)
-
-
 @pytest.mark.parametrize("prioritized", [False, True])
 @pytest.mark.parametrize("action_space", [Discrete(18), Box(-1, 1, (2,))], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("rows", [2, 30, 130])
@@ -349,55 +204,12 @@ def test_load_continues_exactly(prioritized, action_space, rows):
         loaded.update_priorities(right.index, right.reward)
 
 
-def test_segments_keep_their_names_and_bytes():
-    world = World(2, (1, 5, 7), seed=9)
-    replay = build(world, 2 * 100)
-    seen, shared = {}, []
-    for _ in range(30):
-        world.fill(11, replay)
-        segments = dict(replay.state_dict()["storage"]["segments"])
-        assert sum(len(frames) for frames in segments.values()) == min(world.rows, 100)
-        assert len(segments) <= 36
-        shared.append(len(seen.keys() & segments.keys()) / len(segments))
-        for name, frames in segments.items():
-            begin, end = map(int, name.removeprefix("rows-").split("-"))
-            assert frames.shape == (end - begin, 2, 1, 5, 7)
-            np.testing.assert_array_equal(frames, seen.setdefault(name, frames.copy()))
-    assert np.mean(shared[10:]) > 0.75
-
-
 def test_load_refuses_another_shape():
     world = World(2, (1, 5, 7), seed=10)
     replay = build(world, 60)
     world.fill(20, replay)
     with pytest.raises(ValueError, match="n_step=3, this run has n_step=5"):
         build(world, 60, n_step=5).load_state_dict(replay.state_dict())
-
-
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_memory_of_a_million_atari_transitions(prioritized):
-    replay = build(World(8, (1, 84, 84), seed=0), 1_000_000, prioritized=prioritized)
-    assert replay.nbytes <= 7.6e9
-    assert replay.bytes_per_transition <= 84 * 84 + 20
-
-
-def test_announces_memory(caplog):
-    with caplog.at_level("INFO"):
-        build(World(8, (1, 84, 84), seed=0), 100_000)
-    assert "replay: 0.71 GB of " in caplog.text
-    assert "GB (100000 transitions of 84x84x1)" in caplog.text
-
-
-@pytest.mark.parametrize("storage", ["ram", "mmap"])
-def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
-    world = World(8, (1, 84, 84), seed=0)
-    path = str(tmp_path / "frames.bin") if storage == "mmap" else None
-    with pytest.raises(
-        MemoryError, match=r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity to"
-    ) as error:
-        build(world, 10**10, storage=storage, path=path)
-    fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
-    build(world, fits, storage=storage, path=path)
 
 
 @pytest.mark.parametrize(
@@ -414,24 +226,3 @@ def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
 def test_bad_configs_are_named(config, message):
     with pytest.raises(ValueError, match=message):
         build(World(3, (1, 5, 7), seed=0), **{"capacity": 60, **config})
-
-
-def test_rows_out_of_order_are_refused():
-    world = World(2, (1, 5, 7), seed=11)
-    frame, first, action, reward, *_ = world.row()
-    no, yes = np.zeros(2, bool), np.ones(2, bool)
-    storage = FrameStorage(20, 2, (1, 5, 7), world.action_space)
-    with pytest.raises(ValueError, match="row 0 of copy 0 breaks the order"):
-        storage.add(frame, no, action, reward, no, no, yes)
-    storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="breaks the order"):  # the frame after the last action is missing
-        storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):  # nothing ended there
-        storage.add(frame, no, action, reward, no, no, np.array([True, False]))
-    with pytest.raises(ValueError, match=r"frame must be uint8 \(2, 1, 5, 7\)"):
-        storage.add(frame[:1], no, action, reward, no, no, yes)
-    storage.add(frame, no, action, reward, no, yes, yes)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, first, action, reward, no, no, yes)
-    assert storage.written == 5

@@ -1,0 +1,104 @@
+"""Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Discrete
+from replay_help import CPU, GAMMA, NEXT, World, assert_equal_batches, build
+
+from replay import Replay
+from replay.samplers import UniformSampler
+from replay.storage import FrameStorage
+
+
+@pytest.mark.parametrize("storage", ["mmap", "tensor"])
+def test_storages_agree(storage, tmp_path):
+    world = World(3, (3, 5, 7), seed=7)
+    ram = build(world, 3 * 24, seed=2)
+    if storage == "mmap":
+        other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
+    else:
+        other = Replay(
+            FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU),
+            UniformSampler(3 * 24),
+            frame_stack=4,
+            n_step=3,
+            gamma=GAMMA,
+            clip_reward=True,
+            beta=0.4,
+            rng=np.random.default_rng(2),
+            device=CPU,
+        )
+    world.fill(40, ram, other)
+    for _ in range(3):
+        assert_equal_batches(ram.sample(16, NEXT), other.sample(16, NEXT))
+    assert other.sample(16, NEXT).obs.is_contiguous(memory_format=torch.channels_last)
+    for (name, left), (other_name, right) in zip(
+        ram.state_dict()["storage"]["segments"], other.state_dict()["storage"]["segments"], strict=True
+    ):
+        assert name == other_name
+        np.testing.assert_array_equal(left, right)
+
+
+def test_segments_keep_their_names_and_bytes():
+    world = World(2, (1, 5, 7), seed=9)
+    replay = build(world, 2 * 100)
+    seen, shared = {}, []
+    for _ in range(30):
+        world.fill(11, replay)
+        segments = dict(replay.state_dict()["storage"]["segments"])
+        assert sum(len(frames) for frames in segments.values()) == min(world.rows, 100)
+        assert len(segments) <= 36
+        shared.append(len(seen.keys() & segments.keys()) / len(segments))
+        for name, frames in segments.items():
+            begin, end = map(int, name.removeprefix("rows-").split("-"))
+            assert frames.shape == (end - begin, 2, 1, 5, 7)
+            np.testing.assert_array_equal(frames, seen.setdefault(name, frames.copy()))
+    assert np.mean(shared[10:]) > 0.75
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_memory_of_a_million_atari_transitions(prioritized):
+    replay = build(World(8, (1, 84, 84), seed=0), 1_000_000, prioritized=prioritized)
+    assert replay.nbytes <= 7.6e9
+    assert replay.bytes_per_transition <= 84 * 84 + 20
+
+
+def test_announces_memory(caplog):
+    with caplog.at_level("INFO"):
+        build(World(8, (1, 84, 84), seed=0), 100_000)
+    assert "replay: 0.71 GB of " in caplog.text
+    assert "GB (100000 transitions of 84x84x1)" in caplog.text
+
+
+@pytest.mark.parametrize("storage", ["ram", "mmap"])
+def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
+    world = World(8, (1, 84, 84), seed=0)
+    path = str(tmp_path / "frames.bin") if storage == "mmap" else None
+    with pytest.raises(
+        MemoryError, match=r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity to"
+    ) as error:
+        build(world, 10**10, storage=storage, path=path)
+    fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
+    build(world, fits, storage=storage, path=path)
+
+
+def test_rows_out_of_order_are_refused():
+    world = World(2, (1, 5, 7), seed=11)
+    frame, first, action, reward, *_ = world.row()
+    no, yes = np.zeros(2, bool), np.ones(2, bool)
+    storage = FrameStorage(20, 2, (1, 5, 7), world.action_space)
+    with pytest.raises(ValueError, match="row 0 of copy 0 breaks the order"):
+        storage.add(frame, no, action, reward, no, no, yes)
+    storage.add(frame, first, action, reward, no, no, yes)
+    with pytest.raises(ValueError, match="breaks the order"):  # the frame after the last action is missing
+        storage.add(frame, first, action, reward, no, no, yes)
+    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):  # nothing ended there
+        storage.add(frame, no, action, reward, no, no, np.array([True, False]))
+    with pytest.raises(ValueError, match=r"frame must be uint8 \(2, 1, 5, 7\)"):
+        storage.add(frame[:1], no, action, reward, no, no, yes)
+    storage.add(frame, no, action, reward, no, yes, yes)
+    storage.add(frame, no, action, reward, no, no, no)
+    storage.add(frame, no, action, reward, no, no, no)
+    storage.add(frame, first, action, reward, no, no, yes)
+    assert storage.written == 5
