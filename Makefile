@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
+# Where pip looks for torch first. PyPI's for Linux brings several GB of CUDA, in vain without a GPU; `make TORCH=` takes it.
+TORCH ?= $(shell [ "$$(uname)" != Linux ] || command -v nvidia-smi >/dev/null || echo --index-url https://download.pytorch.org/whl/cpu)
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
@@ -57,10 +60,11 @@ clean: ## remove .venv; runs stay
 	rm -rf $(VENV)
 
 $(VENV)/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or newer is needed (PYTHON=python3.12 make ...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "error: Python 3.11 to 3.14 is needed (PYTHON=python3.12 make ...)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "error: this Python has no venv: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[dev]'
+	$(if $(TORCH),-$(PIP) --retries 1 --timeout 15 $(TORCH) "$$(sed -n 's/.*"\(torch[^"]*\)".*/\1/p' pyproject.toml)")
+	$(PIP) -e '.[dev]'
 	@touch $@
