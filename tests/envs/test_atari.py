@@ -178,3 +178,12 @@ def test_games_are_listed() -> None:
     games = atari_games()
     assert games == sorted(games)
     assert {"pong", "breakout", "ms_pacman"} <= set(games)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", atari_games())
+def test_every_game_plays(game: str) -> None:
+    env = AtariVector(AtariConfig(game, num_envs=1))
+    assert env.reset(0).shape == (1, *env.frame_shape)
+    assert all(np.isfinite(env.step(np.array([k])).reward) for k in range(3))
+    env.close()
