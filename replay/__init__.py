@@ -1,6 +1,7 @@
 """Experience replay: frames stored once, stacks and n-step returns made when sampled."""
 
 import difflib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
 __all__ = ["Batch", "EpisodeSampler", "Episodes", "Replay", "ReplayConfig", "build_replay", "luma"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def build_replay(
         path=config.path if config.storage == "mmap" else None,
         device=torch.device("cuda") if config.storage == "cuda" else None,
     )
+    if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
+        log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
     cells = storage.rows * num_envs
     sampler: Sampler = PrioritizedSampler(cells, config.alpha) if config.prioritized else UniformSampler(cells)
     return Replay(

@@ -97,7 +97,7 @@ class World:
         }
 
 
-def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, **config):
+def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, **config):
     return build_replay(
         ReplayConfig(capacity=capacity, n_step=n_step, **config),
         num_envs=world.num_envs,
@@ -107,7 +107,7 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, **config
         gamma=GAMMA,
         clip_reward=clip_reward,
         rng=np.random.default_rng(seed),
-        device=CPU,
+        device=device,
     )
 
 

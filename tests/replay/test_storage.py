@@ -71,6 +71,14 @@ def test_announces_memory(caplog):
     assert "GB (100000 transitions of 84x84x1)" in caplog.text
 
 
+@pytest.mark.parametrize(("device", "free", "told"), [("cuda", 10**6, True), ("cuda", 10**3, False), ("cpu", 0, False)])
+def test_a_replay_that_fits_on_the_gpu_is_told(device, free, told, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**9))
+    with caplog.at_level("INFO"):
+        build(World(2, (1, 5, 7), seed=0), 2 * 100, device=torch.device(device))  # 7 kB of frames
+    assert ("replay.storage=cuda" in caplog.text) == told
+
+
 @pytest.mark.parametrize("storage", ["ram", "mmap"])
 def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
     world = World(8, (1, 84, 84), seed=0)
