@@ -4,7 +4,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
 # Where pip looks for torch first. PyPI's for Linux brings several GB of CUDA, in vain without a GPU; `make TORCH=` takes it.
-TORCH ?= $(shell [ "$$(uname)" != Linux ] || command -v nvidia-smi >/dev/null || echo --index-url https://download.pytorch.org/whl/cpu)
+CPU_TORCH := https://download.pytorch.org/whl/cpu
+TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
+	$(PYTHON) -c 'import urllib.request as r; r.urlopen("$(CPU_TORCH)/torch", timeout=10)' 2>/dev/null && \
+	echo --index-url $(CPU_TORCH))
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
 
@@ -65,6 +68,6 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "error: this Python has no venv: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH),-$(PIP) --retries 1 --timeout 15 $(TORCH) "$$(sed -n 's/.*"\(torch[^"]*\)".*/\1/p' pyproject.toml)")
+	$(if $(TORCH),$(PIP) $(TORCH) "$$(sed -n 's/.*"\(torch[^"]*\)".*/\1/p' pyproject.toml)")
 	$(PIP) -e '.[dev]'
 	@touch $@

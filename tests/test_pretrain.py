@@ -126,12 +126,13 @@ def test_side_quests_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_pa
     held_out = parts.test.observe(parts.test.episodes.rows())
     for file in files:
         picture = np.asarray(Image.open(file))
-        assert picture.shape == (252 + 18, 5 * 252, 3)
-        frames = picture[18 + 3 :: 7, 3 : 4 * 252 : 7, 0].reshape(36, 4, 36).transpose(1, 0, 2)
+        assert picture.shape == (2 * (252 + 18), 4 * 252, 3)
+        rows = picture.reshape(2, 252 + 18, 4, 252, 3)[:, 18 + 3 :: 7, :, 3::7, 0]
+        frames, shown = rows.transpose(0, 2, 1, 3)
         (own,) = (held_out == torch.tensor(frames)).all((1, 2, 3)).nonzero()[0]
-        heat = smoothgrad(lambda obs: rotation.head(parts.encoder(obs)), held_out[own : own + 1], samples=64)[0]
-        expected = (1 - heat) * 0.6 * frames[3] + heat * 255
-        np.testing.assert_allclose(picture[18 + 3 :: 7, 4 * 252 + 3 :: 7, 0], expected, atol=2)
+        obs = held_out[own : own + 1]
+        heat = smoothgrad(lambda seen: rotation.head(parts.encoder(seen)), obs, frames=4, samples=64)[0]
+        np.testing.assert_allclose(shown, (1 - heat) * 0.6 * frames + heat * 255, atol=2)
 
 
 def test_the_projector_gets_held_out_features_with_their_pictures_and_labels(tmp_path: Path) -> None:
