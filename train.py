@@ -105,19 +105,31 @@ def learn(
     def due(every: int) -> bool:  # whether the step just taken crossed a multiple of it
         return every > 0 and progress.steps % every < env.num_envs
 
+    def save_all() -> None:  # cuts the games in progress
+        if window:  # NaN stops the run here, before it is kept
+            write_log(progress, agent.schedules(progress.steps), window, logger)
+        replay.cut(frame)
+        logger.flush()
+        write_checkpoint(run_dir, parts, progress)
+
     while not finished(config, progress):
-        frame, first, over = env.reset(derive(config.seed, "env", progress.steps)), everyone, nobody
+        begun = progress.steps
+        frame, first, over = env.reset(derive(config.seed, "env", begun)), everyone, nobody
         obs, games, keep = stack.reset(frame), GameScores(env.num_envs), False
         while not keep:
             # act and step
             action = agent.act(obs, step=progress.steps, explore=True)
-            step = env.step(action)
+            try:
+                step = env.step(action)
+            except RuntimeError:  # a worker died or hangs; what was learned before is kept
+                if progress.steps > begun:
+                    save_all()
+                raise
             progress.steps += env.num_envs
             keep = due(config.checkpoint_every) or progress.steps >= config.steps or stop.save_requested
 
-            # remember; what follows the end of a game is no transition, and saving cuts the games in progress
-            cut = step.truncated | (keep & ~step.terminated)
-            replay.add(frame, first, action, step.reward, step.terminated, cut, ~over)
+            # remember; what follows the end of a game is no transition
+            replay.add(frame, first, action, step.reward, step.terminated, step.truncated, ~over)
             frame, first, over, obs = step.frame, step.first, step.game_over, stack.push(step)
             games.add(step, progress)
 
@@ -133,10 +145,8 @@ def learn(
                 logger.scalars(progress.steps, probe(agent.encoder))
 
         # keep
-        replay.add(frame, nobody, action, np.zeros_like(step.reward), nobody, nobody, nobody)
-        logger.flush()
         stop.save_requested = False
-        write_checkpoint(run_dir, parts, progress)
+        save_all()
         if stop.requested:
             return
 

@@ -88,6 +88,11 @@ class Replay:
         self._storage.add(frame, first, action, reward, terminated, truncated, valid)
         self._sampler.change(self._opened(), self._closed())
 
+    def cut(self, frame: NDArray[np.uint8]) -> None:
+        """Truncate the running episodes, before a reset; see `FrameStorage.cut`."""
+        self._storage.cut(frame)
+        self._sampler.change(self._opened(), self._closed())
+
     def _opened(self) -> NDArray[np.int64]:
         """Cells whose window is followed by the row just added."""
         newest = self._storage.written - 1

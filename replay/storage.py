@@ -26,7 +26,7 @@ class FrameStorage:
     - After the last transition of an episode comes one row with `valid` False, whose frame is the episode's last one
       and whose action was ignored; the row after it has `first` True.
     - A lost life is `terminated`, and the row after it is valid and not `first`.
-    - To cut a running episode (before a reset), add its last row with `truncated` True, then one with its last frame.
+    - Before a reset, `cut` ends the running episodes.
     - More rows that are not valid may follow, in a copy that waits for the others.
 
     Args:
@@ -118,6 +118,12 @@ class FrameStorage:
         self.reward[slot] = reward
         self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
         self.written += 1
+
+    def cut(self, frame: NDArray[np.uint8]) -> None:
+        """Truncate every running episode after its newest row, and write its last `frame` (N, C, H, W) behind it."""
+        newest, nothing = (self.written - 1) % self.rows, np.zeros(self.num_envs, np.bool_)
+        self.flags[newest, (self.flags[newest] & TERMINATED) == 0] |= TRUNCATED
+        self.add(frame, nothing, self.action[newest], nothing.astype(np.float32), nothing, nothing, nothing)
 
     def _check_protocol(self, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
         if self.written == 0:

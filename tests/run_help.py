@@ -15,7 +15,7 @@ from agents.dqn import AuxSchedule, Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import AtariConfig, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
+from envs import AtariConfig, DmcVector, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
 from envs.atari import AtariVector
 from harness.checkpoint import load_latest
 from replay import ReplayConfig
@@ -110,7 +110,7 @@ def in_child(function: Callable[[], int]) -> int:
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `action` when the environment is about to bring the run to `step` agent steps, counted from its start."""
     taken = 0
-    originals = {kind: kind.step for kind in (ToyVector, PointMassVector, AtariVector)}
+    originals = {kind: kind.step for kind in (ToyVector, PointMassVector, AtariVector, DmcVector)}
 
     def counted(self: VectorEnv, actions: Any) -> Any:
         nonlocal taken

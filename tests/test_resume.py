@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -19,8 +20,10 @@ from tensorboard.summary.writer import event_file_writer
 import agents.dqn
 import harness.checkpoint
 import train as script
+from envs import DmcConfig, workers
 from harness.checkpoint import load_latest
 from harness.launch import _report
+from harness.seeding import derive
 
 
 def die() -> None:
@@ -142,6 +145,34 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     at_step(60, lambda: os.kill(os.getpid(), signal.SIGUSR1), monkeypatch)
     assert run(small(tmp_path)) == 0
     assert saved == [48, 60, 96, 120]
+
+
+@pytest.mark.parametrize(
+    ("number", "patience", "message"),
+    [(signal.SIGKILL, 60, "died with exit code -9"), (signal.SIGSTOP, 1, "gave no answer in 1 s and was killed")],
+)
+def test_a_lost_worker_leaves_a_checkpoint_to_continue_from(
+    number: int, patience: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def lose_worker() -> None:
+        monkeypatch.setattr(workers, "HANG_SECONDS", patience)
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid or 0, number)
+
+    config = continuous(tmp_path, env=DmcConfig(num_envs=COPIES, processes=1, size=36))
+    with monkeypatch.context() as patch:
+        at_step(69, lose_worker, patch)
+        assert _report(lambda: run(config)) == 2
+    (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+    seed = derive(config.seed, "env", 48)
+    assert error == f"error: dm_control worker 0 (copies 0 to 2) {message}; environment seed: {seed}"
+    checkpoint = load_latest(tmp_path / "checkpoints")
+    assert checkpoint.step == checkpoint.state["progress"]["steps"] == 66
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["train/n_updates"]) == (66, checkpoint.state["progress"]["updates"])
+    monkeypatch.undo()
+    assert run(config) == 0
+    assert load_latest(tmp_path / "checkpoints").step == 120
 
 
 @pytest.fixture

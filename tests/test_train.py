@@ -78,9 +78,19 @@ def test_probes_change_no_bit_of_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert first != last
 
 
+def lose() -> None:
+    raise RuntimeError("worker 0 died")
+
+
+@pytest.mark.parametrize("lost", [(), (3,), (90,), (63,)], ids=str)
 @pytest.mark.parametrize("env", [ToyConfig(num_envs=COPIES), ToyConfig(num_envs=COPIES, time_limit=9)], ids=str)
-def test_no_transition_joins_two_games(env: ToyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What replay gives is the set of transitions that the games made, though saving cut them at 60 and 120."""
+def test_no_transition_joins_two_games(
+    env: ToyConfig, lost: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What replay gives is the set of transitions that the games made, though saving cut them at 60 and 120.
+
+    A worker that is `lost` before a step cuts them too; 3 and 63 are the first steps of their games.
+    """
     played: set[Any] = set()  # (obs, action, reward, next obs, terminated)
     stacks: list[Any] = [None] * COPIES  # the previous frame and the newest, of each copy
     games: list[Any] = []  # terminated, truncated
@@ -106,8 +116,18 @@ def test_no_transition_joins_two_games(env: ToyConfig, tmp_path: Path, monkeypat
     monkeypatch.setattr(ToyVector, "step", step)
     monkeypatch.setattr(script, "build", lambda config: replays.append((parts := build(config)).replay) or parts)
     replay = ReplayConfig(capacity=600, n_step=1)
-    run(small(tmp_path, env=env, replay=replay, frame_stack=2, steps=180, checkpoint_every=60, learning_starts=1000))
-    batch = replays[0].sample(5000, frozenset({"next_obs"}))
+    config = small(
+        tmp_path, env=env, replay=replay, frame_stack=2, steps=180, checkpoint_every=60, learning_starts=1000
+    )
+    for at in lost:
+        with monkeypatch.context() as patch:
+            at_step(at, lose, patch)
+            with pytest.raises(RuntimeError, match="worker 0 died"):
+                run(config)
+        checkpoint = load_latest(tmp_path / "checkpoints")
+        assert (checkpoint.step if checkpoint else 0) == at - COPIES
+    run(config)
+    batch = replays[-1].sample(5000, frozenset({"next_obs"}))
     columns = (batch.obs, batch.action, batch.reward, batch.next_obs, batch.discount)
     given = {
         (obs.numpy().tobytes(), int(action), float(reward), next_obs.numpy().tobytes(), float(discount) == 0)

@@ -204,6 +204,23 @@ def test_load_continues_exactly(prioritized, action_space, rows):
         loaded.update_priorities(right.index, right.reward)
 
 
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_a_cut_is_a_truncation_that_was_not_known_in_time(prioritized):
+    world = World(3, (1, 5, 7), seed=8, mean_length=10**9)
+    known, cut = (build(world, 3 * 50, prioritized=prioritized) for _ in range(2))
+    nobody = np.zeros(3, bool)
+    for _ in range(2):
+        world.fill(40, known, cut)
+        frame, first, action, reward, terminated, _, valid = world.row()
+        known.add(frame, first, action, reward, terminated, ~terminated, valid)
+        cut.add(frame, first, action, reward, terminated, nobody, valid)
+        last = world.row()[0]
+        known.add(last, nobody, action, np.zeros(3), nobody, nobody, nobody)
+        cut.cut(last)
+        world.over[:] = True
+        assert_equal_batches(known.sample(300, NEXT), cut.sample(300, NEXT))
+
+
 def test_load_refuses_another_shape():
     world = World(2, (1, 5, 7), seed=10)
     replay = build(world, 60)
