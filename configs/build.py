@@ -18,7 +18,7 @@ from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
 from configs.schema import Config, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import VectorEnv, build_env
+from envs import DmcConfig, VectorEnv, build_env
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
 from replay import Replay, build_replay
@@ -81,8 +81,10 @@ def build(config: Config) -> Parts:
     """Build everything a run needs.
 
     Raises:
-        ValueError: parts do not fit each other; the message says which and what would.
+        ValueError: parts do not fit each other, or a run; the message says which and what would.
     """
+    if isinstance(config.env, DmcConfig) and config.env.background_split != "train":
+        raise ValueError("env.background_split=eval is what agents are judged before: leave it out of a training")
     device = pick_device(config.device)
     streams = build_streams(config.seed, device)
     env = build_env(config.env)

@@ -178,6 +178,11 @@ def test_a_device_of_no_such_kind_is_one_line() -> None:
         build(config(device="cpuu"))
 
 
+def test_the_backgrounds_that_judge_are_refused_in_training() -> None:
+    with pytest.raises(ValueError, match=r"^env\.background_split=eval is what agents are judged before: leave it out"):
+        build(composed("experiment=sac_cartpole", "env.background=gas", "env.background_split=eval", "device=cpu"))
+
+
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     first = config(run_dir=str(tmp_path), aux={"rotation": TaskConfig()})
     assert claim_run_dir(first) == tmp_path
