@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import effective_rank, weighted_sum
+from agents.base import representation, weighted_sum
 from aux_tasks.transform import questions
 from configs.build import export_encoder
 from configs.pretraining import Pretraining, build_pretraining
@@ -122,7 +122,7 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
             window.add(0, {name.replace("aux/", "test/", 1): value for name, value in parts.suite.metrics.items()})
     parts.suite.train()
     features = parts.encoder(batch.obs)
-    window.add(0, {"repr/effective_rank": effective_rank(features), "repr/feature_std": features.std(0).mean()})
+    window.add(0, representation(features))
     return window.drain()
 
 

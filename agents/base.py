@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encoders import Encoder
+from encoders import Encoder, dead_share
 from encoders.augment import random_shift
 from replay import Batch
 
@@ -178,20 +178,15 @@ class Agent(nn.Module, ABC):
         """Costly measurements for the log, without learning.
 
         Returns:
-            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and of the features
-            `repr/effective_rank` and `repr/feature_std`, the standard deviation over the batch, mean of dimensions.
+            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`.
         """
         with self.auxiliary.aside():
             features = self.encoder(batch.obs)
             terms = {"td": self.td_loss(features, batch, batch.nstep_obs)[0]}
             terms |= self.auxiliary.losses(batch, features, self.encoder)
             cosines = gradient_cosines(terms, "td", self.encoder)
-        features = features.detach()
         metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
-        return metrics | {
-            "repr/effective_rank": effective_rank(features),
-            "repr/feature_std": features.std(0).mean(),
-        }
+        return metrics | representation(features.detach())
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], sample_weight: Tensor) -> Tensor:
@@ -226,6 +221,17 @@ def check_ownership(module: nn.Module, optimizers: Iterable[torch.optim.Optimize
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and owners.get(id(parameter), 0) != 1:
             raise ValueError(f"parameter {name} is in {owners.get(id(parameter), 0)} optimisers, expected 1")
+
+
+def representation(features: Tensor) -> dict[str, Tensor]:
+    """Of (B, Z) features `repr/effective_rank`, `repr/feature_std`, the standard deviation over the batch, mean of
+    dimensions, and `repr/dead_share`, of the dimensions that hardly have one.
+    """
+    return {
+        "repr/effective_rank": effective_rank(features),
+        "repr/feature_std": features.std(0).mean(),
+        "repr/dead_share": dead_share(features),
+    }
 
 
 def effective_rank(features: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ class Encoder(nn.Module):
         return self.neck(maps.flatten(1))  # type: ignore[no-any-return]
 
 
+def dead_share(features: Tensor) -> Tensor:
+    """Share of the Z dimensions of (B, Z) features that hardly vary: by at most a hundredth of the mean deviation."""
+    std = features.std(0)
+    return (std <= std.mean() / 100).float().mean()
+
+
 @torch.no_grad()
 def standardize(module: nn.Module, obs: Tensor) -> None:
     """Let the encoders within a module measure their pixels on (B, C, H, W) uint8 `obs`, those that have not yet.

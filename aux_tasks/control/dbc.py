@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_choice
 from aux_tasks.control.models import LatentTransition, action_vector, errors, mlp, negative_log_likelihood
-from encoders import Encoder
+from encoders import Encoder, dead_share
 from replay import Batch
 
 FORMS = ("paper", "released", "robust")
@@ -76,6 +76,7 @@ class DBC(AuxTask):
             "bisimulation_error": bisimulation.detach().mean(),
             "correlation": _correlation(actual.detach(), wanted),
             "latent_std": latent.detach().std(0, correction=0).mean(),  # 0: collapsed
+            "dead_share": dead_share(latent.detach()),
         }
         metrics |= errors("transition", mixture.mean, target) | errors("reward", reward, batch.reward)
         return AuxOutput(self.bisimulation_weight * bisimulation + models, metrics)

@@ -310,7 +310,7 @@ def test_diagnose_measures_and_touches_nothing():
     explore, weights = copy.deepcopy(agent.explore_rng.bit_generator.state), snapshot(agent)
     metrics = agent.diagnose(batch)
     cosines = {f"aux/{name}/grad_cosine" for name in SIDE_QUESTS}
-    assert metrics.keys() == cosines | {"repr/effective_rank", "repr/feature_std"}
+    assert metrics.keys() == cosines | {"repr/effective_rank", "repr/feature_std", "repr/dead_share"}
     assert all(-1 <= metrics[f"aux/{name}/grad_cosine"] <= 1 for name in SIDE_QUESTS)
     assert 1 <= metrics["repr/effective_rank"] <= B - 1
     assert float(metrics["repr/feature_std"]) == pytest.approx(

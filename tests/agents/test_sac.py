@@ -386,6 +386,7 @@ def test_diagnose_measures_and_touches_nothing():
         "aux/deepmdp/grad_cosine",
         "repr/effective_rank",
         "repr/feature_std",
+        "repr/dead_share",
     }
     assert equal(weights, agent)
     assert all(p.grad is None for p in agent.parameters())

@@ -79,6 +79,7 @@ def test_the_loss_against_a_loop(form, model, continuous):
     correlation = np.corrcoef(actual.ravel(), wanted.ravel())[0, 1]
     assert float(output.metrics["correlation"]) == pytest.approx(correlation, abs=1e-3)
     assert float(output.metrics["latent_std"]) == pytest.approx(latent.std(0).mean(), rel=1e-4)
+    assert float(output.metrics["dead_share"]) == 0
 
 
 def gradients(form: str, weight: float):
@@ -124,6 +125,7 @@ def test_monitors_of_a_collapsed_encoder_are_zero_and_finite():
     for form in FORMS:
         metrics = dbc(encoder, form=form).loss(batch, torch.ones(B, Z), encoder).metrics
         assert metrics["latent_std"] == 0
+        assert metrics["dead_share"] == 1
         assert metrics["correlation"] == pytest.approx(0, abs=1e-3)
         assert all(metric.isfinite() for metric in metrics.values())
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, standardize
+from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize
 
 # features of 84x84 pixels
 FLAT = {
@@ -76,6 +76,13 @@ def test_standardized_pixels_are_measured_once_by_every_encoder_that_wants_them(
     standardize(both, obs // 2)
     assert all(torch.equal(buffer, measured[name]) for name, buffer in both.named_buffers())
     assert torch.equal(plain(pixels(1, 4, 84, 84)), before)
+
+
+def test_the_share_of_dead_dimensions_where_their_mean_hides_them():
+    alive, dead = torch.randn(40, 3), 5 + 1e-3 * torch.randn(40, 1)
+    assert float(dead_share(torch.cat([alive, dead], dim=1))) == 0.25
+    assert float(dead_share(alive * torch.tensor([1.0, 1.0, 0.1]))) == 0  # little is not nothing
+    assert float(dead_share(torch.ones(40, 3))) == 1
 
 
 @pytest.mark.parametrize("name", ENCODERS)
