@@ -5,6 +5,7 @@ from aux_tasks.control.curl import CURL
 from aux_tasks.control.dbc import DBC
 from aux_tasks.control.deepmdp import DeepMDP
 from aux_tasks.control.inverse_dynamics import InverseDynamics
+from aux_tasks.control.predictive import Predictive
 from aux_tasks.control.reconstruction import Reconstruction
 from aux_tasks.control.spr import SPR
 from aux_tasks.image.barlow_twins import BarlowTwins
@@ -41,6 +42,7 @@ TASKS: dict[str, type[AuxTask]] = {
     "curl": CURL,
     "reconstruction": Reconstruction,
     "spr": SPR,
+    "predictive": Predictive,
     "inverse_dynamics": InverseDynamics,
     "temporal_cpc": TemporalCPC,
     "st_dim": STDIM,

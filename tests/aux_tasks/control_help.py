@@ -12,6 +12,7 @@ from encoders import Encoder
 from replay import Batch
 
 B, SHAPE, Z, A = 7, (4, 12, 12), 5, 3
+STEPS = 4  # in a clip
 Array = NDArray[np.float64]
 
 
@@ -22,6 +23,18 @@ def transitions(*, continuous: bool = False, seed: int = 0) -> Batch:
     reward, one = torch.randn(B, generator=draw), torch.ones(B)
     obs, next_obs = noise(B, *SHAPE, seed=seed + 1), noise(B, *SHAPE, seed=seed + 2)
     return Batch(obs, action, reward, reward + 9, noise(B, *SHAPE, seed=seed + 3), one, one, one.long(), next_obs)
+
+
+def clips(*, continuous: bool = False) -> Batch:
+    """Random ones that begin at `obs`."""
+    draw, batch = generator(7), transitions()
+    action = torch.randint(A, (B, STEPS), generator=draw)
+    if continuous:
+        action = torch.rand(B, STEPS, A, generator=draw) * 2 - 1
+    mask = torch.ones(B, STEPS)
+    mask[1, 2:] = mask[2, 1:] = mask[3] = 0  # two episodes end on the way, one at once
+    whole = noise(B * (STEPS + 1), *SHAPE).reshape(B, STEPS + 1, *SHAPE)
+    return replace(batch, obs=whole[:, 0], clip=whole, clip_action=action, clip_mask=mask)
 
 
 def array(tensor: Tensor) -> Array:

@@ -17,12 +17,13 @@ OPTIONS = {
     "curl": {"pad": 1},
     "reconstruction": {"channels": 16, "bits": 1},
     "spr": {"horizon": 2, "projection": 32, "pad": 0, "tau": 0.0},  # alone, moving targets would collapse
+    "predictive": {"hidden": 64},
     "inverse_dynamics": {"hidden": 64},
 }
 SOLVED = {"deepmdp": 0.7, "dbc/paper": 0.7, "dbc/released": 0.75, "reconstruction": 0.3}  # 0.9 for accuracies
 SOLVED["dbc/robust"] = 0.55  # its distances are at most 2, whatever the rewards ask for
 CHANCE = {"curl": 1 / 64, "spr": 1 / 64, "inverse_dynamics": 1 / 3}
-LEARNING_RATE = {"deepmdp": 1e-3}  # the gradient of a norm does not fade near the goal
+LEARNING_RATE = {"deepmdp": 1e-3, "predictive": 1e-3}  # the gradient of a norm does not fade near the goal
 
 
 def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) -> dict[str, Tensor]:
@@ -68,6 +69,8 @@ def score(name: str, metrics: dict[str, Tensor]) -> float:
             return min(explained("transition"), explained("reward"))
         case "dbc/paper" | "dbc/released" | "dbc/robust":
             return min(float(metrics["correlation"]), explained("reward"))
+        case "predictive":
+            return explained("prediction")
         case "reconstruction":
             return explained("pixel")
         case _:

@@ -5,23 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from aux_help import generator, make_setting, make_task, noise, tiny_encoder
-from control_help import SHAPE, A, B, Z, array, transitions
-
-from replay import Batch
-
-STEPS = 4
-
-
-def clips(*, continuous: bool = False) -> Batch:
-    draw = generator(7)
-    action = torch.randint(A, (B, STEPS), generator=draw)
-    if continuous:
-        action = torch.rand(B, STEPS, A, generator=draw) * 2 - 1
-    mask = torch.ones(B, STEPS)
-    mask[1, 2:] = mask[3] = 0  # one episode ends on the way, one at once
-    whole = noise(B * (STEPS + 1), *SHAPE).reshape(B, STEPS + 1, *SHAPE)
-    return replace(transitions(), clip=whole, clip_action=action, clip_mask=mask)
+from aux_help import make_setting, make_task, tiny_encoder
+from control_help import SHAPE, STEPS, A, B, Z, array, clips
 
 
 def spr(encoder, *, continuous: bool = False, **options):
