@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -47,14 +48,15 @@ class TransformTask(AuxTask):
         """Apply transformation `label` (B,) to the pixels (B, C, H, W), sample by sample."""
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,) with the transformation that was drawn."""
+        """Cross-entropy (B,) with the transformation that was drawn; the mean, where a sample has several."""
         inputs, label = self._draw(batch.obs)
-        return classify(self.head(encoder(inputs)), label)
+        output = classify(self.head(encoder(inputs)), label)
+        return replace(output, loss=output.loss.view(len(batch.obs), -1).mean(1))
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """The first eight transformed observations, with predicted and applied transformation."""
-        inputs, label = self._draw(batch.obs[:8])
+        inputs, label = (drawn[:8] for drawn in self._draw(batch.obs[:8]))
         predicted = self.head(encoder(inputs)).argmax(1)
         return Examples(
             inputs, [self.classes[i] for i in predicted.tolist()], [self.classes[i] for i in label.tolist()]
@@ -65,6 +67,7 @@ class TransformTask(AuxTask):
         return self.head(encoder(self._crop(obs)))  # type: ignore[no-any-return]
 
     def _draw(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Transformed observations (K * B, C, H, W), the K of a sample side by side, and their labels; here K is 1."""
         label = torch.randint(len(self.classes), (len(obs),), generator=self.generator, device=self.generator.device)
         return self.transform(self._crop(obs), label), label
 

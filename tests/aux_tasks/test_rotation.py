@@ -26,6 +26,33 @@ def test_examples_name_the_angle_that_was_applied():
         assert torch.equal(shown.inputs[i], torch.rot90(obs[i], int(angle) // 90, dims=(1, 2)))
 
 
+def test_all_rotations_of_each_observation_against_a_loop():
+    obs, encoder = noise(5, *SHAPE), tiny_encoder(SHAPE)
+    task = make_task("rotation", encoder, all_rotations=True, crop_rows=[2, 9])
+    state = task.generator.get_state()
+    output, shown = task.loss(batch_of(obs), torch.empty(0), encoder), task.examples(batch_of(obs), encoder)
+    hits = []
+    for i in range(5):
+        turned = torch.stack([torch.rot90(task._crop(obs)[i], k, dims=(1, 2)) for k in range(4)])
+        logits = task.head(encoder(turned)).detach()
+        hits += (logits.argmax(1) == torch.arange(4)).tolist()
+        loss = -logits.log_softmax(1).diagonal().mean()
+        assert float(output.loss[i].detach()) == pytest.approx(float(loss), rel=1e-4)
+        assert i > 1 or torch.equal(shown.inputs[4 * i : 4 * i + 4], turned)
+    assert float(output.metrics["accuracy"]) == pytest.approx(sum(hits) / 20)
+    assert shown.correct == ["0", "90", "180", "270"] * 2
+    assert torch.equal(task.generator.get_state(), state)
+
+
+def test_one_rotation_of_each_observation_is_the_first_draw():
+    obs, encoder = noise(9, *SHAPE), tiny_encoder(SHAPE)
+    task = make_task("rotation", encoder)
+    label = torch.randint(4, (9,), generator=task.generator.clone_state())
+    inputs, drawn = task._draw(obs)
+    assert torch.equal(drawn, label)
+    assert torch.equal(inputs, task.transform(obs, label))
+
+
 def test_without_hidden_units_the_head_is_linear():
     encoder = tiny_encoder(SHAPE)
     (layer,) = make_task("rotation", encoder, hidden=0).head
