@@ -28,6 +28,23 @@ def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     return _corner(place, score.shape[2]), best
 
 
+def centred(images: Tensor, place: Tensor, patch: int) -> Tensor:
+    """Top left corner (B, 2) of the patch around what stands out of the one at `place` (B, 2) of (B, H, W) images.
+
+    That is the centroid of the differences from the patch's median, its ground; looked for twice, since a part may lie
+    outside at first.
+    """
+    middle = torch.arange(patch, device=images.device) - (patch - 1) / 2
+    most = torch.tensor(images.shape[1:], device=images.device) - patch
+    for _ in range(2):
+        pixels = crop(images[:, None], place, (patch, patch))[:, 0]
+        weight = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs()
+        moment = torch.stack([(weight.sum(2) * middle).sum(1), (weight.sum(1) * middle).sum(1)], dim=1)
+        offset = moment / weight.sum((1, 2)).clamp_min(1e-6)[:, None]
+        place = (place + offset.round().long()).clamp_min(0).minimum(most)
+    return place
+
+
 def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach: int) -> tuple[Tensor, Tensor]:
     """Where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`: at the largest normalised
     cross-correlation, at most `reach` pixels away; and that correlation (B,) in [-1, 1], 0 for flat patches.

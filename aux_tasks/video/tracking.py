@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.video.clips import choose, observations
-from aux_tasks.video.patches import crop, follow_patch, most_moving
+from aux_tasks.video.patches import centred, crop, follow_patch, most_moving
 from encoders import Encoder
 from encoders.augment import random_shift
 from replay import Batch
@@ -26,13 +26,14 @@ class Tracking(AuxTask):
     cross-correlation, instead of SURF and KCF. Negatives come from other clips, or all features alike would do; they
     are drawn at random, and only after `hard_after` updates are they the nearest ones, which from the start would press
     all features together, at a loss of `margin`. Still or flat clips and lost tracks are left out; `tracked` is the
-    share of the others. Patches fill the encoder's input and are shifted, each by itself, so that neither their place
-    nor that of the thing in them, which the tracker keeps, gives a track away. `accuracy` is the share of first patches
-    closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
+    share of the others. Patches fill the encoder's input, centred on the thing in them, because the tracker keeps
+    its place there, which would give the track away, and are shifted, each by itself. `accuracy` is the share of first
+    patches closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
 
     Args:
         setting: the run.
-        length: observations in a clip.
+        length: observations of a track; the paper's have 30.
+        stride: from one of them to the next.
         patch: side of a patch, pixels; None for a third of the shorter side.
         search: the farthest that a patch is followed in one step, pixels.
         shift: the largest of a patch in the encoder's input, pixels.
@@ -53,6 +54,7 @@ class Tracking(AuxTask):
         setting: TaskSetting,
         *,
         length: int = 8,
+        stride: int = 1,
         patch: int | None = None,
         search: int = 6,
         shift: int = 2,
@@ -66,12 +68,14 @@ class Tracking(AuxTask):
         self.patch = min(size) // 3 if patch is None else patch
         if not 2 <= self.patch <= min(size):
             raise ValueError(f"patch must be 2 to {min(size)}, got {self.patch}")
-        if length < 2 or min(search, embedding, negatives) < 1 or margin <= 0 or min(shift, hard_after) < 0:
+        if length < 2 or min(stride, search, embedding, negatives) < 1 or margin <= 0 or min(shift, hard_after) < 0:
             raise ValueError(
-                "length must be at least 2, search, embedding and negatives at least 1, margin positive, shift and "
-                f"hard_after at least 0, got {(length, search, embedding, negatives, margin, shift, hard_after)}"
+                "length must be at least 2, stride, search, embedding and negatives at least 1, margin positive, shift "
+                "and hard_after at least 0, got "
+                f"{(length, stride, search, embedding, negatives, margin, shift, hard_after)}"
             )
-        self.clip_length, self.search, self.shift, self.margin = length, search, shift, margin
+        self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
+        self.search, self.shift, self.margin = search, shift, margin
         self.negatives, self.hard_after = negatives, hard_after
         self.newest = channels // setting.frame_stack  # channels of a frame
         self.embed = nn.Linear(setting.feature_dim, embedding)
@@ -114,10 +118,10 @@ class Tracking(AuxTask):
     @torch.no_grad()
     def tracks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """First and last patch (B, C, H, W) in [0, 255], resized, and 1 in (B,) where they are a track."""
-        clip, inside = observations(batch, self.clip_length)
+        clip, inside = observations(batch, self.length, self.stride)
         frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
         place, motion = most_moving(frames, self.patch)
-        start = place
+        start = place = centred(frames[:, 0], place, self.patch)
         match = torch.ones_like(motion)
         for before, after in zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True):
             place, found = follow_patch(before, after, place, self.patch, self.search)

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from aux_help import generator, noise, tiny_encoder
-from clip_help import flat, learned, still
+from clip_help import flat, still, trained
 from control_help import array
-from pretext_help import balls, build_task, clips_of, scrambled
+from pretext_help import balls, build_task, clips_of, cut, measure, scrambled
 
-from aux_tasks.video.patches import crop, follow_patch, most_moving
+from aux_tasks.video.patches import centred, crop, follow_patch, most_moving
 from encoders.augment import random_shift
 
 B, T, Z, D = 7, 3, 9, 5
@@ -67,6 +67,33 @@ def test_the_patch_that_moves_most_against_a_loop():
         assert float(score[i]) == pytest.approx(scores.max(), rel=1e-4)
 
 
+def test_a_patch_is_centred_as_a_loop_would():
+    images = noise(6, 9, 11).float()
+    place = torch.tensor([[0, 0], [5, 7], [2, 3], [0, 7], [3, 1], [1, 6]])
+    found = centred(images, place, 4)
+    for i, (y, x) in enumerate(place.tolist()):
+        for _ in range(2):
+            seen = array(images[i, y : y + 4, x : x + 4])
+            weight = np.abs(seen - np.sort(seen.ravel())[7])
+            rows, columns = np.mgrid[:4, :4] - 1.5
+            y, x = (
+                min(max(at + round(float((weight * axis).sum() / weight.sum())), 0), most)
+                for at, axis, most in ((y, rows, 5), (x, columns, 7))
+            )
+        assert found[i].tolist() == [y, x]
+    assert torch.equal(centred(torch.full((2, 9, 11), 7.0), place[:2], 4), place[:2])
+
+
+def test_a_thing_comes_to_the_same_place_of_its_patch_wherever_it_goes():
+    clip, place = sprites(200, 1, alike=True)
+    frames = clip[:, :, 0].float()
+    before, _ = most_moving(frames, 12)
+    within = [place[:, 0] - corner for corner in (before, centred(frames[:, 0], before, 12))]
+    astray = [float(((at - at.median(0).values).abs().amax(1) > 1).float().mean()) for at in within]
+    assert astray[0] > 0.1
+    assert astray[1] == 0
+
+
 @pytest.mark.parametrize("reach", [2, 20])
 def test_a_patch_is_followed_as_a_loop_would(reach):
     before, after = noise(5, 12, 14).float(), noise(5, 12, 14, seed=1).float()
@@ -114,14 +141,24 @@ def test_patches_hold_every_channel_and_fill_the_input():
     assert first.shape == last.shape == (B, *SHAPE)
     assert valid.all()
     frames = batch.clip.float().mean(2)
-    begin, _ = most_moving(frames, 6)
-    end = begin
+    end = begin = centred(frames[:, 0], most_moving(frames, 6)[0], 6)
     for t in range(T - 1):
         end, _ = follow_patch(frames[:, t], frames[:, t + 1], end, 6, 3)
     for i in range(B):
         for patches, t, (y, x) in ((first, 0, begin[i].tolist()), (last, T - 1, end[i].tolist())):
             cut_out = batch.clip[i, t, :, y : y + 6, x : x + 6].float()
             torch.testing.assert_close(patches[i : i + 1], F.interpolate(cut_out[None], SHAPE[1:], mode="bilinear"))
+
+
+def test_a_stride_leaves_observations_out():
+    _, task = made(stride=2)
+    _, whole = made()
+    batch = moving()
+    mixed = batch.clip.repeat_interleave(2, 1)[:, :5]
+    mixed[:, 1::2] = noise(B, 2, *SHAPE)
+    assert task.clip_length == 5
+    for found, expected in zip(task.tracks(clips_of(mixed)), whole.tracks(batch), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_both_ends_of_a_track_are_shifted_each_by_itself():
@@ -261,7 +298,16 @@ def test_examples_are_pairs_of_a_track():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"patch": 1}, {"patch": 17}, {"length": 1}, {"search": 0}, {"negatives": 0}, {"margin": 0.0}, {"shift": -1}],
+    [
+        {"patch": 1},
+        {"patch": 17},
+        {"length": 1},
+        {"stride": 0},
+        {"search": 0},
+        {"negatives": 0},
+        {"margin": 0.0},
+        {"shift": -1},
+    ],
 )
 def test_what_is_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -280,26 +326,28 @@ def test_only_the_generator_decides():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def outcome(destroy=lambda clip: clip, *, alike=False, **options):
+def outcome(destroy=lambda clip: clip, *, alike=False, steps=STEPS):
+    """Metrics on 512 held-out clips, 64 at a time; without steps the untrained encoder's."""
     sizes = {"length": 4, "patch": 12, "search": 4}
-    return learned(
-        "tracking", lambda n, seed: sprites(n, seed, alike=alike)[0], destroy, steps=STEPS, **sizes, **options
-    )
+    task, encoder = trained("tracking", destroy(sprites(256, 1, alike=alike)[0]), steps=steps, **sizes)
+    held_out = [clips_of(destroy(sprites(64, seed, alike=alike)[0])) for seed in range(2, 10)]
+    found = [measure(task, cut(encoder), batch, draws=2) for batch in held_out]
+    return {key: np.mean([metrics[key] for metrics in found]) for key in found[0]}
 
 
 def test_it_learns_to_know_a_sprite_again():
-    found, untrained = outcome(), outcome(frozen=True)
+    found, untrained = outcome(), outcome(steps=0)
     assert found["tracked"] > 0.8
-    assert found["accuracy"] > 10 * found["chance"]
-    assert found["accuracy"] > untrained["accuracy"] + 0.05  # random features know much of it again
-    assert found["loss"] < untrained["loss"] / 2
+    assert found["accuracy"] > 25 * found["chance"]
+    assert found["accuracy"] > 2 * untrained["accuracy"]  # random features know much of it again
+    assert found["loss"] < untrained["loss"] / 3
 
 
 def test_sprites_that_look_alike_stay_at_chance_wherever_they_are():
-    found = outcome(alike=True)  # without the shift, where the tracker holds them gives a fifth away
-    assert found["accuracy"] < 8 * found["chance"]
+    found = outcome(alike=True)
+    assert found["accuracy"] < 2 * found["chance"]
 
 
 @pytest.mark.parametrize("destroy", [still, flat, scrambled])
 def test_without_motion_there_is_no_track(destroy):
-    assert outcome(destroy, frozen=True)["tracked"] < 0.05
+    assert outcome(destroy, steps=0)["tracked"] < 0.05
