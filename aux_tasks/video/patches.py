@@ -28,7 +28,7 @@ def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     return _corner(place, score.shape[2]), best
 
 
-def centred(images: Tensor, place: Tensor, patch: int) -> Tensor:
+def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
     """Top left corner (B, 2) of the patch around what stands out of the one at `place` (B, 2) of (B, H, W) images.
 
     That is the centroid of the differences from the patch's median, its ground; looked for twice, since a part may lie

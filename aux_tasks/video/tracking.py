@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.video.clips import choose, observations
-from aux_tasks.video.patches import centred, crop, follow_patch, most_moving
+from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
 from encoders import Encoder
 from encoders.augment import random_shift
 from replay import Batch
@@ -121,7 +121,7 @@ class Tracking(AuxTask):
         clip, inside = observations(batch, self.length, self.stride)
         frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
         place, motion = most_moving(frames, self.patch)
-        start = place = centred(frames[:, 0], place, self.patch)
+        start = place = centre_patch(frames[:, 0], place, self.patch)
         match = torch.ones_like(motion)
         for before, after in zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True):
             place, found = follow_patch(before, after, place, self.patch, self.search)

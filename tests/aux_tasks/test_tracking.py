@@ -12,7 +12,7 @@ from clip_help import flat, still, trained
 from control_help import array
 from pretext_help import balls, build_task, clips_of, cut, measure, scrambled
 
-from aux_tasks.video.patches import centred, crop, follow_patch, most_moving
+from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
 from encoders.augment import random_shift
 
 B, T, Z, D = 7, 3, 9, 5
@@ -70,7 +70,7 @@ def test_the_patch_that_moves_most_against_a_loop():
 def test_a_patch_is_centred_as_a_loop_would():
     images = noise(6, 9, 11).float()
     place = torch.tensor([[0, 0], [5, 7], [2, 3], [0, 7], [3, 1], [1, 6]])
-    found = centred(images, place, 4)
+    found = centre_patch(images, place, 4)
     for i, (y, x) in enumerate(place.tolist()):
         for _ in range(2):
             seen = array(images[i, y : y + 4, x : x + 4])
@@ -81,14 +81,14 @@ def test_a_patch_is_centred_as_a_loop_would():
                 for at, axis, most in ((y, rows, 5), (x, columns, 7))
             )
         assert found[i].tolist() == [y, x]
-    assert torch.equal(centred(torch.full((2, 9, 11), 7.0), place[:2], 4), place[:2])
+    assert torch.equal(centre_patch(torch.full((2, 9, 11), 7.0), place[:2], 4), place[:2])
 
 
 def test_a_thing_comes_to_the_same_place_of_its_patch_wherever_it_goes():
     clip, place = sprites(200, 1, alike=True)
     frames = clip[:, :, 0].float()
     before, _ = most_moving(frames, 12)
-    within = [place[:, 0] - corner for corner in (before, centred(frames[:, 0], before, 12))]
+    within = [place[:, 0] - corner for corner in (before, centre_patch(frames[:, 0], before, 12))]
     astray = [float(((at - at.median(0).values).abs().amax(1) > 1).float().mean()) for at in within]
     assert astray[0] > 0.1
     assert astray[1] == 0
@@ -141,7 +141,7 @@ def test_patches_hold_every_channel_and_fill_the_input():
     assert first.shape == last.shape == (B, *SHAPE)
     assert valid.all()
     frames = batch.clip.float().mean(2)
-    end = begin = centred(frames[:, 0], most_moving(frames, 6)[0], 6)
+    end = begin = centre_patch(frames[:, 0], most_moving(frames, 6)[0], 6)
     for t in range(T - 1):
         end, _ = follow_patch(frames[:, t], frames[:, t + 1], end, 6, 3)
     for i in range(B):
