@@ -143,7 +143,7 @@ def test_digits_are_completed_unless_their_pixels_were_scrambled(destroyed, step
     task = build_task("context_encoder", encoder, channels=16)
     train_on(task, encoder, draw, steps=steps, lr=3e-3)
     ratio = measure(task, encoder, draw(999))["error_ratio"]
-    assert (ratio < 0.7) == (not destroyed and steps > 0), ratio
+    assert ratio > 0.9 if destroyed or not steps else ratio < 0.5
 
 
 @pytest.mark.slow
