@@ -57,5 +57,5 @@ def learned(
     length = task.clip_length + frame_stack - 1
     clips = stacked(destroy(balls(256, length, SIZE)), frame_stack)
     order = generator(3)
-    train_on(task, encoder, lambda _: clips_of(clips[torch.randperm(256, generator=order)[:32]]), steps=steps, lr=3e-3)
+    train_on(task, encoder, lambda _: clips_of(clips[torch.randperm(256, generator=order)[:32]]), steps=steps, lr=6e-3)
     return measure(task, encoder, clips_of(stacked(destroy(balls(256, length, SIZE, seed=9)), frame_stack)))["accuracy"]

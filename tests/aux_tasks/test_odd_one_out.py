@@ -147,13 +147,12 @@ def test_examples_show_the_sub_clips():
     assert shown.predicted == [str(i) for i in task._scores(inputs, encoder).argmax(1).tolist()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frame_stack", [1, 4])
 def test_it_is_learned_by_the_encoder_and_only_from_order(frame_stack):
-    settings = {"frame_stack": frame_stack, "hidden": 64}
-    assert learned("odd_one_out", steps=100, **settings) > 0.65
-    assert learned("odd_one_out", steps=100, frozen=True, **settings) < 0.6
-    assert abs(learned("odd_one_out", out_of_order, steps=100, **settings) - 0.25) < 0.05
+    settings = {"steps": 60, "frame_stack": frame_stack, "hidden": 32}
+    assert learned("odd_one_out", **settings) > 0.65
+    assert learned("odd_one_out", frozen=True, **settings) < 0.55
+    assert abs(learned("odd_one_out", out_of_order, **settings) - 0.25) < 0.06
 
 
 def test_still_clips_are_no_question():
