@@ -159,6 +159,9 @@ def test_the_arms_of_cartpole() -> None:
     assert dbc.aux["dbc"].options["form"] == "robust"
     assert (list(best.aux), best.agent.copies, best.env) == (["deepmdp"], 2, plain.env)
     assert default_run_dir(plain) == "runs/cartpole_swingup/sac/s0"
+    paper = composed("experiment=dbc_paper")
+    assert (paper.env.repeat, paper.batch_size, paper.agent.hidden, paper.encoder.name) == (2, 128, 1024, "control")
+    assert paper.aux == {"dbc": replace(dbc.aux["dbc"], options={**dbc.aux["dbc"].options, "form": "released"})}
 
 
 @pytest.mark.parametrize(
