@@ -70,6 +70,26 @@ def test_permutation_is_solved_beside_catch(tmp_path):
     assert metrics["aux/permutation/accuracy"] > 0.8
 
 
+def test_sac_masters_the_point_mass(tmp_path):
+    """Measured: 47.3, with two other seeds 45.3 and 47.2, in a minute of one core; the best steering scores 48.7."""
+    config = whole_run(
+        tmp_path,
+        env=PointMassConfig(num_envs=4),
+        agent=SACConfig(hidden=64),
+        encoder=EncoderConfig(name="der", feature_dim=16),
+        replay=ReplayConfig(capacity=20_000, n_step=1),
+        frame_stack=1,
+        gamma=0.95,
+        clip_reward=False,
+        steps=6_000,
+        learning_starts=1_000,
+        steps_per_update=2,
+        batch_size=64,
+    )
+    assert train(config) == 0
+    assert score(tmp_path) > 42
+
+
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 def test_sac_learns_the_point_mass_by_the_critics_gradient_on_the_encoder(cut, tmp_path, monkeypatch):
     """Four features of noisy pixels are not enough unless they are learned.
