@@ -24,7 +24,7 @@ def measured() -> dict[str, list[str]]:
     """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
     costs = {row["objective"]: f"{row['ratio']:.1f}" for row in read("cost")["rows"]}
     told = {row["objective"]: (row["metric"], row["guess"], gain_cell(row["maps"], 1)) for row in read("mnist")["rows"]}
-    for row in read("video")["sources"]["balls"]["rows"]:
+    for row in read("video")["sources"]["balls"]:
         real = row["real"]
         answered = (real["accuracy"], real["chance"]) if "accuracy" in real else (real["error_ratio"], 1.0)
         told[row["objective"]] = (*answered, gain_cell(row["maps"], 2))

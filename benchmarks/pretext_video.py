@@ -5,14 +5,15 @@
 
 Pretrains what is missing in runs/pretext_video/<source>/<objective>/s<seed>, and beside it, in .../control/s<seed>, the
 same on frames that lack what the objective reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
-probed for the places of the balls. Then it writes these sources into results/pretext_video.md and .json; others stay.
+probed for the places of the balls. Then it writes these rows into results/pretext_video.md and .json; others stay.
 """
 
 import json
 import shlex
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -206,6 +207,7 @@ def places(folder: Path, labels: str, device: str) -> dict[str, float]:
 
 HEADER = [
     "objective",
+    "updates",
     "held-out accuracy (95 %)",
     "chance",
     "control (95 %)",
@@ -244,7 +246,7 @@ def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
-    first = [row["objective"], *judgement_cells(row["real"]), *judgement_cells(row["control"])]
+    first = [row["objective"], f"{row['steps']:,}", *judgement_cells(row["real"]), *judgement_cells(row["control"])]
     first += [f"{row['real']['answerable']:.2f}" if row["real"] else "0", row["torch"]]
     return first + [cell for layer in ("maps", "output") if layer in row for cell in gain_cells(row[layer], 2)]
 
@@ -262,12 +264,13 @@ def judgement_cells(found: dict[str, Any] | None) -> list[str]:
     return [", ".join(told), f"{found['chance']:.3f}" if "chance" in found else "ratio 1"]
 
 
-def write(sources: dict[str, dict[str, Any]]) -> None:
+def write(sources: dict[str, list[dict[str, Any]]]) -> None:
     """Both files of results."""
     write_json({"sources": sources}, RESULTS / "pretext_video.json")
     text = (
         "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
-        "does not know that clips of an episode are alike. The control is trained and judged on frames without what "
+        "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
+        "trained and judged on frames without what "
         "the objective reads: out of order (the first five), mixed over episodes (`temporal_cpc`, `st_dim`), a single "
         "clip (`tracking`: at chance by construction), random colours (the last two and `video_colorization`). The "
         "accuracy of `video_colorization` is over cells that changed colour, where copying has 0 and the most "
@@ -275,13 +278,14 @@ def write(sources: dict[str, dict[str, Any]]) -> None:
         "table from a place's own lightness to its colour. `answerable` is the share of clips with enough motion. A "
         "difference has its 95 % interval over the seeds where there are several.\n"
     )
-    for source, found in sources.items():
-        rows = found["rows"]
-        text += f"\n## {source}\n\n`{found['command']}`: {found['steps']} updates, {rows[0]['seeds']} seeds from 0.\n\n"
+    for source, rows in sources.items():
+        text += f"\n## {source}\n\n"
+        for command, made in groupby(sorted(rows, key=itemgetter("command")), itemgetter("command")):
+            text += f"- `{command}`: {', '.join(row['objective'] for row in made)}\n"
         if source in PLACES:
             pixels = np.mean([row["pixels"] for row in rows])
-            text += f"Mean R2 of the balls' places by a linear probe, 1,000 labels; from the pixels {pixels:.2f}.\n\n"
-        text += table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
+            text += f"\nMean R2 of the balls' places by a linear probe, 1,000 labels; from the pixels {pixels:.2f}.\n"
+        text += "\n" + table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
     (RESULTS / "pretext_video.md").write_text(text)
 
 
@@ -300,17 +304,16 @@ def main() -> None:
     failed = side_by_side(run, missing, chosen["jobs"])
     path, command = RESULTS / "pretext_video.json", shlex.join(["python", *sys.argv])
     told: dict[str, Any] = json.loads(path.read_text())["sources"] if path.is_file() else {}
-    for source in chosen["sources"].split(","):
-        done = {
-            objective: [
-                [result for seed in seeds if (result := result_of(folder_of(source, objective, control, seed), steps))]
-                for control in (False, True)
-            ]
-            for objective in OBJECTIVES
-        }
-        if rows := [row_of(source, name, real, control) for name, (real, control) in done.items() if real]:
-            told[source] = {"command": command, "steps": steps, "rows": rows}
-    write({source: told[source] for source in SOURCES if source in told})
+    for source, objective in pairs:
+        real, control = (
+            [result for seed in seeds if (result := result_of(folder_of(source, objective, side, seed), steps))]
+            for side in (False, True)
+        )
+        if real:
+            row = {"command": command, "steps": steps, **row_of(source, objective, real, control)}
+            told[source] = [r for r in told.get(source, []) if r["objective"] != objective] + [row]
+    order = list(OBJECTIVES)
+    write({s: sorted(told[s], key=lambda row: order.index(row["objective"])) for s in SOURCES if s in told})
     finish(failed)
 
 
