@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.video.clips import change, contrast, observations, score, side_by_side
+from aux_tasks.video.clips import camera_path, change, contrast, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
 
@@ -21,9 +21,10 @@ class ArrowOfTime(AuxTask):
     `contrast`, are concatenated over time, go through convolutions and are pooled to the logits. Backwards,
     observations are in reverse order and so are the frames in their stacks.
 
-    Cues other than motion are kept away: the border, where scores and clocks stand, gives way to the pixels beside it;
-    the clip is moved as a whole until the centre of its motion is that of the picture; clips that their episode does
-    not fill, or in which hardly anything moves inside the border, are left out. A moving camera is not held still.
+    Cues other than motion are kept away: the border gives way to the pixels beside it; a moving camera is held still,
+    by whole pixels, instead of by a homography; the clip is moved as a whole until the centre of its motion is that of
+    the picture; clips that their episode does not fill, or in which hardly anything moves inside the border, are left
+    out. A score further inside is seen.
 
     Args:
         setting: the run.
@@ -82,20 +83,30 @@ class ArrowOfTime(AuxTask):
         return score(loss, hits, valid, 0.5)
 
     def prepare(self, clip: Tensor) -> Tensor:
-        """Clips (B, G, C, H, W) without their border, the motion in the middle; edges repeat where that leaves gaps."""
-        edge, (height, width) = self.border, clip.shape[3:]
-        moved = clip.float().diff(dim=1).abs().sum((1, 2))[:, edge : height - edge, edge : width - edge]
-        rows, columns = self._places(moved.sum(2), height), self._places(moved.sum(1), width)
-        clip = clip.gather(3, rows[:, None, None, :, None].expand_as(clip))
-        return clip.gather(4, columns[:, None, None, None].expand_as(clip))
+        """Clips (B, G, C, H, W) held still, without their border, the motion in the middle.
 
-    def _places(self, moved: Tensor, size: int) -> Tensor:
-        """(B, size) rows or columns to show, of the changes (B, size - 2 * border) in those inside the border."""
-        place = torch.arange(size, device=moved.device)
-        weight = moved + 1e-6  # the middle of a still clip is that of the picture
-        middle = (weight * place[: weight.shape[1]]).sum(1) / weight.sum(1)
-        shift = (middle - (weight.shape[1] - 1) / 2).round().long() * self.centre
-        return (place + shift[:, None]).clamp(self.border, size - 1 - self.border)
+        They show what stays in sight; its edges repeat where that leaves gaps.
+        """
+        sides, grids = clip.shape[3:], [torch.arange(side, device=clip.device) for side in clip.shape[3:]]
+        frames = clip.reshape(len(clip), clip.shape[1] * self.frame_stack, -1, *sides)
+        path = camera_path(frames.float().mean(2))
+        first = (self.border - path.amin(1)).mT[..., None]  # (2, B, 1): where what all frames show begins
+        last = (torch.tensor(sides, device=clip.device) - 1 - self.border - path.amax(1)).mT[..., None]
+        scene = [grid.clamp(*ends) for grid, *ends in zip(grids, first, last, strict=True)]
+        ways = [
+            (place[:, None] + way[..., None]).clamp(0, side - 1)
+            for place, way, side in zip(scene, path.unbind(2), sides, strict=True)
+        ]
+        clip = _pick(frames, *ways).view_as(clip)
+        rows, columns = inside = [grid == place for grid, place in zip(grids, scene, strict=True)]
+        moved = clip.float().diff(dim=1).abs().sum((1, 2)) * rows[:, :, None] * columns[:, None]
+        shown = []
+        for axis, grid in enumerate(grids):
+            weight = (moved.sum(2 - axis) + 1e-6) * inside[axis]  # the middle of a still clip is that of the scene
+            middle = (weight * grid).sum(1) / weight.sum(1).clamp_min(1e-6)
+            shift = (middle - (len(grid) - 1) / 2).round().long() * self.centre
+            shown.append((grid + shift[:, None]).clamp(first[axis], last[axis]).clamp(0, len(grid) - 1)[:, None])
+        return _pick(clip, *shown)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
@@ -109,6 +120,12 @@ class ArrowOfTime(AuxTask):
     def _logits(self, clip: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
         maps = encoder.maps(clip.flatten(0, 1))
         return self.head(contrast(maps.view(len(clip), -1, *maps.shape[1:]), valid).flatten(1, 2))  # type: ignore[no-any-return]
+
+
+def _pick(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Of (B, T, C, H, W) frames the rows (B, T or 1, H) and of these the columns (B, T or 1, W)."""
+    frames = frames.gather(3, rows[:, :, None, :, None].expand_as(frames))
+    return frames.gather(4, columns[:, :, None, None].expand_as(frames))
 
 
 def reverse(clip: Tensor, frame_stack: int) -> Tensor:

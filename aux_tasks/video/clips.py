@@ -1,12 +1,15 @@
 """What the objectives on clips share: observations of one episode, moments of it, choices among them, and scores."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, over_valid
 from replay import Batch
 
 EPS = 1e-5  # of a variance
+CAMERA = 1 / 3  # share of the pixels that a shift has to bring closer, or only a thing moved
+NOTICED = 2  # gray levels of a pixel
 EXCLUDED = -1e9  # logit of what is no candidate: finite, so that a row without any stays finite too
 
 
@@ -38,6 +41,38 @@ def change(clip: Tensor, stride: int = 1) -> Tensor:
     """(B, T - stride) mean absolute difference, in grey levels, of observations (B, T, C, H, W) `stride` apart."""
     clip = clip.float()
     return (clip[:, stride:] - clip[:, :-stride]).abs().mean((2, 3, 4))
+
+
+def camera_path(frames: Tensor) -> Tensor:
+    """How far the picture as a whole has moved since the first of (B, T, H, W) frames, (B, T, 2) rows and columns.
+
+    Phase correlation of neighbours (Kuglin and Hines 1975) by whole pixels, at most a quarter of the sides. It also
+    finds things that move before a plain ground, so a shift counts only where it explains much of the picture.
+    """
+    sides = torch.tensor(frames.shape[2:], device=frames.device)
+    rows, columns = (torch.hann_window(side, device=frames.device) for side in frames.shape[2:])
+    frames = frames.float()
+    centred = frames - frames.mean((2, 3), keepdim=True)
+    spectrum = torch.fft.rfft2(centred * rows[:, None] * columns)
+    cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
+    likeness = torch.fft.irfft2(cross / cross.abs().clamp_min(EPS), s=frames.shape[2:])
+    peak = likeness.flatten(2).argmax(2)
+    step = torch.stack([peak // sides[1], peak % sides[1]], dim=2)
+    step = (step + sides // 2) % sides - sides // 2
+    (row, inside), (column, within) = (_moved(step[:, :, axis], int(sides[axis])) for axis in range(2))
+    seen = inside[..., None] & within[:, :, None]
+    before, after = frames[:, :-1], frames[:, 1:]
+    follow = after.gather(2, row[..., None].expand_as(after)).gather(3, column[:, :, None].expand_as(after))
+    gained = (after - before).abs() - (follow - before).abs()
+    closer = ((gained > NOTICED).float() - (gained < -NOTICED).float()) * seen
+    believed = (step.abs() <= sides // 4).all(2) & (closer.sum((2, 3)) > CAMERA * seen.sum((2, 3)))
+    return F.pad((step * believed[..., None]).cumsum(1), (0, 0, 1, 0))
+
+
+def _moved(step: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(..., size) where the pixels of an axis went by `step` (...), and whether they are still in the picture."""
+    place = torch.arange(size, device=step.device) + step[..., None]
+    return place.clamp(0, size - 1), (place >= 0) & (place < size)
 
 
 def side_by_side(clip: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
-from aux_tasks.video.clips import choose, observations
+from aux_tasks.video.clips import camera_path, choose, observations
 from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -25,10 +25,11 @@ class Tracking(AuxTask):
     The patch that differs most from the rest of its clip is followed from frame to frame by normalised
     cross-correlation, instead of SURF and KCF. Negatives come from other clips, or all features alike would do; they
     are drawn at random, and only after `hard_after` updates are they the nearest ones, which from the start would press
-    all features together, at a loss of `margin`. Still or flat clips and lost tracks are left out; `tracked` is the
-    share of the others. Patches fill the encoder's input, centred on the thing in them, because the tracker keeps
-    its place there, which would give the track away, and are shifted, each by itself. `accuracy` is the share of first
-    patches closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
+    all features together, at a loss of `margin`. Still or flat clips, lost tracks and clips of a moving camera are left
+    out; `tracked` is the share of the others. Patches fill the encoder's input, centred on the thing in them, because
+    the tracker keeps its place there, which would give the track away, and are shifted, each by itself. `accuracy` is
+    the share of first patches closest to their own last one; `spread` is 1 for features all over the sphere, 0 for
+    equal ones.
 
     Args:
         setting: the run.
@@ -126,7 +127,8 @@ class Tracking(AuxTask):
         for before, after in zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True):
             place, found = follow_patch(before, after, place, self.patch, self.search)
             match = match.minimum(found)
-        valid = inside[:, -1] * (motion >= MIN_MOTION) * (match >= MIN_MATCH)
+        still = (camera_path(frames) == 0).all((1, 2))
+        valid = inside[:, -1] * still * (motion >= MIN_MOTION) * (match >= MIN_MATCH)
         patches = [crop(clip[:, t], at, (self.patch, self.patch)).float() for t, at in ((0, start), (-1, place))]
         first, last = (F.interpolate(patch, clip.shape[-2:], mode="bilinear") for patch in patches)
         return first, last, valid

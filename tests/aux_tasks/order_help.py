@@ -1,6 +1,7 @@
 """Clips, a quick encoder and a learning check for tests of the objectives on the order of frames."""
 
 import torch
+import torch.nn.functional as F
 from aux_help import generator, noise
 from pretext_help import balls, build_task, clips_of, cut, measure, train_on
 from torch import Tensor, nn
@@ -19,6 +20,15 @@ def stacked(clip: Tensor, frame_stack: int) -> Tensor:
     """The clip (B, T, C, H, W) as observations of `frame_stack` frames, shorter by as many less one."""
     last = clip.shape[1] - frame_stack + 1
     return torch.cat([clip[:, k : last + k] for k in range(frame_stack)], dim=2)
+
+
+def panned(batch: int, noise_level: float = 0.0, seed: int = 0, speed: tuple[int, int] = (0, 2)) -> Tensor:
+    """(B, 3, 1, 20, 20): a camera goes over smooth texture, by (rows, columns) a frame, with noise in each frame."""
+    rng, (down, right) = generator(seed), speed
+    texture = F.avg_pool2d(torch.rand(batch, 1, SIZE + 2 + 2 * down, SIZE + 2 + 2 * right, generator=rng), 3, 1)
+    places = [(down * t, right * t) for t in range(3)]
+    clip = torch.stack([texture[..., y : y + SIZE, x : x + SIZE] for y, x in places], dim=1) * 600 - 170
+    return (clip + noise_level * torch.randn(clip.shape, generator=rng)).clamp(0, 255).to(torch.uint8)
 
 
 def still(clip: Tensor) -> Tensor:

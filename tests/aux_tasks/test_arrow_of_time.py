@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from aux_help import tiny_encoder
-from order_help import broken, learned, noise_clip, out_of_order, quick_encoder, stacked, still
+from order_help import broken, learned, noise_clip, out_of_order, panned, quick_encoder, stacked, still
 from pretext_help import build_task, clips_of, measure, small_encoder, train_on
 
 from aux_tasks.video.arrow_of_time import reverse
@@ -96,6 +96,28 @@ def test_a_cue_in_the_border_gives_nothing(border, found):
     train_on(task, encoder, lambda step: clips_of(with_clock(32, step)), steps=25, lr=3e-3)
     accuracy = measure(task, encoder, clips_of(with_clock(400, 99)))["accuracy"]
     assert accuracy > 0.95 if found else abs(accuracy - 0.5) < 0.07
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2])
+def test_a_moving_camera_is_held_still(frame_stack):
+    clip = stacked(panned(6), frame_stack)
+    held = arrow_of_time(tiny_encoder((frame_stack, 20, 20)), frame_stack, stride=1).prepare(clip)
+    for obs in held.unbind(1):
+        for frame in obs.unbind(1):
+            assert torch.equal(frame, held[:, 0, 0])
+    assert torch.equal(held[:, 0, 0, 1:-1, 3:17], clip[:, 0, 0, 1:-1, 5:19])  # what all frames show, in the middle
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_where_the_camera_goes_gives_nothing(held, monkeypatch):
+    if not held:
+        monkeypatch.setattr("aux_tasks.video.arrow_of_time.camera_path", lambda frames: frames[..., :2, 0].long() * 0)
+    encoder = quick_encoder()
+    task = arrow_of_time(encoder, stride=1, centre=False, hidden=8)
+    train_on(task, encoder, lambda step: clips_of(panned(32, 6.0, step)), steps=60, lr=3e-3)
+    found = measure(task, encoder, clips_of(panned(400, 6.0, 99)))
+    assert abs(found["accuracy"] - 0.5) < 0.07 if held else found["accuracy"] > 0.9
+    assert found["valid"] == 1
 
 
 def test_what_hardly_moves_inside_the_border_is_refused():

@@ -5,9 +5,10 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 from aux_help import generator
-from order_help import noise_clip
+from order_help import noise_clip, panned
+from pretext_help import balls
 
-from aux_tasks.video.clips import at_times, change, contrast, draw_times, score, side_by_side
+from aux_tasks.video.clips import at_times, camera_path, change, contrast, draw_times, score, side_by_side
 
 
 @pytest.mark.parametrize(("count", "length", "gap"), [(3, 7, 1), (3, 8, 2), (2, 6, 3), (5, 17, 4), (1, 4, 5)])
@@ -69,3 +70,16 @@ def test_contrast_standardises_over_the_valid_clips_and_lets_no_other_in(shape):
     again = contrast(features, valid)[valid > 0].movedim(2, 0).flatten(1)
     torch.testing.assert_close(again, seen)
     assert contrast(features, valid * 0).isfinite().all()
+
+
+@pytest.mark.parametrize("speed", [(0, 0), (0, 2), (3, 1), (1, 4)])
+def test_the_way_of_a_camera_is_found(speed):
+    clip = panned(5, noise_level=5.0, speed=speed)
+    way = -torch.tensor(speed) * torch.arange(3)[:, None]  # the picture goes where the camera comes from
+    assert torch.equal(camera_path(clip[:, :, 0]), way.expand(5, -1, -1))
+    assert torch.equal(camera_path(clip.flip(1)[:, :, 0]), (way.flip(0) - way[-1]).expand(5, -1, -1))
+
+
+def test_things_that_move_are_no_camera():
+    assert not camera_path(balls(40, 6, 32)[:, :, 0]).any()
+    assert not camera_path(noise_clip(40, 6, size=20)[:, :, 0]).any()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from aux_help import generator, noise, tiny_encoder
 from clip_help import flat, still, trained
 from control_help import array
+from order_help import panned
 from pretext_help import balls, build_task, clips_of, cut, measure, scrambled
 
 from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
@@ -351,3 +352,8 @@ def test_sprites_that_look_alike_stay_at_chance_wherever_they_are():
 @pytest.mark.parametrize("destroy", [still, flat, scrambled])
 def test_without_motion_there_is_no_track(destroy):
     assert outcome(destroy, steps=0)["tracked"] < 0.05
+
+
+def test_where_the_camera_moves_there_is_no_track():
+    task = build_task("tracking", tiny_encoder((1, 20, 20), Z), **SMALL)
+    assert not task.tracks(clips_of(panned(20)))[2].any()
