@@ -131,10 +131,8 @@ def recoloured(episodes: Episodes, rng: np.random.Generator) -> Frames:
 
 
 def over(sampler: EpisodeSampler, episodes: Episodes, among: Rows | None = None) -> EpisodeSampler:
-    """The same for other episodes, by default at all frames where the stack is full: black frames are always first."""
+    """The same for other episodes."""
     depth, device = sampler.frame_stack, sampler.device
-    if among is None:
-        among = np.concatenate([np.arange(begin + depth - 1, end) for begin, end in spans(episodes)])
     return EpisodeSampler(episodes, frame_stack=depth, grayscale=sampler.grayscale, device=device, among=among)
 
 
@@ -166,11 +164,9 @@ def run(source: str, objective: str, control: bool, seed: int, steps: int, devic
     tune_process(config.threads)
     parts = build_pretraining(config)
     rng = numpy_stream(seed, "control")
-    train_on, test_on = (
-        destroyed(objective, sampler, parts, rng) if control else over(sampler, sampler.episodes)
-        for sampler in (parts.train, parts.test)
-    )
-    parts = replace(parts, train=train_on, test=test_on)
+    if control:
+        train_on, test_on = (destroyed(objective, sampler, parts, rng) for sampler in (parts.train, parts.test))
+        parts = replace(parts, train=train_on, test=test_on)
     train(config, parts)
     result: dict[str, Any] = {"steps": steps, **judged(config, parts)}
     if not control:

@@ -73,6 +73,11 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     generator = torch_stream(config.seed, "auxiliary", device)
     encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed).to(device)
     suite = build_suite(config, encoder, train, config.gamma, generator, config.seed)
+    for half, what in ((train, "to learn from"), (test, "held out")):
+        try:
+            half.drawable(suite.reads, suite.clip_length)
+        except ValueError as error:
+            raise ValueError(f"of the episodes {what}: {error}") from error
     optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")

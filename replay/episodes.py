@@ -71,10 +71,13 @@ class Episodes:
     def _only(self, kept: NDArray[np.bool_]) -> "Episodes":
         return replace(self, begin=self.begin[kept], end=self.end[kept], test=None)
 
-    def rows(self, length: int = 1) -> NDArray[np.int64]:
-        """The frames that `length - 1` more of their episode follow."""
+    def rows(self, length: int = 1, depth: int = 1) -> NDArray[np.int64]:
+        """The frames that `length - 1` more of their episode follow, without the first `depth - 1` of an episode that
+        has others.
+        """
         last = np.maximum(self.end - length + 1, self.begin)
-        return np.concatenate([np.arange(b, e) for b, e in zip(self.begin, last, strict=True)])
+        first = np.where(self.begin + depth - 1 < last, self.begin + depth - 1, self.begin)
+        return np.concatenate([np.arange(b, e) for b, e in zip(first, last, strict=True)])
 
 
 class EpisodeSampler:
@@ -85,7 +88,8 @@ class EpisodeSampler:
         frame_stack: frames in an observation; before an episode's first they are black.
         grayscale: give the luma of colour frames as observations.
         device: where batches go.
-        among: (M,) the frames that batches are drawn from, all of them by default.
+        among: (M,) the frames that batches are drawn from. By default those of full stacks, since black frames tell
+            which was first, and all those of an episode that has no full one.
 
     Raises:
         ValueError: the frames have neither one channel nor three.
@@ -149,14 +153,7 @@ class EpisodeSampler:
         Raises:
             ValueError: no episode is long enough.
         """
-        length = max(clip_length if "clip" in fields else 1, 2 if fields & TRANSITION else 1)
-        if length not in self._rows:
-            rows = self.episodes.rows(length)
-            self._rows[length] = rows if self._among is None else np.intersect1d(self._among, rows)
-        possible = self._rows[length]
-        if not len(possible):
-            longest = int((self.episodes.end - self.episodes.begin).max())
-            raise ValueError(f"clips of {length} frames are needed, but the longest episode has {longest}")
+        possible = self.drawable(fields, clip_length)
         row = possible[rng.integers(len(possible), size=batch_size)]
         obs = self.observe(row)
         nothing, one = obs.new_empty(0), torch.ones(batch_size, device=self.device)
@@ -181,6 +178,21 @@ class EpisodeSampler:
             more["clip_action"] = self._values(self.episodes.action, rows[:, :-1], nothing)
             more["clip_mask"] = torch.ones(batch_size, clip_length - 1, device=self.device)
         return replace(batch, **more)
+
+    def drawable(self, fields: frozenset[str], clip_length: int) -> NDArray[np.int64]:
+        """The frames that batches of these fields and clips are drawn from.
+
+        Raises:
+            ValueError: no episode is long enough.
+        """
+        length = max(clip_length if "clip" in fields else 1, 2 if fields & TRANSITION else 1)
+        if length not in self._rows:
+            full, among = self.episodes.rows(length, self.frame_stack), self._among
+            self._rows[length] = full if among is None else np.intersect1d(among, self.episodes.rows(length))
+        if not len(self._rows[length]):
+            longest = int((self.episodes.end - self.episodes.begin).max())
+            raise ValueError(f"clips of {length} frames are needed, but the longest episode has {longest}")
+        return self._rows[length]
 
     def observe(self, row: NDArray[np.int64]) -> Tensor:
         """The observations (B, C, H, W) uint8 at (B,) rows."""

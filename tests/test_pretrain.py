@@ -29,6 +29,7 @@ from envs import ToyConfig
 from harness.attribution import smoothgrad
 from harness.checkpoint import load_latest
 from harness.process import tune_process
+from replay import Episodes
 
 TOY = ToyConfig(num_envs=2, balls=2)  # 24 frames a game
 ENCODER = EncoderConfig("der", standardize=True)
@@ -174,3 +175,13 @@ def test_the_projector_gets_held_out_features_with_their_pictures_and_labels(tmp
 def test_a_source_that_is_too_poor_is_refused(task: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         script.pretrain(config(tmp_path, "run", task, env=ToyConfig(num_envs=2)))  # 12 frames a game
+
+
+def test_held_out_episodes_too_short_for_a_clip_are_found_before_the_first_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.zeros((50, 1, 84, 84), np.uint8)
+    short = Episodes(frames, np.array([0, 45]), np.array([45, 50]), test=np.array([False, True]))
+    monkeypatch.setattr("configs.pretraining.build_source", lambda *_: short)
+    with pytest.raises(ValueError, match="episodes held out: clips of 17 frames are needed"):
+        build_pretraining(config(tmp_path, "run", "shuffle_learn"))

@@ -50,9 +50,22 @@ def test_a_stack_is_black_before_its_episode(channels: int) -> None:
 
 
 @pytest.mark.parametrize("length", range(1, 8))
-def test_rows_are_those_that_enough_of_their_episode_follows(length: int) -> None:
-    wanted = [r for b, e in zip(BEGIN, END, strict=True) for r in range(b, e) if r + length <= e]
-    np.testing.assert_array_equal(made().rows(length), wanted)
+@pytest.mark.parametrize("depth", range(1, 5))
+def test_rows_are_those_that_enough_of_their_episode_follows_and_precedes(length: int, depth: int) -> None:
+    wanted = []
+    for b, e in zip(BEGIN, END, strict=True):
+        followed = [r for r in range(b, e) if r + length <= e]
+        wanted += [r for r in followed if r - depth + 1 >= b] or followed
+    np.testing.assert_array_equal(made().rows(length, depth), wanted)
+
+
+def test_no_drawn_stack_is_black_where_its_episode_has_full_ones() -> None:
+    long = made().rows(1, 3)
+    for source in (sampler(made()), sampler(made(), among=long)):
+        batch = source.sample(300, frozenset({"obs"}), 0, np.random.default_rng(0))
+        assert set(batch.index.tolist()) == set(long)
+        dark = {row for row, obs in zip(batch.index.tolist(), batch.obs, strict=True) if not obs[0].any()}
+        assert dark == {4}  # an episode of one frame
 
 
 def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
@@ -62,7 +75,7 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
     assert fields <= source.provides
     batch = source.sample(100, fields, length, np.random.default_rng(1))
     index = batch.index.tolist()
-    assert set(index) == set(episodes.rows(length))
+    assert set(index) == set(episodes.rows(length, 2))
     assert batch.clip is not None
     assert batch.clip_action is not None
     assert batch.clip_mask is not None
@@ -87,7 +100,7 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
 
 @pytest.mark.parametrize("field", ["next_obs", "action", "reward"])
 def test_what_the_last_frame_of_an_episode_lacks_is_never_drawn(field: str) -> None:
-    batch = sampler(made()).sample(200, frozenset({"obs", field}), 0, np.random.default_rng(0))
+    batch = sampler(made(), frame_stack=1).sample(200, frozenset({"obs", field}), 0, np.random.default_rng(0))
     assert set(batch.index.tolist()) == set(range(COUNT)) - {11} - set(END - 1)
 
 
