@@ -42,17 +42,21 @@ def main(argv: list[str]) -> int:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        config = parse(argv)
-        run, agent = load_agent(config.checkpoint)
-        protocol = choose_protocol(config.protocol, run.env)
-        played = protocol.apply(run.env)
-        video = VideoWriter(config.video, playback_fps(played)) if config.video else None
-    except (ValueError, OSError) as error:
+        judge(parse(argv), shlex.join(["python", "evaluate.py", *argv]))
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    return 0
+
+
+def judge(config: "EvalConfig", command: str) -> None:
+    """Play, and write all that `config` asks for."""
+    run, agent = load_agent(config.checkpoint)
+    protocol = choose_protocol(config.protocol, run.env)
+    played = protocol.apply(run.env)
+    video = VideoWriter(config.video, playback_fps(played)) if config.video else None
     tune_process(1)  # a few images at a time: more threads would only wait for each other
     report = evaluate(agent, run.env, run.frame_stack, protocol, config.episodes, config.seed, config.num_envs)
-    command = shlex.join(["python", "evaluate.py", *argv])
     written = config.json or config.checkpoint / f"report-{protocol.name}.json"
     write_report(report, written, config.checkpoint, command)
     log.info("report: %s", written)
@@ -66,7 +70,6 @@ def main(argv: list[str]) -> int:
         observations = [moment.obs for moment in spread(game(), MOMENTS)]
         write_maps(config.attribution, observations, explained(agent), run.frame_stack)
     sys.stdout.write(f"mean {report.summary['mean']:.2f} over {config.episodes} episodes\n")
-    return 0
 
 
 # --- the command line ---

@@ -129,6 +129,16 @@ def test_bad_arguments_get_one_line(checkpoint, capsys, argument, message):
     assert output.out == ""
 
 
+@pytest.mark.parametrize("step", ["load_agent", "evaluate"])
+def test_a_machine_that_cannot_draw_gets_one_line(checkpoint, capsys, monkeypatch, step):
+    def fail(*_):
+        raise RuntimeError("nothing renders MuJoCo here")
+
+    monkeypatch.setattr(f"evaluate.{step}", fail)
+    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 2
+    assert capsys.readouterr().err == "error: nothing renders MuJoCo here\n"
+
+
 def test_the_checkpoint_is_required():
     with pytest.raises(ValueError, match=r"checkpoint=\.\.\. is missing"):
         parse(["episodes=3"])
