@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import chain, groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -155,6 +155,27 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON of results, none where there is no such file."""
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
+
+
+def renewed(
+    kept: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]], order: Iterable[str]
+) -> list[dict[str, Any]]:
+    """`rows` in place of those of the same objective in `kept`, sorted by objective."""
+    by_name = {row["objective"]: row for row in chain(kept, rows)}
+    return [by_name[name] for name in order if name in by_name]
+
+
+def origins(rows: Iterable[dict[str, Any]]) -> str:
+    """A list of what made the rows (`made`), each with the objectives of its rows."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        named.setdefault(row["made"], []).append(row["objective"])
+    return "".join(f"- {made}: {', '.join(names)}\n" for made, names in named.items())
 
 
 def fill_in(page: Path, text: str) -> None:

@@ -3,15 +3,17 @@
     python benchmarks/pretext_cost.py [objectives=jigsaw,simclr] [device=cpu]
 
 Image objectives on MNIST and the others on bouncing balls, with the settings of pretext_mnist.py and pretext_video.py.
-Writes results/pretext_cost.md and .json.
+Writes these rows into results/pretext_cost.md and .json; others stay.
 """
 
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
@@ -19,13 +21,13 @@ import pretext_mnist
 import pretext_video
 import torch
 import torch.nn.functional as F
-from common import RESULTS, config_of, options, table
+from common import RESULTS, config_of, options, origins, renewed, rows_in, table
 from torch import Tensor, nn
 
 from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig
 from harness.process import matmul_rate, tune_process
-from harness.provenance import versions, write_json
+from harness.provenance import write_json
 from pretrain import draw, update
 
 CLASSES = 10  # of the supervised step
@@ -82,14 +84,18 @@ def main() -> None:
     """Measure one after the other and write the table."""
     every = dict.fromkeys([*pretext_mnist.OBJECTIVES, *pretext_video.OBJECTIVES])
     chosen = options(objectives=",".join(every), device="cpu")
-    rate = matmul_rate()
-    rows = [measured(name, chosen["device"]) for name in chosen["objectives"].split(",")]
-    report = {"command": " ".join(["python", *sys.argv]), "versions": versions(), "gflops": rate, "rows": rows}
-    write_json(report, RESULTS / "pretext_cost.json")
+    command = shlex.join(["python", *sys.argv])
+    made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"
+    rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["objectives"].split(",")]
+    write(renewed(rows_in(RESULTS / "pretext_cost.json"), rows, every))
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Both files of results."""
+    write_json({"rows": rows}, RESULTS / "pretext_cost.json")
     text = (
-        f"# Cost of the objectives\n\n`{report['command']}`: medians of {ROUNDS} alternating rounds, one torch thread, "
-        f"{rate:.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {versions()['torch']}. A supervised step is "
-        "cross-entropy with the same encoder and batch; drawing the batch is in neither.\n\n"
+        f"# Cost of the objectives\n\n{origins(rows)}\nMedians of {ROUNDS} alternating rounds, one torch thread. A "
+        "supervised step is cross-entropy with the same encoder and batch; drawing the batch is in neither.\n\n"
     )
     cells = ([r["objective"], *(f"{r[k]:.1f}" for k in ("update_ms", "supervised_ms", "ratio"))] for r in rows)
     header = ["objective", "ms an update", "ms a supervised step", "ratio"]

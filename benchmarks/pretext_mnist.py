@@ -2,11 +2,13 @@
 
     python benchmarks/pretext_mnist.py [objectives=jigsaw,simclr] [seeds=3] [steps=600] [device=auto] [jobs=1]
 
-Pretrains and probes what is missing in runs/pretext_mnist/<objective>/s<seed>, `jobs` runs at a time, then writes
-results/pretext_mnist.md and .json. The untrained encoder of a row has the weights that its training began with.
+Pretrains and probes what is missing in runs/pretext_mnist/<objective>/s<seed>, `jobs` runs at a time, then writes these
+rows into results/pretext_mnist.md and .json; others stay. The untrained encoder of a row has the weights that its
+training began with.
 """
 
 import json
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -23,7 +25,10 @@ from common import (
     log_of,
     made_on,
     options,
+    origins,
+    renewed,
     result_of,
+    rows_in,
     side_by_side,
     table,
     train,
@@ -121,19 +126,18 @@ def main() -> None:
     for name, seed in pairs:
         if result := result_of(folder := folder_of(name, seed), steps):
             done.setdefault(name, {})[folder] = result
-    rows = [row_of(name, results) for name, results in done.items()]
-    if rows:
-        write(rows, " ".join(["python", *sys.argv]), steps)
+    made = f"`{shlex.join(['python', *sys.argv])}`, {steps:,} updates"
+    rows = [{"made": made, **row_of(name, results)} for name, results in done.items()]
+    write(renewed(rows_in(RESULTS / "pretext_mnist.json"), rows, OBJECTIVES))
     finish(failed)
 
 
-def write(rows: list[dict[str, Any]], command: str, steps: int) -> None:
+def write(rows: list[dict[str, Any]]) -> None:
     """Both files of results."""
-    report = {"command": command, "steps": steps, "rows": rows}
-    write_json(report, RESULTS / "pretext_mnist.json")
+    write_json({"rows": rows}, RESULTS / "pretext_mnist.json")
     pixels = statistics.mean(row["pixels"] for row in rows)
     text = (
-        f"# Image objectives on MNIST\n\n`{command}`: encoder `small`, {steps} updates of 64 digits (24 where they are "
+        f"# Image objectives on MNIST\n\n{origins(rows)}\nEncoder `small`, updates of 64 digits (24 where they are "
         "cut to patches); the column torch tells which runs were made on a GPU (cu, an H100). Linear probe with 1,000 "
         f"labels on 2,000 official test digits, accuracy in percent; raw pixels {pixels:.1f}. The metric is accuracy, "
         "or, where the guess is 1.000, the error over that of the trivial answer.\n\n"

@@ -12,7 +12,7 @@ from aux_tasks import TASKS
 
 PAGE = ROOT / "docs" / "pretexts.md"
 MEASURES = 3  # the last columns: answered, gain, cost
-UNKNOWN = ["not measured"] + [""] * (MEASURES - 1)
+UNKNOWN = ["not measured", ""]
 
 
 def read(name: str) -> Any:
@@ -28,7 +28,8 @@ def measured() -> dict[str, list[str]]:
         real = row["real"]
         answered = (real["accuracy"], real["chance"]) if "accuracy" in real else (real["error_ratio"], 1.0)
         told[row["objective"]] = (*answered, gain_cell(row["maps"], 2))
-    return {name: [f"{told[0]:.2f} ({told[1]:.2f})", told[2], costs[name]] for name, told in told.items()}
+    cells = {name: [f"{metric:.2f} ({guess:.2f})", gain] for name, (metric, guess, gain) in told.items()}
+    return {name: [*cells.get(name, UNKNOWN), cost] for name, cost in costs.items()}
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         if line[1] not in TASKS:
             return line[0]
         told = line[0].split(" | ")[:-MEASURES]
-        return " | ".join([*told, *found.get(line[1], UNKNOWN)]) + " |"
+        return " | ".join([*told, *found.get(line[1], [*UNKNOWN, ""])]) + " |"
 
     PAGE.write_text(re.sub(r"^\| `(\w+)` .*$", filled, PAGE.read_text(), flags=re.MULTILINE))
 

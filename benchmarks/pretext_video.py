@@ -12,8 +12,7 @@ import json
 import shlex
 import sys
 from dataclasses import replace
-from itertools import groupby, product
-from operator import itemgetter
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +28,8 @@ from common import (
     gains,
     made_on,
     options,
+    origins,
+    renewed,
     result_of,
     side_by_side,
     table,
@@ -211,7 +212,7 @@ HEADER = [
     "answerable",
     "torch",
 ]
-PROBED = ["maps: untrained", "trained", "difference", "output: untrained", "trained", "difference"]
+PROBED = ["pixels", "maps: untrained", "trained", "difference", "output: untrained", "trained", "difference"]
 
 
 def row_of(source: str, objective: str, real: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
@@ -244,6 +245,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
     first = [row["objective"], f"{row['steps']:,}", *judgement_cells(row["real"]), *judgement_cells(row["control"])]
     first += [f"{row['real']['answerable']:.2f}" if row["real"] else "0", row["torch"]]
+    first += [f"{row['pixels']:.2f}"] if "pixels" in row else []
     return first + [cell for layer in ("maps", "output") if layer in row for cell in gain_cells(row[layer], 2)]
 
 
@@ -266,21 +268,18 @@ def write(sources: dict[str, list[dict[str, Any]]]) -> None:
     text = (
         "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
         "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
-        "trained and judged on frames without what "
-        "the objective reads: out of order (the first five), mixed over episodes (`temporal_cpc`, `st_dim`), a single "
-        "clip (`tracking`: at chance by construction), random colours (the last two and `video_colorization`). The "
-        "accuracy of `video_colorization` is over cells that changed colour, where copying has 0 and the most "
-        "frequent colour what is given as chance; its error ratio, over all cells, is to copying. `lookup` is the best "
-        "table from a place's own lightness to its colour. `answerable` is the share of clips with enough motion. A "
-        "difference has its 95 % interval over the seeds where there are several.\n"
+        "trained and judged on frames without what the objective reads: out of order (the first five), mixed over "
+        "episodes (`temporal_cpc`, `st_dim`), a single clip (`tracking`: at chance by construction), random colours "
+        "(`colorization`, `split_brain` and `video_colorization`). The accuracy of `video_colorization` is over cells "
+        "that changed colour, where copying has 0 and the most frequent colour what is given as chance; its error "
+        "ratio, over all cells, is to copying. `lookup` is the best table from a place's own lightness to its colour. "
+        "`answerable` is the share of clips with enough motion. A difference has its 95 % interval over the seeds "
+        "where there are several.\n"
     )
     for source, rows in sources.items():
-        text += f"\n## {source}\n\n"
-        for command, made in groupby(sorted(rows, key=itemgetter("command")), itemgetter("command")):
-            text += f"- `{command}`: {', '.join(row['objective'] for row in made)}\n"
+        text += f"\n## {source}\n\n{origins(rows)}"
         if source in PLACES:
-            pixels = np.mean([row["pixels"] for row in rows])
-            text += f"\nMean R2 of the balls' places by a linear probe, 1,000 labels; from the pixels {pixels:.2f}.\n"
+            text += "\nBehind: mean R2 of the balls' places by a linear probe, 1,000 labels.\n"
         text += "\n" + table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
     (RESULTS / "pretext_video.md").write_text(text)
 
@@ -298,7 +297,7 @@ def main() -> None:
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
         build_source(config.source, config.env, seed)
     failed = side_by_side(run, missing, chosen["jobs"])
-    path, command = RESULTS / "pretext_video.json", shlex.join(["python", *sys.argv])
+    path, made = RESULTS / "pretext_video.json", f"`{shlex.join(['python', *sys.argv])}`"
     told: dict[str, Any] = json.loads(path.read_text())["sources"] if path.is_file() else {}
     for source, objective in pairs:
         real, control = (
@@ -306,10 +305,9 @@ def main() -> None:
             for side in (False, True)
         )
         if real:
-            row = {"command": command, "steps": steps, **row_of(source, objective, real, control)}
-            told[source] = [r for r in told.get(source, []) if r["objective"] != objective] + [row]
-    order = list(OBJECTIVES)
-    write({s: sorted(told[s], key=lambda row: order.index(row["objective"])) for s in SOURCES if s in told})
+            row = {"made": made, "steps": steps, **row_of(source, objective, real, control)}
+            told[source] = renewed(told.get(source, []), [row], OBJECTIVES)
+    write({source: told[source] for source in SOURCES if source in told})
     finish(failed)
 
 
