@@ -44,7 +44,8 @@ RUNS = ROOT / "runs" / "pretext_mnist"
 BASE = ["source=idx", "source.folder=data/mnist", "encoder=small", "threads=1", "log_every=200"]
 DIGITS = ["simclr", "moco", "byol", "barlow_twins", "vicreg", "exemplar"]  # views that keep a digit what it is
 PATCHES = ["relative_position", "jigsaw", "cpc_image"]  # which cost an image as many passes as it has patches
-OBJECTIVES = {name: list[str]() for name in ("rotation", "counting", "denoising", "context_encoder")}
+OBJECTIVES = {"rotation": ["aux.rotation.options.all_rotations=true"]}  # as in its paper
+OBJECTIVES |= {name: [] for name in ("counting", "denoising", "context_encoder")}
 OBJECTIVES["bigan"] = ["learning_rate=2e-4"]  # at more its discriminator wins
 OBJECTIVES |= {name: ["batch_size=24"] for name in PATCHES}
 OBJECTIVES |= {name: [f"aux.{name}.options.views=digits"] for name in DIGITS}

@@ -8,8 +8,6 @@ from typing import Any
 
 from common import RESULTS, ROOT, gain_cell
 
-from aux_tasks import TASKS
-
 PAGE = ROOT / "docs" / "pretexts.md"
 MEASURES = 3  # the last columns: answered, gain, cost
 UNKNOWN = ["not measured", ""]
@@ -37,10 +35,8 @@ def main() -> None:
     found = measured()
 
     def filled(line: re.Match[str]) -> str:
-        if line[1] not in TASKS:
-            return line[0]
         told = line[0].split(" | ")[:-MEASURES]
-        return " | ".join([*told, *found.get(line[1], [*UNKNOWN, ""])]) + " |"
+        return " | ".join([*told, *found[line[1]]]) + " |" if line[1] in found else line[0]
 
     PAGE.write_text(re.sub(r"^\| `(\w+)` .*$", filled, PAGE.read_text(), flags=re.MULTILINE))
 
