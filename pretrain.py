@@ -53,7 +53,7 @@ def pretrain(config: PretrainConfig) -> int:
             logger.machine(step, rate)
             learn(config, parts, step, logger, stop, run_dir)
             if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
-                explain(parts, config, run_dir)
+                explain(parts, config, logger, run_dir)
                 project(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
@@ -135,11 +135,13 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
         logger.image(step, name, picture)
 
 
-def explain(parts: Pretraining, config: PretrainConfig, run_dir: Path) -> None:
+def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
     """Maps of what the heads look at in held-out observations, of side quests that are asked which class."""
     obs = draw(parts, parts.test, MAPS, numpy_stream(config.seed, "look")).obs
     if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
-        write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
+        maps = write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
+        for k, picture in enumerate(maps):
+            logger.writer.add_image(f"attribution/moment_{k}", picture, config.steps, dataformats="HWC")
 
 
 def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from common import (
     RESULT,
     RESULTS,
@@ -36,8 +37,10 @@ from common import (
     train,
 )
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aux_tasks.video.tracking import Tracking
+from aux_tasks.video.video_colorization import VideoColorization
 from configs.episodes import build_source
 from configs.pretraining import Pretraining, build_pretraining
 from configs.probing import build_probing
@@ -48,6 +51,7 @@ from harness.seeding import numpy_stream
 from pretrain import draw, losses
 from probe import measure
 from replay import Episodes, EpisodeSampler
+from replay.synthetic import RADIUS
 
 RUNS = ROOT / "runs" / "pretext_video"
 SOURCES = {
@@ -77,7 +81,8 @@ SPECIAL = {  # settings of one pair alone
 }
 PLACES = {"balls": "[x_0,y_0,x_1,y_1]", "pong": "[ball_x,ball_y]"}
 TEST_BATCHES = 32
-METRICS = {"accuracy", "chance", "error_ratio", "lookup_accuracy"}
+METRICS = {"accuracy", "chance", "error_ratio", "lookup_accuracy", "overlap", "overlap_copied"}
+FOLLOWED = 8  # observations that a ball is followed through
 TILE = 4  # pixels of one colour, where colours are random
 Rows: TypeAlias = NDArray[np.int64]
 Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
@@ -170,6 +175,8 @@ def run(source: str, objective: str, control: bool, seed: int, steps: int, devic
         parts = replace(parts, train=train_on, test=test_on)
     train(config, parts)
     result: dict[str, Any] = {"steps": steps, **judged(config, parts)}
+    if (source, objective) == ("balls", "video_colorization"):
+        result |= followed(config, parts)
     if not control:
         result["places"] = places(folder, PLACES[source], device) if source in PLACES else None
     write_json(result | {"versions": versions()}, folder / RESULT)
@@ -188,6 +195,33 @@ def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     count, names = answered.sum(), METRICS & rows[0].keys()
     means = {name: float(answered @ [row[name] for row in rows] / max(count, 1)) for name in names}
     return means | {"judgements": round(count), "asked": TEST_BATCHES * config.batch_size}
+
+
+@torch.no_grad()
+def followed(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+    """Overlap (intersection over union of shares of cells) of the nearer ball with where its mask was carried to, in
+    the last of `FOLLOWED` observations of held-out clips, and with where it was in the first.
+    """
+    task = dict(parts.suite)["video_colorization"]
+    assert isinstance(task, VideoColorization)
+    fields, rng = parts.suite.reads, numpy_stream(config.seed, "followed")
+    batch = parts.test.sample(TEST_BATCHES * config.batch_size, fields, FOLLOWED, rng)
+    assert batch.clip is not None
+    first, last = (
+        torch.from_numpy(ball(parts.test.episodes, batch.index.cpu().numpy() + t)) for t in (0, FOLLOWED - 1)
+    )
+    true = F.adaptive_avg_pool2d(last, task.cells)
+    carried = task.track(first.to(batch.clip.device), batch.clip, parts.encoder)[:, -1].cpu()
+    answers = {"overlap": carried, "overlap_copied": F.adaptive_avg_pool2d(first, task.cells)}
+    return {n: float(found.minimum(true).sum() / found.maximum(true).sum()) for n, found in answers.items()}
+
+
+def ball(episodes: Episodes, rows: Rows) -> Tensor:
+    """(B, 1, size, size) masks of ball 0, before all others."""
+    size = episodes.frames.shape[-1]
+    middle = np.arange(size) + 0.5
+    x, y = (episodes.labels[f"{axis}_0"][rows][:, None, None, None] for axis in "xy")
+    return torch.from_numpy(np.hypot(middle - x, middle[:, None] - y) < RADIUS * size).float()
 
 
 def places(folder: Path, labels: str, device: str) -> dict[str, float]:
@@ -258,6 +292,7 @@ def judgement_cells(found: dict[str, Any] | None) -> list[str]:
         low, high = found["interval"]
         told.append(f"{found['accuracy']:.3f} [{low:.3f}, {high:.3f}]")
     more = {"error ratio": "error_ratio", "lookup": "lookup_accuracy"}
+    more |= {"overlap": "overlap", "copied": "overlap_copied"}
     told += [f"{name} {found[key]:.2f}" for name, key in more.items() if key in found]
     return [", ".join(told), f"{found['chance']:.3f}" if "chance" in found else "ratio 1"]
 
@@ -271,8 +306,9 @@ def write(sources: dict[str, list[dict[str, Any]]]) -> None:
         "trained and judged on frames without what the objective reads: out of order (the first five), mixed over "
         "episodes (`temporal_cpc`, `st_dim`), a single clip (`tracking`: at chance by construction), random colours "
         "(`colorization`, `split_brain` and `video_colorization`). The accuracy of `video_colorization` is over cells "
-        "that changed colour, where copying has 0 and the most frequent colour what is given as chance; its error "
-        "ratio, over all cells, is to copying. `lookup` is the best table from a place's own lightness to its colour. "
+        "whose pixels changed, its chance that of the most frequent colour, its error ratio to copying the colour of "
+        f"the same place; overlap is that of a ball with its mask carried through {FOLLOWED} frames, beside the mask "
+        "left where it was (copied). `lookup` is the best table from a place's own lightness to its colour. "
         "`answerable` is the share of clips with enough motion. A difference has its 95 % interval over the seeds "
         "where there are several.\n"
     )

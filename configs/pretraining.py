@@ -1,6 +1,7 @@
 """From a config to the parts of a pretraining."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.build import build_initial_encoder, load_optimizers, pick_device
 from configs.episodes import build_source
-from configs.schema import PretrainConfig, ProbeConfig
+from configs.schema import PretrainConfig, ProbeConfig, read_config
 from encoders import Encoder
+from harness.checkpoint import load_latest
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from replay import EpisodeSampler
 
@@ -82,6 +84,20 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")
     return Pretraining(train, test, encoder, suite, optimizer, rng, generator)
+
+
+def load_pretraining(run: Path) -> Pretraining:
+    """A pretraining, heads and all, as its newest checkpoint left it.
+
+    Raises:
+        ValueError: the folder has no checkpoint, or its source cannot be read any more.
+    """
+    parts = build_pretraining(read_config(run / "config.yaml", PretrainConfig))
+    checkpoint = load_latest(run / "checkpoints")
+    if checkpoint is None:
+        raise ValueError(f"{run} has no checkpoints: it must be the folder of a pretraining")
+    parts.load_state_dict(checkpoint.state["parts"])
+    return parts
 
 
 def build_suite(

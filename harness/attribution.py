@@ -90,9 +90,16 @@ def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, si
     return [panel(overlay(newest, heat), size, name) for name, heat in heats.items()]
 
 
-def write_maps(folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int) -> None:
-    """Write `moment_<k>.png` for each observation (C, H, W): its frames in a row, below it what each head looks at."""
+def write_maps(
+    folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int
+) -> list[Pixels]:
+    """Write `moment_<k>.png` for each observation (C, H, W): its frames in a row, below it what each head looks at.
+
+    Returns:
+        The pictures (H', W', 3).
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    written = []
     for k, obs in enumerate(observations):
         batch, rows = torch.from_numpy(obs[None]), {"frame": list(pictures(obs, frame_stack))}
         for name, scores in targets.items():
@@ -102,4 +109,6 @@ def write_maps(folder: Path, observations: Iterable[Pixels], targets: Mapping[st
             side_by_side([panel(image, 252, f"{name} t-{frame_stack - 1 - i}") for i, image in enumerate(row)])
             for name, row in rows.items()
         ]
-        Image.fromarray(np.concatenate(grid)).save(folder / f"moment_{k}.png")
+        written.append(np.concatenate(grid))
+        Image.fromarray(written[-1]).save(folder / f"moment_{k}.png")
+    return written

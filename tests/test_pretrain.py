@@ -2,11 +2,13 @@
 
 import json
 import os
+import runpy
 import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -15,15 +17,16 @@ from PIL import Image
 from run_help import COPIES, small
 from safetensors.torch import load_file
 from scipy.spatial.distance import pdist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 import pretrain as script
 from aux_tasks import TaskConfig
 from aux_tasks.transform import TransformTask
 from configs.build import build
-from configs.pretraining import build_pretraining
+from configs.pretraining import build_pretraining, load_pretraining
 from configs.schema import PretrainConfig
-from configs.sources import FramesConfig
+from configs.sources import BallsConfig, FramesConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
 from harness.attribution import smoothgrad
@@ -124,6 +127,8 @@ def test_side_quests_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_pa
     assert isinstance(rotation, TransformTask)
     files = sorted((tmp_path / "run" / "attribution").iterdir())
     assert len(files) == 8
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert {f"attribution/{file.stem}" for file in files} <= set(events.Tags()["images"])
     held_out = parts.test.observe(parts.test.episodes.rows())
     for file in files:
         picture = np.asarray(Image.open(file))
@@ -185,3 +190,19 @@ def test_held_out_episodes_too_short_for_a_clip_are_found_before_the_first_updat
     monkeypatch.setattr("configs.pretraining.build_source", lambda *_: short)
     with pytest.raises(ValueError, match="episodes held out: clips of 17 frames are needed"):
         build_pretraining(config(tmp_path, "run", "shuffle_learn"))
+
+
+def test_a_thing_is_followed_by_what_the_newest_checkpoint_learned(tmp_path: Path) -> None:
+    balls = {"source": BallsConfig(episodes=4, length=12), "grayscale": False, "encoder": EncoderConfig("control_fast")}
+    begun = config(tmp_path, "run", "video_colorization", **{**balls, "frame_stack": 1, "steps": 3})
+    assert script.pretrain(begun) == 0
+    encoder = load_file(tmp_path / "run" / "encoder.safetensors")
+    for name, tensor in load_pretraining(tmp_path / "run").encoder.state_dict().items():
+        assert torch.equal(tensor, encoder[name])
+    follow = runpy.run_path("scripts/track.py")["main"]
+    follow([f"run={tmp_path / 'run'}", "box=4,4,9,8", "frame=2", f"out={tmp_path / 'tracked.mp4'}"])
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(tmp_path / "tracked.mp4")
+    assert frames == 10
+    for box in ("0,0,33,5", "-1,0,3,3", "0,0,0,4"):
+        with pytest.raises(ValueError, match="must be top,left,height,width within 32 x 32 pixels"):
+            follow([f"run={tmp_path / 'run'}", f"box={box}"])

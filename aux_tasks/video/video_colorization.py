@@ -15,6 +15,7 @@ from aux_tasks.video.patches import most_moving
 from encoders import Encoder
 from replay import Batch, luma
 
+CHANGED = 8  # gray levels, mean of a cell: less is no change of its pixels
 DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mask
 
 
@@ -26,9 +27,9 @@ class VideoColorization(AuxTask):
     The encoder sees luma alone, in all three channels. Colours are the mean Lab chroma of a cell, quantised by k-means
     on the batch: the head points and names no colour, so the palette need not last. Colours count alike, however rare,
     because a still background would be all else; cells whose colour no reference holds have no answer and are left out.
-    `accuracy` is over the cells that changed colour since the last reference, where copying the same place is wrong by
-    definition and `chance` takes the references' most frequent colour; `error_ratio` is the error over all cells to
-    that of copying the same place.
+    All metrics are over the cells whose pixels changed since the last reference, their share is `changed`: `accuracy`,
+    that of copying the colour of the same place, `copied`, and as `chance` that of the references' most frequent
+    colour; `error_ratio` is the error to that of copying.
 
     Args:
         setting: the run.
@@ -75,16 +76,14 @@ class VideoColorization(AuxTask):
         weight = answered / frequency.clamp_min(1)[target]
         error = -share.gather(1, target[:, None])[:, 0].clamp_min(1e-12).log()
         loss = (error * weight).sum((1, 2)) * (len(error) / weight.sum().clamp_min(1e-12))
-        wrong = (share.detach().argmax(1) != target) * answered
-        changed = (label[:, -2] != target) * answered
-        common = held.argmax(1)[:, None, None] == target
-        count = changed.sum().clamp_min(1)
-        metrics = {
-            "accuracy": ((1 - wrong) * changed).sum() / count,
-            "chance": (common * changed).sum() / count,
-            "error_ratio": wrong.sum() / count,
-            "changed": changed.sum() / answered.sum().clamp_min(1),
-        }
+        moved = (clip[:, -1, -3:].float() - clip[:, -2, -3:].float()).abs().mean(1)
+        changed = (F.adaptive_avg_pool2d(moved, self.cells) > CHANGED) * answered
+        answers = {"accuracy": share.detach().argmax(1), "copied": label[:, -2]}
+        answers["chance"] = held.argmax(1)[:, None, None].expand_as(target)
+        metrics = {name: ((found == target) * changed).sum() / changed.sum() for name, found in answers.items()}
+        metrics = {name: part.nan_to_num() for name, part in metrics.items()}  # where nothing changed
+        metrics["error_ratio"] = (1 - metrics["accuracy"]) / (1 - metrics["copied"]).clamp_min(1e-6)
+        metrics["changed"] = changed.sum() / answered.sum().clamp_min(1)
         return AuxOutput(loss, metrics)
 
     def propagate(self, reference_labels: Tensor, reference: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
@@ -109,6 +108,25 @@ class VideoColorization(AuxTask):
         labels = labels.view(batch, count, -1, *self.cells)
         carried = labels.movedim(1, 2).flatten(2) @ pointer.mT
         return carried.view(*carried.shape[:2], *self.cells)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def track(self, mask: Tensor, clip: Tensor, encoder: Encoder) -> Tensor:
+        """Follow what a mask shows through a clip, each frame by those before it; nothing was trained for that.
+
+        Args:
+            mask: (B, 1, H, W) in [0, 1], of the first observation.
+            clip: (B, T, C, H, W) uint8.
+            encoder: whose maps are compared.
+
+        Returns:
+            (B, T, 1, H', W') shares of the cells; the first are those of `mask`.
+        """
+        masks = F.adaptive_avg_pool2d(mask, self.cells)[:, None]
+        for t in range(1, clip.shape[1]):
+            known = slice(max(0, t - self.references), t)
+            found = self.propagate(masks[:, known], clip[:, known], clip[:, t], encoder)
+            masks = torch.cat([masks, found[:, None]], dim=1)
+        return masks
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

@@ -1,0 +1,62 @@
+"""Follow a thing through a video by the colours that a pretraining learned to point at; nothing is trained for it.
+
+    python pretrain.py aux=video_colorization source=videos grayscale=false encoder=control_fast
+    python scripts/track.py run=runs/pretrain/videos/video_colorization/s0 frame=0 box=20,20,24,24 out=tracked.mp4
+
+`box` is top, left, height and width in pixels of the run's frames, `frame` the first of the held-out frames that are
+shown, `length` how many. The video shows them beside what was followed.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from aux_tasks.video.video_colorization import DIM, VideoColorization
+from configs.pretraining import load_pretraining
+from harness.video import VideoWriter, panel, side_by_side
+
+PANEL = 256  # pixels a side
+
+
+def main(argv: list[str]) -> None:
+    """Write the video.
+
+    Raises:
+        ValueError: a key is missing or wrong, the run has no such task, or the box is not in the picture.
+    """
+    options = {"frame": "0", "length": "100", "out": "tracked.mp4"} | dict(word.partition("=")[::2] for word in argv)
+    if wrong := options.keys() ^ {"run", "box", "frame", "length", "out"}:
+        raise ValueError(f"{', '.join(sorted(wrong))}: run and box must be given, frame, length and out may be")
+    parts = load_pretraining(Path(options["run"]))
+    task = dict(parts.suite).get("video_colorization")
+    if not isinstance(task, VideoColorization):
+        raise ValueError(f"{options['run']} was not pretrained by aux=video_colorization")
+    height, width = parts.test.obs_shape[1:]
+    top, left, rows, columns = map(int, options["box"].split(","))
+    if min(top, left, rows - 1, columns - 1) < 0 or top + rows > height or left + columns > width:
+        raise ValueError(f"box={options['box']}: must be top,left,height,width within {height} x {width} pixels")
+    mask = torch.zeros(1, 1, height, width, device=parts.test.device)
+    mask[..., top : top + rows, left : left + columns] = 1
+
+    begin = parts.test.episodes.rows()[int(options["frame"])]
+    end = parts.test.episodes.end[parts.test.episodes.end > begin][0]
+    shown = np.arange(begin, min(begin + int(options["length"]), end))
+    clip = parts.test.observe(shown)
+    found = F.interpolate(task.track(mask, clip[None], parts.encoder)[0], (height, width))
+    with VideoWriter(Path(options["out"]), fps=15) as video:
+        for obs, share in zip(clip[:, -3:].float(), found, strict=True):
+            pictures = {"frame": obs, "followed": obs * (DIM + (1 - DIM) * share)}
+            rgb = {name: picture.byte().permute(1, 2, 0).cpu().numpy() for name, picture in pictures.items()}
+            video.add(side_by_side([panel(pixels, PANEL, name) for name, pixels in rgb.items()]))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError, IndexError) as error:
+        sys.exit(f"error: {error}")
