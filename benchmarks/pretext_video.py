@@ -83,6 +83,7 @@ PLACES = {"balls": "[x_0,y_0,x_1,y_1]", "pong": "[ball_x,ball_y]"}
 TEST_BATCHES = 32
 METRICS = {"accuracy", "chance", "error_ratio", "lookup_accuracy", "overlap", "overlap_copied"}
 FOLLOWED = 8  # observations that a ball is followed through
+SCORE_ROWS = 10  # of 84, above the upper wall of Pong
 TILE = 4  # pixels of one colour, where colours are random
 Rows: TypeAlias = NDArray[np.int64]
 Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
@@ -297,9 +298,19 @@ def judgement_cells(found: dict[str, Any] | None) -> list[str]:
     return [", ".join(told), f"{found['chance']:.3f}" if "chance" in found else "ratio 1"]
 
 
-def write(sources: dict[str, list[dict[str, Any]]]) -> None:
+def score_changes(seed: int) -> float:
+    """Share of held-out clips of Pong, as `arrow_of_time` has them, in which the score bar changes."""
+    config = config_of("pretrain", [*words_of("pong", "arrow_of_time", seed), "device=cpu"], PretrainConfig)
+    parts = build_pretraining(config)
+    clip = draw(parts, parts.test, TEST_BATCHES * config.batch_size, numpy_stream(seed, "judge")).clip
+    assert clip is not None
+    bar = clip[..., :SCORE_ROWS, :]
+    return float((bar != bar[:, :1]).flatten(1).any(1).float().mean())
+
+
+def write(sources: dict[str, list[dict[str, Any]]], score: float) -> None:
     """Both files of results."""
-    write_json({"sources": sources}, RESULTS / "pretext_video.json")
+    write_json({"sources": sources, "score_changes": score}, RESULTS / "pretext_video.json")
     text = (
         "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
         "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
@@ -314,6 +325,8 @@ def write(sources: dict[str, list[dict[str, Any]]]) -> None:
     )
     for source, rows in sources.items():
         text += f"\n## {source}\n\n{origins(rows)}"
+        if source == "pong":
+            text += f"\nThe score bar changes in {score:.2f} of the clips, and tells the order of no others.\n"
         if source in PLACES:
             text += "\nBehind: mean R2 of the balls' places by a linear probe, 1,000 labels.\n"
         text += "\n" + table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
@@ -334,7 +347,8 @@ def main() -> None:
         build_source(config.source, config.env, seed)
     failed = side_by_side(run, missing, chosen["jobs"])
     path, made = RESULTS / "pretext_video.json", f"`{shlex.join(['python', *sys.argv])}`"
-    told: dict[str, Any] = json.loads(path.read_text())["sources"] if path.is_file() else {}
+    page: dict[str, Any] = json.loads(path.read_text())
+    told, score = page["sources"], page["score_changes"]
     for source, objective in pairs:
         real, control = (
             [result for seed in seeds if (result := result_of(folder_of(source, objective, side, seed), steps))]
@@ -343,7 +357,9 @@ def main() -> None:
         if real:
             row = {"made": made, "steps": steps, **row_of(source, objective, real, control)}
             told[source] = renewed(told.get(source, []), [row], OBJECTIVES)
-    write({source: told[source] for source in SOURCES if source in told})
+    if "pong" in chosen["sources"]:
+        score = score_changes(0)
+    write({source: told[source] for source in SOURCES if source in told}, score)
     finish(failed)
 
 
