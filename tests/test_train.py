@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from run_help import COPIES, at_step, continuous, final, hard, run, small
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import agents.dqn
 import train as script
@@ -137,6 +139,42 @@ def test_no_transition_joins_two_games(
     assert any(truncated if env.time_limit else terminated for terminated, truncated in games)
 
 
+def test_a_run_acts_samples_and_logs_by_its_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acted, sampled = [], []
+    act, sample = agents.dqn.DQN.act, Replay.sample
+    monkeypatch.setattr(agents.dqn.DQN, "act", lambda self, obs, **how: acted.append(how) or act(self, obs, **how))
+    monkeypatch.setattr(Replay, "sample", lambda self, *args: sampled.append(args[2]) or sample(self, *args))
+    assert run(hard(tmp_path)) == 0
+    assert acted == [{"step": step, "explore": True} for step in range(0, 120, COPIES)]
+    assert sampled == [step / 120 for step in range(30, 121, 6)]
+    priority = load_latest(tmp_path / "checkpoints").state["parts"]["replay"]["sampler"]["priority"]
+    assert len(np.unique(priority[priority > 0])) > 10
+    events = EventAccumulator(str(tmp_path)).Reload()
+    tags = {"mem/rss_gb", "time/fps", "rollout/exploration_rate", "repr/effective_rank", "health/grad_norm"}
+    assert tags <= set(events.Tags()["scalars"])
+    pictures = {f"{task}-{step}.png" for task in ("permutation", "rotation") for step in (60, 120)}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == pictures
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_the_learner_clips_rewards_if_asked_and_replay_keeps_them_raw(
+    clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_of, batches, update = ToyVector.step, [], agents.dqn.DQN.update
+
+    def step(self: ToyVector, action: Any) -> Any:
+        result = step_of(self, action)
+        return replace(result, reward=5 * result.reward)
+
+    monkeypatch.setattr(ToyVector, "step", step)
+    monkeypatch.setattr(
+        agents.dqn.DQN, "update", lambda self, batch, **how: batches.append(batch) or update(self, batch, **how)
+    )
+    assert run(small(tmp_path, clip_reward=clip, replay=ReplayConfig(capacity=90, n_step=1))) == 0
+    assert max(float(batch.reward.abs().max()) for batch in batches) == 5
+    assert max(float(batch.nstep_reward.abs().max()) for batch in batches) == (1 if clip else 5)
+
+
 @pytest.mark.parametrize("kind", [small, continuous])
 def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: Path) -> None:
     config = kind(tmp_path, steps=48, eval_episodes=5)
@@ -146,6 +184,7 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert (last["step"], last["eval/mean_reward"]) == (48, report["summary"]["mean"])
     for name in ("game.mp4", "agent.safetensors", "encoder.safetensors"):
         assert (tmp_path / name).stat().st_size > 0
+    assert "_hparams_/session_start_info" in EventAccumulator(str(tmp_path)).Reload().summary_metadata
     read, agent = load_agent(tmp_path)
     assert read == config
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]

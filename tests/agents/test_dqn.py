@@ -250,6 +250,17 @@ def test_joint_update_descends_the_weighted_sum():
 
 
 @pytest.mark.parametrize("schedule", AuxSchedule)
+def test_the_weight_of_a_side_quest_is_that_of_the_step(schedule):
+    falling = TaskConfig(weight=2.0, final_weight=0.5, decay_steps=30)  # 1 at step 20
+    agents = [make_agent({"rotation": task}, aux_schedule=schedule) for task in (falling, TaskConfig(), falling)]
+    for agent, step in zip(agents, (20, 0, 0), strict=True):
+        agent.update(make_batch(), step=step)
+    scheduled, constant, begun = agents
+    assert equal(snapshot(constant), scheduled)
+    assert not equal(snapshot(constant.encoder), begun.encoder)
+
+
+@pytest.mark.parametrize("schedule", AuxSchedule)
 def test_priorities_hold_the_td_error_alone(schedule):
     agent, batch = stir(make_agent(SIDE_QUESTS, aux_schedule=schedule)), make_batch()
     expected = torch.tensor(slow_td_errors(agent, batch)).abs()

@@ -74,22 +74,24 @@ def test_equals_gymnasium_preprocessing_step_for_step(game: str, grayscale: bool
     assert bool(games) == (copies == 2)  # the reset after a game was compared too
 
 
-def test_score_of_a_game_is_the_sum_of_ales_own_points() -> None:
-    env = AtariVector(replace(PLAIN, game="breakout", num_envs=1, life_loss=True))
+@pytest.mark.parametrize(("game", "most"), [("breakout", 1), ("space_invaders", 20)])
+def test_score_of_a_game_is_the_sum_of_ales_own_points(game: str, most: int) -> None:
+    env = AtariVector(replace(PLAIN, game=game, num_envs=1, life_loss=True))
     ale = ale_py.ALEInterface()
     ale.setFloat("repeat_action_probability", 0.0)
-    ale.loadROM(roms.get_rom_path("breakout"))
+    ale.loadROM(roms.get_rom_path(game))
     ale.reset_game()
     env.reset(0)
-    actions, score, points = np.random.default_rng(5), 0.0, 0
+    actions, rewards, points = np.random.default_rng(5), [], 0
     while not ale.game_over():
         action = actions.integers(env.action_space.n, size=1)
         step = env.step(action)
-        score += step.reward[0]
+        rewards.append(step.reward[0])
         for _ in range(4):
             points += ale.act(ale.getMinimalActionSet()[action[0]])
     assert step.game_over[0]
-    assert score == points > 0
+    assert sum(rewards) == points > 0
+    assert max(rewards) >= most
 
 
 def test_a_lost_life_ends_the_return_and_not_the_game(breakout: list[VectorStep]) -> None:
