@@ -91,7 +91,8 @@ class AuxTask(nn.Module, ABC):
 
         Args:
             batch: the replay batch of B samples.
-            features: (B, Z) `encoder(batch.obs)`, with its graph, for tasks that read them.
+            features: (B, Z) the encoder's of `batch.obs`, as the agent shifts it if it does, with its graph, for tasks
+                that read them.
             encoder: the shared encoder, for tasks that change the pixels first.
         """
 

@@ -122,7 +122,7 @@ def keep_report(run: Path, name: str) -> dict[str, Any]:
 
 
 def games(run: Path) -> list[tuple[int, float]]:
-    """Agent step at the end of each training game, and its score."""
+    """Each agent step where games were logged, and the mean score of those since the one before."""
     return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 

@@ -21,9 +21,10 @@ from configs.schema import Config, read_config
 from harness.probes import interval
 
 HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
-HEADER += ["last games"]
-LAST = 5  # training games
+HEADER += ["end of training"]
+LAST = 5  # rows of the log
 DRAWN = "cartpole"
+COLOURS = plt.get_cmap("tab20")
 
 
 def config_of(run: Path) -> Config:
@@ -65,7 +66,7 @@ def draw(runs: Iterable[Path]) -> None:
             label = arm if run == seeds[0] else None
             steps, scores = zip(*games(run), strict=True)
             repeat = config_of(run).env.repeat
-            axes.plot([step * repeat for step in steps], scores, linewidth=1, color=f"C{i}", label=label)
+            axes.plot([step * repeat for step in steps], scores, linewidth=1, color=COLOURS(i), label=label)
     axes.set(xlabel="environment steps", ylabel="score of the training games", title=DRAWN)
     axes.legend(fontsize="small")
     figure.tight_layout()

@@ -22,7 +22,7 @@ class SPR(AuxTask):
     `accuracy` is the share of predictions closest to their own target among the batch's of the same step: by chance
     1 / B, also for collapsed features, on which the loss itself is 0. Unlike the paper's, the projection is the task's
     own rather than the Q head's first layer, group normalisation keeps samples apart where theirs is over the batch,
-    and the augmentation is the shift alone.
+    the augmentation is the shift alone, and the weight is 1 where their code has 5.
 
     Args:
         setting: the run.
