@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs import DmcConfig, VectorStep, build_env, workers
-from envs.distractors import Noise, background_rng
+from envs.distractors import Gas, Noise, background_rng
 from envs.rendering import load_suite
 
 try:
@@ -212,6 +212,21 @@ def test_backgrounds_change_once_an_agent_step_and_not_the_simulation() -> None:
             assert 0.8 < background.mean() < 1
             np.testing.assert_array_equal(background, (frame != other).any(1)[0])
     np.testing.assert_array_equal([s.reward for s in steps], [s.reward for s in held_steps])
+
+
+def test_every_episode_begins_at_a_place_of_its_own_in_the_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, start = [], Gas.start
+
+    def noted(self: Gas, rng: np.random.Generator) -> None:
+        start(self, rng)
+        begun.append(self.positions(self._step).tobytes())
+
+    monkeypatch.setattr(Gas, "start", noted)
+    env = build_env(DmcConfig(size=64, action_repeat=300, background="gas"))
+    _, *steps = play(env, 3, 14)  # games of 4 steps, and one more for the reset
+    assert sum(bool(step.first[0]) for step in steps) == 2
+    assert len(set(begun)) == len(begun) == 3
+    env.close()
 
 
 def test_fast_and_full_show_the_same_scene() -> None:
