@@ -61,12 +61,13 @@ SOURCES = {
 }
 # Nearly all of a picture is background: on plain pixels, or at 1e-3, most objectives silence the units at once.
 BASE = ["threads=1", "log_every=200", "encoder.standardize=true", "learning_rate=3e-4"]
-OBJECTIVES = {  # with their settings
+OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
     "permutation": ["frame_stack=4"],
     "shuffle_learn": [],
     "odd_one_out": [],
     "arrow_of_time": [],
     "tov_vicreg": [],
+    "tov_vicreg@vit": ["encoder=vit"],  # the paper's kind of encoder
     "tracking": [],
     "video_colorization": ["grayscale=false", "encoder=control", "batch_size=16"],  # maps of many cells
     "temporal_cpc": [],
@@ -160,7 +161,8 @@ def words_of(source: str, objective: str, seed: int) -> list[str]:
     """The command line of a pretraining, but for its length, device and folder."""
     frames = [f"source.path={RUNS}/frames/pong-s{seed}"] if source == "pong" else []
     special = SPECIAL.get((source, objective), [])
-    return [*SOURCES[source], *frames, f"aux={objective}", f"seed={seed}", *BASE, *OBJECTIVES[objective], *special]
+    task = objective.partition("@")[0]
+    return [*SOURCES[source], *frames, f"aux={task}", f"seed={seed}", *BASE, *OBJECTIVES[objective], *special]
 
 
 def run(source: str, objective: str, control: bool, seed: int, steps: int, device: str) -> None:
@@ -314,7 +316,7 @@ def write(sources: dict[str, list[dict[str, Any]]], score: float) -> None:
     text = (
         "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
         "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
-        "trained and judged on frames without what the objective reads: out of order (the first five), mixed over "
+        "trained and judged on frames without what the objective reads: out of order (up to `tov_vicreg@vit`), mixed over "
         "episodes (`temporal_cpc`, `st_dim`), a single clip (`tracking`: at chance by construction), random colours "
         "(`colorization`, `split_brain` and `video_colorization`). The accuracy of `video_colorization` is over cells "
         "whose pixels changed, its chance that of the most frequent colour, its error ratio to copying the colour of "
