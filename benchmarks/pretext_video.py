@@ -316,7 +316,7 @@ def write(sources: dict[str, list[dict[str, Any]]], score: float) -> None:
     text = (
         "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
         "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
-        "trained and judged on frames without what the objective reads: out of order (up to `tov_vicreg@vit`), mixed over "
+        "trained and judged on frames without what the objective reads: out of order (those of order), mixed over "
         "episodes (`temporal_cpc`, `st_dim`), a single clip (`tracking`: at chance by construction), random colours "
         "(`colorization`, `split_brain` and `video_colorization`). The accuracy of `video_colorization` is over cells "
         "whose pixels changed, its chance that of the most frequent colour, its error ratio to copying the colour of "
