@@ -75,7 +75,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
         log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
     scores, draws = measure(config, parts)
     compared = differences(scores)
-    path = Path(config.report or Path(config.checkpoint) / f"probe-{config.mode}-{choice(parts.source, SOURCES)}.json")
+    path = Path(config.report or parts.weights.parent / f"probe-{config.mode}-{choice(parts.source, SOURCES)}.json")
     command = shlex.join(["python", "probe.py", *argv])
     write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
     show(scores, compared)

@@ -57,6 +57,7 @@ def build_probing(config: ProbeConfig) -> Probing:
         ValueError: parts do not fit each other; the message says which and what would.
     """
     device, folder = pick_device(config.device), Path(config.checkpoint)
+    folder = folder.parent if folder.suffix == ".safetensors" else folder
     run = read_run(folder)
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env

@@ -93,7 +93,7 @@ class PretrainConfig:
 class ProbeConfig:
     """What an encoder knows: labels read from its features."""
 
-    checkpoint: str  # a run folder of pretrain.py or train.py, or a folder of zoo/
+    checkpoint: str  # a run folder of pretrain.py or train.py, a folder of zoo/, or the encoder.safetensors in one
     aux: dict[str, TaskConfig]  # of mode=joint
     source: Any = None  # one of SOURCES; default: what the encoder was pretrained on, or frames of its game
     env: Any = None  # one of ENVS, which source=frames plays; default: that of the run

@@ -84,8 +84,8 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def probed(config: ProbeConfig) -> dict[str, Any]:
     assert script.probe(config, ["words"]) == 0
-    name = config.report or f"{config.checkpoint}/probe-{config.mode}-frames.json"
-    return json.loads(Path(name).read_text())
+    folder = config.checkpoint.removesuffix("/encoder.safetensors")
+    return json.loads(Path(config.report or f"{folder}/probe-{config.mode}-frames.json").read_text())
 
 
 def means(report: dict[str, Any], **wanted: str) -> dict[tuple[str, str], float]:
@@ -95,6 +95,11 @@ def means(report: dict[str, Any], **wanted: str) -> dict[tuple[str, str], float]
 
 
 FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
+
+
+def test_an_encoder_is_found_by_its_file_too(folder: Path, source: Any) -> None:
+    by_folder, by_file = (probed(config(path)) for path in (folder, folder / "encoder.safetensors"))
+    assert by_file["scores"] == by_folder["scores"]
 
 
 def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(

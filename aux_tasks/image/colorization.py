@@ -13,6 +13,7 @@ from encoders import Encoder
 from replay import Batch
 
 GRAYISH = 5.0  # images whose a and b are nowhere further from 0 have no colour to predict
+TEMPERATURE = 0.38  # of the distribution whose mean is shown: the paper's, between mean and mode
 MEMORY = 0.99  # of the colour counts at each batch: they follow an agent to new places
 LIGHTNESS_LEVELS = 101
 
@@ -107,10 +108,11 @@ class Colorization(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations on the grid: lightness, predicted and true colours."""
+        """Four observations on the grid: lightness, predicted colours (the annealed mean, equation 5) and true ones."""
         lightness, colour = torch.split(to_lab(self._on_grid(batch.rgb)[:4]), [1, 2], dim=2)
-        predicted = self.decoder(encoder(self.colourless(batch.obs[:4]))).argmax(1)
-        painted = self.get_buffer("bins")[predicted].permute(0, 3, 1, 2)[:, None]
+        logits = self.decoder(encoder(self.colourless(batch.obs[:4]))).float()
+        share = (logits / TEMPERATURE).softmax(1)
+        painted = torch.einsum("bqhw,qc->bchw", share, self.get_buffer("bins"))[:, None]
         shades = {"lightness": torch.zeros_like(colour), "predicted": painted, "true": colour}
         pictures = {name: from_lab(lightness, ab).round().to(torch.uint8) for name, ab in shades.items()}
         return replace(gallery(**pictures), frames=1)

@@ -205,6 +205,10 @@ def test_examples_are_painted_in_lightness_and_in_both_colours():
     assert lab[0::3, :, 1:].abs().max() < 1
     torch.testing.assert_close(lab[0::3, :, 0], truth[:, :, 0], atol=0.5, rtol=0)
     assert shown.predicted == ["lightness", "predicted", "true"] * 4
+    share = (task.decoder(encoder(task.colourless(rgb[:4]))).detach().double() / 0.38).exp()
+    mean = (share[:, :, None] * task.bins[..., None, None]).sum(1) / share.sum(1, keepdim=True)
+    painted = from_lab(truth[:, :, :1], mean.float()[:, None]).clamp(0, 255)
+    torch.testing.assert_close(shown.inputs[1::3].float(), painted, atol=1.0, rtol=0)
 
 
 @pytest.mark.slow
