@@ -132,7 +132,7 @@ def test_overlapping_stacks_are_refused():
 
 
 @pytest.mark.parametrize(("still", "frozen"), [(False, False), (True, False), (False, True)])
-@pytest.mark.parametrize("name", ["cnn", "vit"])
+@pytest.mark.parametrize("name", ["cnn", pytest.param("vit", marks=pytest.mark.slow)])
 def test_the_order_of_a_falling_ball_is_learned_but_not_from_still_clips_or_without_weights_that_move(
     name, still, frozen
 ):
