@@ -7,7 +7,7 @@ import signal
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby
 from multiprocessing import get_context
@@ -100,30 +100,36 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def curve(run: Path, steps: int, window: int) -> list[float]:
-    """Mean score of the training games that end in each window of steps."""
-    windows = [[score for step, score in games(run) if low < step <= low + window] for low in range(0, steps, window)]
+def curve(games: Iterable[tuple[int, float]], steps: int, window: int) -> list[float]:
+    """Mean of the logged scores in each window of steps."""
+    windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
     if not all(windows):
-        sys.exit(f"{run}: no game ended in some {window:,} steps; give more steps")
+        sys.exit(f"no game ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
-
-
-def arms(runs: Iterable[Path]) -> list[tuple[str, str, list[Path]]]:
-    """World, arm and runs of folders <world>/<arm>/s<seed>."""
-    return [(*key, list(seeds)) for key, seeds in groupby(sorted(runs), lambda run: run.parts[-3:-1])]
-
-
-def keep_report(run: Path, name: str) -> dict[str, Any]:
-    """Put a run's report, with its config and training games, into results/ by that name; returns its summary."""
-    report: dict[str, Any] = json.loads((run / "report.json").read_text())
-    config = (run / "config.yaml").read_text()
-    write_json(report | {"training": {"config": config, "games": games(run)}}, RESULTS / name)
-    return report["summary"]  # type: ignore[no-any-return]
 
 
 def games(run: Path) -> list[tuple[int, float]]:
     """Each agent step where games were logged, and the mean score of those since the one before."""
     return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
+
+
+def keep_report(run: Path, name: str, **more: Any) -> None:
+    """Put a run's report, with its config, its training games and what else there is of it, into results/."""
+    report: dict[str, Any] = json.loads((run / "report.json").read_text())
+    training = {"config": (run / "config.yaml").read_text(), "games": games(run), **more}
+    write_json(report | {"training": training}, RESULTS / name)
+
+
+def kept_reports(page: str) -> dict[str, dict[str, Any]]:
+    """What `keep_report` put there, by file name: results/<page>-<world>-<arm>-s<seed>.json, of some without world."""
+    reports = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{page}-*-s*.json"))}
+    return {name: report for name, report in reports.items() if "training" in report}
+
+
+def arms(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """<world>-<arm> and its reports, of reports by file name."""
+    groups = groupby(reports, lambda name: name.partition("-")[2].rpartition("-")[0])
+    return [(arm, {name: reports[name] for name in names}) for arm, names in groups]
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

@@ -1,8 +1,7 @@
-"""Table and curves of finished runs, folders <arm>/s<seed>: `python benchmarks/pong_report.py runs/pong/*/s*`.
+"""Table and curves of finished runs, with more of them: `python benchmarks/pong_report.py runs/pong/<arm>/s<seed>`.
 
 Each needs the report that `python evaluate.py checkpoint=RUN protocol=nature json=RUN/report.json`, or the end of a
-training, leaves; it is copied to results/. Draws results/pong.png and replaces the table between the two marks of
-results/pong.md.
+training, leaves; it is kept in results/, from where results/pong.png and the table in results/pong.md are made.
 """
 
 import sys
@@ -14,7 +13,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, curve, fill_in, keep_report, log_of, table
+from common import RESULTS, arms, curve, fill_in, keep_report, kept_reports, log_of, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
@@ -44,26 +43,35 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
     return ", ".join(means) or "none"
 
 
-def cells(run: Path) -> list[str]:
-    """The run's line of the table; its report goes to results/."""
-    rows, report = log_of(run), f"pong-{run.parent.name}-{run.name}.json"
-    summary = keep_report(run, report)
-    low, high = summary["iqm_interval"]
+def keep(run: Path) -> None:
+    """Put a run's report, and what the page tells of its training, into results/."""
+    rows, (minutes, rates) = log_of(run), clock(run)
     steps, updates = rows[-1]["step"], max(row.get("train/n_updates", 0) for row in rows)
-    first = [run.parent.name, run.name[1:], f"{steps // 1000:.0f}k", f"{updates // 1000:.0f}k", *clock(run)]
-    score = [f"[{summary['mean']:.2f}]({report})", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
-    scores = ", ".join(f"{mean:.1f}" for mean in curve(run, steps // WINDOW * WINDOW, WINDOW))
-    return [*first, *score, accuracy(rows), scores]
+    told = {"steps": steps, "updates": updates, "minutes": minutes, "gflops": rates, "accuracy": accuracy(rows)}
+    keep_report(run, f"pong-{run.parent.name}-{run.name}.json", **told)
 
 
-def draw(runs: list[Path]) -> None:
+def cells(name: str, report: dict[str, Any]) -> list[str]:
+    """A run's line of the table."""
+    _, arm, seed = name.removesuffix(".json").split("-")
+    summary, training = report["summary"], report["training"]
+    low, high = summary["iqm_interval"]
+    first = [arm, seed[1:], *(f"{training[key] // 1000}k" for key in ("steps", "updates"))]
+    score = [f"[{summary['mean']:.2f}]({name})", f"{summary['iqm']:.2f} ({low:.2f} to {high:.2f})"]
+    points = curve(training["games"], training["steps"] // WINDOW * WINDOW, WINDOW)
+    scores = ", ".join(f"{mean:.1f}" for mean in points)
+    return [*first, training["minutes"], training["gflops"], *score, training["accuracy"], scores]
+
+
+def draw(reports: dict[str, dict[str, Any]]) -> None:
     """Mean score of the training games in each stretch of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    for i, (_, arm, seeds) in enumerate(arms(runs)):
-        for run in seeds:
-            points = curve(run, log_of(run)[-1]["step"] // DRAWN * DRAWN, DRAWN)
+    for i, (label, seeds) in enumerate(arms(reports)):
+        for training in (report["training"] for report in seeds.values()):
+            points = curve(training["games"], training["steps"] // DRAWN * DRAWN, DRAWN)
             ends = [(k + 1) * DRAWN / 1000 for k in range(len(points))]
-            axes.plot(ends, points, linewidth=1, color=f"C{i}", label=arm if run == seeds[0] else None)
+            axes.plot(ends, points, linewidth=1, color=f"C{i}", label=label)
+            label = "_"  # once
     axes.set(xlabel="agent steps, thousands", ylabel="mean score of the training games", title="Pong")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
@@ -72,6 +80,8 @@ def draw(runs: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    folders = [Path(word) for word in sys.argv[1:]]
-    draw(folders)
-    fill_in(RESULTS / "pong.md", table(HEADER, map(cells, folders)))
+    for folder in map(Path, sys.argv[1:]):
+        keep(folder)
+    kept = kept_reports("pong")
+    draw(kept)
+    fill_in(RESULTS / "pong.md", table(HEADER, [cells(*one) for one in kept.items()]))

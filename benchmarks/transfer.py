@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, config_of, curve, finish, gain_cell, gains, log_of, options, side_by_side, table
+from common import RESULTS, config_of, curve, finish, gain_cell, gains, games, log_of, options, side_by_side, table
 from pretext_mnist import answered
 
 from configs.episodes import build_source
@@ -73,7 +73,7 @@ def run(start: str, seed: int, given: dict[str, Any]) -> None:
 def row_of(start: str, given: dict[str, Any], scratch: list[list[float]]) -> dict[str, Any]:
     """Curve and area of each seed, and the areas' paired differences from `scratch`."""
     seeds, steps = range(given["seeds"]), given["steps"]
-    curves = [curve(folder_of(start, seed, given), steps, WINDOW) for seed in seeds]
+    curves = [curve(games(folder_of(start, seed, given)), steps, WINDOW) for seed in seeds]
     row: dict[str, Any] = {"start": start, "curves": curves, "areas": [statistics.mean(points) for points in curves]}
     if start != SCRATCH:
         row["pretext"] = [answered(pretrained_at(start, seed, given), start) for seed in seeds]
@@ -119,7 +119,7 @@ def main() -> None:
     starts = (SCRATCH, *objectives)
     each = [(start, seed, given) for seed in seeds for start in starts]
     finish(side_by_side(run, [one for one in each if not done(folder_of(*one), steps)], given["jobs"]))
-    scratch = [curve(folder_of(SCRATCH, seed, given), steps, WINDOW) for seed in seeds]
+    scratch = [curve(games(folder_of(SCRATCH, seed, given)), steps, WINDOW) for seed in seeds]
     rows = [row_of(start, given, scratch) for start in starts]
     command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
     content = {"command": command, "options": given, "window": WINDOW, "rows": rows, "versions": versions()}
