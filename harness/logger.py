@@ -1,11 +1,13 @@
 """Where a run's numbers go: TensorBoard, metrics.jsonl, and one line of progress."""
 
 import json
+import logging
 import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
+
+log = logging.getLogger(__name__)
 
 
 class NonFiniteError(RuntimeError):
@@ -61,6 +65,8 @@ class MetricWindow:
 class RunLogger:
     """TensorBoard and metrics.jsonl in `run_dir`, continued behind `step` without duplicates.
 
+    What the disk does not take is missing there, with one warning, and the run goes on.
+
     Args:
         run_dir: folder of the run.
         step: agent step that the run continues from; later records are dropped.
@@ -80,37 +86,48 @@ class RunLogger:
             self.writer.flush()
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
         self._process = psutil.Process()
+        self._trouble: int | None = None  # the last that was told
 
     def __enter__(self) -> "RunLogger":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.flush()
-        self.writer.close()
-        self._file.close()
+        for file in (self.writer, self._file):
+            with self._going_on():
+                file.close()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != self._trouble:
+                log.warning("the log will have gaps: %s", error)
+            self._trouble, error.__traceback__ = error.errno, None  # the writer repeats it: it would grow
 
     def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write metrics of the learning; what repeats bit for bit goes to metrics.jsonl as well."""
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
         record = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **record}) + "\n")
+        with self._going_on():
+            self._file.write(json.dumps({"step": step, **record}) + "\n")
+        self._add_scalars(step, metrics)
 
     def machine(self, step: int, rate: float) -> None:
         """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
-        self.writer.add_scalar("time/matmul_gflops", rate, step)
+        self._add_scalars(step, {"time/matmul_gflops": rate})
+
+    def _add_scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+        with self._going_on():
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, step)
 
     def health(self, step: int, shown: Mapping[str, float]) -> None:
         """Write speed and memory, which no two runs share, and show the progress line."""
         seconds = time.monotonic() - self._started
         speed = (step - self._start_step) / max(seconds, 1e-9)
         memory = self._process.memory_info().rss / 2**30
-        for name, value in {
-            "time/fps": speed,
-            "time/time_elapsed": seconds,
-            "mem/rss_gb": memory,
-        }.items():
-            self.writer.add_scalar(name, value, step)
+        self._add_scalars(step, {"time/fps": speed, "time/time_elapsed": seconds, "mem/rss_gb": memory})
         left = (self.total - step) / max(speed, 1e-9) / 60
         line = (
             f"step {step:,}/{self.total:,}  {speed:.0f}/s  {left:.0f} min left  "
@@ -119,20 +136,23 @@ class RunLogger:
         )
         # A terminal overwrites the line, all of it; a file or a pipe gets one line per call.
         terminal = self._console.is_terminal
-        self._console.print(
-            line.ljust(self._console.width) if terminal else line,
-            end="\r" if terminal else "\n",
-            highlight=False,
-            overflow="ellipsis",
-            no_wrap=True,
-            soft_wrap=False,
-        )
+        with self._going_on():  # it may be a file
+            self._console.print(
+                line.ljust(self._console.width) if terminal else line,
+                end="\r" if terminal else "\n",
+                highlight=False,
+                overflow="ellipsis",
+                no_wrap=True,
+                soft_wrap=False,
+            )
 
     def image(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
-        self.writer.add_image(f"aux/{task}/inputs", image, step, dataformats="HWC")
-        self._pictures.mkdir(exist_ok=True)
-        Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
+        with self._going_on():
+            self._pictures.mkdir(exist_ok=True)
+            Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
+        with self._going_on():
+            self.writer.add_image(f"aux/{task}/inputs", image, step, dataformats="HWC")
 
     def embedding(
         self, step: int, features: Tensor, images: NDArray[np.uint8], labels: Mapping[str, NDArray[Any]]
@@ -147,19 +167,27 @@ class RunLogger:
         """
         rows = list(zip(*labels.values(), strict=True))
         sprites = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
+        with self._going_on():
+            self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
 
     def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; the scores in it are the scalars of these names."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
         # add_hparams would log the scores again, at step 0
-        for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-            self.writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
+        with self._going_on():
+            for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+                self.writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Hand everything to the disk, so that a checkpoint never knows more than the log."""
-        self.writer.flush()
-        self._file.flush()
+        with self._going_on():
+            self._file.flush()
+            try:
+                self.writer.flush()
+            except OSError:  # for good: its thread is dead; now that the disk takes bytes, a new file is begun
+                self.writer.all_writers = None
+                raise
+            self._trouble = None
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -1,16 +1,21 @@
 """What a run writes down."""
 
+import errno
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from harness.logger import MetricWindow, NonFiniteError, RunLogger, shown_losses
 
@@ -116,3 +121,35 @@ def test_hyperparameters_join_the_scores_without_logging_them_again(tmp_path: Pa
     assert set(events.summary_metadata) >= {
         f"_hparams_/{part}" for part in ("experiment", "session_start_info", "session_end_info")
     }
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_leaves_a_gap_and_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with logger(tmp_path) as opened:
+        opened.scalars(10, {"loss": 1.0})
+        opened.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(opened, "_file", SimpleNamespace(write=full, flush=full))
+            patch.setattr(RecordWriter, "write", full)
+            patch.setattr(Image.Image, "save", full)
+            patch.setattr(opened._console, "print", full)
+            for step in (20, 30):
+                opened.scalars(step, {"loss": 1.0})
+                opened.health(step, {})
+                opened.image(step, "rotation", np.zeros((2, 3, 3), np.uint8))
+                opened.flush()
+        opened.flush()
+        for step in (40, 50):
+            opened.scalars(step, {"loss": 1.0})
+            opened.flush()
+    assert [record.message for record in caplog.records] == [
+        "the log will have gaps: [Errno 28] No space left on device"
+    ]
+    assert [row["step"] for row in rows(tmp_path)] == [10, 40, 50]
+    assert sorted(event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("loss")) == [10, 40, 50]
