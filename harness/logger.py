@@ -20,6 +20,8 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
+from harness.process import replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -211,7 +213,8 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             break
-    path.write_text("".join(kept))
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept))
 
 
 def _layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:

@@ -1,4 +1,4 @@
-"""How the process uses its machine: threads, the allocator, and folders that belong to one process."""
+"""How the process uses its machine: threads, the allocator, folders of its own, and files that are never half there."""
 
 import ctypes
 import fcntl
@@ -64,3 +64,14 @@ def exclusive(folder: Path) -> Iterator[Path]:
         except BlockingIOError as error:
             raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
         yield folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path`, to write what replaces it when the block ends; a block that fails leaves nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

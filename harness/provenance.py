@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harness.process import replacing
+
 
 def versions(*packages: str) -> dict[str, str]:
     """Of the suite, what every report depends on, some more packages, and the machine."""
@@ -20,9 +22,8 @@ def versions(*packages: str) -> dict[str, str]:
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a report, at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _cpu() -> str:

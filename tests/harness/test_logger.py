@@ -72,6 +72,18 @@ def test_whatever_a_crash_left_at_the_end_is_dropped(torn: str, tmp_path: Path) 
     assert rows(tmp_path) == [{"step": 1}]
 
 
+def test_a_kill_while_later_records_are_dropped_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, text: str) -> None:
+        path.open("w").close()
+        raise KeyboardInterrupt
+
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        logger(tmp_path, step=5)
+    assert rows(tmp_path) == [{"step": 1}]
+
+
 def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
     for step in (0, 0, 20):
         with logger(tmp_path, step):
