@@ -27,7 +27,7 @@ from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
 from harness.probes import outputs
-from harness.process import exclusive, matmul_rate, tune_process
+from harness.process import matmul_rate, tune_process
 from harness.seeding import numpy_stream
 from harness.signals import GracefulExit
 from replay import Batch, EpisodeSampler
@@ -43,7 +43,7 @@ def pretrain(config: PretrainConfig) -> int:
     """Run or continue a pretraining; returns the process exit code: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
     parts, step = build_pretraining(config), 0
-    with exclusive(claim_run_dir(config)) as run_dir:
+    with claim_run_dir(config) as run_dir:
         if checkpoint := load_latest(run_dir / "checkpoints"):
             parts.load_state_dict(checkpoint.state["parts"])
             step = checkpoint.step

@@ -26,7 +26,7 @@ from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
 from harness.play import watch
 from harness.probes import OnlineProbe
-from harness.process import exclusive, matmul_rate, tune_process
+from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
 from harness.video import VideoWriter
@@ -69,7 +69,7 @@ def train(config: Config) -> int:
     threads = tune_process(config.threads)
     parts, progress = build(config), Progress()
     probe = build_online_probe(config, parts.agent.encoder)
-    with exclusive(claim_run_dir(config)) as run_dir:  # only now: a config that cannot be built leaves no trace
+    with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         checkpoint = load_latest(run_dir / "checkpoints")
         if checkpoint:
             parts.load_state_dict(checkpoint.state["parts"])

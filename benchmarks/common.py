@@ -21,7 +21,6 @@ from configs.pretraining import Pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
 from harness.logger import RunLogger
 from harness.probes import interval
-from harness.process import exclusive
 from harness.provenance import write_json
 from harness.signals import GracefulExit
 from pretrain import learn
@@ -86,7 +85,7 @@ def result_of(folder: Path, steps: int) -> dict[str, Any] | None:
 def train(config: PretrainConfig, parts: Pretraining) -> None:
     """Every update of a pretraining, from the first."""
     with (
-        exclusive(claim_run_dir(config)) as folder,
+        claim_run_dir(config) as folder,
         RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
         GracefulExit() as stop,
     ):

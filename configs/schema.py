@@ -1,6 +1,7 @@
 """Every key of a run, with its type and default. The yaml files beside this one only override."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from aux_tasks.base import check_choice
 from configs.sources import SOURCES, FramesConfig, choice, env_name
 from encoders import EncoderConfig
 from envs import ENVS
+from harness.process import exclusive, replacing
 from replay import ReplayConfig
 
 MODES = ("linear", "finetune", "joint")  # of a probe
@@ -220,24 +222,32 @@ def read_config(path: Path, kind: type[C]) -> C:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write every key of a run as yaml, at once."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 FREE = {"steps", "until_score", "eval_episodes", "run_dir", "threads"}  # may change when a run continues
 
 
-def claim_run_dir(config: RunConfig) -> Path:
+@contextmanager
+def claim_run_dir(config: RunConfig) -> Iterator[Path]:
     """Make the run's folder and leave its config there, or check that the run found there is this one.
+
+    Until the block ends no other process gets in.
 
     A longer run may continue a shorter one: `steps` may differ, and so may what does not change the learning.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: another process is in the folder, or it holds a run with other settings.
     """
     run_dir = Path(config.run_dir or default_run_dir(config))
     run_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(run_dir):
+        _leave_config(config, run_dir)
+        yield run_dir
+
+
+def _leave_config(config: RunConfig, run_dir: Path) -> None:
     path = run_dir / "config.yaml"
     if path.is_file():
         old, new = flat(read_config(path, type(config))), flat(config)
@@ -248,7 +258,6 @@ def claim_run_dir(config: RunConfig) -> Path:
                     "give run_dir=... or remove that folder"
                 )
     write_config(config, path)
-    return run_dir
 
 
 def default_run_dir(config: RunConfig) -> str:

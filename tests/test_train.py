@@ -18,7 +18,7 @@ import agents.dqn
 import train as script
 from aux_tasks import TASKS, TaskConfig
 from configs.build import acting_weights, build, load_agent
-from configs.schema import Config, freeze, register
+from configs.schema import Config, freeze, read_config, register
 from envs import ToyConfig, ToyVector
 from harness.checkpoint import load_latest
 from harness.launch import _report, launch
@@ -232,9 +232,10 @@ def test_every_task_trains(task: str, tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_step(60, lambda: run(small(tmp_path)), monkeypatch)
+    at_step(60, lambda: run(small(tmp_path, steps=999)), monkeypatch)
     with pytest.raises(ValueError, match=f"{tmp_path} is in use"):
         run(small(tmp_path))
+    assert read_config(tmp_path / "config.yaml", Config).steps == 120
 
 
 def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

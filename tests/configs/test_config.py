@@ -188,8 +188,9 @@ def test_the_backgrounds_that_judge_are_refused_in_training() -> None:
 
 def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     first = config(run_dir=str(tmp_path), aux={"rotation": TaskConfig()})
-    assert claim_run_dir(first) == tmp_path
-    claim_run_dir(replace(first, steps=2 * first.steps, eval_episodes=1, threads=2))
+    for allowed in (first, replace(first, steps=2 * first.steps, eval_episodes=1, threads=2)):
+        with claim_run_dir(allowed) as folder:
+            assert folder == tmp_path
     before = (tmp_path / "config.yaml").read_text()
     for key, other in {
         "gamma=0.99, this one has 0.9": replace(first, gamma=0.9),
@@ -197,9 +198,20 @@ def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
         "aux.rotation.weight=1.0, this one has None": replace(first, aux={}),
         "env.num_envs=4, this one has 2": replace(first, env=ToyConfig(num_envs=2)),
     }.items():
-        with pytest.raises(ValueError, match=f"holds a run with {key}"):
-            claim_run_dir(other)
+        with pytest.raises(ValueError, match=f"holds a run with {key}"), claim_run_dir(other):
+            pass
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_config_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError("full")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="full"):
+        write_config(config(), tmp_path / "config.yaml")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "gamma: 0.9", "[", "env: {gmae: pong}", "env: {game: pong}\nlr: 1", "env: 3"])
