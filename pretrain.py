@@ -45,7 +45,8 @@ def pretrain(config: PretrainConfig) -> int:
     parts, step = build_pretraining(config), 0
     with claim_run_dir(config) as run_dir:
         if checkpoint := load_latest(run_dir / "checkpoints"):
-            parts.load_state_dict(checkpoint.state["parts"])
+            with checkpoint.restoring() as state:
+                parts.load_state_dict(state["parts"])
             step = checkpoint.step
         rate = matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, step, config.steps, threads, rate)

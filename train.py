@@ -72,8 +72,9 @@ def train(config: Config) -> int:
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         checkpoint = load_latest(run_dir / "checkpoints")
         if checkpoint:
-            parts.load_state_dict(checkpoint.state["parts"])
-            progress = Progress(**checkpoint.state["progress"])
+            with checkpoint.restoring() as state:
+                parts.load_state_dict(state["parts"])
+                progress = Progress(**state["progress"])
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:

@@ -1,7 +1,7 @@
 """From a config to the parts of a run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,9 @@ class Parts:
         """Continue from `state_dict`.
 
         Raises:
-            ValueError: the state is of another replay.
-            RuntimeError: the state is of another network.
+            ValueError: the state is of another network or of another replay.
         """
+        check_network(self.agent.state_dict(), state["agent"])
         self.agent.load_state_dict(state["agent"])
         self.agent.updates = state["updates"]
         load_optimizers(optimizers(self.agent, self.suite), state["optimizers"])
@@ -236,17 +236,23 @@ def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False
         raise ValueError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    wanted = acting_weights(module) if skip_targets else module.state_dict()
-    expected = {n: tuple(t.shape) for n, t in wanted.items()}
-    found = {n: tuple(t.shape) for n, t in weights.items()}
+    try:
+        check_network(acting_weights(module) if skip_targets else module.state_dict(), weights)
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
+    module.load_state_dict(weights, strict=False)
+
+
+def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError, naming the first tensor, unless names and shapes of `weights` are those of `wanted`."""
+    expected, found = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (wanted, weights))
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             hint = f": encoder.standardize is {name in found} there" if "pixel_moments" in name else ""
             raise ValueError(
-                f"{path} is of another network: {name} is {found.get(name, 'missing')} there "
+                f"of another network: {name} is {found.get(name, 'missing')} there "
                 f"and {expected.get(name, 'missing')} in the network of this config{hint}"
             )
-    module.load_state_dict(weights, strict=False)
 
 
 def acting_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:

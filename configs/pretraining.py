@@ -10,7 +10,7 @@ from torch import nn
 
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
-from configs.build import build_initial_encoder, load_optimizers, pick_device
+from configs.build import build_initial_encoder, check_network, load_optimizers, pick_device
 from configs.episodes import build_source
 from configs.schema import PretrainConfig, ProbeConfig, read_config
 from encoders import Encoder
@@ -51,10 +51,11 @@ class Pretraining:
         """Continue from `state_dict`.
 
         Raises:
-            RuntimeError: the state is of another network.
+            ValueError: the state is of another network.
         """
-        self.encoder.load_state_dict(state["encoder"])
-        self.suite.load_state_dict(state["suite"])
+        for name, module in (("encoder", self.encoder), ("suite", self.suite)):
+            check_network(module.state_dict(), state[name])
+            module.load_state_dict(state[name])
         load_optimizers(self.optimizers, state["optimizers"])
         set_generator_state(self.rng, state["streams"]["rng"])
         set_generator_state(self.auxiliary, state["streams"]["auxiliary"])
@@ -96,7 +97,8 @@ def load_pretraining(run: Path) -> Pretraining:
     checkpoint = load_latest(run / "checkpoints")
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: it must be the folder of a pretraining")
-    parts.load_state_dict(checkpoint.state["parts"])
+    with checkpoint.restoring() as state:
+        parts.load_state_dict(state["parts"])
     return parts
 
 

@@ -18,7 +18,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -59,6 +60,19 @@ class Checkpoint:
     step: int
     path: Path
     state: dict[str, Tree]
+
+    @contextmanager
+    def restoring(self) -> Iterator[dict[str, Tree]]:
+        """The state, for a block that continues from it.
+
+        Raises:
+            CheckpointError: the block found the state of something else; one line that names the folder.
+        """
+        try:
+            yield self.state
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            what = str(error) if isinstance(error, ValueError) else repr(error)
+            raise CheckpointError(f"{self.path} does not fit this run: {what}") from error
 
 
 def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -> Path:

@@ -30,7 +30,7 @@ from configs.sources import BallsConfig, FramesConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
 from harness.attribution import smoothgrad
-from harness.checkpoint import load_latest
+from harness.checkpoint import CheckpointError, load_latest, save
 from harness.process import tune_process
 from replay import Episodes
 
@@ -90,6 +90,21 @@ def test_sigusr1_saves_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert saved == [10, 17, 20, 30]
     quiet, asked = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("quiet", "asked"))
     assert quiet == asked
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    assert script.pretrain(config(tmp_path, "run", "rotation", steps=5)) == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    state = load_latest(checkpoints).state
+    state["parts"]["suite"].popitem()
+    path = save(checkpoints, 6, state)
+    for task in (
+        lambda: script.pretrain(config(tmp_path, "run", "rotation")),
+        lambda: load_pretraining(path.parents[1]),
+    ):
+        with pytest.raises(CheckpointError, match=f"^{path} does not fit this run: of another network: tasks") as told:
+            task()
+        assert "\n" not in str(told.value)
 
 
 def test_looking_at_the_test_episodes_changes_no_bit(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import agents.dqn
 import harness.checkpoint
 import train as script
 from envs import DmcConfig, workers
-from harness.checkpoint import load_latest
+from harness.checkpoint import load_latest, save
 from harness.launch import _report
 from harness.seeding import derive
 
@@ -206,6 +206,29 @@ def test_nothing_but_torn_checkpoints_is_an_error(finished: Path, capfd: pytest.
     assert len(errors) == 1
     assert "none of 2 checkpoints verifies" in errors[0]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step_000000048", "step_000000096"]
+
+
+WRONG = {  # whole and signed, but not of this run
+    "KeyError('agent')": lambda state: {**state, "parts": {}},
+    "TypeError(\"'int' object is not subscriptable\")": lambda state: {**state, "parts": 3},
+    "Progress.__init__() got an unexpected keyword argument 'stpes'": lambda state: {**state, "progress": {"stpes": 3}},
+    "of another network: encoder.neck.0.bias is missing there and (256,)": lambda state: (
+        {**state, "parts": {**state["parts"], "agent": {}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_checkpoint_of_something_else_is_one_line(
+    what: str, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = finished / "checkpoints"
+    path = save(checkpoints, 99, WRONG[what](load_latest(checkpoints).state))
+    capfd.readouterr()
+    assert _report(lambda: run(small(finished))) == 2
+    (error,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error:"))
+    assert error.startswith(f"error: {path} does not fit this run: ")
+    assert what in error
 
 
 @pytest.mark.parametrize("limit", [10_000, 100_000])  # bytes: not even the exported weights, or no replay
