@@ -1,5 +1,6 @@
 """From a config to the parts of a run."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, flatdim
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from agents import DQN, SAC, Agent, DQNConfig, SACConfig
 from agents.base import check_ownership
@@ -19,6 +20,7 @@ from aux_tasks.base import check_choice
 from configs.schema import Config, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import DmcConfig, VectorEnv, build_env
+from harness.process import replacing
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
 from replay import Replay, build_replay
@@ -231,11 +233,16 @@ def load_weights(module: torch.nn.Module, path: Path, skip_targets: bool = False
         ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
     """
     try:
-        weights = {n.removeprefix(prefix): t for n, t in load_file(path).items() if n.startswith(prefix)}
+        with safe_open(path, "pt") as file:
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not iterable
+            promised = (file.metadata() or {}).get("sha256")
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if promised not in (None, checksum(held)):
+        raise ValueError(f"{path} is damaged: its tensors do not match the sha256 that they were written with")
+    weights = {n.removeprefix(prefix): t for n, t in held.items() if n.startswith(prefix)}
     try:
         check_network(acting_weights(module) if skip_targets else module.state_dict(), weights)
     except ValueError as error:
@@ -279,12 +286,17 @@ def export_encoder(encoder: Encoder, run_dir: Path) -> None:
 
 
 def _write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(weights, temporary)
-    except SafetensorError as error:  # a full disk among others
-        raise OSError(str(error)) from error
-    temporary.replace(path)
+    with replacing(path) as temporary:  # not by save_file, which lets nobody else read
+        temporary.write_bytes(save(weights, {"sha256": checksum(weights)}))
+
+
+def checksum(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes; it stands in the header of exported weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -160,6 +161,23 @@ def test_a_bad_checkpoint_gets_one_line(checkpoint, capsys, file, damage):
     assert re.fullmatch(r"error: .*\n", error), error
     assert str(path) in error
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("place", [-1, 0.5, 0.9])
+def test_flipped_bytes_get_one_line(checkpoint, capsys, place):
+    path = checkpoint / "agent.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place if place < 0 else int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} is damaged: ")
+
+
+def test_weights_are_for_everyone_and_may_come_without_a_checksum(checkpoint):
+    path = checkpoint / "agent.safetensors"
+    assert path.stat().st_mode == (checkpoint / "config.yaml").stat().st_mode
+    save_file(load_file(path), path)
+    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
 
 
 def test_help_names_every_option(capsys):
