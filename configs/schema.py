@@ -216,7 +216,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         for part in KINDS.keys() & schema.keys():
             schema[part] = OmegaConf.structured(_mutable(_kind(part, loaded[part])))
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
-    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError) as error:
+    except (OmegaConfBaseException, AttributeError, RecursionError, TypeError, ValueError, YAMLError) as error:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
 
 

@@ -214,7 +214,10 @@ def test_a_config_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "gamma: 0.9", "[", "env: {gmae: pong}", "env: {game: pong}\nlr: 1", "env: 3"])
+BROKEN = ["", "gamma: 0.9", "[", "env: {gmae: pong}", "env: {game: pong}\nlr: 1", "env: 3"]
+
+
+@pytest.mark.parametrize("text", [*BROKEN, pytest.param("[" * 100_000, id="deep")])
 def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
