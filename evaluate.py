@@ -94,6 +94,13 @@ class EvalConfig:
         for name, least in {"episodes": 1, "num_envs": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        for name in ("json", "video", "attribution"):  # now, not when all games are played
+            if path := getattr(self, name):
+                folders = path.parents if name != "attribution" else [path, *path.parents]
+                if not (nearest := next(folder for folder in folders if folder.exists())).is_dir():
+                    raise ValueError(f"{name}={path}: {nearest} is no folder")
+                if name != "attribution" and path.is_dir():
+                    raise ValueError(f"{name}={path}: it is a folder")
 
 
 _CONVERT: dict[Any, type] = {int: int, Path: Path, Path | None: Path, str | None: str}

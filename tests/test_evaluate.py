@@ -180,6 +180,16 @@ def test_weights_are_for_everyone_and_may_come_without_a_checksum(checkpoint):
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
 
 
+@pytest.mark.parametrize(
+    "argument", ["json={}/config.yaml/a/b.json", "json={}", "video={}/config.yaml/a.mp4", "attribution={}/config.yaml"]
+)
+def test_what_cannot_be_written_is_told_before_the_games(checkpoint, capsys, monkeypatch, argument):
+    monkeypatch.delattr("evaluate.evaluate")
+    argument = argument.format(checkpoint)
+    assert main([f"checkpoint={checkpoint}", argument]) == 2
+    assert re.fullmatch(f"error: {argument}: .* folder\n", capsys.readouterr().err)
+
+
 def test_help_names_every_option(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
