@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from agents.base import representation, weighted_sum
 from aux_tasks.transform import questions
-from configs.build import export_encoder
+from configs.build import export_encoder, without_init
 from configs.pretraining import Pretraining, build_pretraining
-from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from configs.schema import PretrainConfig, claim_run_dir, freeze, register, run_folder
 from encoders import standardize
 from harness.attribution import on_device, pictures, write_maps
-from harness.checkpoint import CheckpointError, load_latest, save
+from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
@@ -42,7 +42,8 @@ PROJECTED, COMPONENTS = 1_000, 50  # observations, and dimensions, in the projec
 def pretrain(config: PretrainConfig) -> int:
     """Run or continue a pretraining; returns the process exit code: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
-    parts, step = build_pretraining(config), 0
+    resumed = holds_checkpoints(run_folder(config) / "checkpoints")
+    parts, step = build_pretraining(without_init(config) if resumed else config), 0
     with claim_run_dir(config) as run_dir:
         if checkpoint := load_latest(run_dir / "checkpoints"):
             with checkpoint.restoring() as state:

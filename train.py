@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.build import Parts, build, export, load_agent
+from configs.build import Parts, build, export, load_agent, without_init
 from configs.probing import build_online_probe
-from configs.schema import Config, claim_run_dir, flat, freeze, register
+from configs.schema import Config, claim_run_dir, flat, freeze, register, run_folder
 from encoders import standardize
 from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
-from harness.checkpoint import CheckpointError, load_latest, save
+from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.picture import contact_sheet
@@ -67,7 +67,8 @@ class GameScores:
 def train(config: Config) -> int:
     """Run or continue a training; returns the process exit code: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
-    parts, progress = build(config), Progress()
+    resumed = holds_checkpoints(run_folder(config) / "checkpoints")
+    parts, progress = build(without_init(config) if resumed else config), Progress()
     probe = build_online_probe(config, parts.agent.encoder)
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         checkpoint = load_latest(run_dir / "checkpoints")

@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from agents import DQN, SAC, Agent, DQNConfig, SACConfig
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
-from configs.schema import Config, read_config
+from configs.schema import Config, RunConfig, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import DmcConfig, VectorEnv, build_env
 from harness.process import replacing
@@ -27,6 +27,7 @@ from replay import Replay, build_replay
 
 TARGET = re.compile(r"(^|\.)target_")  # of the names of averaged networks
 AVERAGE = "target_average."  # of those that act in place of what they average
+C = TypeVar("C", bound=RunConfig)
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]
     return encoder
 
 
+def without_init(config: C) -> C:
+    """The config for weights that are read from elsewhere: the file that the run began with may be gone."""
+    return replace(config, encoder=replace(config.encoder, init=None))
+
+
 def _agent(config: Config, encoder: Encoder, action_space: Discrete | Box, suite: AuxSuite, streams: Streams) -> Agent:
     shared: Any = {"explore_rng": streams.explore, "augment_generator": streams.augment}
     match config.agent, action_space:
@@ -199,8 +205,8 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
         ValueError: something is missing, corrupt, or of another network; the message names the file.
     """
     config = read_config(path / "config.yaml", Config)
-    env = build_env(config.env)
-    agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(config.seed, pick_device(device)))
+    env, streams = build_env(config.env), build_streams(config.seed, pick_device(device))
+    agent, _ = build_agent(without_init(config), env.frame_shape, env.action_space, streams)
     env.close()
     load_weights(agent, path / "agent.safetensors", skip_targets=True)
     return config, agent

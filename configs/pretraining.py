@@ -10,7 +10,7 @@ from torch import nn
 
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
-from configs.build import build_initial_encoder, check_network, load_optimizers, pick_device
+from configs.build import build_initial_encoder, check_network, load_optimizers, pick_device, without_init
 from configs.episodes import build_source
 from configs.schema import PretrainConfig, ProbeConfig, read_config
 from encoders import Encoder
@@ -93,7 +93,7 @@ def load_pretraining(run: Path) -> Pretraining:
     Raises:
         ValueError: the folder has no checkpoint, or its source cannot be read any more.
     """
-    parts = build_pretraining(read_config(run / "config.yaml", PretrainConfig))
+    parts = build_pretraining(without_init(read_config(run / "config.yaml", PretrainConfig)))
     checkpoint = load_latest(run / "checkpoints")
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: it must be the folder of a pretraining")

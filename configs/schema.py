@@ -240,7 +240,7 @@ def claim_run_dir(config: RunConfig) -> Iterator[Path]:
     Raises:
         ValueError: another process is in the folder, or it holds a run with other settings.
     """
-    run_dir = Path(config.run_dir or default_run_dir(config))
+    run_dir = run_folder(config)
     run_dir.mkdir(parents=True, exist_ok=True)
     with exclusive(run_dir):
         _leave_config(config, run_dir)
@@ -258,6 +258,11 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
                     "give run_dir=... or remove that folder"
                 )
     write_config(config, path)
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where the run is, or will be."""
+    return Path(config.run_dir or default_run_dir(config))
 
 
 def default_run_dir(config: RunConfig) -> str:

@@ -33,7 +33,17 @@ from torch import Tensor
 
 from harness.tree import NAME, Array, Segment, Tree, check_name, decode, dtype_code, encode
 
-__all__ = ["Checkpoint", "CheckpointError", "Segment", "decode", "encode", "load", "load_latest", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Segment",
+    "decode",
+    "encode",
+    "holds_checkpoints",
+    "load",
+    "load_latest",
+    "save",
+]
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +130,11 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     _own_segments[root.resolve()] = {file: files[file]["sha256"] for file in files if "/" in file}
     _prune(root, step, keep_last)
     return final
+
+
+def holds_checkpoints(root: Path) -> bool:
+    """Whether there are checkpoints, torn or whole, so that `load_latest` gives one or fails."""
+    return bool(_found(root))
 
 
 def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint | None:

@@ -129,6 +129,17 @@ def test_an_agent_starts_from_the_encoder_and_its_agent_may_keep_it(tmp_path: Pa
             build(small(tmp_path / "agent", encoder=replace(begun, **change)))
 
 
+def test_a_pretraining_goes_on_without_the_file_that_it_began_with(tmp_path: Path) -> None:
+    assert script.pretrain(config(tmp_path, "first", "rotation", steps=5)) == 0
+    init = tmp_path / "first" / "encoder.safetensors"
+    for steps in (5, 8):
+        begun = config(tmp_path, "run", "rotation", steps=steps, encoder=replace(ENCODER, init=str(init)))
+        assert script.pretrain(begun) == 0
+        init.unlink(missing_ok=True)
+    assert load_latest(tmp_path / "run" / "checkpoints").step == 8
+    load_pretraining(tmp_path / "run")
+
+
 def test_side_quests_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_path: Path) -> None:
     begun = config(tmp_path, "run", "rotation", "moco", steps=5)
     assert script.pretrain(begun) == 0

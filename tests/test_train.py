@@ -19,6 +19,7 @@ import train as script
 from aux_tasks import TASKS, TaskConfig
 from configs.build import acting_weights, build, load_agent
 from configs.schema import Config, freeze, read_config, register
+from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
 from harness.checkpoint import load_latest
 from harness.launch import _report, launch
@@ -236,6 +237,20 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match=f"{tmp_path} is in use"):
         run(small(tmp_path))
     assert read_config(tmp_path / "config.yaml", Config).steps == 120
+
+
+def test_a_run_goes_on_without_the_file_that_its_encoder_began_with(tmp_path: Path) -> None:
+    assert run(small(tmp_path / "first", steps=30)) == 0
+    init = tmp_path / "first" / "encoder.safetensors"
+    encoder = EncoderConfig("der", init=str(init))
+    assert run(small(tmp_path / "whole", encoder=encoder)) == 0
+    assert run(small(tmp_path / "parted", encoder=encoder, steps=48)) == 0
+    init.unlink()
+    assert run(small(tmp_path / "parted", encoder=encoder)) == 0
+    assert final(tmp_path / "parted") == final(tmp_path / "whole")
+    assert load_agent(tmp_path / "parted")[0].encoder == encoder
+    with pytest.raises(ValueError, match=f"{init} does not exist"):
+        run(small(tmp_path / "new", encoder=encoder))
 
 
 def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
