@@ -205,8 +205,9 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
         ValueError: something is missing, corrupt, or of another network; the message names the file.
     """
     config = read_config(path / "config.yaml", Config)
+    plain = replace(without_init(config), agent=replace(config.agent, compile=False))  # there may be no compiler here
     env, streams = build_env(config.env), build_streams(config.seed, pick_device(device))
-    agent, _ = build_agent(without_init(config), env.frame_shape, env.action_space, streams)
+    agent, _ = build_agent(plain, env.frame_shape, env.action_space, streams)
     env.close()
     load_weights(agent, path / "agent.safetensors", skip_targets=True)
     return config, agent

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -188,6 +189,12 @@ def test_what_cannot_be_written_is_told_before_the_games(checkpoint, capsys, mon
     argument = argument.format(checkpoint)
     assert main([f"checkpoint={checkpoint}", argument]) == 2
     assert re.fullmatch(f"error: {argument}: .* folder\n", capsys.readouterr().err)
+
+
+def test_a_compiled_agent_is_judged_without_a_compiler(checkpoint, config, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", None)
+    write_config(replace(config, agent=DQNConfig(compile=True)), checkpoint / "config.yaml")
+    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
 
 
 def test_help_names_every_option(capsys):
