@@ -69,7 +69,12 @@ OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
     "tov_vicreg": [],
     "tov_vicreg@vit": ["encoder=vit"],  # the paper's kind of encoder
     "tracking": [],
-    "video_colorization": ["grayscale=false", "encoder=control", "batch_size=16"],  # maps of many cells
+    "video_colorization": [  # maps of many cells, and steps in which something moves by more than one
+        "grayscale=false",
+        "encoder=control",
+        "batch_size=16",
+        "aux.video_colorization.options.stride=3",
+    ],
     "temporal_cpc": [],
     "st_dim": [],
     "colorization": ["grayscale=false"],
@@ -210,9 +215,8 @@ def followed(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     fields, rng = parts.suite.reads, numpy_stream(config.seed, "followed")
     batch = parts.test.sample(TEST_BATCHES * config.batch_size, fields, FOLLOWED, rng)
     assert batch.clip is not None
-    first, last = (
-        torch.from_numpy(ball(parts.test.episodes, batch.index.cpu().numpy() + t)) for t in (0, FOLLOWED - 1)
-    )
+    begin = batch.index.cpu().numpy()
+    first, last = (ball(parts.test.episodes, begin + t) for t in (0, FOLLOWED - 1))
     true = F.adaptive_avg_pool2d(last, task.cells)
     carried = task.track(first.to(batch.clip.device), batch.clip, parts.encoder)[:, -1].cpu()
     answers = {"overlap": carried, "overlap_copied": F.adaptive_avg_pool2d(first, task.cells)}
