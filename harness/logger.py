@@ -221,7 +221,8 @@ def _layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     """Charts that overlay the auxiliary tasks; TensorBoard overlays the runs."""
     names = list(tasks)
     charts: dict[str, dict[str, list[Any]]] = {
-        "Score": {"game score": ["Multiline", ["rollout/score", "eval/mean_reward"]]}
+        "Score": {"game score": ["Multiline", ["rollout/score", "eval/mean_reward"]]},
+        "Representation": {tag: ["Multiline", [f"repr/{tag}"]] for tag in ("effective_rank", "feature_std")},
     }
     if names:
         charts["Auxiliary tasks"] = {

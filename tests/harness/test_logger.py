@@ -92,6 +92,7 @@ def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
     (layout,) = events.Tensors("custom_scalars__config__")
     assert b"aux/rotation/accuracy" in layout.tensor_proto.string_val[0]
     assert b"aux/permutation/loss" in layout.tensor_proto.string_val[0]
+    assert b"repr/effective_rank" in layout.tensor_proto.string_val[0]
 
 
 @pytest.mark.parametrize("score", [float("nan"), -21.0, 12_345.0])
