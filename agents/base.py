@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,8 +64,14 @@ class AgentConfig:
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
-        if self.encoder_scale < 0:
-            raise ValueError(f"agent.encoder_scale={self.encoder_scale}: must be at least 0")
+        self._check("at least 0", lambda x: x >= 0, "encoder_scale", "adam_eps", "random_shift")
+        self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
+
+    def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
+        """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
+        for name in names:
+            if (value := getattr(self, name)) is not None and not holds(value):
+                raise ValueError(f"agent.{name}={value}: must be {rule}")
 
 
 class Agent(nn.Module, ABC):

@@ -52,12 +52,11 @@ class DQNConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "target_every", "epsilon_steps", "decay_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: must be in [0, 1]")
+        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps", "decay_steps")
+        self._check("at least 0", lambda x: x >= 0, "final_learning_rate")
+        shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
+        self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
+        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
 
 
 class DuelingHead(nn.Module):

@@ -29,15 +29,11 @@ class SACConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "policy_delay", "copies"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.{name}={getattr(self, name)}: must be at least 1")
+        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "copies")
+        self._check("above 0", lambda x: x > 0, "init_temperature")
+        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
         if self.copies > 1 and not self.random_shift:
             raise ValueError(f"agent.copies={self.copies}: all alike without agent.random_shift, 4 say")
-        if not self.init_temperature > 0:
-            raise ValueError(f"agent.init_temperature={self.init_temperature}: must be above 0")
-        if not 0 < self.target_tau <= 1:
-            raise ValueError(f"agent.target_tau={self.target_tau}: must be in (0, 1]")
 
 
 class SAC(Agent):

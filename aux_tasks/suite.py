@@ -28,8 +28,9 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.decay_steps < 1:
-            raise ValueError(f"decay_steps={self.decay_steps}: must be at least 1")
+        for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():
+            if (value := getattr(self, name)) is not None and not value >= least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
 
     def at(self, step: int) -> float:
         """The weight at an agent step."""
@@ -66,7 +67,7 @@ class AuxSuite(nn.Module):
             _check_names(name, config.options)
             try:
                 built[name] = TASKS[name](setting, **config.options)
-            except (TypeError, ValueError) as error:
+            except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
         adversaries = [task.adversary for task in built.values() if task.adversary is not None]

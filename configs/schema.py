@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -53,10 +54,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size")
-        if not self.steps_per_update > 0:
-            raise ValueError(f"steps_per_update={self.steps_per_update}: must be above 0")
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"gamma={self.gamma}: must be in (0, 1]")
+        _check_positive(self, steps_per_update=inf, gamma=1)
+        within = self.replay.n_step * self.env.num_envs  # steps of the first windows; sampling needs those after them
+        if self.learning_starts + self.steps_per_update <= within:
+            least = f"{within + self.env.num_envs}, replay.n_step + 1 steps of each of env.num_envs"
+            raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every")
+        _check_positive(self, gamma=1, learning_rate=inf, max_grad_norm=inf)
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
@@ -115,6 +118,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
+        _check_positive(self, learning_rate=inf, max_grad_norm=inf)
         check_choice("mode", self.mode, MODES)
         if (self.mode == "joint") != bool(self.aux):
             raise ValueError("mode=joint and aux=rotation, or another objective, need each other")
@@ -126,6 +130,13 @@ def _check_counts(config: "AnyConfig", *positive: str) -> None:
         value, least = getattr(config, member.name), int(member.name in positive)
         if member.type is int and value < least:
             raise ValueError(f"{member.name}={value}: must be at least {least}")
+
+
+def _check_positive(config: "AnyConfig", **most: float) -> None:
+    """Raise ValueError unless these values are above 0 and at most what is given."""
+    for name, limit in most.items():
+        if not 0 < (value := getattr(config, name)) <= limit:
+            raise ValueError(f"{name}={value}: must be above 0" + (f" and at most {limit}" if limit < inf else ""))
 
 
 KINDS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}  # told apart by their keys
@@ -163,7 +174,7 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
 
     def frozen(name: str, value: Any) -> Any:
         if name == "aux":
-            return {task: TaskConfig(**options) for task, options in value.items()}
+            return {task: _task(task, options) for task, options in value.items()}
         if name in KINDS and value is not None:
             return _kind(name, value)(**value)
         hint = hints.get(name)  # unknown names are refused below
@@ -177,6 +188,13 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
         raise ValueError(f"{error.full_key}=... is missing") from error
     except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _task(name: str, options: Mapping[Any, Any]) -> TaskConfig:
+    try:
+        return TaskConfig(**options)
+    except ValueError as error:
+        raise ValueError(f"aux.{name}.{error}") from error
 
 
 def _kind(part: str, values: Mapping[Any, Any]) -> type:

@@ -22,6 +22,10 @@ class EncoderConfig:
     standardize: bool = False  # pixels, by mean and deviation of the first batch that is learned from
     init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
 
+    def __post_init__(self) -> None:
+        if self.feature_dim is not None and self.feature_dim < 1:
+            raise ValueError(f"encoder.feature_dim={self.feature_dim}: must be at least 1")
+
 
 def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Encoder:
     """Build the encoder `config.name` for observations of shape (C, H, W).

@@ -38,9 +38,9 @@ class AtariConfig:
         if self.game not in (games := atari_games()):
             near = difflib.get_close_matches(self.game.lower(), games, n=1, cutoff=0.0)[0]
             raise ValueError(f"unknown Atari game {self.game!r}: did you mean {near!r}?")
-        for name in ("num_envs", "frame_skip", "size", "max_frames", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
+            if getattr(self, name) < (least := int(name != "noop_max")):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 <= self.sticky < 1:
             raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
 

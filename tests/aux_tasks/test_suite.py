@@ -154,6 +154,7 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
         ({"permutation": TaskConfig(options={"generator": 3})}, r"aux\.permutation\.options\.generator"),
         ({"rotation": TaskConfig(options={"crop_rows": [9, 3]})}, r"aux\.rotation: crop_rows must be .* got \[9, 3\]"),
         ({"rotation": TaskConfig(options={"hidden": "wide"})}, r"aux\.rotation: "),
+        ({"rotation": TaskConfig(options={"hidden": -3})}, r"aux\.rotation: .*-3"),
     ],
 )
 def test_what_does_not_fit_is_named_with_the_nearest_that_would(tasks, message):

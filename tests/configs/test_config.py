@@ -1,6 +1,7 @@
 """Every config composes, freezes, survives a file; no key is dead; a folder keeps its run."""
 
 import inspect
+import math
 import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -228,7 +229,7 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}]
+    [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"gamma": math.nan}]
     + [{name: -1} for name in ("seed", "threads", "learning_starts", "log_every", "eval_episodes")],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
@@ -236,7 +237,38 @@ def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
         config(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"target_every": 0}, {"epsilon_steps": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hidden": 0}, {"target_every": 0}, {"epsilon_steps": 0}, {"target_tau": 5}, {"final_learning_rate": -1}]
+    + [{name: -1} for name in ("learning_rate", "max_grad_norm", "adam_eps", "random_shift", "encoder_scale")],
+)
 def test_values_of_the_agent_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="agent.{}={}: must be".format(*next(iter(wrong.items())))):
         DQNConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("aux=rotation aux.rotation.weight=-1", r"^aux\.rotation\.weight=-1\.0: must be at least 0$"),
+        ("aux=rotation aux.rotation.final_weight=-1", r"^aux\.rotation\.final_weight=-1\.0: must be"),
+        ("encoder.feature_dim=-5", r"^encoder\.feature_dim=-5: must be at least 1$"),
+        ("env.noop_max=-1", "^noop_max is -1: it must be at least 0$"),
+        ("learning_starts=0", "^learning_starts=0: must be at least 32, replay.n_step"),
+    ],
+)
+def test_values_of_the_parts_out_of_range_are_named(words: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        composed(*words.split())
+
+
+@pytest.mark.parametrize("wrong", [{"gamma": 0}, {"learning_rate": -1}, {"max_grad_norm": 0}])
+def test_values_of_a_pretraining_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="{}={}: must be above 0".format(*next(iter(wrong.items())))):
+        PretrainConfig(IdxConfig(), ToyConfig(), EncoderConfig(), {"rotation": TaskConfig()}, **wrong)
+
+
+def test_learning_may_start_when_a_window_is_full() -> None:
+    assert config(learning_starts=12, steps_per_update=1).learning_starts == 12  # at step 16: four of each
+    with pytest.raises(ValueError, match="must be at least 16"):
+        config(learning_starts=11, steps_per_update=1)  # at 12
