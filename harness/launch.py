@@ -5,13 +5,15 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra import main
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from rich.logging import RichHandler
 
@@ -29,6 +31,11 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str],
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
     )
     argv = [word for given in argv for word in _expand(given)]
+    parser = get_args_parser()
+    parsed, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        options = re.findall(r"--[\w-]+", parser.format_usage())
+        return _fail(f"unknown option {unknown[0]!r}: did you mean {_nearest(unknown[0], options)!r}?")
     codes: list[int] = []
 
     @main(version_base=None, config_path=str(config_dir), config_name=name)
@@ -36,7 +43,7 @@ def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str],
         if max(codes, default=0) < 128:  # a signal ends the whole sweep
             codes.append(_report(lambda: task(config)))
 
-    sys.argv[1:] = argv
+    sys.argv[1:] = sorted(argv, key=lambda word: word not in parsed.overrides)  # Hydra wants none behind an option
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself and exits
     try:
         run()
@@ -73,10 +80,12 @@ def explain(error: Exception, config_dir: Path, name: str) -> str:
     cause, message = error.__cause__, str(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         parent, _, key = str(cause.full_key).rpartition(".")
-        known = [str(key) for key in cause.parent_node or () if key != "hydra"]
-        if not known:
+        if not cause.parent_node:
             return f"unknown key {cause.full_key!r}: {parent} is empty"
-        return f"unknown key {cause.full_key!r}: did you mean {f'{parent}.{_nearest(key, known)}'.lstrip('.')!r}?"
+        siblings = [f"{parent}.{key}".lstrip(".") for key in cause.parent_node if key != "hydra"]
+        everywhere = _keys(OmegaConf.to_container(cause.parent_node._get_root()))
+        known = {dotted.rpartition(".")[2]: dotted for dotted in [*everywhere, *siblings]}
+        return f"unknown key {cause.full_key!r}: did you mean {known[_nearest(key, list(known))]!r}?"
     if isinstance(cause, OmegaConfBaseException):
         line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
@@ -87,11 +96,23 @@ def explain(error: Exception, config_dir: Path, name: str) -> str:
         choices = choices or sorted(path.stem for path in (config_dir / match[1]).glob("*.yaml"))
         near = _nearest(match[2], choices)
         return f"unknown {match[1]} {match[2]!r}: did you mean {near!r}? (there are {', '.join(choices)})"
+    if match := re.match(r"Structured config not found (\w+)/(.*)/\.yaml", message):
+        return f"unknown {match[1]} {match[2] + '/'!r}: did you mean {match[2]!r}?"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
     if match := re.match(r"Could not override '([^']+)'", message):  # a group of another program
         keys = ConfigStore.instance().load(f"schema/{name}.yaml").node
         return f"unknown key {match[1]!r}: there are {', '.join(keys)}"
     hint = ": add -m to run each of them" if message.startswith("Ambiguous value") else ""
     return message.splitlines()[0] + hint
+
+
+def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of nested dictionaries, but for Hydra's own."""
+    for key, child in tree.items() if isinstance(tree, dict) else ():
+        if key != "hydra":
+            yield f"{prefix}{key}"
+            yield from _keys(child, f"{prefix}{key}.")
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -39,6 +39,18 @@ def launched(line: str, codes: tuple[int, ...] = ()) -> tuple[int, list[Config]]
     [
         ("agent.lerning_rate=1", ["'agent.lerning_rate'", "'agent.learning_rate'"]),
         ("agnt.learning_rate=1", ["'agnt'", "'agent'"]),
+        ("learning_rate=1e-3", ["'learning_rate'", "'agent.learning_rate'"]),
+        ("n_step=3", ["'replay.n_step'"]),
+        ("agent.n_step=3", ["'replay.n_step'"]),
+        ("game=breakout", ["'env.game'"]),
+        ("num_envs=4", ["'env.num_envs'"]),
+        ("aux=[rotation,jigsaw] aux.jigsaw.wieght=3", ["'aux.jigsaw.weight'"]),
+        ("step=3", ["'steps'"]),
+        ("env=atari/", ["env 'atari/'", "'atari'"]),
+        ("steps", ["'steps'", "key=value"]),
+        ("run_dir=/tmp/a=b", ["'run_dir=/tmp/a=b'", "\"key='value'\""]),
+        ("--halp", ["'--halp'", "'--help'"]),
+        ("seed=1 -x", ["'-x'"]),
         ("aux=rotaton", ["aux 'rotaton'", "'rotation'"]),
         ("aux=[rotation,permutaton]", ["aux 'permutaton'", "'permutation'"]),
         ("encoder=naturr", ["encoder 'naturr'", "'nature'"]),
@@ -109,6 +121,12 @@ def test_a_sweep_runs_every_combination() -> None:
         ("breakout", []),
         ("breakout", ["rotation", "permutation"]),
     ]
+
+
+def test_options_stand_anywhere() -> None:
+    code, configs = launched("steps=3 -m seed=0,1 steps=4")
+    assert code == 0
+    assert [(made.seed, made.steps) for made in configs] == [(0, 4), (1, 4)]
 
 
 @pytest.mark.parametrize(("codes", "result", "jobs"), [((2, 0), 2, 3), ((2, 130), 130, 2)])
