@@ -88,6 +88,10 @@ def _check(config: ReplayConfig) -> None:
         near = difflib.get_close_matches(config.storage, places, n=1, cutoff=0)[0]
         known = ", ".join(places)
         raise ValueError(f"replay.storage must be one of {known}, got {config.storage!r}: did you mean {near}?")
+    if config.storage == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"
+        )
     if (config.storage == "mmap") != (config.path is not None):
         raise ValueError(
             f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"

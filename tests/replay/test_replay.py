@@ -233,6 +233,7 @@ def test_load_refuses_another_shape():
     ("config", "message"),
     [
         ({"storage": "mmpa"}, "did you mean mmap"),
+        ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
         ({"n_step": 0}, "replay.n_step must be 1 or more, got 0"),
@@ -240,6 +241,7 @@ def test_load_refuses_another_shape():
         ({"capacity": 18}, "set it to 21 or more"),
     ],
 )
-def test_bad_configs_are_named(config, message):
+def test_bad_configs_are_named(config, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=message):
         build(World(3, (1, 5, 7), seed=0), **{"capacity": 60, **config})
