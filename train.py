@@ -139,7 +139,7 @@ def learn(
             batch = catch_up(config, parts, progress, window)
 
             # tell
-            if window and (due(config.log_every) or keep):  # NaN stops the run here, before it is kept
+            if due(config.log_every) or keep:  # NaN stops the run here, before it is kept
                 write_log(progress, agent.schedules(progress.steps), window, logger)
             if batch and due(config.diagnose_every):
                 look(batch, parts, config.frame_stack, progress.steps, logger)
@@ -217,8 +217,8 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
         metrics["rollout/score"] = float(np.mean(progress.scores[-fresh:]))  # a hundred games lag far behind
         progress.games_logged = progress.games
     logger.scalars(progress.steps, metrics)
-    recent = float(np.mean(progress.scores[-10:])) if progress.scores else float("nan")
-    logger.health(progress.steps, {"score": recent} | shown_losses(metrics))
+    recent = {"score": float(np.mean(progress.scores[-10:]))} if progress.scores else {}
+    logger.health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:

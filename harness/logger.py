@@ -132,7 +132,7 @@ class RunLogger:
         self._add_scalars(step, {"time/fps": speed, "time/time_elapsed": seconds, "mem/rss_gb": memory})
         left = (self.total - step) / max(speed, 1e-9) / 60
         line = (
-            f"step {step:,}/{self.total:,}  {speed:.0f}/s  {left:.0f} min left  "
+            f"step {step:,}/{self.total:,}  {speed:.0f} steps/s  {left:.0f} min left  "
             + "".join(f"{name} {_short(value)}  " for name, value in shown.items())
             + f"{memory:.1f} GB"  # last: a narrow terminal cuts it first
         )

@@ -279,7 +279,20 @@ def test_learning_may_be_rarer_than_logging(tmp_path: Path) -> None:
         config = small(tmp_path, steps=steps, learning_starts=15, steps_per_update=40, log_every=3, diagnose_every=3)
         assert run(config) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["step"], row.get("train/n_updates")) for row in rows] == [(57, 1), (57, None), (96, 2), (96, None)]
+    logged = [(row["step"], row["train/n_updates"]) for row in rows if "train/n_updates" in row]
+    assert logged == [(step, (step >= 57) + (step >= 96)) for step in range(3, 121, 3)]
+    assert [row["step"] for row in rows if "train/n_updates" not in row] == [57, 96]  # looked at
+    assert [row["step"] for row in rows if "train/loss" in row] == [57, 96]
+
+
+def test_progress_is_told_before_learning_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(small(tmp_path, learning_starts=1_000)) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(12, 121, 12))
+    assert sum("rollout/score" in row for row in rows) > 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if " steps/s  " in line]
+    assert len(lines) == len(rows)
+    assert "nan" not in "".join(lines)
 
 
 def test_a_good_score_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
