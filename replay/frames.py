@@ -1,10 +1,14 @@
 """Where single frames lie (RAM, a memory-mapped file, a device) and how stacks are read from them."""
 
+import fcntl
 import logging
+import math
+import os
 import shutil
 import weakref
 from collections import defaultdict
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import psutil
@@ -16,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class ArrayFrames:
-    """`cells` frames (C, H, W) uint8 in RAM, or in a new file at `path`; pages cost nothing until written.
+    """`cells` frames (C, H, W) uint8 in RAM, or in a file at `path`; pages cost nothing until written.
 
     Raises:
+        ValueError: the file at `path` is another run's, or none of a replay.
         MemoryError: the frames do not fit in the memory, or on the disk, that is free now.
     """
 
@@ -29,8 +34,11 @@ class ArrayFrames:
             self._hold(np.zeros(shape, np.uint8))
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            check_room(cells, frame_shape, shutil.disk_usage(Path(path).parent).free, "disk")
-            self._hold(np.asarray(np.memmap(path, np.uint8, "w+", shape=shape)))
+            Path(path).touch()
+            with Path(path).open("r+b") as file:  # the mapping holds it, and with it the lock
+                _claim(file, math.prod(shape))
+                check_room(cells, frame_shape, shutil.disk_usage(path).free, "disk")
+                self._hold(np.asarray(np.memmap(file, np.uint8, "w+", shape=shape)))
 
     @classmethod
     def over(cls, data: NDArray[np.uint8]) -> "ArrayFrames":
@@ -77,6 +85,17 @@ class ArrayFrames:
         array = memory[:]
         weakref.finalize(array, spare.append, memory).atexit = False
         return array
+
+
+def _claim(file: BinaryIO, size: int) -> None:
+    """Lock a file and empty it, which frees its room, unless another process has it or it is no replay of this size."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"replay.path={file.name}: in use by another run; give each one its own") from error
+    if (found := os.fstat(file.fileno()).st_size) not in (0, size):
+        raise ValueError(f"replay.path={file.name}: {found} bytes of something else; remove it, or give another path")
+    file.truncate(0)
 
 
 class TensorFrames:

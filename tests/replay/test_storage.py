@@ -1,5 +1,8 @@
 """Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +92,32 @@ def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
         build(world, 10**10, storage=storage, path=path)
     fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
     build(world, fits, storage=storage, path=path)
+
+
+def test_a_file_belongs_to_one_replay_until_it_ends(tmp_path):
+    world, path = World(2, (1, 5, 7), seed=0), tmp_path / "frames.bin"
+    replay = build(world, 60, storage="mmap", path=str(path))
+    with pytest.raises(ValueError, match=f"^replay.path={path}: in use by another run"):
+        build(world, 60, storage="mmap", path=str(path))
+    del replay
+    build(world, 60, storage="mmap", path=str(path))
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "thesis.tex"
+    path.write_text("all of it")
+    with pytest.raises(ValueError, match=f"^replay.path={path}: 9 bytes of something else"):
+        build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+    assert path.read_text() == "all of it"
+
+
+def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
+    path, size = tmp_path / "frames.bin", 60 * 7 * 5
+    path.write_bytes(bytes(size))
+    before = path.stat().st_blocks
+    assert before > 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size * (path.stat().st_blocks < before)))
+    build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
 
 
 def test_rows_out_of_order_are_refused():
