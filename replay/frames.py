@@ -4,6 +4,7 @@ import fcntl
 import logging
 import math
 import os
+import re
 import shutil
 import weakref
 from collections import defaultdict
@@ -30,7 +31,7 @@ class ArrayFrames:
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
         shape = (cells, *frame_shape)
         if path is None:
-            check_room(cells, frame_shape, psutil.virtual_memory().available, "memory")
+            check_room(cells, frame_shape, free_memory(), "memory")
             self._hold(np.zeros(shape, np.uint8))
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ class TensorFrames:
     """The same frames in one tensor on `device`: no copy between host and device when sampling."""
 
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], device: torch.device):
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         check_room(cells, frame_shape, free, f"{device} memory")
         self._data = torch.zeros((cells, *frame_shape), dtype=torch.uint8, device=device)
         self.nbytes = self._data.nbytes
@@ -122,6 +123,16 @@ class TensorFrames:
         if blank.any():
             out[torch.from_numpy(blank).to(device)] = 0
         return out.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def free_memory() -> int:
+    """Bytes that the machine has free, capped by the cgroup v2 limit; what caches files there is free too."""
+    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    if (limit := group / "memory.max").is_file() and (most := limit.read_text().strip()) != "max":
+        cache = re.findall(r"^(?:in)?active_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        used = int((group / "memory.current").read_text()) - sum(map(int, cache))
+        free = min(free, max(0, int(most) - used))
+    return free
 
 
 def check_room(

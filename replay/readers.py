@@ -12,12 +12,11 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from replay.episodes import Episodes
-from replay.frames import check_room
+from replay.frames import check_room, free_memory
 from replay.storage import VALID
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
@@ -62,7 +61,7 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
     count, row = int(kept.sum()), 0
     shape = state["segments"][0][1].shape[2:]
     advice = "free some memory, or use source=frames"
-    check_room(count, shape, psutil.virtual_memory().available, "memory", who="source", what="{} frames", advice=advice)
+    check_room(count, shape, free_memory(), "memory", who="source", what="{} frames", advice=advice)
     frames = np.empty((count, *shape), np.uint8)
     for _, segment in state["segments"]:
         span = slice(row, row := row + len(segment))
@@ -88,7 +87,7 @@ def read_images(folder: Path, size: int) -> Episodes:
     names = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
     labels = {label: np.array(each) for label, each in names.items()}
     shape = (3, size, size)
-    free, advice = psutil.virtual_memory().available, "lower source.size"
+    free, advice = free_memory(), "lower source.size"
     check_room(len(paths), shape, free, "memory", who="source", what="{} images", advice=advice)
     frames = np.empty((len(paths), *shape), np.uint8)
     for frame, path in zip(frames, paths, strict=True):

@@ -3,11 +3,10 @@
 import colorsys
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from replay.episodes import Episodes
-from replay.frames import check_room
+from replay.frames import check_room, free_memory
 
 RADIUS = 0.1  # of a box of side 1
 GRAVITY = 0.004  # a frame squared: from top to floor in 20 frames
@@ -34,7 +33,7 @@ def bouncing_balls(episodes: int, length: int, size: int, balls: int, rng: np.ra
         MemoryError: the frames do not fit.
     """
     count, shape = episodes * length, (3, size, size)
-    free, advice = psutil.virtual_memory().available, "lower source.episodes"
+    free, advice = free_memory(), "lower source.episodes"
     check_room(count, shape, free, "memory", who="source", what="{} frames", advice=advice)
     frames = np.empty((episodes, length, *shape), np.uint8)
     motion = np.empty((episodes, length, 4, balls), np.float32)

@@ -10,6 +10,7 @@ from gymnasium.spaces import Discrete
 from replay_help import CPU, GAMMA, NEXT, World, assert_equal_batches, build
 
 from replay import Replay
+from replay.frames import free_memory
 from replay.samplers import UniformSampler
 from replay.storage import FrameStorage
 
@@ -118,6 +119,19 @@ def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
     assert before > 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size * (path.stat().st_blocks < before)))
     build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"), [(None, 10**6), ("max", 10**6), ("5000", 3_000), ("9000000", 10**6), ("1000", 0)]
+)
+def test_memory_is_the_machines_capped_by_the_container(limit, free, tmp_path, monkeypatch):
+    monkeypatch.setattr("replay.frames.Path", lambda _: tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
+    if limit:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.current").write_text("2600\n")
+        (tmp_path / "memory.stat").write_text("anon 7\nfile 600\ninactive_file 400\nactive_file 200\n")
+    assert free_memory() == free
 
 
 def test_rows_out_of_order_are_refused():
