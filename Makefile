@@ -9,7 +9,7 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 	$(PYTHON) -c 'import urllib.request as r; r.urlopen("$(CPU_TORCH)/torch", timeout=10)' 2>/dev/null && \
 	echo --index-url $(CPU_TORCH))
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
-EXPERIMENT := $(if $(findstring experiment=,$(ARGS)),,experiment=$(if $(findstring env,$(ARGS)),atari_cpu,pong_cpu))
+EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
 .PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering tensorboard clean
 .DEFAULT_GOAL := help
