@@ -1,4 +1,4 @@
-"""Catch: a pixel game that an agent learns in two minutes of CPU (tests/test_learning.py), for first steps."""
+"""Catch: a pixel game that an agent learns in a minute of CPU (tests/test_learning.py), for first steps."""
 
 from dataclasses import dataclass
 from typing import Any
