@@ -183,12 +183,13 @@ class RunLogger:
     def flush(self) -> None:
         """Hand everything to the disk, so that a checkpoint never knows more than the log."""
         with self._going_on():
-            self._file.flush()
             try:
                 self.writer.flush()
             except OSError:  # for good: its thread is dead; now that the disk takes bytes, a new file is begun
                 self.writer.all_writers = None
                 raise
+        with self._going_on():
+            self._file.flush()
             self._trouble = None
 
 
