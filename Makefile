@@ -33,7 +33,7 @@ clips: $(VENV)/installed ## bring three short videos into data/clips, for source
 	$(RUN) scripts/download.py clips
 
 test: $(VENV)/installed ## run the fast tests
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-gpu: $(VENV)/installed ## run the tests that need a CUDA device
 	$(RUN) -m pytest -m gpu $(ARGS)

@@ -55,8 +55,9 @@ class Stopwatch:
         """Nothing is written."""
 
     def health(self, step: int, *_: float) -> None:
-        """Note the time."""
-        self.marks.append((step, time.perf_counter()))
+        """Note the time, once it learns."""
+        if step > WARMUP:
+            self.marks.append((step, time.perf_counter()))
 
     def speed(self) -> float:
         """Steps a second between the first and the last mark."""
