@@ -84,6 +84,7 @@ def main() -> None:
     """Measure one after the other and write the table."""
     every = dict.fromkeys([*pretext_mnist.OBJECTIVES, *pretext_video.OBJECTIVES])
     chosen = options(objectives=",".join(every), device="cpu")
+    tune_process(1)
     command = shlex.join(["python", *sys.argv])
     made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"
     rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["objectives"].split(",")]
