@@ -31,19 +31,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.tree import NAME, Array, Segment, Tree, check_name, decode, dtype_code, encode
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "Segment",
-    "decode",
-    "encode",
-    "holds_checkpoints",
-    "load",
-    "load_latest",
-    "save",
-]
+from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.checkpoint import Segment
+from harness.tree import Segment
 
 OLD = {"agent": {"w": torch.arange(5.0), "lr": 0.5}, "counters": {"env_steps": 7}}
 NEW = {"agent": {"w": torch.arange(5.0) + 1, "lr": 0.25}, "counters": {"env_steps": 9}}

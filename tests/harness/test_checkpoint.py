@@ -14,7 +14,8 @@ import torch
 from checkpoint_help import NEW, OLD, leftovers, same, steps
 from safetensors.torch import load_file
 
-from harness.checkpoint import Segment, load, load_latest, save
+from harness.checkpoint import load, load_latest, save
+from harness.tree import Segment
 
 
 def test_files_are_plain_safetensors_with_the_listed_hashes(tmp_path: Path) -> None:

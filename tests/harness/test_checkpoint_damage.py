@@ -18,7 +18,8 @@ import pytest
 from checkpoint_help import NEW, OLD, files_of, leftovers, same, steps
 
 from harness import checkpoint
-from harness.checkpoint import CheckpointError, Segment, load, load_latest, save
+from harness.checkpoint import CheckpointError, load, load_latest, save
+from harness.tree import Segment
 
 
 def in_child(function: Callable[[], object]) -> int:

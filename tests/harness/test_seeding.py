@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.checkpoint import decode, encode
 from harness.seeding import derive, generator_state, numpy_stream, seeded, set_generator_state, torch_stream
+from harness.tree import decode, encode
 
 
 def test_seeds_never_change() -> None:

@@ -12,7 +12,8 @@ from checkpoint_help import same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.checkpoint import Segment, decode, encode, load, save
+from harness.checkpoint import load, save
+from harness.tree import Segment, decode, encode
 
 TENSORS = [
     torch.tensor(3, dtype=torch.int64),
