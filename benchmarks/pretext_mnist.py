@@ -50,7 +50,6 @@ OBJECTIVES["bigan"] = ["learning_rate=2e-4"]  # at more its discriminator wins
 OBJECTIVES |= {name: ["batch_size=24"] for name in PATCHES}
 OBJECTIVES |= {name: [f"aux.{name}.options.views=digits"] for name in DIGITS}
 WITHOUT_GAIN = {  # what the runs show of why
-    "rotation": "every seed gains, but they differ; the turn of a digit is told by few of its strokes.",
     "jigsaw": "answered by nearly all; strokes that go on from tile to tile are enough for that.",
     "relative_position": "patches of a digit are mostly black, and hard to tell apart.",
     "bigan": "the adversary wins (`adversary_accuracy` 0.996 and more), and the game teaches nothing.",
