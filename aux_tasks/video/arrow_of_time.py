@@ -87,25 +87,24 @@ class ArrowOfTime(AuxTask):
 
         They show what stays in sight; its edges repeat where that leaves gaps.
         """
-        sides, grids = clip.shape[3:], [torch.arange(side, device=clip.device) for side in clip.shape[3:]]
+        sides, edge = clip.shape[3:], self.border
+        grids = [torch.arange(side, device=clip.device) for side in sides]
         frames = clip.reshape(len(clip), clip.shape[1] * self.frame_stack, -1, *sides)
-        path = camera_path(frames.float().mean(2))
-        first = (self.border - path.amin(1)).mT[..., None]  # (2, B, 1): where what all frames show begins
-        last = (torch.tensor(sides, device=clip.device) - 1 - self.border - path.amax(1)).mT[..., None]
-        scene = [grid.clamp(*ends) for grid, *ends in zip(grids, first, last, strict=True)]
-        ways = [
-            (place[:, None] + way[..., None]).clamp(0, side - 1)
-            for place, way, side in zip(scene, path.unbind(2), sides, strict=True)
+        path = camera_path(frames.float().mean(2)).unbind(2)
+        scene = [  # (B, H) rows and (B, W) columns of the first frame that all frames have
+            grid.clamp(edge - way.amin(1, keepdim=True), len(grid) - 1 - edge - way.amax(1, keepdim=True))
+            for grid, way in zip(grids, path, strict=True)
         ]
-        clip = _pick(frames, *ways).view_as(clip)
+        held = [place[:, None] + way[:, :, None] for place, way in zip(scene, path, strict=True)]
+        clip = _pick(frames, *held).view_as(clip)
         rows, columns = inside = [grid == place for grid, place in zip(grids, scene, strict=True)]
         moved = clip.float().diff(dim=1).abs().sum((1, 2)) * rows[:, :, None] * columns[:, None]
         shown = []
-        for axis, grid in enumerate(grids):
+        for axis, (grid, place) in enumerate(zip(grids, scene, strict=True)):
             weight = (moved.sum(2 - axis) + 1e-6) * inside[axis]  # the middle of a still clip is that of the scene
             middle = (weight * grid).sum(1) / weight.sum(1).clamp_min(1e-6)
             shift = (middle - (len(grid) - 1) / 2).round().long() * self.centre
-            shown.append((grid + shift[:, None]).clamp(first[axis], last[axis]).clamp(0, len(grid) - 1)[:, None])
+            shown.append(place.gather(1, (grid + shift[:, None]).clamp(0, len(grid) - 1))[:, None])
         return _pick(clip, *shown)
 
     @torch.no_grad()
@@ -123,7 +122,8 @@ class ArrowOfTime(AuxTask):
 
 
 def _pick(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Of (B, T, C, H, W) frames the rows (B, T or 1, H) and of these the columns (B, T or 1, W)."""
+    """Of (B, T, C, H, W) frames the rows (B, T or 1, H), and of these the columns (B, T or 1, W); or the nearest."""
+    rows, columns = rows.clamp(0, frames.shape[3] - 1), columns.clamp(0, frames.shape[4] - 1)
     frames = frames.gather(3, rows[:, :, None, :, None].expand_as(frames))
     return frames.gather(4, columns[:, :, None, None].expand_as(frames))
 

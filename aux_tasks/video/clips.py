@@ -49,24 +49,25 @@ def camera_path(frames: Tensor) -> Tensor:
     Phase correlation of neighbours (Kuglin and Hines 1975) by whole pixels, at most a quarter of the sides. It also
     finds things that move before a plain ground, so a shift counts only where it explains much of the picture.
     """
-    sides = torch.tensor(frames.shape[2:], device=frames.device)
-    rows, columns = (torch.hann_window(side, device=frames.device) for side in frames.shape[2:])
+    sides = frames.shape[2:]
+    rows, columns = (torch.hann_window(side, device=frames.device) for side in sides)
     frames = frames.float()
     centred = frames - frames.mean((2, 3), keepdim=True)
     spectrum = torch.fft.rfft2(centred * rows[:, None] * columns)
     cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
-    likeness = torch.fft.irfft2(cross / cross.abs().clamp_min(EPS), s=frames.shape[2:])
+    likeness = torch.fft.irfft2(cross / cross.abs().clamp_min(EPS), s=sides)
     peak = likeness.flatten(2).argmax(2)
-    step = torch.stack([peak // sides[1], peak % sides[1]], dim=2)
-    step = (step + sides // 2) % sides - sides // 2
-    (row, inside), (column, within) = (_moved(step[:, :, axis], int(sides[axis])) for axis in range(2))
+    places = peak // sides[1], peak % sides[1]
+    down, right = ((at + side // 2) % side - side // 2 for at, side in zip(places, sides, strict=True))
+    (row, inside), (column, within) = _moved(down, sides[0]), _moved(right, sides[1])
     seen = inside[..., None] & within[:, :, None]
     before, after = frames[:, :-1], frames[:, 1:]
     follow = after.gather(2, row[..., None].expand_as(after)).gather(3, column[:, :, None].expand_as(after))
     gained = (after - before).abs() - (follow - before).abs()
     closer = ((gained > NOTICED).float() - (gained < -NOTICED).float()) * seen
-    believed = (step.abs() <= sides // 4).all(2) & (closer.sum((2, 3)) > CAMERA * seen.sum((2, 3)))
-    return F.pad((step * believed[..., None]).cumsum(1), (0, 0, 1, 0))
+    near = (down.abs() <= sides[0] // 4) & (right.abs() <= sides[1] // 4)
+    believed = near & (closer.sum((2, 3)) > CAMERA * seen.sum((2, 3)))
+    return F.pad((torch.stack([down, right], dim=2) * believed[..., None]).cumsum(1), (0, 0, 1, 0))
 
 
 def _moved(step: Tensor, size: int) -> tuple[Tensor, Tensor]:
