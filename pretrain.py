@@ -143,7 +143,7 @@ def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_d
     if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
         maps = write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
         for k, picture in enumerate(maps):
-            logger.writer.add_image(f"attribution/moment_{k}", picture, config.steps, dataformats="HWC")
+            logger.picture(config.steps, f"attribution/moment_{k}", picture)
 
 
 def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:

@@ -153,8 +153,12 @@ class RunLogger:
         with self._going_on():
             self._pictures.mkdir(exist_ok=True)
             Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
+        self.picture(step, f"aux/{task}/inputs", image)
+
+    def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
+        """Write an image (H, W, 3) for TensorBoard."""
         with self._going_on():
-            self.writer.add_image(f"aux/{task}/inputs", image, step, dataformats="HWC")
+            self.writer.add_image(tag, image, step, dataformats="HWC")
 
     def embedding(
         self, step: int, features: Tensor, images: NDArray[np.uint8], labels: Mapping[str, NDArray[Any]]
