@@ -1,6 +1,7 @@
 """From a config to the parts of a run."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import torch
 from gymnasium.spaces import Box, Discrete, flatdim
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.backends.cpu import get_cpu_capability as cpu_capability
 
 from agents import DQN, SAC, Agent, DQNConfig, SACConfig
-from agents.base import check_ownership
+from agents.base import Precision, check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
 from configs.schema import Config, RunConfig, read_config
@@ -25,6 +27,7 @@ from harness.seeding import generator_state, numpy_stream, seeded, set_generator
 from harness.tree import Segment
 from replay import Replay, build_replay
 
+log = logging.getLogger(__name__)
 TARGET = re.compile(r"(^|\.)target_")  # of the names of averaged networks
 AVERAGE = "target_average."  # of those that act in place of what they average
 C = TypeVar("C", bound=RunConfig)
@@ -89,6 +92,8 @@ def build(config: Config) -> Parts:
     if isinstance(config.env, DmcConfig) and config.env.background_split != "train":
         raise ValueError("env.background_split=eval is what agents are judged before: leave it out of a training")
     device = pick_device(config.device)
+    if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
+        log.warning("agent.precision=bfloat16: convolutions take ten times as long as float32's without AVX-512")
     streams = build_streams(config.seed, device)
     env = build_env(config.env)
     agent, suite = build_agent(config, env.frame_shape, env.action_space, streams)

@@ -177,6 +177,16 @@ def test_an_agent_for_other_actions_is_refused(words: tuple[str, ...], message: 
         build(composed(*words, "device=cpu"))
 
 
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_bfloat16_is_told_where_a_cpu_is_slow_at_it(
+    precision: Precision, capability: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("configs.build.cpu_capability", lambda: capability)
+    build(config(device="cpu", agent=DQNConfig(precision=precision)))
+    assert ("AVX-512" in caplog.text) is ((precision, capability) == (Precision.bfloat16, "AVX2"))
+
+
 def test_a_device_of_no_such_kind_is_one_line() -> None:
     with pytest.raises(ValueError, match=r"device must be one of auto, cpu, cuda, got 'cpuu': did you mean 'cpu'\?$"):
         build(config(device="cpuu"))
