@@ -223,7 +223,11 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
 
 def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
     """Costly measurements and pictures, outside the random streams of the training."""
-    logger.scalars(step, {name: float(value) for name, value in parts.agent.diagnose(batch).items()})
+    metrics = parts.agent.diagnose(batch)
+    logger.scalars(step, {name: float(value) for name, value in metrics.items() if not value.ndim})
+    for name, value in metrics.items():
+        if value.ndim:
+            logger.histogram(step, name, value)
     for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
         frames = seen.frames or frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)

@@ -184,7 +184,8 @@ class Agent(nn.Module, ABC):
         """Costly measurements for the log, without learning.
 
         Returns:
-            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`.
+            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`: scalars, and
+            vectors whose histogram is of interest.
         """
         with self.auxiliary.aside():
             features = self.encoder(batch.obs)
@@ -230,12 +231,14 @@ def check_ownership(module: nn.Module, optimizers: Iterable[torch.optim.Optimize
 
 
 def representation(features: Tensor) -> dict[str, Tensor]:
-    """Of (B, Z) features `repr/effective_rank`, `repr/feature_std`, the standard deviation over the batch, mean of
-    dimensions, and `repr/dead_share`, of the dimensions that hardly have one.
+    """Of (B, Z) features `repr/effective_rank`, `repr/feature_stds`, the standard deviation over the batch of each
+    dimension (Z,), `repr/feature_std`, their mean, and `repr/dead_share`, of the dimensions that hardly have one.
     """
+    stds = features.std(0)
     return {
         "repr/effective_rank": effective_rank(features),
-        "repr/feature_std": features.std(0).mean(),
+        "repr/feature_stds": stds,
+        "repr/feature_std": stds.mean(),
         "repr/dead_share": dead_share(features),
     }
 

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, Examples
@@ -22,7 +23,9 @@ def decoder(
     for layer in range(1, doublings + 1):
         height, width = (round(g * (s / g) ** (layer / doublings)) for g, s in zip(grid, size, strict=True))
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Upsample((height, width))]
-    return nn.Sequential(*layers, nn.Conv2d(channels, image_shape[0], 3, padding=1))
+    layers.append(nn.Conv2d(channels, image_shape[0], 3, padding=1))
+    # The layout of the targets: arithmetic on two layouts takes many times as long.
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def centred(obs: Tensor) -> Tensor:
@@ -41,16 +44,24 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
     Args:
         decoded: the images predicted.
         target: the right ones.
-        weight: of each pixel; anything that broadcasts to the images.
+        weight: of each pixel, 1 without it; anything that broadcasts to the images.
     """
-    weight = (torch.ones_like(target) if weight is None else weight).expand_as(target)
-    total = weight.sum((1, 2, 3)).clamp_min(1e-6)
+    weight = None if weight is None else _flat(weight.expand_as(target))
+    decoded, target = _flat(decoded.float()), _flat(target)
 
     def error(guess: Tensor) -> Tensor:
-        return ((guess - target).square() * weight).sum((1, 2, 3)) / total
+        squared = F.mse_loss(guess, target, reduction="none")
+        if weight is None:
+            return squared.mean(1)
+        return (squared * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
 
-    loss, baseline = error(decoded.float()), error(target.mean(0))
+    loss, baseline = error(decoded), error(target.mean(0).expand_as(target))
     return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
+
+
+def _flat(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) as (B, H * W * C): a view in channels-last memory, and summed ten times as fast."""
+    return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def gallery(**pictures: Tensor) -> Examples:

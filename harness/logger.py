@@ -160,6 +160,11 @@ class RunLogger:
         with self._going_on():
             self.writer.add_image(tag, image, step, dataformats="HWC")
 
+    def histogram(self, step: int, tag: str, values: Tensor) -> None:
+        """Write how the (N,) values are distributed, for TensorBoard."""
+        with self._going_on():
+            self.writer.add_histogram(tag, values, step)
+
     def embedding(
         self, step: int, features: Tensor, images: NDArray[np.uint8], labels: Mapping[str, NDArray[Any]]
     ) -> None:

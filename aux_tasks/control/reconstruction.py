@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.control.models import errors
-from aux_tasks.decoder import decoder, gallery, to_pixels
+from aux_tasks.decoder import decoder, gallery, image_error, to_pixels
 from encoders import Encoder
 from replay import Batch
 
@@ -16,8 +15,8 @@ class Reconstruction(AuxTask):
     """Mean squared error of the decoded pixels + latent_weight * |z|^2 / 2 (Yarats et al. 2021, "Improving sample
     efficiency in model-free reinforcement learning from images", SAC-AE), with weight decay on the decoder.
 
-    Target pixels are reduced to `bits` and dithered, in [-0.5, 0.5). `pixel_error` is logged beside `pixel_baseline`,
-    the error of the batch's mean image.
+    Target pixels are reduced to `bits` and dithered, in [-0.5, 0.5). `error_ratio` is the error over that of the
+    batch's mean image.
 
     Args:
         setting: the run.
@@ -50,18 +49,15 @@ class Reconstruction(AuxTask):
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Reconstruction error and penalty (B,)."""
         target = self.target(batch.obs)
-        decoded = self.decoder(features).float()
-        pixels = (decoded - target).square().mean((1, 2, 3))
+        pixels = image_error(self.decoder(features), target)
         penalty = features.float().square().sum(1) / 2
-        pixel = errors("pixel", decoded, target)
-        ratio = {"error_ratio": pixel["pixel_error"] / pixel["pixel_baseline"].clamp_min(1e-12)}
-        return AuxOutput(pixels + self.latent_weight * penalty, pixel | ratio)
+        return AuxOutput(pixels.loss + self.latent_weight * penalty, pixels.metrics)
 
     def target(self, obs: Tensor) -> Tensor:
         """uint8 pixels (B, C, H, W) to `bits`, with uniform noise of one level, in [-0.5, 0.5)."""
         levels = 1 << self.bits
-        noise = torch.rand(obs.shape, generator=self.generator, device=self.generator.device)
-        return (noise + (obs >> (8 - self.bits))) / levels - 0.5
+        noise = torch.empty_like(obs, dtype=torch.float32).uniform_(generator=self.generator)  # in the layout of obs
+        return noise.add_(obs >> (8 - self.bits)).div_(levels).sub_(0.5)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

@@ -21,8 +21,8 @@ def test_the_loss_against_a_loop():
     for i in range(B):
         expected = ((decoded[i] - target[i]) ** 2).mean() + 0.01 * 0.5 * (latent[i] ** 2).sum()
         assert float(output.loss[i]) == pytest.approx(expected, rel=1e-4)
-    assert float(output.metrics["pixel_error"]) == pytest.approx(((decoded - target) ** 2).mean(), rel=1e-4)
-    assert float(output.metrics["pixel_baseline"]) == pytest.approx(target.var(0).mean(), rel=1e-4)
+    ratio = ((decoded - target) ** 2).mean() / target.var(0).mean()
+    assert float(output.metrics["error_ratio"]) == pytest.approx(ratio, rel=1e-4)
 
 
 def test_encoder_and_decoder_learn():
