@@ -314,7 +314,7 @@ def score_changes(seed: int) -> float:
     return float((bar != bar[:, :1]).flatten(1).any(1).float().mean())
 
 
-def write(sources: dict[str, list[dict[str, Any]]], score: float) -> None:
+def write(sources: dict[str, list[dict[str, Any]]], score: float | None) -> None:
     """Both files of results."""
     write_json({"sources": sources, "score_changes": score}, RESULTS / "pretext_video.json")
     text = (
@@ -353,7 +353,7 @@ def main() -> None:
         build_source(config.source, config.env, seed)
     failed = side_by_side(run, missing, chosen["jobs"])
     path, made = RESULTS / "pretext_video.json", f"`{shlex.join(['python', *sys.argv])}`"
-    page: dict[str, Any] = json.loads(path.read_text())
+    page: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"sources": {}, "score_changes": None}
     told, score = page["sources"], page["score_changes"]
     for source, objective in pairs:
         real, control = (

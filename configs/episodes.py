@@ -138,9 +138,10 @@ def of_run(run: Path) -> Episodes:
     checkpoint = load_latest(run / "checkpoints", ["parts"])
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: source.run must be the folder of a training")
-    storage = checkpoint.state["parts"]["replay"]["storage"]
-    storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
     env = build_env(config.env)
     space = env.action_space
     env.close()
-    return read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)
+    with checkpoint.restoring() as state:
+        storage = state["parts"]["replay"]["storage"]
+        storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
+        return read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)

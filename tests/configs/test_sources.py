@@ -31,6 +31,7 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
+from harness.checkpoint import CheckpointError, save
 from harness.launch import launch
 from harness.seeding import derive
 from harness.video import VideoWriter
@@ -235,6 +236,9 @@ def test_the_replay_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     write_config(run, tmp_path / "none/config.yaml")
     with pytest.raises(ValueError, match=r"none has no checkpoints: source.run must be the folder of a training"):
+        build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
+    save(tmp_path / "none/checkpoints", 1, {"parts": {"encoder": {}}})  # a pretraining has no replay
+    with pytest.raises(CheckpointError, match=r"step_000000001 does not fit this run: KeyError\('replay'\)"):
         build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
 
 
