@@ -24,7 +24,7 @@ from harness.probes import interval
 HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
 HEADER += ["end of training"]
 LAST = 5  # rows of the log
-DRAWN = "cartpole"
+DRAWN = ("cartpole", "cartpole_films")
 COLOURS = plt.get_cmap("tab20")
 
 
@@ -57,16 +57,18 @@ def cells(arm: str, reports: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def draw(reports: dict[str, dict[str, Any]]) -> None:
-    """Scores of the training games in one world, a colour for each arm, a line for each seed."""
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    shown = [(arm, seeds) for arm, seeds in arms(reports) if arm.startswith(DRAWN + "-")]
-    for i, (arm, seeds) in enumerate(shown):
-        label = arm.partition("-")[2]
-        for report in seeds.values():
-            axes.plot(*zip(*curve(report), strict=True), linewidth=1, color=COLOURS(i), label=label)
-            label = "_"  # once
-    axes.set(xlabel="environment steps", ylabel="score of the training games", title=DRAWN)
-    axes.legend(fontsize="small")
+    """Scores of the training games, a panel for each world, a colour for each arm, a line for each seed."""
+    figure, panels = plt.subplots(1, len(DRAWN), figsize=(13, 4.5), sharey=True)
+    for axes, world in zip(panels, DRAWN, strict=True):
+        shown = [(arm, seeds) for arm, seeds in arms(reports) if arm.startswith(world + "-")]
+        for i, (arm, seeds) in enumerate(shown):
+            label = arm.partition("-")[2]
+            for report in seeds.values():
+                axes.plot(*zip(*curve(report), strict=True), linewidth=1, color=COLOURS(i), label=label)
+                label = "_"  # once
+        axes.set(xlabel="environment steps", title=world)
+        axes.legend(fontsize="small")
+    panels[0].set(ylabel="score of the training games")
     figure.tight_layout()
     figure.savefig(RESULTS / "control.png", dpi=110)
 
