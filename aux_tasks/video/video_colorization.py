@@ -21,8 +21,9 @@ DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mas
 
 class VideoColorization(AuxTask):
     """-log sum_i A_ij [c_i = c_j] with A_ij = softmax_i(f_i^T f_j / sqrt(d)) over the cells i of the reference frames,
-    where f embeds a cell of the encoder's maps of gray frames and c is its colour, one of K (Vondrick et al. 2018,
-    "Tracking emerges by colorizing videos").
+    where f embeds a cell of the encoder's maps of gray frames, with its place, and c is its colour, one of K (Vondrick
+    et al. 2018, "Tracking emerges by colorizing videos"). Without the place a convolution without borders could not
+    even copy the colour of the same cell.
 
     The encoder sees luma alone, in all three channels. Colours are the mean Lab chroma of a cell, quantised by k-means
     on the batch: the head points and names no colour, so the palette need not last. Colours count alike, however rare,
@@ -43,6 +44,7 @@ class VideoColorization(AuxTask):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
+    place: Tensor  # (2, H', W') in [-1, 1]
 
     def __init__(
         self, setting: TaskSetting, *, references: int = 3, colours: int = 8, embedding: int = 64, stride: int = 1
@@ -62,7 +64,11 @@ class VideoColorization(AuxTask):
         self.references, self.colours, self.stride = references, colours, stride
         self.clip_length = references * stride + 1
         self.cells = setting.map_shape[1:]
-        self.embed = nn.Conv2d(setting.map_shape[0], embedding, 1)
+        rows, columns = (torch.linspace(-1, 1, cells) for cells in self.cells)
+        self.register_buffer("place", torch.stack(torch.meshgrid(rows, columns, indexing="ij")), persistent=False)
+        self.embed = nn.Sequential(
+            nn.Conv2d(setting.map_shape[0] + 2, embedding, 1), nn.ReLU(), nn.Conv2d(embedding, embedding, 1)
+        )
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Balanced cross-entropy (B,), mean over the target's cells."""
@@ -99,8 +105,9 @@ class VideoColorization(AuxTask):
             (B, K, H', W') mixtures of the labels.
         """
         batch, count = reference.shape[:2]
-        frames = colourless(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1))
-        embedded = self.embed(encoder.maps(frames)).float().unflatten(0, (batch, count + 1))
+        maps = encoder.maps(colourless(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1)))
+        placed = torch.cat([maps, self.place.expand(len(maps), -1, -1, -1).to(maps.dtype)], dim=1)
+        embedded = self.embed(placed).float().unflatten(0, (batch, count + 1))
         keys = embedded[:, :-1].movedim(1, 2).flatten(2)  # (B, d, R * H' * W')
         query = embedded[:, -1].flatten(2)
         pointer = (query.mT @ keys / keys.shape[1] ** 0.5).softmax(-1)  # (B, H' * W', R * H' * W')

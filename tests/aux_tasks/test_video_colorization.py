@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from aux_help import noise, tiny_encoder
-from clip_help import learned, squares, still, trained
+from clip_help import HUES, learned, squares, still, trained
 from control_help import array
 from pretext_help import build_task, clips_of
 from sklearn.cluster import KMeans
@@ -33,7 +33,13 @@ def clips(seed: int = 0):
 def pointers(encoder, task, clip):
     """softmax_i(f_i^T f_j / sqrt(d)), (B, cells of the target, cells of the references), by a loop."""
     gray = torch.stack([0.299 * clip[:, :, 0] + 0.587 * clip[:, :, 1] + 0.114 * clip[:, :, 2]] * 3, dim=2)
-    embedded = [array(task.embed(encoder.maps(gray[:, t]))).reshape(B, D, -1) for t in range(R + 1)]
+    place = np.stack(np.broadcast_arrays(np.linspace(-1, 1, 4)[:, None], np.linspace(-1, 1, 6)))
+    first, last = ((array(layer.weight)[:, :, 0, 0], array(layer.bias)) for layer in (task.embed[0], task.embed[2]))
+    embedded = []
+    for t in range(R + 1):
+        cells = np.concatenate([array(encoder.maps(gray[:, t])), np.broadcast_to(place, (B, 2, 4, 6))], axis=1)
+        hidden = np.maximum(np.einsum("dc,bcyx->bdyx", first[0], cells) + first[1][:, None, None], 0)
+        embedded.append(np.einsum("ed,bdn->ben", last[0], hidden.reshape(B, D, -1)) + last[1][:, None])
     found = np.zeros((B, 24, R * 24))
     for i in range(B):
         for j in range(24):
@@ -164,13 +170,15 @@ def test_what_is_out_of_range_is_refused(wrong):
 def test_encoder_trunk_and_embedding_learn():
     encoder, task = made()
     task.loss(clips(), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.embed.weight])
+    assert all(
+        p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.embed[0].weight, task.embed[2].weight]
+    )
 
 
 def test_a_blind_pointer_spreads_the_references_evenly():
     encoder, task = made()
-    task.embed.weight.data.zero_()
-    task.embed.bias.data.zero_()
+    task.embed[2].weight.data.zero_()
+    task.embed[2].bias.data.zero_()
     batch, labels = clips(), torch.rand(B, R, 3, 4, 6)
     carried = task.propagate(labels, batch.clip[:, :-1], batch.clip[:, -1], encoder)
     torch.testing.assert_close(carried, labels.mean((1, 3, 4))[:, :, None, None].expand(B, 3, 4, 6))
@@ -238,6 +246,19 @@ def test_it_learns_to_colour_and_carries_masks_of_what_moved():
 
 def untrained_outcome():
     return learned("video_colorization", two_squares, steps=0, frozen=True, **SMALL)
+
+
+def on_tiles(number, seed):
+    """A bright square before tiles of random hues and one luma: what it uncovers was seen in the first frame alone."""
+    hues = HUES[np.random.default_rng(seed).integers(len(HUES), size=(number, 1, 6, 6))]
+    ground = torch.from_numpy(120 + hues).movedim(-1, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
+    bare = (squares(number, 4, seed)[0] == 40).all(2, keepdim=True)
+    return torch.where(bare, ground, 200).to(torch.uint8)
+
+
+def test_a_ground_that_was_uncovered_is_found_by_its_place():
+    found = learned("video_colorization", on_tiles, steps=300, references=3, colours=5, embedding=32)
+    assert found["accuracy"] > 0.85  # 0.67, those of the square, where no place is known
 
 
 def test_masks_are_carried_to_where_things_moved():
