@@ -72,7 +72,7 @@ def score(name: str, metrics: dict[str, Tensor]) -> float:
         case "predictive":
             return explained("prediction")
         case "reconstruction":
-            return explained("pixel")
+            return 1 - float(metrics["error_ratio"])
         case _:
             return float(metrics["accuracy"])
 
