@@ -46,14 +46,14 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
         target: the right ones.
         weight: of each pixel, 1 without it; anything that broadcasts to the images.
     """
-    weight = None if weight is None else _flat(weight.expand_as(target))
+    if weight is not None:
+        weight = _flat(weight.expand_as(target))
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)
     decoded, target = _flat(decoded.float()), _flat(target)
 
     def error(guess: Tensor) -> Tensor:
         squared = F.mse_loss(guess, target, reduction="none")
-        if weight is None:
-            return squared.mean(1)
-        return (squared * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+        return squared.mean(1) if weight is None else (squared * weight).sum(1)
 
     loss, baseline = error(decoded), error(target.mean(0).expand_as(target))
     return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})

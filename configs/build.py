@@ -93,7 +93,7 @@ def build(config: Config) -> Parts:
         raise ValueError("env.background_split=eval is what agents are judged before: leave it out of a training")
     device = pick_device(config.device)
     if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
-        log.warning("agent.precision=bfloat16: convolutions take ten times as long as float32's without AVX-512")
+        log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
     env = build_env(config.env)
     agent, suite = build_agent(config, env.frame_shape, env.action_space, streams)
