@@ -71,8 +71,9 @@ OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
     "tracking": [],
     "video_colorization": [  # maps of many cells, and steps in which something moves by more than one
         "grayscale=false",
-        "encoder=control",
+        "encoder=control_fast",
         "batch_size=16",
+        "learning_rate=1e-3",
         "aux.video_colorization.options.stride=3",
     ],
     "temporal_cpc": [],
@@ -83,7 +84,6 @@ OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
 SPECIAL = {  # settings of one pair alone
     ("pong", "permutation"): ["aux.permutation.options.crop_rows=[14,77]"],  # hides the score
     ("pong", "tracking"): ["aux.tracking.options.patch=12"],  # a paddle is 6 pixels high
-    ("clips", "video_colorization"): ["encoder=control_fast"],  # clips are for a CPU
 }
 PLACES = {"balls": "[x_0,y_0,x_1,y_1]", "pong": "[ball_x,ball_y]"}
 TEST_BATCHES = 32

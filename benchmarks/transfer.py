@@ -4,9 +4,9 @@
                                      [device=auto] [jobs=1]
 
 Records, pretrains and trains what is missing in runs/transfer (the same command continues), `jobs` processes side by
-side, then writes results/transfer.md and .json. By default with the objective of one frame after which a probe finds
-Pong's ball best (pretext_video.md), and with the one made for Atari's state, ST-DIM. Each seed has a recording and a
-pretraining of its own, which begins with the weights that its training from scratch begins with.
+side, then writes results/transfer.md and .json. By default with the two objectives after which a probe of the agent's
+network finds Pong's ball best in one frame (pretext_video.md). Each seed has a recording and a pretraining of its own,
+which begins with the weights that its training from scratch begins with.
 """
 
 import shlex

@@ -20,10 +20,10 @@ DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mas
 
 
 class VideoColorization(AuxTask):
-    """-log sum_i A_ij [c_i = c_j] with A_ij = softmax_i(f_i^T f_j / sqrt(d)) over the cells i of the reference frames,
-    where f embeds a cell of the encoder's maps of gray frames, with its place, and c is its colour, one of K (Vondrick
-    et al. 2018, "Tracking emerges by colorizing videos"). Without the place a convolution without borders could not
-    even copy the colour of the same cell.
+    """-log sum_i A_ij [c_i = c_j] with A_ij = softmax_i(f_i^T f_j) over the cells i of the reference frames, where f
+    embeds a cell of the encoder's maps of gray frames, with its place, and c is its colour, one of K (Vondrick et al.
+    2018, "Tracking emerges by colorizing videos"). Without the place a convolution without borders could not even copy
+    the colour of the same cell.
 
     The encoder sees luma alone, in all three channels. Colours are the mean Lab chroma of a cell, quantised by k-means
     on the batch: the head points and names no colour, so the palette need not last. Colours count alike, however rare,
@@ -44,7 +44,7 @@ class VideoColorization(AuxTask):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
-    place: Tensor  # (2, H', W') in [-1, 1]
+    place: Tensor  # (P, H', W')
 
     def __init__(
         self, setting: TaskSetting, *, references: int = 3, colours: int = 8, embedding: int = 64, stride: int = 1
@@ -64,11 +64,8 @@ class VideoColorization(AuxTask):
         self.references, self.colours, self.stride = references, colours, stride
         self.clip_length = references * stride + 1
         self.cells = setting.map_shape[1:]
-        rows, columns = (torch.linspace(-1, 1, cells) for cells in self.cells)
-        self.register_buffer("place", torch.stack(torch.meshgrid(rows, columns, indexing="ij")), persistent=False)
-        self.embed = nn.Sequential(
-            nn.Conv2d(setting.map_shape[0] + 2, embedding, 1), nn.ReLU(), nn.Conv2d(embedding, embedding, 1)
-        )
+        self.register_buffer("place", places(*self.cells), persistent=False)
+        self.embed = nn.Conv2d(setting.map_shape[0] + len(self.place), embedding, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Balanced cross-entropy (B,), mean over the target's cells."""
@@ -110,7 +107,7 @@ class VideoColorization(AuxTask):
         embedded = self.embed(placed).float().unflatten(0, (batch, count + 1))
         keys = embedded[:, :-1].movedim(1, 2).flatten(2)  # (B, d, R * H' * W')
         query = embedded[:, -1].flatten(2)
-        pointer = (query.mT @ keys / keys.shape[1] ** 0.5).softmax(-1)  # (B, H' * W', R * H' * W')
+        pointer = (query.mT @ keys).softmax(-1)  # (B, H' * W', R * H' * W')
         labels = F.adaptive_avg_pool2d(reference_labels.flatten(0, 1), self.cells)
         labels = labels.view(batch, count, -1, *self.cells)
         carried = labels.movedim(1, 2).flatten(2) @ pointer.mT
@@ -177,3 +174,16 @@ class VideoColorization(AuxTask):
 def colourless(obs: Tensor) -> Tensor:
     """The luma of each frame of colour stacks (B, C, H, W) in all three of its channels, float32."""
     return luma(obs).repeat_interleave(3, dim=1)
+
+
+def places(rows: int, columns: int) -> Tensor:
+    """Sines and cosines (P, rows, columns) of each axis with periods of 4, 8, ... cells, the longest past the grid.
+
+    Their products tell how far two cells are apart (Vaswani et al. 2017, "Attention is all you need", section 3.5).
+    """
+    size = max(rows, columns)
+    periods = 2.0 ** torch.arange(2, max(2, (size - 1).bit_length()) + 1)
+    phase = 2 * torch.pi * torch.arange(size) / periods[:, None]
+    waves = torch.cat([phase.sin(), phase.cos()])
+    down, across = waves[:, :rows, None], waves[:, None, :columns]
+    return torch.cat([down.expand(-1, -1, columns), across.expand(-1, rows, -1)])
