@@ -21,3 +21,12 @@ def test_frames_stand_in_order_and_answers_have_their_colour(height: int, scale:
             text = picture[row * height * scale : (row + 1) * height * scale, 2 * width * scale :]
             assert not text[[0, -1]].any()  # all of it fits
             assert {tuple(pixel) for pixel in text.reshape(-1, 3).tolist()} & {GREEN, RED, WHITE} == colours
+
+
+def test_pictures_of_a_name_stand_side_by_side() -> None:
+    inputs = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 20, 30), np.uint8)
+    sheet = contact_sheet(inputs, ["seen", "true"] * 3, None, frame_stack=1)
+    assert sheet.shape == (2 * 100, 3 * 150 + TEXT, 3)
+    assert sheet[50::100, 75:450:150, 0].tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert sheet[:100, 450:].any()
+    assert sheet[100:, 450:].any()
