@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.control.models import mlp
-from aux_tasks.image.patches import PatchGrid, check_share, classify_valid, normalize, resize, some_gray, textured
+from aux_tasks.image.patches import (
+    PatchGrid,
+    check_share,
+    classify_valid,
+    normalize,
+    resize,
+    shift_colours,
+    some_gray,
+    textured,
+)
 from aux_tasks.orders import far_apart
 from encoders import Encoder
 from replay import Batch
@@ -24,7 +33,8 @@ class Jigsaw(AuxTask):
     found, so that two tiles that look alike leave the answer clear.
 
     Against answers without content: a gap of random width, which lines do not cross; mean and contrast of each tile
-    normalised, into the range of pixels (mean 127.5); some gray images, where frames have colours. Images with fewer
+    normalised, into the range of pixels (mean 127.5); where frames have colours, some gray images, and in the
+    others colours that are moved against each other, tile by tile, which blurs chromatic aberration. Images with fewer
     than two tiles of some content are left out of loss and metrics.
 
     Args:
@@ -37,6 +47,7 @@ class Jigsaw(AuxTask):
         hidden: width of the head's hidden layer.
         tile: side of a tile over that of its cell.
         gray: share of colour images turned gray.
+        colour_jitter: pixels by which each colour of a tile moves at most.
 
     Raises:
         ValueError: an option is out of range, or the observation is too small.
@@ -56,6 +67,7 @@ class Jigsaw(AuxTask):
         hidden: int = 256,
         tile: float = 0.75,
         gray: float = 0.3,
+        colour_jitter: int = 2,
     ) -> None:
         super().__init__(setting)
         if cells < 2:
@@ -65,9 +77,12 @@ class Jigsaw(AuxTask):
             raise ValueError(f"permutations of {cells}x{cells} tiles must be 2 to {most}, got {permutations}")
         if puzzles < 1:
             raise ValueError(f"puzzles must be at least 1, got {puzzles}")
+        if colour_jitter < 0:
+            raise ValueError(f"colour_jitter must be at least 0, got {colour_jitter}")
         check_share("gray", gray)
         self.frame_stack, self.shape = setting.frame_stack, setting.obs_shape[1:]
-        self.grid, self.puzzles, self.gray = PatchGrid(self.shape, cells, tile), puzzles, gray
+        self.grid, self.puzzles = PatchGrid(self.shape, cells, tile), puzzles
+        self.gray, self.colour_jitter = gray, colour_jitter
         self.register_buffer("permutations", distant_permutations(permutations, cells**2, permutation_seed))
         self.tile = nn.Sequential(nn.Linear(setting.feature_dim, width), nn.ReLU())
         self.head = mlp(cells**2 * width, hidden, permutations)
@@ -94,7 +109,11 @@ class Jigsaw(AuxTask):
         return tiles[sample, self.permutations[label]]
 
     def _tiles(self, obs: Tensor) -> Tensor:
-        return self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator)
+        tiles = self.grid.cut(obs, self.generator)
+        if tiles.shape[2] == 3 * self.frame_stack:
+            tiles = shift_colours(tiles, self.colour_jitter, self.generator)
+        frames = self.frame_stack * tiles.shape[1]
+        return some_gray(tiles.flatten(1, 2), frames, self.gray, self.generator).view_as(tiles)
 
     def _labels(self, batch: int, puzzles: int) -> Tensor:
         count, device = len(self.permutations), self.generator.device

@@ -89,6 +89,20 @@ def drop_colours(patches: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(colour == kept, coloured, MIDDLE + NOISE * SPREAD * noise).flatten(2, 3)
 
 
+def shift_colours(patches: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Patches (B, N, frames * 3, h, w), each colour of each moved by up to `most` pixels; their edges repeat.
+
+    That blurs what a lens tells of the place (Noroozi and Favaro 2016), and keeps the colours.
+    """
+    batch, count, _, *sides = patches.shape
+    colours = patches.reshape(batch, count, -1, 3, *sides)
+    for axis, side in enumerate(sides, start=4):
+        offset = torch.randint(-most, most + 1, (batch, count, 1, 3, 1, 1), generator=generator, device=patches.device)
+        line = torch.arange(side, device=patches.device).view(-1, *[1] * (5 - axis))
+        colours = colours.gather(axis, (line + offset).clamp(0, side - 1).expand_as(colours))
+    return colours.flatten(2, 3)
+
+
 def some_gray(obs: Tensor, frame_stack: int, share: float, generator: torch.Generator) -> Tensor:
     """Turn the random `share` of colour observations (B, frames * 3, H, W) gray; gray ones (B, frames, H, W) stay."""
     if obs.shape[1] != 3 * frame_stack:

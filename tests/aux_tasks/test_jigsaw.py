@@ -109,6 +109,18 @@ def test_some_colour_images_turn_gray():
     assert 15 < int(gray.sum()) < 45
 
 
+def test_colours_move_against_each_other_in_each_tile_and_gray_images_stay_gray():
+    task = build_task("jigsaw", patch_encoder(3), tile=1.0, gray=0.5, **SMALL)
+    flat = noise(60, 1, SIZE, SIZE).expand(-1, 3, -1, -1)
+    tiles, _ = drawn(task, flat)
+    same = (tiles[:, :, :1] == tiles[:, :, 1:]).flatten(2).all(2)
+    gray = same.all(1)
+    assert 15 < int(gray.sum()) < 45
+    assert float(same[~gray].double().mean()) < 0.02  # all three moved alike: 1 / 25 ** 2
+    still = build_task("jigsaw", patch_encoder(3), tile=1.0, gray=0.0, colour_jitter=0, **SMALL)
+    assert torch.equal(drawn(still, flat)[0][:, 0], flat[:, :, :8, :8])
+
+
 def test_images_with_fewer_than_two_tiles_of_content_are_left_out():
     encoder = patch_encoder()
     task, obs = build_task("jigsaw", encoder, **SMALL), torch.full((B, 1, SIZE, SIZE), 50, dtype=torch.uint8)
@@ -185,6 +197,7 @@ def test_the_small_encoder_learns_it_on_digits():
         ({"cells": 2, "permutations": 25}, "permutations of 2x2 tiles must be 2 to 24, got 25"),
         ({"permutations": 1}, "permutations of 3x3 tiles must be 2 to 1000, got 1"),
         ({"puzzles": 0}, "puzzles must be at least 1, got 0"),
+        ({"colour_jitter": -1}, "colour_jitter must be at least 0, got -1"),
         ({"gray": 2.0}, r"gray must be in \[0, 1\], got 2.0"),
         ({"cells": 8}, "8x8 patches of 24x24 pixels are smaller than 3x3"),
     ],

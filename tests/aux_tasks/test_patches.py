@@ -15,6 +15,7 @@ from aux_tasks.image.patches import (
     normalize,
     resize,
     resizing,
+    shift_colours,
     some_gray,
     textured,
 )
@@ -99,6 +100,19 @@ def test_one_random_colour_stays_and_the_others_are_faint_noise():
     dropped = seen[~same] - 127.5
     assert abs(float(dropped.std()) - 0.425) < 0.01
     assert abs(float(dropped.mean())) < 0.01
+
+
+def test_each_colour_of_a_patch_moves_by_itself_and_its_edges_repeat():
+    patches = noise(40, 2, 6, 7, 9)  # of two frames
+    moved = shift_colours(patches, 2, generator()).view(40, 2, 2, 3, 7, 9)
+    wide = F.pad(patches.flatten(0, 1).float(), (2, 2, 2, 2), mode="replicate").view(40, 2, 2, 3, 11, 13)
+    seen = [(moved == wide[..., y : y + 7, x : x + 9]).all(-1).all(-1) for y in range(5) for x in range(5)]
+    found = torch.stack(seen)  # (25, B, N, frame, colour)
+    assert torch.equal(found.sum(0), torch.ones(40, 2, 2, 3, dtype=torch.long))
+    assert torch.equal(found[:, :, :, 0], found[:, :, :, 1])
+    assert found[:, :, :, 0].sum((1, 2, 3)).min() > 0  # of 240: every way
+    ways = found[:, :, :, 0].long().argmax(0)
+    assert float((ways[..., 0] == ways[..., 1]).double().mean()) < 0.15
 
 
 def test_the_share_of_gray_images():
