@@ -17,12 +17,13 @@ class BiGAN(AuxTask):
     """log(1 + exp A(x, E(x))) + log(1 + exp -A(G(z), z)) for encoder and generator, the non-saturating side of the game
     against a discriminator A of pairs (Donahue, Krähenbühl, Darrell 2017, "Adversarial feature learning").
 
-    z is uniform in [-1, 1]; E is the shared encoder with a linear map to z. The gradient passes through A and leaves
-    its weights alone. Only pairs that belong together fool A, so E has to invert G, though no term asks for it:
-    `accuracy` is the share of images that are the nearest in the batch to their own G(E(x)), `error_ratio` its error
-    over that of the batch's mean image. The second lies above 1 for long, and falls at first by nothing but G learning
-    the mean; trust the first. The game is slow, and unstable at learning rates much above the adversary's 2e-4; an
-    `adversary_accuracy` that stays at 1 says that it is lost.
+    z is uniform in [-1, 1]; E is the shared encoder with a linear map to z, behind a normalisation over the batch:
+    without it all images come to have one code, since most of a feature is common to all. The gradient passes through A
+    and leaves its weights alone. Only pairs that belong together fool A, so E has to invert G, though no term asks for
+    it: `accuracy` is the share of images that are the nearest in the batch to their own G(E(x)), `error_ratio` its
+    error over that of the batch's mean image. The second lies above 1 for long, and falls at first by nothing but G
+    learning the mean; trust the first. The game is slow, and unstable at learning rates much above the adversary's
+    2e-4; an `adversary_accuracy` that stays at 1 says that it is lost.
 
     Args:
         setting: the run.
@@ -40,7 +41,8 @@ class BiGAN(AuxTask):
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be positive, got {latent_dim}")
         self.latent_dim = latent_dim
-        self.to_latent = nn.Linear(setting.feature_dim, latent_dim)
+        varying = nn.BatchNorm1d(setting.feature_dim, affine=False, track_running_stats=False)
+        self.to_latent = nn.Sequential(varying, nn.Linear(setting.feature_dim, latent_dim))
         self.generate = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels)
         self.adversary = Discriminator(setting.obs_shape, latent_dim)
 
@@ -72,9 +74,9 @@ class BiGAN(AuxTask):
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Four observations, each with what the generator makes of its code, and of a random one."""
-        obs = batch.obs[:4]
-        rebuilt, dreamt = self.generate(self.to_latent(encoder(obs))), self.generate(self._prior(len(obs)))
-        return gallery(input=obs, rebuilt=to_pixels(rebuilt), dreamt=to_pixels(dreamt))
+        latent = self.to_latent(encoder(batch.obs))[:4]
+        rebuilt, dreamt = self.generate(latent), self.generate(self._prior(len(latent)))
+        return gallery(input=batch.obs[:4], rebuilt=to_pixels(rebuilt), dreamt=to_pixels(dreamt))
 
     def _prior(self, size: int) -> Tensor:
         device = self.generator.device

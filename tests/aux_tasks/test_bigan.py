@@ -7,7 +7,6 @@ from aux_help import batch_of, generator, noise, tiny_encoder
 from pretext_help import build_task, digits, measure, train_on
 from torch import nn
 
-from aux_tasks.decoder import centred
 from aux_tasks.image.adversary import Discriminator, frozen
 from encoders import Encoder
 
@@ -122,7 +121,7 @@ def test_examples_are_rebuilt_and_dreamt():
     obs, z = noise(B, *SHAPE), drawn(task, 4)
     shown = task.examples(batch_of(obs), encoder)
     assert torch.equal(shown.inputs[0::3], obs[:4])
-    for k, latent in ((1, task.to_latent(encoder(obs[:4]))), (2, z)):
+    for k, latent in ((1, task.to_latent(encoder(obs))[:4]), (2, z)):
         expected = ((task.generate(latent) + 0.5) * 256).detach()
         assert (shown.inputs[k::3] - expected).abs().max() <= 1
     assert shown.predicted == ["input", "rebuilt", "dreamt"] * 4
@@ -145,7 +144,7 @@ class Torn(nn.Module):
 
 
 def played(training):
-    """The metrics on unseen digits before and after 2,000 updates of what `training` makes of the encoder, and both."""
+    """The metrics on unseen digits before and after 2,000 updates with what `training` makes of the encoder."""
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.ReLU())
     encoder = Encoder(trunk, nn.Linear(512, 64), (1, 8, 8))
@@ -154,22 +153,18 @@ def played(training):
     before = measure(task, encoder, unseen, draws=1)
     order = torch.randint(1400, (2000, 64), generator=generator(4))
     train_on(task, training(encoder), lambda step: batch_of(seen[order[step]]), steps=2000, lr=2e-4)
-    with torch.no_grad():
-        image, latent = centred(unseen.obs), task.to_latent(encoder(unseen.obs))
-        own, other = task.adversary(image, latent), task.adversary(image, latent.roll(1, 0))
-    return before, measure(task, encoder, unseen, draws=1), float((own - other).mean())
+    return before, measure(task, encoder, unseen, draws=1)
 
 
 @pytest.mark.slow
 def test_the_encoder_comes_to_invert_the_generator_on_unseen_digits():
-    before, after, told_apart = played(lambda encoder: encoder)
+    before, after = played(lambda encoder: encoder)
     assert before["accuracy"] < 2 * before["chance"]
-    assert after["accuracy"] > 8 * after["chance"]
+    assert after["accuracy"] > 20 * after["chance"]
     assert after["error_ratio"] < 0.7 * before["error_ratio"]
-    assert told_apart > 0.02  # a discriminator of the images alone would not care
 
 
 @pytest.mark.slow
 def test_codes_of_other_images_teach_nothing_of_an_own_one():
-    _, after, _ = played(Torn)
+    _, after = played(Torn)
     assert after["accuracy"] < 4 * after["chance"]
