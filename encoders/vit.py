@@ -42,11 +42,21 @@ class _Tokens(nn.Module):
 
 
 def places(maps: Tensor) -> Tensor:
-    """(WIDTH, H', W'): half of the channels tell the row and half the column, in waves of growing length."""
+    """(WIDTH, H', W'), in waves of growing length."""
     count = WIDTH // 4
     rates = torch.exp(-math.log(10_000) * torch.arange(count, device=maps.device) / count)
-    height, width = maps.shape[2:]
-    row, column = (rates[:, None] * torch.arange(size, device=maps.device) for size in (height, width))
+    return waves(rates, maps.shape[2], maps.shape[3])
+
+
+def waves(rates: Tensor, height: int, width: int) -> Tensor:
+    """(4 * R, height, width): half of the channels tell the row and half the column, in waves (Vaswani et al. 2017,
+    "Attention is all you need", section 3.5). Their products tell how far two cells are apart.
+
+    Args:
+        rates: (R,) radians from a cell to the next.
+        height, width: cells.
+    """
+    row, column = (rates[:, None] * torch.arange(size, device=rates.device) for size in (height, width))
     rows, columns = row[:, :, None].expand(-1, -1, width), column[:, None].expand(-1, height, -1)
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()])
 

@@ -110,10 +110,10 @@ class Jigsaw(AuxTask):
 
     def _tiles(self, obs: Tensor) -> Tensor:
         tiles = self.grid.cut(obs, self.generator)
-        if tiles.shape[2] == 3 * self.frame_stack:
-            tiles = shift_colours(tiles, self.colour_jitter, self.generator)
-        frames = self.frame_stack * tiles.shape[1]
-        return some_gray(tiles.flatten(1, 2), frames, self.gray, self.generator).view_as(tiles)
+        if tiles.shape[2] != 3 * self.frame_stack:
+            return tiles
+        moved, frames = shift_colours(tiles, self.colour_jitter, self.generator), tiles.shape[1] * self.frame_stack
+        return some_gray(moved.flatten(1, 2), frames, self.gray, self.generator).view_as(tiles)
 
     def _labels(self, batch: int, puzzles: int) -> Tensor:
         count, device = len(self.permutations), self.generator.device

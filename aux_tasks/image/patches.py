@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, over_valid
+from encoders.augment import random_shift
 from replay import luma
 
 FLAT = 1.0  # gray levels: a smaller standard deviation is no content, and is not stretched
@@ -95,12 +96,9 @@ def shift_colours(patches: Tensor, most: int, generator: torch.Generator) -> Ten
     That blurs what a lens tells of the place (Noroozi and Favaro 2016), and keeps the colours.
     """
     batch, count, _, *sides = patches.shape
-    colours = patches.reshape(batch, count, -1, 3, *sides)
-    for axis, side in enumerate(sides, start=4):
-        offset = torch.randint(-most, most + 1, (batch, count, 1, 3, 1, 1), generator=generator, device=patches.device)
-        line = torch.arange(side, device=patches.device).view(-1, *[1] * (5 - axis))
-        colours = colours.gather(axis, (line + offset).clamp(0, side - 1).expand_as(colours))
-    return colours.flatten(2, 3)
+    colours = patches.reshape(batch, count, -1, 3, *sides).transpose(2, 3)
+    moved = random_shift(colours.flatten(0, 2), most, generator)
+    return moved.view(batch, count, 3, -1, *sides).transpose(2, 3).flatten(2, 3)
 
 
 def some_gray(obs: Tensor, frame_stack: int, share: float, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from aux_tasks.video.clips import observations
 from aux_tasks.video.palette import kmeans
 from aux_tasks.video.patches import most_moving
 from encoders import Encoder
+from encoders.vit import waves
 from replay import Batch, luma
 
 CHANGED = 8  # gray levels, mean of a cell: less is no change of its pixels
@@ -64,7 +65,9 @@ class VideoColorization(AuxTask):
         self.references, self.colours, self.stride = references, colours, stride
         self.clip_length = references * stride + 1
         self.cells = setting.map_shape[1:]
-        self.register_buffer("place", places(*self.cells), persistent=False)
+        octaves = max(2, (max(self.cells) - 1).bit_length())  # waves of 4, 8, ... cells, the longest past the grid
+        rates = 2 * torch.pi / 2.0 ** torch.arange(2, octaves + 1)
+        self.register_buffer("place", waves(rates, *self.cells), persistent=False)
         self.embed = nn.Conv2d(setting.map_shape[0] + len(self.place), embedding, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -174,16 +177,3 @@ class VideoColorization(AuxTask):
 def colourless(obs: Tensor) -> Tensor:
     """The luma of each frame of colour stacks (B, C, H, W) in all three of its channels, float32."""
     return luma(obs).repeat_interleave(3, dim=1)
-
-
-def places(rows: int, columns: int) -> Tensor:
-    """Sines and cosines (P, rows, columns) of each axis with periods of 4, 8, ... cells, the longest past the grid.
-
-    Their products tell how far two cells are apart (Vaswani et al. 2017, "Attention is all you need", section 3.5).
-    """
-    size = max(rows, columns)
-    periods = 2.0 ** torch.arange(2, max(2, (size - 1).bit_length()) + 1)
-    phase = 2 * torch.pi * torch.arange(size) / periods[:, None]
-    waves = torch.cat([phase.sin(), phase.cos()])
-    down, across = waves[:, :rows, None], waves[:, None, :columns]
-    return torch.cat([down.expand(-1, -1, columns), across.expand(-1, rows, -1)])

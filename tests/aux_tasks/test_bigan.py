@@ -143,9 +143,9 @@ class Torn(nn.Module):
         return self.encoder(obs).roll(1, 0)
 
 
-def played(training):
+def played(training, seed=0):
     """The metrics on unseen digits before and after 2,000 updates with what `training` makes of the encoder."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     trunk = nn.Sequential(nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.ReLU())
     encoder = Encoder(trunk, nn.Linear(512, 64), (1, 8, 8))
     task = build_task("bigan", encoder, latent_dim=16)
