@@ -46,8 +46,12 @@ def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
 
 
 def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach: int) -> tuple[Tensor, Tensor]:
-    """Where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`: at the largest normalised
-    cross-correlation, at most `reach` pixels away; and that correlation (B,) in [-1, 1], 0 for flat patches.
+    """Where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`, at most `reach` pixels away, and how alike
+    both are (B,).
+
+    That is 2 cov(x, y) / (var(x) + var(y)) in [-1, 1], 0 for flat patches: correlation times the likeness of contrasts
+    (Wang et al. 2004, "Image quality assessment", equations 9 and 10). Correlation alone takes a dark thing for a
+    bright one of the same shape.
     """
     sides = after.shape[1:]
     height, width = (min(patch + 2 * reach, side) for side in sides)
@@ -60,8 +64,8 @@ def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach
     window = window - window.mean((2, 3), keepdim=True)  # for the sake of precision
     overlap = F.conv2d(window.transpose(0, 1), template, groups=len(window))[0]  # (B, height - patch + 1, ...)
     mean, square = (F.avg_pool2d(image, patch, 1)[:, 0] for image in (window, window.square()))
-    power = (square - mean.square()).clamp_min(1e-3) * patch**2 * template.square().sum((1, 2, 3))[:, None, None]
-    best, found = (overlap / power.sqrt().clamp_min(1e-3)).flatten(1).max(1)
+    power = (square - mean.square()) * patch**2 + template.square().sum((1, 2, 3))[:, None, None]
+    best, found = (2 * overlap / power.clamp_min(1e-3)).flatten(1).max(1)
     return corner + _corner(found, overlap.shape[2]), best
 
 

@@ -1,5 +1,6 @@
 """Tracked patches: the first and the last sight of a thing that moves are alike."""
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.image.patches import check_share
 from aux_tasks.video.clips import camera_path, choose, observations
 from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
 from encoders import Encoder
@@ -14,7 +16,8 @@ from encoders.augment import random_shift
 from replay import Batch
 
 MIN_MOTION = 4.0  # mean change of a patch, gray levels: less is a still clip
-MIN_MATCH = 0.5  # correlation from one frame to the next: less is a lost track, and 0 a flat patch
+MIN_MATCH = 0.5  # likeness from one frame to the next: less is a lost track, and 0 a flat patch
+MAX_ERROR = 2  # pixels from where a track began to where it leads back
 
 
 class Tracking(AuxTask):
@@ -22,9 +25,10 @@ class Tracking(AuxTask):
     the last patch of a thing tracked through the clip and x- the last patches of other tracks (Wang and Gupta 2015,
     "Unsupervised learning of visual representations using videos").
 
-    The patch that differs most from the rest of its clip is followed from frame to frame by normalised
-    cross-correlation, instead of SURF and KCF. Negatives come from other clips, or all features alike would do; they
-    are drawn at random, and only after `hard_after` updates are they the nearest ones, which from the start would press
+    The patch that differs most from the rest of its clip is followed from frame to frame by its likeness, instead of
+    SURF and KCF, and back again: what does not lead back to where it began has changed things on its way (Kalal et al.
+    2010, "Forward-backward error"). Negatives come from other clips, or all features alike would do; they are drawn at
+    random, and only after `hard_after` updates is a share of them the nearest ones, which from the start would press
     all features together, at a loss of `margin`. Still or flat clips, lost tracks and clips of a moving camera are left
     out; `tracked` is the share of the others. Patches fill the encoder's input, centred on the thing in them, because
     the tracker keeps its place there, which would give the track away, and are shifted, each by itself. `accuracy` is
@@ -42,6 +46,7 @@ class Tracking(AuxTask):
         margin: of the triplet loss.
         negatives: of each track.
         hard_after: updates.
+        hard_share: of the negatives, in [0, 1].
 
     Raises:
         ValueError: an option is out of range.
@@ -63,6 +68,7 @@ class Tracking(AuxTask):
         margin: float = 0.5,
         negatives: int = 4,
         hard_after: int = 1000,
+        hard_share: float = 0.5,
     ) -> None:
         super().__init__(setting)
         channels, *size = setting.obs_shape
@@ -77,7 +83,8 @@ class Tracking(AuxTask):
             )
         self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
         self.search, self.shift, self.margin = search, shift, margin
-        self.negatives, self.hard_after = negatives, hard_after
+        check_share("hard_share", hard_share)
+        self.negatives, self.hard, self.hard_after = negatives, round(hard_share * negatives), hard_after
         self.newest = channels // setting.frame_stack  # channels of a frame
         self.embed = nn.Linear(setting.feature_dim, embedding)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
@@ -88,9 +95,7 @@ class Tracking(AuxTask):
         first, last = (random_shift(patches, self.shift, self.generator) for patches in pair)
         near, similarity = self._similarities(first, last, encoder)
         others = valid[None, :] * (1 - torch.eye(len(valid), device=valid.device))
-        noise = torch.rand(similarity.shape, generator=self.generator, device=self.generator.device)
-        rank = torch.where(self.updates >= self.hard_after, similarity.detach(), noise)
-        chosen = rank.masked_fill(others == 0, -2).topk(min(self.negatives, len(valid)), dim=1).indices
+        chosen = self._choose_negatives(similarity.detach(), others)
         counted = others.gather(1, chosen)
         hinge = (similarity.gather(1, chosen) - similarity.diagonal()[:, None] + self.margin).clamp_min(0)
         loss = (hinge * counted).sum(1) / counted.sum(1).clamp_min(1)
@@ -122,16 +127,33 @@ class Tracking(AuxTask):
         clip, inside = observations(batch, self.length, self.stride)
         frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
         place, motion = most_moving(frames, self.patch)
-        start = place = centre_patch(frames[:, 0], place, self.patch)
-        match = torch.ones_like(motion)
-        for before, after in zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True):
-            place, found = follow_patch(before, after, place, self.patch, self.search)
-            match = match.minimum(found)
+        start = centre_patch(frames[:, 0], place, self.patch)
+        place, match = self._follow(frames, start)
+        back, _ = self._follow(frames.flip(1), place)
+        same = (back - start).abs().amax(1) <= MAX_ERROR
         still = (camera_path(frames) == 0).all((1, 2))
-        valid = inside[:, -1] * still * (motion >= MIN_MOTION) * (match >= MIN_MATCH)
+        valid = inside[:, -1] * still * (motion >= MIN_MOTION) * (match >= MIN_MATCH) * same
         patches = [crop(clip[:, t], at, (self.patch, self.patch)).float() for t, at in ((0, start), (-1, place))]
         first, last = (F.interpolate(patch, clip.shape[-2:], mode="bilinear") for patch in patches)
         return first, last, valid
+
+    def _follow(self, frames: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the patch at `place` (B, 2) of the first of (B, T, H, W) is in the last, and its worst match (B,)."""
+        matches = []
+        for before, after in pairwise(frames.unbind(1)):
+            place, match = follow_patch(before, after, place, self.patch, self.search)
+            matches.append(match)
+        return place, torch.stack(matches).amin(0)
+
+    def _choose_negatives(self, similarity: Tensor, others: Tensor) -> Tensor:
+        """(B, K) indices of different columns of (B, B), those with 1 in `others` first: the hard ones, then random."""
+        count = min(self.negatives, len(others))
+        hard = min(self.hard, count)
+        noise = torch.rand(similarity.shape, generator=self.generator, device=similarity.device)
+        noise = noise.masked_fill(others == 0, -2)
+        rank = torch.where(self.updates >= self.hard_after, similarity.masked_fill(others == 0, -2), noise)
+        nearest = rank.topk(hard, dim=1).indices
+        return torch.cat([nearest, noise.scatter(1, nearest, -3).topk(count - hard, dim=1).indices], dim=1)
 
     def _similarities(self, first: Tensor, last: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
         """Embeddings (2 B, D) of unit length, and the cosines (B, B) of first with last ones."""
