@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.image.patches import crop
 from aux_tasks.views import ViewTask
 from encoders import Encoder
 from replay import Batch
@@ -18,27 +20,41 @@ class Exemplar(ViewTask):
 
     The bank takes the images of the first batches until it holds N. What it holds already, byte by byte, and images
     without gradients, which views cannot tell apart, are refused: either would be a class that nobody can learn.
-    The images are whole; the paper's are patches.
+    With `patch` they are patches, as the paper's, drawn with a chance that grows with the mean square of the gradients
+    in them, and stretched to the encoder's input; one has no surroundings from which a view that is moved could fill
+    its edge.
 
     Args:
         setting: the run.
         classes: N, at least 2; the bank is N observations of memory, and of every checkpoint.
+        patch: side, pixels; None for whole images.
         flat: root mean square of the differences between neighbours, levels, up to which an image is refused.
         options: of `ViewTask`.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: fewer than two classes, or a patch that has no gradients or does not fit.
     """
 
     bank: Tensor
     marks: Tensor
     filled: Tensor
 
-    def __init__(self, setting: TaskSetting, *, classes: int = 1000, flat: float = 2.0, **options: Any) -> None:
+    def __init__(
+        self,
+        setting: TaskSetting,
+        *,
+        classes: int = 1000,
+        patch: int | None = None,
+        flat: float = 2.0,
+        **options: Any,
+    ) -> None:
         if classes < 2:
             raise ValueError(f"classes must be at least 2, got {classes}")
+        side = min(setting.obs_shape[1:])
+        if patch is not None and not 2 <= patch <= side:
+            raise ValueError(f"patch must be 2 to {side}, got {patch}")
         super().__init__(setting, nn.Linear(setting.feature_dim, classes), **options)
-        self.classes, self.flat = classes, flat
+        self.classes, self.patch, self.flat = classes, patch, flat
         # The row behind the last image takes what is refused, so that no update has to wait for a count.
         self.register_buffer("bank", torch.zeros(classes + 1, *setting.obs_shape, dtype=torch.uint8))
         self.register_buffer("marks", torch.zeros(classes + 1, dtype=torch.int64))
@@ -61,12 +77,15 @@ class Exemplar(ViewTask):
         if self.seen is None:
             return
         obs, self.seen = self.seen, None
+        gradients = _gradients(obs)
+        if self.patch is None:
+            gradient = gradients.mean((1, 2))
+        else:
+            obs, gradient = self._cut(obs, gradients, self.patch)
         mark = (obs.flatten(1).long() * self.get_buffer("salt")).sum(1)  # equal for equal bytes, else hardly ever
         known = ((mark[:, None] == self.marks) & self._held()).any(1)
         twin = (mark[:, None] == mark).tril(-1).any(1)
-        pixels = obs.float()
-        steps = sum(pixels.diff(dim=axis).square().mean((1, 2, 3)) for axis in (2, 3)) / 2
-        fresh = ~known & ~twin & (steps > self.flat**2)
+        fresh = ~known & ~twin & (gradient > self.flat**2)
         place = torch.where(fresh, self.filled + fresh.cumsum(0) - 1, self.classes).clamp_max(self.classes)
         self.bank[place], self.marks[place] = obs, mark
         self.filled.add_(fresh.sum()).clamp_max_(self.classes)
@@ -78,6 +97,14 @@ class Exemplar(ViewTask):
         predicted = self._logits(inputs, encoder).argmax(1)
         said, right = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
         return Examples(inputs.to(torch.uint8), said, right)
+
+    def _cut(self, obs: Tensor, gradients: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+        """A patch of each image (B, C, H, W), and the mean of the `gradients` (B, H - 1, W - 1) in it (B,)."""
+        score = F.avg_pool2d(gradients[:, None], patch - 1, 1)[:, 0]
+        place = (score.flatten(1) + 1e-6).multinomial(1, generator=self.generator)
+        corner = torch.cat([place // score.shape[2], place % score.shape[2]], dim=1)
+        pixels = F.interpolate(crop(obs, corner, (patch, patch)).float(), obs.shape[2:], mode="bilinear")
+        return pixels.round().to(obs.dtype), score.flatten(1).gather(1, place)[:, 0]
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Views (B, C, H, W) of remembered images, and which."""
@@ -94,3 +121,10 @@ class Exemplar(ViewTask):
     def _held(self) -> Tensor:
         """(N + 1,) which rows of the bank are images."""
         return torch.arange(self.classes + 1, device=self.filled.device) < self.filled
+
+
+def _gradients(obs: Tensor) -> Tensor:
+    """(B, H - 1, W - 1) mean square of each pixel's difference from that below it and that to its right."""
+    pixels = obs.float()
+    down, across = pixels.diff(dim=2)[..., :-1], pixels.diff(dim=3)[:, :, :-1]
+    return (down.square() + across.square()).mean(1) / 2

@@ -1,4 +1,4 @@
-"""Patches of images: cut from a grid, freed of what would tell their place without a look at the content."""
+"""Patches of images: cut out, freed of what would tell their place without a look at the content."""
 
 from collections.abc import Sequence
 
@@ -61,6 +61,15 @@ class PatchGrid:
         grid = patches.float().reshape(len(patches), self.cells, self.cells, -1, height, width)
         joined = grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), -1, self.cells * height, self.cells * width)
         return F.interpolate(joined, self.shape).to(torch.uint8)
+
+
+def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, *size) windows of (B, C, H, W) images whose top left corners are `place` (B, 2), inside the image."""
+    device = images.device
+    rows = place[:, 0, None] + torch.arange(size[0], device=device)
+    columns = place[:, 1, None] + torch.arange(size[1], device=device)
+    sample = torch.arange(len(images), device=device)[:, None, None]
+    return images.movedim(1, -1)[sample, rows[:, :, None], columns[:, None]].movedim(-1, 1)
 
 
 def normalize(patches: Tensor) -> Tensor:

@@ -1,17 +1,10 @@
-"""Patches of a video: cut out, found by their motion, followed from frame to frame."""
+"""Patches of a video: found by their motion, followed from frame to frame."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, *size) windows of (B, C, H, W) images whose top left corners are `place` (B, 2), inside the image."""
-    device = images.device
-    rows = place[:, 0, None] + torch.arange(size[0], device=device)
-    columns = place[:, 1, None] + torch.arange(size[1], device=device)
-    sample = torch.arange(len(images), device=device)[:, None, None]
-    return images.movedim(1, -1)[sample, rows[:, :, None], columns[:, None]].movedim(-1, 1)
+from aux_tasks.image.patches import crop
 
 
 def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,10 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from aux_help import batch_of, generator, noise, tiny_encoder
 from pretext_help import build_task, measure, train_on
 from view_help import SHAPE, B, array, loss_of, move, moved_by_backward, sixteen, tiny
@@ -44,6 +46,37 @@ def test_images_without_gradients_are_refused():
     obs[3, :, 4:] = 200
     show(task, encoder, obs)
     assert held(task) == [obs[2].numpy().tobytes(), obs[3].numpy().tobytes()]
+
+
+def test_patches_are_cut_where_an_image_has_gradients_and_stretched_to_the_input():
+    task, encoder = tiny("exemplar", classes=400, patch=4)
+    obs = noise(400, *SHAPE) % 3 + 60
+    obs[..., 5:, 6:] = noise(400, *SHAPE)[..., 5:, 6:]
+    loss_of(task, obs, encoder)
+    draw = task.generator.clone_state()
+    task.after_step(encoder)
+    down, across = (obs.double().diff(dim=axis).square().mean(1).numpy() for axis in (2, 3))
+    chances = np.zeros((400, 6, 8))
+    for y, x in np.ndindex(6, 8):
+        chances[:, y, x] = (down[:, y : y + 3, x : x + 3] + across[:, y : y + 3, x : x + 3]).mean((1, 2)) / 2
+    drawn = torch.from_numpy(chances).flatten(1).float().add(1e-6).multinomial(1, generator=draw)[:, 0].tolist()
+    patches = [obs[i, :, k // 8 : k // 8 + 4, k % 8 : k % 8 + 4].float() for i, k in enumerate(drawn)]
+    expected = F.interpolate(torch.stack(patches), SHAPE[1:], mode="bilinear").round().to(torch.uint8)
+    kept = [image.numpy().tobytes() for i, image in enumerate(expected) if chances[i].flat[drawn[i]] > 4]
+    assert held(task) == kept
+    assert len(kept) > 390
+
+
+def test_a_patch_of_a_flat_image_is_refused():
+    task, encoder = tiny("exemplar", patch=4)
+    show(task, encoder, torch.full((4, *SHAPE), 60, dtype=torch.uint8))
+    assert not task.filled
+
+
+@pytest.mark.parametrize("patch", [1, 10])
+def test_a_patch_that_cannot_be_is_refused(patch):
+    with pytest.raises(ValueError, match="patch must be 2 to 9"):
+        tiny("exemplar", patch=patch)
 
 
 def test_a_look_at_the_loss_remembers_nothing():

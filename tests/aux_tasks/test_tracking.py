@@ -13,7 +13,8 @@ from control_help import array
 from order_help import panned
 from pretext_help import balls, build_task, clips_of, cut, measure, scrambled
 
-from aux_tasks.video.patches import centre_patch, crop, follow_patch, most_moving
+from aux_tasks.image.patches import crop
+from aux_tasks.video.patches import centre_patch, follow_patch, most_moving
 from encoders.augment import random_shift
 
 B, T, Z, D = 7, 3, 9, 5
