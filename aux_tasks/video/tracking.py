@@ -28,12 +28,12 @@ class Tracking(AuxTask):
     The patch that differs most from the rest of its clip is followed from frame to frame by its likeness, instead of
     SURF and KCF, and back again: what does not lead back to where it began has changed things on its way (Kalal et al.
     2010, "Forward-backward error"). Negatives come from other clips, or all features alike would do; they are drawn at
-    random, and only after `hard_after` updates is a share of them the nearest ones, which from the start would press
-    all features together, at a loss of `margin`. Still or flat clips, lost tracks and clips of a moving camera are left
-    out; `tracked` is the share of the others. Patches fill the encoder's input, centred on the thing in them, because
-    the tracker keeps its place there, which would give the track away, and are shifted, each by itself. `accuracy` is
-    the share of first patches closest to their own last one; `spread` is 1 for features all over the sphere, 0 for
-    equal ones.
+    random, and only after `hard_after` updates is a share of them the nearest ones, which from the start, or alone,
+    press all features together, at a loss of `margin`. Still or flat clips, lost tracks and clips of a moving camera
+    are left out; `tracked` is the share of the others. Patches fill the encoder's input, centred on the thing in them,
+    because the tracker keeps its place there, which would give the track away, and are shifted, each by itself.
+    `accuracy` is the share of first patches closest to their own last one; `spread` is 1 for features all over the
+    sphere, 0 for equal ones.
 
     Args:
         setting: the run.
