@@ -81,7 +81,10 @@ OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
     "colorization": ["grayscale=false"],
     "split_brain": ["grayscale=false"],
 }
+MANY = ["source.episodes=2000", "source.length=10"]  # of 120 backgrounds the colours are learned by heart
 SPECIAL = {  # settings of one pair alone
+    ("balls", "colorization"): MANY,
+    ("balls", "split_brain"): MANY,
     ("pong", "permutation"): ["aux.permutation.options.crop_rows=[14,77]"],  # hides the score
     ("pong", "tracking"): ["aux.tracking.options.patch=12"],  # a paddle is 6 pixels high
 }
