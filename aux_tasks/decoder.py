@@ -10,27 +10,19 @@ from aux_tasks.base import AuxOutput, Examples
 
 
 def decoder(
-    feature_dim: int,
-    map_shape: tuple[int, int, int],
-    image_shape: tuple[int, int, int],
-    channels: int,
-    *,
-    batch_norm: bool = False,
+    feature_dim: int, map_shape: tuple[int, int, int], image_shape: tuple[int, int, int], channels: int
 ) -> nn.Sequential:
-    """Features (B, Z) to images (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer.
-
-    With `batch_norm` all maps are normalised over the batch, whose statistics they always are.
-    """
+    """Features (B, Z) to images (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer."""
     grid, size = map_shape[1:], image_shape[1:]
     doublings = max(1, round(math.log2(size[0] / grid[0])))
-
-    def activated() -> list[nn.Module]:
-        return [nn.BatchNorm2d(channels, track_running_stats=False), nn.ReLU()] if batch_norm else [nn.ReLU()]
-
-    layers = [nn.Linear(feature_dim, channels * grid[0] * grid[1]), nn.Unflatten(1, (channels, *grid)), *activated()]
+    layers: list[nn.Module] = [
+        nn.Linear(feature_dim, channels * grid[0] * grid[1]),
+        nn.ReLU(),
+        nn.Unflatten(1, (channels, *grid)),
+    ]
     for layer in range(1, doublings + 1):
         height, width = (round(g * (s / g) ** (layer / doublings)) for g, s in zip(grid, size, strict=True))
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), *activated(), nn.Upsample((height, width))]
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Upsample((height, width))]
     layers.append(nn.Conv2d(channels, image_shape[0], 3, padding=1))
     # The layout of the targets: arithmetic on two layouts takes many times as long.
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

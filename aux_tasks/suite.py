@@ -15,7 +15,8 @@ from aux_tasks.registry import TASKS
 from encoders import Encoder
 from replay import Batch
 
-ADVERSARY_LEARNING_RATE = 2e-4  # with a momentum of 0.5 the habit of the field (Radford et al. 2016, DCGAN)
+ADVERSARY_LEARNING_RATE = 2e-4
+GAME_BETAS = (0.5, 0.999)  # of both sides: with 0.9 they answer moves long past (Radford et al. 2016, DCGAN)
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,14 @@ class AuxSuite(nn.Module):
             {
                 "params": [p for p in task.parameters() if p.requires_grad and id(p) not in apart],
                 "weight_decay": task.weight_decay,
+                "betas": (0.9, 0.999) if task.adversary is None else GAME_BETAS,
             }
             for task in built.values()
         ]
         self.heads = [p for group in heads for p in group["params"]]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.adversary_optimizer = (
-            torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=(0.5, 0.999), fused=True) if rivals else None
+            torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS, fused=True) if rivals else None
         )
         self.metrics: dict[str, Tensor] = {}
 

@@ -13,7 +13,8 @@ class Discriminator(nn.Module):
     """A logit (B,): real, or generated? Of images (B, C, H, W), together with latents (B, Z) if there are any.
 
     Spectral normalisation (Miyato et al. 2018) keeps it from winning for good; none is over the batch, in which real
-    and generated samples would give each other away.
+    and generated samples would give each other away. A latent is stretched to the length of an image, beside whose many
+    pixels it would else hardly count under the norm that both share.
 
     Args:
         image_shape: (C, H, W).
@@ -23,6 +24,7 @@ class Discriminator(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 0) -> None:
         super().__init__()
         depth, height, width = image_shape
+        self.stretch = math.sqrt(depth * height * width / max(1, latent_dim))
         layers: list[nn.Module] = []
         for layer in range(max(1, round(math.log2(min(height, width) / 6)))):
             wide = 32 * min(2, layer + 1)
@@ -38,7 +40,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
         """Logits, above 0 for real."""
         seen = self.look(image)
-        known = seen if latent is None else torch.cat([seen, latent], dim=1)
+        known = seen if latent is None else torch.cat([seen, self.stretch * latent], dim=1)
         return self.judge(known).squeeze(1).float()  # type: ignore[no-any-return]
 
 

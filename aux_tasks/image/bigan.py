@@ -18,8 +18,7 @@ class BiGAN(AuxTask):
     against a discriminator A of pairs (Donahue, Krähenbühl, Darrell 2017, "Adversarial feature learning").
 
     z is uniform in [-1, 1]; E is the shared encoder with a linear map to z, behind a normalisation over the batch:
-    without it all images come to have one code, since most of a feature is common to all. G normalises its maps too, or
-    what it makes is too much alike, and A wins for good. The gradient passes through A
+    without it all images come to have one code, since most of a feature is common to all. The gradient passes through A
     and leaves its weights alone. Only pairs that belong together fool A, so E has to invert G, though no term asks for
     it: `accuracy` is the share of images that are the nearest in the batch to their own G(E(x)), `error_ratio` its
     error over that of the batch's mean image. The second lies above 1 for long, and falls at first by nothing but G
@@ -44,7 +43,7 @@ class BiGAN(AuxTask):
         self.latent_dim = latent_dim
         varying = nn.BatchNorm1d(setting.feature_dim, affine=False, track_running_stats=False)
         self.to_latent = nn.Sequential(varying, nn.Linear(setting.feature_dim, latent_dim))
-        self.generate = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels, batch_norm=True)
+        self.generate = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels)
         self.adversary = Discriminator(setting.obs_shape, latent_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002

@@ -118,6 +118,13 @@ def test_only_a_task_that_asks_for_it_gets_weight_decay():
         assert {decay[id(p)] for p in suite.tasks[name].parameters()} == {expected}
 
 
+def test_both_sides_of_a_game_remember_less_momentum_than_other_heads():
+    suite = make_suite({"bigan": TaskConfig(), "rotation": TaskConfig()})
+    kept = {id(p): g["betas"][0] for optimizer in suite.optimizers for g in optimizer.param_groups for p in g["params"]}
+    for name, expected in {"bigan": 0.5, "rotation": 0.9}.items():
+        assert {kept[id(p)] for p in suite.tasks[name].parameters()} == {expected}
+
+
 def test_no_side_quest_is_a_valid_set():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
