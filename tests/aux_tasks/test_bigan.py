@@ -108,6 +108,15 @@ def test_the_discriminator_fits_every_image_and_judges_samples_by_themselves(sha
     assert Discriminator(shape)(image).shape == (4,)
 
 
+def test_a_code_moves_the_discriminator_as_much_as_an_image_does():
+    torch.manual_seed(0)
+    judge = Discriminator((1, 28, 28), 16).eval()
+    pair = (torch.rand(8, 1, 28, 28) - 0.5).requires_grad_(), (2 * torch.rand(8, 16) - 1).requires_grad_()
+    slopes = torch.autograd.grad(judge(*pair).sum(), pair)
+    image, latent = (float((slope.norm() * x.norm()).detach()) for slope, x in zip(slopes, pair, strict=True))
+    assert 0.5 < latent / image < 2  # 0.12 where it is not stretched
+
+
 def test_latents_fill_their_cube():
     z = task_of()[0]._prior(2000)
     assert z.min() >= -1
