@@ -52,7 +52,7 @@ OBJECTIVES |= {name: [f"aux.{name}.options.views=digits"] for name in DIGITS}
 WITHOUT_GAIN = {  # what the runs show of why
     "jigsaw": "answered by nearly all; strokes that go on from tile to tile are enough for that.",
     "relative_position": "patches of a digit are mostly black, and hard to tell apart.",
-    "bigan": "the adversary wins (`adversary_accuracy` 0.996 and more), and the game teaches nothing.",
+    "bigan": "a slow game: it finds images again by their codes, and in so few updates teaches nothing else.",
 }
 HEADER = ["objective", "seeds", "torch", "held-out metric", "of a guess"]
 HEADER += ["conv: untrained", "trained", "difference (95 %)", "output: untrained", "trained", "difference (95 %)"]
