@@ -71,17 +71,8 @@ class AuxSuite(nn.Module):
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
-        adversaries = [task.adversary for task in built.values() if task.adversary is not None]
-        rivals = [p for adversary in adversaries for p in adversary.parameters()]
-        apart = {id(p) for p in rivals}
-        heads: list[dict[str, Any]] = [
-            {
-                "params": [p for p in task.parameters() if p.requires_grad and id(p) not in apart],
-                "weight_decay": task.weight_decay,
-                "betas": (0.9, 0.999) if task.adversary is None else GAME_BETAS,
-            }
-            for task in built.values()
-        ]
+        rivals = [p for task in built.values() if task.adversary is not None for p in task.adversary.parameters()]
+        heads = [head_group(task) for task in built.values()]
         self.heads = [p for group in heads for p in group["params"]]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.adversary_optimizer = (
@@ -156,6 +147,16 @@ class AuxSuite(nn.Module):
             yield
         finally:
             self.generator.set_state(state)
+
+
+def head_group(task: AuxTask) -> dict[str, Any]:
+    """What Adam is to know of a task's head: its parameters without those of the adversary, and their settings."""
+    rivals = set() if task.adversary is None else set(task.adversary.parameters())
+    return {
+        "params": [p for p in task.parameters() if p.requires_grad and p not in rivals],
+        "weight_decay": task.weight_decay,
+        "betas": GAME_BETAS if rivals else (0.9, 0.999),
+    }
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:

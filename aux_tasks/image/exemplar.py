@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
-from aux_tasks.image.patches import crop
+from aux_tasks.image.patches import corner_of, crop
 from aux_tasks.views import ViewTask
 from encoders import Encoder
 from replay import Batch
@@ -102,8 +102,8 @@ class Exemplar(ViewTask):
         """A patch of each image (B, C, H, W), and the mean of the `gradients` (B, H - 1, W - 1) in it (B,)."""
         score = F.avg_pool2d(gradients[:, None], patch - 1, 1)[:, 0]
         place = (score.flatten(1) + 1e-6).multinomial(1, generator=self.generator)
-        corner = torch.cat([place // score.shape[2], place % score.shape[2]], dim=1)
-        pixels = F.interpolate(crop(obs, corner, (patch, patch)).float(), obs.shape[2:], mode="bilinear")
+        cut = crop(obs, corner_of(place[:, 0], score.shape[2]), (patch, patch))
+        pixels = F.interpolate(cut.float(), obs.shape[2:], mode="bilinear")
         return pixels.round().to(obs.dtype), score.flatten(1).gather(1, place)[:, 0]
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:

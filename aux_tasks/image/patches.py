@@ -72,6 +72,11 @@ def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
     return images.movedim(1, -1)[sample, rows[:, :, None], columns[:, None]].movedim(-1, 1)
 
 
+def corner_of(index: Tensor, width: int) -> Tensor:
+    """Row and column (B, 2) of flat indices (B,) into a map of that width: where `crop` begins."""
+    return torch.stack([index // width, index % width], dim=1)
+
+
 def normalize(patches: Tensor) -> Tensor:
     """Float patches (..., h, w) with mean 127.5 and standard deviation 42.5 in each channel, clamped to [0, 255].
 

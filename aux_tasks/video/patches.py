@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.image.patches import crop
+from aux_tasks.image.patches import corner_of, crop
 
 
 def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
@@ -18,7 +18,7 @@ def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     difference = (frames[:, 1:] - frames[:, :1]).abs().mean(1, keepdim=True)
     score = F.avg_pool2d(F.avg_pool2d(difference, half, 1), patch + 1 - half, 1)[:, 0]
     best, place = score.flatten(1).max(1)
-    return _corner(place, score.shape[2]), best
+    return corner_of(place, score.shape[2]), best
 
 
 def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
@@ -59,9 +59,4 @@ def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach
     mean, square = (F.avg_pool2d(image, patch, 1)[:, 0] for image in (window, window.square()))
     power = (square - mean.square()) * patch**2 + template.square().sum((1, 2, 3))[:, None, None]
     best, found = (2 * overlap / power.clamp_min(1e-3)).flatten(1).max(1)
-    return corner + _corner(found, overlap.shape[2]), best
-
-
-def _corner(index: Tensor, width: int) -> Tensor:
-    """(B, 2) row and column of flat indices (B,)."""
-    return torch.stack([index // width, index % width], dim=1)
+    return corner + corner_of(found, overlap.shape[2]), best

@@ -71,6 +71,7 @@ class Tracking(AuxTask):
         hard_share: float = 0.5,
     ) -> None:
         super().__init__(setting)
+        check_share("hard_share", hard_share)
         channels, *size = setting.obs_shape
         self.patch = min(size) // 3 if patch is None else patch
         if not 2 <= self.patch <= min(size):
@@ -83,7 +84,6 @@ class Tracking(AuxTask):
             )
         self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
         self.search, self.shift, self.margin = search, shift, margin
-        check_share("hard_share", hard_share)
         self.negatives, self.hard, self.hard_after = negatives, round(hard_share * negatives), hard_after
         self.newest = channels // setting.frame_stack  # channels of a frame
         self.embed = nn.Linear(setting.feature_dim, embedding)

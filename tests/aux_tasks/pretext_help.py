@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from aux_tasks import TASKS, AuxTask, TaskSetting
-from aux_tasks.suite import GAME_BETAS
+from aux_tasks.suite import ADVERSARY_LEARNING_RATE, GAME_BETAS, head_group
 from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
 
@@ -90,11 +90,8 @@ def build_task(name: str, encoder: Encoder, frame_stack: int = 1, **options: obj
 def train_on(task: AuxTask, encoder: Encoder, draw, *, steps: int, lr: float = 1e-3) -> None:
     """Train encoder, head and adversary on the batches that `draw(step)` gives."""
     rivals = list(task.adversary.parameters()) if task.adversary is not None else []
-    apart = {id(p) for p in rivals}
-    head = [p for p in task.parameters() if p.requires_grad and id(p) not in apart]
-    groups = [{"params": [*encoder.parameters()]}, {"params": head, "betas": GAME_BETAS if rivals else (0.9, 0.999)}]
-    optimizer = torch.optim.Adam(groups, lr=lr)
-    adversary_optimizer = torch.optim.Adam(rivals, lr=2e-4, betas=GAME_BETAS) if rivals else None
+    optimizer = torch.optim.Adam([{"params": [*encoder.parameters()]}, head_group(task)], lr=lr)
+    adversary_optimizer = torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS) if rivals else None
     for step in range(steps):
         batch = draw(step)
         features = encoder(batch.obs) if "features" in task.reads else batch.obs.new_empty(0)
