@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Agent
+from analysis.attribution import Scores, heat_panels, on_device, pictures, write_maps
+from analysis.play import Moment, Policy, play_games, spread, watch
+from analysis.statistics import summary
+from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
-from configs.build import load_agent
 from envs import AtariConfig, DmcConfig, EnvConfig, build_env
-from harness.attribution import Scores, heat_panels, on_device, pictures, write_maps
-from harness.play import Moment, Policy, play_games, spread, watch
+from experiment.build import load_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json
-from harness.statistics import summary
-from harness.video import VideoWriter, panel, side_by_side
 
 log = logging.getLogger(__name__)
 

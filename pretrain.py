@@ -16,21 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import representation, weighted_sum
+from analysis.attribution import on_device, pictures, write_maps
+from analysis.picture import contact_sheet
+from analysis.probes import outputs
 from aux_tasks.transform import questions
-from configs.build import export_encoder, without_init
-from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register, run_folder
+from datasets import EpisodeSampler
 from encoders import standardize
-from harness.attribution import on_device, pictures, write_maps
+from experiment.build import export_encoder, without_init
+from experiment.launch import launch
+from experiment.pretraining import Pretraining, build_pretraining
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
-from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger, shown_losses
-from harness.picture import contact_sheet
-from harness.probes import outputs
 from harness.process import matmul_rate, tune_process
 from harness.seeding import numpy_stream
 from harness.signals import GracefulExit
-from replay import Batch, EpisodeSampler
+from replay import Batch
 
 log = logging.getLogger("sidequest")
 

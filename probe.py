@@ -27,11 +27,11 @@ from rich.table import Table
 from torch import nn
 
 from agents.base import weighted_sum
-from configs.probing import Probing, Rows, Supervised, build_probing, build_supervised
+from analysis.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
 from configs.schema import ProbeConfig, flat, freeze, register
 from configs.sources import SOURCES, choice
-from harness.launch import launch
-from harness.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
+from experiment.launch import launch
+from experiment.probing import Probing, Rows, Supervised, build_probing, build_supervised
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

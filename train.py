@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.build import Parts, build, export, load_agent, without_init
-from configs.probing import build_online_probe
+from analysis.picture import contact_sheet
+from analysis.play import watch
+from analysis.probes import OnlineProbe
+from analysis.video import VideoWriter
 from configs.schema import Config, claim_run_dir, flat, freeze, register, run_folder
 from encoders import standardize
 from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
+from experiment.build import Parts, build, export, load_agent, without_init
+from experiment.launch import launch
+from experiment.probing import build_online_probe
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
-from harness.launch import launch
 from harness.logger import MetricWindow, RunLogger, shown_losses
-from harness.picture import contact_sheet
-from harness.play import watch
-from harness.probes import OnlineProbe
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
-from harness.video import VideoWriter
 from replay import Batch
 
 log = logging.getLogger("sidequest")

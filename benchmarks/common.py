@@ -17,10 +17,10 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from configs.pretraining import Pretraining
+from analysis.probes import interval
 from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from experiment.pretraining import Pretraining
 from harness.logger import RunLogger
-from harness.probes import interval
 from harness.provenance import write_json
 from harness.signals import GracefulExit
 from pretrain import learn

@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 from common import RESULTS, arms, fill_in, keep_report, kept_reports, table
 from omegaconf import OmegaConf
 
+from analysis.probes import interval
 from envs import DmcConfig
-from harness.probes import interval
 
 HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
 HEADER += ["end of training"]

@@ -26,8 +26,8 @@ from stable_baselines3.common.vec_env import VecFrameStack
 import agents
 import train
 from configs import register
-from configs.build import Parts, build
 from configs.schema import Config, freeze
+from experiment.build import Parts, build
 from harness.process import matmul_rate, tune_process
 from harness.signals import GracefulExit
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from common import RESULTS, config_of, options, table
 
-from configs.build import build
 from configs.schema import Config
 from envs import FrameStack
+from experiment.build import build
 from harness.process import tune_process
 from harness.provenance import versions
 

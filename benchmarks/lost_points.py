@@ -10,8 +10,8 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
-from configs.build import load_agent
 from envs import FrameStack, build_env
+from experiment.build import load_agent
 from harness.process import tune_process
 
 MOVES = np.array([0, 0, 1, 2, 1, 2])  # what each of Pong's six actions does to the paddle

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from common import RESULTS, config_of, options, origins, renewed, rows_in, table
 from torch import Tensor, nn
 
-from configs.pretraining import Pretraining, build_pretraining
 from configs.schema import PretrainConfig
+from experiment.pretraining import Pretraining, build_pretraining
 from harness.process import matmul_rate, tune_process
 from harness.provenance import write_json
 from pretrain import draw, update

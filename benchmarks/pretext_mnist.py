@@ -34,8 +34,8 @@ from common import (
     train,
 )
 
-from configs.pretraining import build_pretraining
 from configs.schema import PretrainConfig, ProbeConfig
+from experiment.pretraining import build_pretraining
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from probe import probe

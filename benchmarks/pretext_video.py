@@ -41,17 +41,17 @@ from torch import Tensor
 
 from aux_tasks.video.tracking import Tracking
 from aux_tasks.video.video_colorization import VideoColorization
-from configs.episodes import build_source
-from configs.pretraining import Pretraining, build_pretraining
-from configs.probing import build_probing
 from configs.schema import PretrainConfig, ProbeConfig
+from datasets import Episodes, EpisodeSampler
+from datasets.synthetic import RADIUS
+from experiment.pretraining import Pretraining, build_pretraining
+from experiment.probing import build_probing
+from experiment.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
 from pretrain import draw, losses
 from probe import measure
-from replay import Episodes, EpisodeSampler
-from replay.synthetic import RADIUS
 
 RUNS = ROOT / "runs" / "pretext_video"
 SOURCES = {

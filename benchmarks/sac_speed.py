@@ -36,9 +36,9 @@ from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.control.dbc import DBC
 from aux_tasks.control.models import MIN_STD
 from configs import register
-from configs.build import build_agent, build_streams
 from configs.schema import Config, freeze
 from encoders import Encoder, EncoderConfig, build_encoder
+from experiment.build import build_agent, build_streams
 from harness.process import tune_process
 from replay import Batch, Replay, build_replay
 

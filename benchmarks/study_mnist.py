@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from common import RESULTS, ROOT, config_of, finish, gain_cells, gains, options, side_by_side, table
 
-from configs.build import build_initial_encoder, pick_device
-from configs.episodes import build_source
-from configs.probing import Probing, split
 from configs.schema import PretrainConfig, ProbeConfig
+from datasets import EpisodeSampler
+from experiment.build import build_initial_encoder, pick_device
+from experiment.probing import Probing, split
+from experiment.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from probe import draw, supervised
-from replay import EpisodeSampler
 
 RUNS = ROOT / "runs" / "study_mnist"
 ARMS = {"without": ["mode=finetune"], "with": ["mode=joint", "aux=rotation", "aux.rotation.options.hidden=0"]}

@@ -18,8 +18,8 @@ from typing import Any
 from common import RESULTS, config_of, curve, finish, gain_cell, gains, games, log_of, options, side_by_side, table
 from pretext_mnist import answered
 
-from configs.episodes import build_source
 from configs.schema import Config, PretrainConfig
+from experiment.sources import build_source
 from harness.provenance import versions, write_json
 from pretrain import pretrain
 from train import train

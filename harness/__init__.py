@@ -1,1 +1,1 @@
-"""."""
+"""Plumbing that knows no reinforcement learning: checkpoint files, logger, seeding, signals, processes."""

@@ -9,12 +9,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from replay.batch import Batch
-from replay.episodes import Episodes, EpisodeSampler, luma
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
-__all__ = ["Batch", "EpisodeSampler", "Episodes", "Replay", "ReplayConfig", "build_replay", "luma"]
+__all__ = ["Batch", "Replay", "ReplayConfig", "build_replay"]
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.video.video_colorization import DIM, VideoColorization
-from configs.pretraining import load_pretraining
-from harness.video import VideoWriter, panel, side_by_side
+from experiment.pretraining import load_pretraining
 
 PANEL = 256  # pixels a side
 

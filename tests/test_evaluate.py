@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import evaluate as evaluation
 from agents import DQNConfig
+from analysis.play import play_games
 from aux_tasks import TaskConfig
-from configs.build import build_agent, build_streams, export
 from configs.schema import Config, write_config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcConfig, SingleEnv, ToyConfig, build_env
@@ -33,7 +33,7 @@ from evaluate import (
     parse,
     write_report,
 )
-from harness.play import play_games
+from experiment.build import build_agent, build_streams, export
 from replay import ReplayConfig
 
 TOY = ToyConfig(balls=2)

@@ -11,10 +11,10 @@ import torch
 from run_help import continuous, hard, run, small
 
 from agents.base import Precision
-from configs.build import build, load_agent
+from analysis.attribution import heat_panels
 from envs import FrameStack
 from evaluate import explained
-from harness.attribution import heat_panels
+from experiment.build import build, load_agent
 from replay import Batch, ReplayConfig
 
 pytestmark = pytest.mark.gpu

@@ -21,18 +21,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 import pretrain as script
+from analysis.attribution import smoothgrad
 from aux_tasks import TaskConfig
 from aux_tasks.transform import TransformTask
-from configs.build import build
-from configs.pretraining import build_pretraining, load_pretraining
 from configs.schema import PretrainConfig
 from configs.sources import BallsConfig, FramesConfig
+from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig
-from harness.attribution import smoothgrad
+from experiment.build import build
+from experiment.pretraining import build_pretraining, load_pretraining
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.process import tune_process
-from replay import Episodes
 
 TOY = ToyConfig(num_envs=2, balls=2)  # 24 frames a game
 ENCODER = EncoderConfig("der", standardize=True)
@@ -213,7 +213,7 @@ def test_held_out_episodes_too_short_for_a_clip_are_found_before_the_first_updat
 ) -> None:
     frames = np.zeros((50, 1, 84, 84), np.uint8)
     short = Episodes(frames, np.array([0, 45]), np.array([45, 50]), test=np.array([False, True]))
-    monkeypatch.setattr("configs.pretraining.build_source", lambda *_: short)
+    monkeypatch.setattr("experiment.pretraining.build_source", lambda *_: short)
     with pytest.raises(ValueError, match="episodes held out: clips of 17 frames are needed"):
         build_pretraining(config(tmp_path, "run", "shuffle_learn"))
 

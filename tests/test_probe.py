@@ -12,19 +12,20 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-import configs.probing
+import experiment.probing
 import probe as script
 from agents import DQNConfig
+from analysis.probes import Features, guess, low_entropy, read
 from aux_tasks import TaskConfig
-from configs.build import build_agent, build_initial_encoder, build_streams, export, export_encoder
-from configs.pretraining import build_pretraining
-from configs.probing import build_online_probe, build_probing, build_supervised
 from configs.schema import Config, PretrainConfig, ProbeConfig, write_config
 from configs.sources import FramesConfig
+from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from harness.probes import Features, guess, low_entropy, read
-from replay import Episodes, ReplayConfig
+from experiment.build import build_agent, build_initial_encoder, build_streams, export, export_encoder
+from experiment.pretraining import build_pretraining
+from experiment.probing import build_online_probe, build_probing, build_supervised
+from replay import ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
 
@@ -76,7 +77,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make `episodes` what every source gives."""
 
     def give(episodes: Episodes) -> None:
-        monkeypatch.setattr(configs.probing, "build_source", lambda *_, **__: episodes)
+        monkeypatch.setattr(experiment.probing, "build_source", lambda *_, **__: episodes)
 
     give(images())
     return give
@@ -271,8 +272,8 @@ def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Pa
 def test_the_test_frames_are_those_that_the_pretraining_held_out(folder: Path, source: Any) -> None:
     source(grouped())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("configs.pretraining.build_source", lambda *_, **__: grouped())
-        run_config = configs.probing.read_run(folder)
+        patch.setattr("experiment.pretraining.build_source", lambda *_, **__: grouped())
+        run_config = experiment.probing.read_run(folder)
         pretraining = build_pretraining(replace(run_config, device="cpu"))
     assert np.array_equal(pretraining.test.episodes.rows(), build_probing(config(folder)).splits["held-out"][1])
 

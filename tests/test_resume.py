@@ -21,8 +21,8 @@ import agents.dqn
 import harness.checkpoint
 import train as script
 from envs import DmcConfig, workers
+from experiment.launch import _report
 from harness.checkpoint import load_latest, save
-from harness.launch import _report
 from harness.seeding import derive
 
 

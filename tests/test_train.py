@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents.dqn
 import train as script
 from aux_tasks import TASKS, TaskConfig
-from configs.build import acting_weights, build, load_agent
 from configs.schema import Config, freeze, read_config, register
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
+from experiment.build import acting_weights, build, load_agent
+from experiment.launch import _report, launch
 from harness.checkpoint import load_latest
-from harness.launch import _report, launch
 from replay import Replay, ReplayConfig
 
 
@@ -68,7 +68,7 @@ def test_a_weight_of_zero_reproduces_the_baseline_bit_for_bit(tmp_path: Path) ->
 
 def test_probes_change_no_bit_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the recording goes
-    monkeypatch.setattr("configs.probing.ONLINE_FRAMES", 320)
+    monkeypatch.setattr("experiment.probing.ONLINE_FRAMES", 320)
     for every in (0, 30):
         assert run(hard(tmp_path / str(every), steps=60, probe_every=every)) == 0
     (plain, plain_rows), (probed, rows) = (final(tmp_path / name) for name in ("0", "30"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.build import load_agent
+from experiment.build import load_agent
 
 ZOO = sorted((Path(__file__).parents[1] / "zoo").glob("*/"))
 

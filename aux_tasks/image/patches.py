@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, over_valid
-from encoders.augment import random_shift
-from replay import luma
+from encoders.augment import luma, random_shift
 
 FLAT = 1.0  # gray levels: a smaller standard deviation is no content, and is not stretched
 MIDDLE, SPREAD = 127.5, 127.5 / 3  # gray levels: mean and standard deviation of a normalised patch

@@ -13,8 +13,9 @@ from aux_tasks.video.clips import observations
 from aux_tasks.video.palette import kmeans
 from aux_tasks.video.patches import most_moving
 from encoders import Encoder
+from encoders.augment import luma
 from encoders.vit import waves
-from replay import Batch, luma
+from replay import Batch
 
 CHANGED = 8  # gray levels, mean of a cell: less is no change of its pixels
 DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mask

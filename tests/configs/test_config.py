@@ -15,7 +15,6 @@ from agents import AGENTS, DQNConfig, SACConfig
 from agents.base import Precision
 from aux_tasks import TaskConfig
 from aux_tasks.registry import TASKS
-from configs.build import build
 from configs.schema import (
     Config,
     PretrainConfig,
@@ -31,6 +30,7 @@ from configs.schema import (
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
+from experiment.build import build
 from replay import ReplayConfig
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_an_agent_for_other_actions_is_refused(words: tuple[str, ...], message: 
 def test_bfloat16_is_told_where_a_cpu_is_slow_at_it(
     precision: Precision, capability: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("configs.build.cpu_capability", lambda: capability)
+    monkeypatch.setattr("experiment.build.cpu_capability", lambda: capability)
     build(config(device="cpu", agent=DQNConfig(precision=precision)))
     assert ("AVX-512" in caplog.text) is ((precision, capability) == (Precision.bfloat16, "AVX2"))
 

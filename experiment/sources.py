@@ -9,7 +9,7 @@ from typing import Any
 
 from gymnasium.spaces import Discrete
 
-from configs.build import load_agent
+from analysis.play import Policy
 from configs.schema import Config, read_config
 from configs.sources import (
     BallsConfig,
@@ -22,14 +22,14 @@ from configs.sources import (
     choice,
     env_name,
 )
+from datasets import Episodes
+from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from datasets.synthetic import bouncing_balls
 from envs import ENVS, EnvConfig, VectorEnv, build_env
+from experiment.build import load_agent
+from experiment.recording import record
 from harness.checkpoint import load_latest
-from harness.play import Policy
-from harness.record import record
 from harness.seeding import numpy_stream
-from replay import Episodes
-from replay.readers import read_idx, read_images, read_recording, read_storage, read_videos
-from replay.synthetic import bouncing_balls
 
 RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
 UNSEEN = {"threads", "processes"}  # keys of an environment that change no frame

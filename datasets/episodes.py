@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encoders.augment import luma
 from replay.batch import Batch
 from replay.frames import ArrayFrames
 
@@ -212,9 +213,3 @@ class EpisodeSampler:
             return nothing
         dtype = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
         return torch.from_numpy(values[row]).to(self.device, dtype)
-
-
-def luma(pixels: Tensor) -> Tensor:
-    """Gray (B, K, H, W) float32 of K colour frames (B, 3 * K, H, W), by the weights of ITU-R BT.601."""
-    red, green, blue = (pixels[:, colour::3].float() for colour in range(3))
-    return 0.299 * red + 0.587 * green + 0.114 * blue

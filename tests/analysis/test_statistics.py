@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.statistics import bootstrap_interval, iqm, mean, summary
+from analysis.statistics import bootstrap_interval, iqm, mean, summary
 
 
 def test_iqm_literals():

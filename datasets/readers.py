@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from replay.episodes import Episodes
+from datasets.episodes import Episodes
 from replay.frames import check_room, free_memory
 from replay.storage import VALID
 
@@ -24,7 +24,7 @@ VIDEOS = {".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"}
 
 
 def read_recording(folder: Path) -> Episodes:
-    """What `harness.record` left; the frames stay on the disk and are mapped.
+    """What `experiment.recording` left; the frames stay on the disk and are mapped.
 
     Raises:
         ValueError: a file is missing or torn.

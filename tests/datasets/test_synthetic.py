@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from replay import Episodes
-from replay.synthetic import BOUNCE, GRAVITY, RADIUS, bouncing_balls
+from datasets import Episodes
+from datasets.synthetic import BOUNCE, GRAVITY, RADIUS, bouncing_balls
 
 SIZE, LENGTH = 40, 90
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from harness.attribution import overlay, pictures, smoothgrad, write_maps
+from analysis.attribution import overlay, pictures, smoothgrad, write_maps
 from harness.seeding import seeded
 
 OBS = torch.randint(0, 256, (3, 4, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

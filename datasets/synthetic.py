@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from replay.episodes import Episodes
+from datasets.episodes import Episodes
 from replay.frames import check_room, free_memory
 
 RADIUS = 0.1  # of a box of side 1

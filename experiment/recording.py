@@ -21,8 +21,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from analysis.play import Policy
 from envs import Actions, FrameStack, VectorEnv
-from harness.play import Policy
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
 from replay.frames import check_room

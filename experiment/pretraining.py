@@ -10,13 +10,13 @@ from torch import nn
 
 from agents.base import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
-from configs.build import build_initial_encoder, check_network, load_optimizers, pick_device, without_init
-from configs.episodes import build_source
 from configs.schema import PretrainConfig, ProbeConfig, read_config
+from datasets import EpisodeSampler
 from encoders import Encoder
+from experiment.build import build_initial_encoder, check_network, load_optimizers, pick_device, without_init
+from experiment.sources import build_source
 from harness.checkpoint import load_latest
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
-from replay import EpisodeSampler
 
 ADAM_EPS = 1e-8
 

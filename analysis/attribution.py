@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from analysis.video import Pixels, panel, side_by_side
 from harness.seeding import seeded
-from harness.video import Pixels, panel, side_by_side
 
 Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
 

@@ -13,8 +13,8 @@ from sklearn.metrics import f1_score, mean_absolute_error, r2_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
+from datasets import EpisodeSampler
 from encoders import Encoder
-from replay import EpisodeSampler
 
 Features = NDArray[np.floating]  # (N, D)
 Labels = NDArray[Any]  # (N,) names are classes, floats measures, integers both

@@ -4,7 +4,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from harness.video import VideoWriter, panel, side_by_side
+from analysis.video import VideoWriter, panel, side_by_side
 
 
 def read(path):

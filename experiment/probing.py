@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import check_ownership
+from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
-from configs.build import build_initial_encoder, load_encoder, pick_device
-from configs.episodes import build_source
-from configs.pretraining import ADAM_EPS, build_suite
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_config
 from configs.sources import FramesConfig, SourceConfig, env_name
+from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from envs import EnvConfig, build_env
-from harness.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
+from experiment.build import build_initial_encoder, load_encoder, pick_device
+from experiment.pretraining import ADAM_EPS, build_suite
+from experiment.sources import build_source
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
-from replay import Episodes, EpisodeSampler
 
 log = logging.getLogger(__name__)
 

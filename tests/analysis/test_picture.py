@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.picture import GREEN, RED, TEXT, WHITE, contact_sheet
+from analysis.picture import GREEN, RED, TEXT, WHITE, contact_sheet
 
 
 @pytest.mark.parametrize(("height", "scale"), [(20, 5), (28, 4), (84, 2)])

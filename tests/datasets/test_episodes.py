@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from replay import Episodes, EpisodeSampler
+from datasets import Episodes, EpisodeSampler
 
 CPU = torch.device("cpu")
 BEGIN, END = np.array([0, 4, 5, 12]), np.array([4, 5, 11, 15])  # frame 11 belongs to no episode, frame 4 is alone

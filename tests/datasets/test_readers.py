@@ -12,8 +12,8 @@ import pytest
 from gymnasium.spaces import Box
 from PIL import Image
 
-from replay import Episodes
-from replay.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from datasets import Episodes
+from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
 from replay.storage import FrameStorage
 
 SHAPE = (1, 2, 3)

@@ -10,7 +10,7 @@ from aux_tasks import TASKS
 from configs.schema import Config, freeze, register
 from encoders import ENCODERS
 from envs import ENVS
-from harness.launch import launch
+from experiment.launch import launch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

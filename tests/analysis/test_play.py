@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
+from analysis.play import env_seed, play_games, rollout, spread, watch
 from envs import AtariConfig, DmcConfig, PointMassConfig, ToyConfig, VectorEnv, VectorStep, build_env
-from harness.play import env_seed, play_games, rollout, spread, watch
 
 
 class FixedLengths(VectorEnv):

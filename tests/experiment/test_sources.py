@@ -12,11 +12,10 @@ import pytest
 import run_help
 from PIL import Image
 
-import configs.episodes as module
+import experiment.sources as module
 import pretrain as script
+from analysis.video import VideoWriter
 from aux_tasks import TaskConfig
-from configs.build import build_agent, build_streams, export, pick_device
-from configs.episodes import build_source
 from configs.schema import PretrainConfig, freeze, register, write_config
 from configs.sources import (
     SOURCES,
@@ -31,10 +30,11 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
+from experiment.build import build_agent, build_streams, export, pick_device
+from experiment.launch import launch
+from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
-from harness.launch import launch
 from harness.seeding import derive
-from harness.video import VideoWriter
 
 TOY = ToyConfig(num_envs=3, balls=2)
 STEPS = 50  # of each of its copies
