@@ -76,6 +76,7 @@ class AuxTask(nn.Module, ABC):
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs; "features": those of `batch.obs`
 
+    default_weight: ClassVar[float] = 1.0  # of its loss beside the agent's
     clip_length: int = 0  # observations in the clips it needs, if it does
     weight_decay: float = 0.0  # of the head, in its optimiser
     adversary: nn.Module | None  # a critic with an optimiser of its own, trained by `adversary_loss`

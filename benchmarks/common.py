@@ -18,8 +18,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from analysis.probes import interval
-from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from configs.schema import PretrainConfig
+from experiment.composition import freeze, register
 from experiment.pretraining import Pretraining
+from experiment.run_folder import claim_run_dir
 from harness.logger import RunLogger
 from harness.provenance import write_json
 from harness.signals import GracefulExit

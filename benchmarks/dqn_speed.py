@@ -25,9 +25,9 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 import agents
 import train
-from configs import register
-from configs.schema import Config, freeze
+from configs.schema import Config
 from experiment.build import Parts, build
+from experiment.composition import freeze, register
 from harness.process import matmul_rate, tune_process
 from harness.signals import GracefulExit
 

@@ -35,10 +35,10 @@ from agents.base import Precision
 from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.control.dbc import DBC
 from aux_tasks.control.models import MIN_STD
-from configs import register
-from configs.schema import Config, freeze
+from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
 from experiment.build import build_agent, build_streams
+from experiment.composition import freeze, register
 from harness.process import tune_process
 from replay import Batch, Replay, build_replay
 

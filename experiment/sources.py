@@ -10,7 +10,7 @@ from typing import Any
 from gymnasium.spaces import Discrete
 
 from analysis.play import Policy
-from configs.schema import Config, read_config
+from configs.schema import Config
 from configs.sources import (
     BallsConfig,
     FramesConfig,
@@ -27,6 +27,7 @@ from datasets.readers import read_idx, read_images, read_recording, read_storage
 from datasets.synthetic import bouncing_balls
 from envs import ENVS, EnvConfig, VectorEnv, build_env
 from experiment.build import load_agent
+from experiment.composition import read_config
 from experiment.recording import record
 from harness.checkpoint import load_latest
 from harness.seeding import numpy_stream

@@ -27,6 +27,7 @@ class ReplayConfig:
     prioritized: bool = False
     alpha: float = 0.5  # 0 uniform to 1 fully prioritised
     beta: float = 0.4  # importance weights: exponent at the start, rising to 1
+    beta_steps: int = 400_000  # agent steps until it is 1
     storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
     path: str | None = None  # of the file
 
@@ -76,7 +77,7 @@ def build_replay(
 
 
 def _check(config: ReplayConfig) -> None:
-    for name in ("capacity", "n_step"):
+    for name in ("capacity", "n_step", "beta_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
     for name in ("alpha", "beta"):

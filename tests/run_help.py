@@ -11,7 +11,8 @@ import pytest
 
 import train as script
 from agents import DQNConfig, SACConfig
-from agents.dqn import AuxSchedule, Target
+from agents.base import AuxSchedule
+from agents.dqn import Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig

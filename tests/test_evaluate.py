@@ -18,7 +18,7 @@ import evaluate as evaluation
 from agents import DQNConfig
 from analysis.play import play_games
 from aux_tasks import TaskConfig
-from configs.schema import Config, write_config
+from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcConfig, SingleEnv, ToyConfig, build_env
 from evaluate import (
@@ -33,7 +33,8 @@ from evaluate import (
     parse,
     write_report,
 )
-from experiment.build import build_agent, build_streams, export
+from experiment.build import build_agent, build_streams
+from experiment.composition import write_config
 from replay import ReplayConfig
 
 TOY = ToyConfig(balls=2)
@@ -56,7 +57,7 @@ def checkpoint(tmp_path, config, agent):
     folder = tmp_path / "zoo"
     folder.mkdir()
     write_config(config, folder / "config.yaml")
-    export(agent, folder)
+    export_agent(agent, SPACE, folder)
     return folder
 
 

@@ -17,14 +17,16 @@ import probe as script
 from agents import DQNConfig
 from analysis.probes import Features, guess, low_entropy, read
 from aux_tasks import TaskConfig
-from configs.schema import Config, PretrainConfig, ProbeConfig, write_config
+from configs.schema import Config, PretrainConfig, ProbeConfig
 from configs.sources import FramesConfig
 from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from experiment.build import build_agent, build_initial_encoder, build_streams, export, export_encoder
+from experiment.build import build_agent, build_initial_encoder, build_streams
+from experiment.composition import write_config
 from experiment.pretraining import build_pretraining
 from experiment.probing import build_online_probe, build_probing, build_supervised
+from experiment.weights import export_encoder
 from replay import ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
@@ -334,7 +336,7 @@ def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> N
     agent, _ = build_agent(run, env.frame_shape, env.action_space, build_streams(9, torch.device("cpu")))
     torch.nn.init.ones_(agent.encoder.trunk[0].bias)
     write_config(run, tmp_path / "config.yaml")
-    export(agent, tmp_path)
+    export_agent(agent, SPACE, tmp_path)
     source(recording())
     for file in ("encoder.safetensors", "agent.safetensors"):
         encoders = build_probing(config(tmp_path)).encoders

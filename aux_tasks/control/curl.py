@@ -5,9 +5,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify, follow
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
 from encoders.augment import random_shift
+from encoders.momentum import follow
 from replay import Batch
 
 

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, follow
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.control.models import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
+from encoders.momentum import follow
 from replay import Batch
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, follow
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, perceptron, retrieval, spread
 from encoders import Encoder
+from encoders.momentum import follow
 from replay import Batch
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_choice, follow
+from aux_tasks.base import AuxOutput, TaskSetting, check_choice
 from aux_tasks.views import ViewTask, retrieval, spread
 from encoders import Encoder
+from encoders.momentum import follow
 from replay import Batch
 
 HEADS = ("linear", "mlp")

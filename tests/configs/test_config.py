@@ -15,22 +15,13 @@ from agents import AGENTS, DQNConfig, SACConfig
 from agents.base import Precision
 from aux_tasks import TaskConfig
 from aux_tasks.registry import TASKS
-from configs.schema import (
-    Config,
-    PretrainConfig,
-    ProbeConfig,
-    claim_run_dir,
-    default_run_dir,
-    flat,
-    freeze,
-    read_config,
-    register,
-    write_config,
-)
+from configs.schema import Config, PretrainConfig, ProbeConfig, default_run_dir, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
 from experiment.build import build
+from experiment.composition import freeze, read_config, register, write_config
+from experiment.run_folder import claim_run_dir
 from replay import ReplayConfig
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,10 @@ import pytest
 
 from agents import AGENTS
 from aux_tasks import TASKS
-from configs.schema import Config, freeze, register
+from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
+from experiment.composition import freeze, register
 from experiment.launch import launch
 
 CONFIGS = Path(__file__).parents[2] / "configs"

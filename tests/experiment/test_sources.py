@@ -16,7 +16,7 @@ import experiment.sources as module
 import pretrain as script
 from analysis.video import VideoWriter
 from aux_tasks import TaskConfig
-from configs.schema import PretrainConfig, freeze, register, write_config
+from configs.schema import PretrainConfig
 from configs.sources import (
     SOURCES,
     BallsConfig,
@@ -30,7 +30,8 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
-from experiment.build import build_agent, build_streams, export, pick_device
+from experiment.build import build_agent, build_streams, pick_device
+from experiment.composition import freeze, register, write_config
 from experiment.launch import launch
 from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
@@ -156,7 +157,7 @@ def test_a_trained_agent_plays_with_some_random_actions(tmp_path: Path) -> None:
     agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(0, pick_device("cpu")))
     (tmp_path / "run").mkdir()
     write_config(config, tmp_path / "run/config.yaml")
-    export(agent, tmp_path / "run")
+    export_agent(agent, SPACE, tmp_path / "run")
     source = frames(tmp_path, 600, policy=str(tmp_path / "run"))
     episodes = build_source(source, TOY, seed=0)
     assert episodes.action is not None
