@@ -20,7 +20,7 @@ from analysis.attribution import on_device, pictures, write_maps
 from analysis.picture import contact_sheet
 from analysis.probes import outputs
 from aux_tasks.transform import questions
-from configs.schema import PretrainConfig, claim_run_dir, freeze, register, run_folder
+from configs.schema import PretrainConfig, claim_run_dir, freeze, run_folder
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import export_encoder, without_init
@@ -170,12 +170,6 @@ def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
 
 
 if __name__ == "__main__":
-    register()
     sys.exit(
-        launch(
-            lambda composed: pretrain(freeze(composed, PretrainConfig)),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "pretrain",
-        )
+        launch(lambda composed: pretrain(freeze(composed.config, PretrainConfig)), "pretrain", sys.argv[1:], __doc__)
     )

@@ -28,7 +28,7 @@ from torch import nn
 
 from agents.base import weighted_sum
 from analysis.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
-from configs.schema import ProbeConfig, flat, freeze, register
+from configs.schema import ProbeConfig, flat, freeze
 from configs.sources import SOURCES, choice
 from experiment.launch import launch
 from experiment.probing import Probing, Rows, Supervised, build_probing, build_supervised
@@ -268,12 +268,8 @@ def summary(compared: Scores) -> str:
 
 
 if __name__ == "__main__":
-    register()
     sys.exit(
         launch(
-            lambda composed: probe(freeze(composed, ProbeConfig), sys.argv[1:]),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "probe",
+            lambda composed: probe(freeze(composed.config, ProbeConfig), sys.argv[1:]), "probe", sys.argv[1:], __doc__
         )
     )

@@ -18,7 +18,7 @@ from analysis.picture import contact_sheet
 from analysis.play import watch
 from analysis.probes import OnlineProbe
 from analysis.video import VideoWriter
-from configs.schema import Config, claim_run_dir, flat, freeze, register, run_folder
+from configs.schema import Config, claim_run_dir, flat, freeze, run_folder
 from encoders import standardize
 from envs import FrameStack, VectorStep
 from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
@@ -245,5 +245,4 @@ def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    register()
-    sys.exit(launch(lambda composed: train(freeze(composed, Config)), Path(__file__).parent / "configs", sys.argv[1:]))
+    sys.exit(launch(lambda composed: train(freeze(composed.config, Config)), "config", sys.argv[1:], __doc__))
