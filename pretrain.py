@@ -25,10 +25,9 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
-from experiment.composition import freeze, register
 from experiment.launch import launch
 from experiment.pretraining import Pretraining, build_pretraining
-from experiment.run_folder import claim_run_dir, run_folder
+from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.logger import MetricWindow, RunLogger, shown_losses
@@ -176,12 +175,4 @@ def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
 
 
 if __name__ == "__main__":
-    register()
-    sys.exit(
-        launch(
-            lambda composed: pretrain(freeze(composed, PretrainConfig)),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "pretrain",
-        )
-    )
+    sys.exit(launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", sys.argv[1:], __doc__))

@@ -269,12 +269,8 @@ def summary(compared: Scores) -> str:
 
 
 if __name__ == "__main__":
-    register()
     sys.exit(
         launch(
-            lambda composed: probe(freeze(composed, ProbeConfig), sys.argv[1:]),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "probe",
+            lambda composed: probe(freeze(composed.config, ProbeConfig), sys.argv[1:]), "probe", sys.argv[1:], __doc__
         )
     )

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from analysis.evaluation import choose_policy, evaluate, write_report, write_video
+from analysis.evaluation import attribution_targets, evaluate, greedy, play_moments, write_report, write_video
 from analysis.probes import OnlineProbe
 from configs.schema import Config, flat
 from encoders import standardize
@@ -161,4 +161,4 @@ def finish(config: Config, progress: Progress, logger: RunLogger, run_dir: Path)
 
 
 if __name__ == "__main__":
-    sys.exit(launch(lambda composed: train(named(composed, Config)), "config", sys.argv[1:]))
+    sys.exit(launch(lambda composed: train(named(composed, Config)), "config", sys.argv[1:], __doc__))

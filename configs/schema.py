@@ -139,10 +139,11 @@ AnyConfig = RunConfig | ProbeConfig
 
 def flat(config: AnyConfig) -> dict[str, Any]:
     """Every value by dotted key."""
+    return flatten(asdict(config))
 
-    def leaves(node: Any, prefix: str) -> dict[str, Any]:
-        if not isinstance(node, dict) or not node:
-            return {prefix: node} if node != {} else {}
-        return {k: v for key, child in node.items() for k, v in leaves(child, f"{prefix}.{key}".lstrip(".")).items()}
 
-    return leaves(asdict(config), "")
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Every value of nested dictionaries by dotted key."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, child in tree.items() for k, v in flatten(child, f"{prefix}.{key}".lstrip(".")).items()}

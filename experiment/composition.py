@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, AuxTask, TaskConfig
 from configs.schema import AnyConfig, Config, PretrainConfig, ProbeConfig
@@ -30,13 +31,12 @@ COMMANDS: dict[str, type[AnyConfig]] = {"config": Config, "pretrain": PretrainCo
 UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
 
 
-def register(presets: Path) -> None:
+def register() -> None:
     """Make every group and its types known to Hydra, so that unknown keys and wrong types are errors.
 
-    Args:
-        presets: folder of the yaml files. A group member that has a file there is defined by it.
+    A member of a group that has a yaml file in configs/ is defined by that.
     """
-    store = ConfigStore.instance()
+    store, presets = ConfigStore.instance(), Path(configs.__path__[0])
 
     def add(group: str, name: str, node: Any, package: str | None = None) -> None:
         if not (presets / group / f"{name}.yaml").exists():

@@ -4,7 +4,6 @@ import logging
 import time
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +26,7 @@ from experiment.pretraining import ADAM_EPS, build_suite
 from experiment.sources import build_source
 from experiment.weights import load_encoder
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
+from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +125,7 @@ def choose_labels(config: ProbeConfig, episodes: Episodes) -> dict[str, Labels]:
         raise ValueError(f"this source has no labels that mode={config.mode} can learn")
     for name in config.labels:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise ValueError(f"unknown label {name!r}: did you mean {near!r}? (there are {', '.join(known)})")
+            raise ValueError(f"unknown label {name!r}: {nearest(name, known)}")
     return {name: known[name] for name in config.labels or known}
 
 

@@ -4,12 +4,16 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from configs.schema import Config, RunConfig, flat
+from omegaconf import OmegaConf
+
+from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
-from experiment.composition import read_config, write_config
+from experiment.composition import freeze, read_config, write_config
+from experiment.launch import Composed
 from harness.process import exclusive
 
 # What may change when a run continues: it does not change the learning.
@@ -18,12 +22,28 @@ LONGEST = 100  # letters of the overrides in a name
 GROUPS = ("experiment", "encoder", "replay")  # whose chosen members are in a name by themselves
 
 
-def run_dir_name(config: RunConfig, preset: RunConfig, choices: Mapping[str, str]) -> str:
+C = TypeVar("C", bound=RunConfig)
+
+
+def named(composed: Composed, kind: type[C]) -> C:
+    """The config of a run, with a folder of its own: two runs that differ in any setting never share one.
+
+    Raises:
+        ValueError: a value is missing, of the wrong type or out of range.
+    """
+    config = freeze(composed.config, kind)
+    if config.run_dir:
+        return config
+    preset = flatten(OmegaConf.to_container(composed.preset))
+    return replace(config, run_dir=run_dir_name(config, preset, composed.choices))
+
+
+def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     """`runs/<env>/<agent>+<tasks>[-<overrides>]/s<seed>`, or `runs/pretrain/<source>/<tasks>[-<overrides>]/s<seed>`.
 
     Args:
         config: the run.
-        preset: the same without the overrides of single keys.
+        preset: every value by dotted key, without the overrides of single keys.
         choices: the group members that the command line names.
     """
     if isinstance(config, Config):
@@ -33,7 +53,7 @@ def run_dir_name(config: RunConfig, preset: RunConfig, choices: Mapping[str, str
         label = config.env.label if isinstance(config.source, FramesConfig) else ""
         parts = ["pretrain", "-".join(filter(None, [config.source.name, label])), "+".join(config.aux)]
     parts[-1] = "-".join([parts[-1], *(choices[group] for group in GROUPS if group in choices)])
-    if overrides := _overrides(flat(config), flat(preset), label):
+    if overrides := _overrides(flat(config), preset, label):
         parts[-1] += f"-{overrides}"
     return "/".join(["runs", *parts, f"s{config.seed}"])
 
@@ -95,4 +115,4 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
 
 def run_folder(config: RunConfig) -> Path:
     """Where the run is, or will be."""
-    return Path(config.run_dir or run_dir_name(config, config, {}))
+    return Path(config.run_dir or run_dir_name(config, flat(config), {}))

@@ -1,6 +1,5 @@
 """Experience replay: frames stored once, stacks and n-step returns made when sampled."""
 
-import difflib
 import logging
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from harness.suggest import nearest
 from replay.batch import Batch
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
@@ -85,9 +85,7 @@ def _check(config: ReplayConfig) -> None:
             raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
     places = ("ram", "mmap", "cuda")
     if config.storage not in places:
-        near = difflib.get_close_matches(config.storage, places, n=1, cutoff=0)[0]
-        known = ", ".join(places)
-        raise ValueError(f"replay.storage must be one of {known}, got {config.storage!r}: did you mean {near}?")
+        raise ValueError(f"unknown replay.storage {config.storage!r}: {nearest(config.storage, places)}")
     if config.storage == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"

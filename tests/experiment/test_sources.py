@@ -2,7 +2,6 @@
 
 import os
 import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import experiment.sources as module
 import pretrain as script
 from analysis.video import VideoWriter
 from aux_tasks import TaskConfig
-from configs.schema import PretrainConfig
+from configs.schema import PretrainConfig, freeze, write_config
 from configs.sources import (
     SOURCES,
     BallsConfig,
@@ -30,9 +29,8 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
-from experiment.build import build_agent, build_streams, pick_device
-from experiment.composition import freeze, register, write_config
-from experiment.launch import launch
+from experiment.build import build_agent, build_streams, export, pick_device
+from experiment.launch import Composed, launch
 from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
@@ -157,7 +155,7 @@ def test_a_trained_agent_plays_with_some_random_actions(tmp_path: Path) -> None:
     agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(0, pick_device("cpu")))
     (tmp_path / "run").mkdir()
     write_config(config, tmp_path / "run/config.yaml")
-    export_agent(agent, SPACE, tmp_path / "run")
+    export(agent, tmp_path / "run")
     source = frames(tmp_path, 600, policy=str(tmp_path / "run"))
     episodes = build_source(source, TOY, seed=0)
     assert episodes.action is not None
@@ -264,7 +262,6 @@ def test_the_command_line_names_sources(
     line: str, source: SourceConfig, env: EnvConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py"])
     made = compose(f"{line} aux=rotation")
     assert [(config.source, config.env) for config in made] == [(source, env)]
 
@@ -273,7 +270,6 @@ def test_two_games_are_a_sweep_and_a_missing_folder_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py"])
     made = compose("-m source=frames/pong,frames/breakout aux=rotation")
     assert [config.env.game for config in made] == ["pong", "breakout"]
     assert compose("source=images aux=rotation") == []
@@ -283,12 +279,11 @@ def test_two_games_are_a_sweep_and_a_missing_folder_an_error(
 def compose(line: str) -> list[PretrainConfig]:
     made: list[PretrainConfig] = []
 
-    def task(composed: Any) -> int:
-        made.append(freeze(composed, PretrainConfig))
+    def task(composed: Composed) -> int:
+        made.append(freeze(composed.config, PretrainConfig))
         return 0
 
-    register()
-    launch(task, Path(__file__).parents[2] / "configs", line.split(), "pretrain")
+    launch(task, "pretrain", line.split())
     return made
 
 

@@ -232,7 +232,7 @@ def test_load_refuses_another_shape():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"storage": "mmpa"}, "did you mean mmap"),
+        ({"storage": "mmpa"}, "did you mean 'mmap'"),
         ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
