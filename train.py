@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
 from analysis.picture import contact_sheet
-from analysis.play import watch
 from analysis.probes import OnlineProbe
 from analysis.video import VideoWriter
 from configs.schema import Config, claim_run_dir, flat, freeze, register, run_folder
 from encoders import standardize
 from envs import FrameStack, VectorStep
-from evaluate import PANEL, choose_protocol, evaluate, explained, film, greedy, playback_fps, write_report
 from experiment.build import Parts, build, export, load_agent, without_init
 from experiment.launch import launch
 from experiment.probing import build_online_probe
@@ -101,7 +100,7 @@ def learn(
 ) -> None:
     """The loop, from `progress` to the last step or a signal."""
     env, replay, agent, window = parts.env, parts.replay, parts.agent, MetricWindow()
-    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
+    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack, config.env.padding)
     everyone, nobody = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool)
 
     def due(every: int) -> bool:  # whether the step just taken crossed a multiple of it
@@ -183,17 +182,18 @@ def finished(config: Config, progress: Progress) -> bool:
 
 def judge(config: Config, device: str, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
     """Play full games with the weights in `run_dir` under the default protocol, film one, say where everything is."""
-    protocol, agent = choose_protocol(None, config.env), load_agent(run_dir, device)[1]
+    protocol, agent = config.env.protocol(), load_agent(run_dir, device)[1]
     log.info("playing %d games, protocol %s", config.eval_episodes, protocol.name)
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run judges anew
-    report = evaluate(agent, config.env, config.frame_stack, protocol, config.eval_episodes, config.seed)
+    report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
     write_report(report, run_dir / "report.json", run_dir, command)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
     logger.scalars(progress.steps, scores)
     logger.hparams(flat(config), scores)
-    game = watch(greedy(agent), protocol.apply(config.env), config.frame_stack, protocol.epsilon, config.seed, PANEL)
-    film(game, explained(agent), config.frame_stack, VideoWriter(run_dir / "game.mp4", playback_fps(config.env)))
+    episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+    video = VideoWriter(run_dir / "game.mp4", config.env.fps)
+    write_video(episode, attribution_targets(agent), config.frame_stack, video)
     for what, path in {
         "score": "report.json",
         "video": "game.mp4",

@@ -16,7 +16,7 @@ from yaml import YAMLError
 from agents import AGENTS
 from aux_tasks import TaskConfig
 from aux_tasks.base import check_choice
-from configs.sources import SOURCES, FramesConfig, choice, env_name
+from configs.sources import SOURCES, FramesConfig, choice
 from encoders import EncoderConfig
 from envs import ENVS
 from harness.process import exclusive, replacing
@@ -124,6 +124,32 @@ class ProbeConfig:
             raise ValueError("mode=joint and aux=rotation, or another objective, need each other")
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """An evaluation of a trained agent."""
+
+    checkpoint: str  # a folder of zoo/, or a run folder
+    episodes: int = 100
+    protocol: str | None = None  # default: nature for Atari games, env (as in training) for all else
+    json: str | None = None  # the report; default: report-<protocol>.json in the checkpoint
+    video: str | None = None  # an .mp4 of one more episode, with attribution maps
+    attribution: str | None = None  # folder for attribution maps of some moments
+    seed: int = 0  # of the environment and the random actions
+    num_envs: int = 8  # episodes played at once; another number gives other episodes
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 1  # of torch: a few images at a time gain nothing from more; 0: the cores this process may use
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "episodes", "num_envs")
+        for name in ("json", "video", "attribution"):  # now, not when all episodes are played
+            if path := getattr(self, name):
+                folders = [Path(path), *Path(path).parents][name != "attribution" :]
+                if not (nearest := next(folder for folder in folders if folder.exists())).is_dir():
+                    raise ValueError(f"{name}={path}: {nearest} is no folder")
+                if name != "attribution" and Path(path).is_dir():
+                    raise ValueError(f"{name}={path}: it is a folder")
+
+
 def _check_counts(config: "AnyConfig", *positive: str) -> None:
     """Raise ValueError unless every whole number is at least 0, and those named at least 1."""
     for member in fields(config):
@@ -146,13 +172,14 @@ GROUPS: dict[str, Mapping[str, Any]] = {
         "config": Config,
         "pretrain": PretrainConfig,
         "probe": ProbeConfig,
+        "evaluate": EvaluateConfig,
         "encoder": EncoderConfig,
         "replay": ReplayConfig,
         "task": TaskConfig,
     },
 }
 RunConfig = Config | PretrainConfig
-AnyConfig = RunConfig | ProbeConfig
+AnyConfig = RunConfig | ProbeConfig | EvaluateConfig
 C = TypeVar("C", bound=AnyConfig)
 
 
@@ -199,6 +226,10 @@ def _task(name: str, options: Mapping[Any, Any]) -> TaskConfig:
 
 def _kind(part: str, values: Mapping[Any, Any]) -> type:
     """The dataclass that `values` are the keys of."""
+    if part == "env" and "name" in values:
+        if values["name"] not in ENVS:
+            raise ValueError(f"env.name={values['name']}: there are {', '.join(ENVS)}")
+        return ENVS[values["name"]]
     fitting = [kind for kind in KINDS[part].values() if set(values) <= {f.name for f in fields(kind)}]
     if not fitting:
         raise ValueError(f"no {part} has all of the keys {', '.join(map(str, values))}")
@@ -286,11 +317,11 @@ def run_folder(config: RunConfig) -> Path:
 def default_run_dir(config: RunConfig) -> str:
     """`runs/<env>/<agent>+<aux>/s<seed>` or `runs/pretrain/<source>/<aux>/s<seed>`."""
     if isinstance(config, Config):
-        parts = [env_name(config.env), "+".join([choice(config.agent, AGENTS), *config.aux])]
+        parts = [config.env.label, "+".join([choice(config.agent, AGENTS), *config.aux])]
     else:
         source = choice(config.source, SOURCES)
         if isinstance(config.source, FramesConfig):
-            source += "-" + env_name(config.env)
+            source += "-" + config.env.label
         parts = ["pretrain", source, "+".join(config.aux)]
     return "/".join(["runs", *parts, f"s{config.seed}"])
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig
-
 
 @dataclass(frozen=True)
 class FramesConfig:
@@ -86,18 +84,6 @@ def _at_least_one(source: object, *names: str) -> None:
     for name in names:
         if getattr(source, name) < 1:
             raise ValueError(f"source.{name}={getattr(source, name)}: must be at least 1")
-
-
-def env_name(env: EnvConfig) -> str:
-    """What an environment is called in the name of a folder."""
-    match env:
-        case AtariConfig():
-            return env.game
-        case DmcConfig():
-            background = [] if env.background == "none" else [env.background]
-            return "_".join([env.domain, env.task, *background])
-        case _:
-            return choice(env, ENVS)
 
 
 def choice(part: object, kinds: Mapping[str, type]) -> str:

@@ -21,7 +21,7 @@ from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
 from configs.schema import Config, RunConfig, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import DmcConfig, VectorEnv, build_env
+from envs import VectorEnv
 from harness.process import replacing
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
@@ -89,13 +89,12 @@ def build(config: Config) -> Parts:
     Raises:
         ValueError: parts do not fit each other, or a run; the message says which and what would.
     """
-    if isinstance(config.env, DmcConfig) and config.env.background_split != "train":
-        raise ValueError("env.background_split=eval is what agents are judged before: leave it out of a training")
+    config.env.check_training()
     device = pick_device(config.device)
     if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
-    env = build_env(config.env)
+    env = config.env.build()
     agent, suite = build_agent(config, env.frame_shape, env.action_space, streams)
     if "rgb" in suite.reads and env.frame_shape[0] != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
@@ -109,6 +108,7 @@ def build(config: Config) -> Parts:
         clip_reward=config.clip_reward,
         rng=streams.replay,
         device=device,
+        padding=config.env.padding,
     )
     return Parts(env, replay, agent, suite, streams)
 
@@ -211,7 +211,7 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     """
     config = read_config(path / "config.yaml", Config)
     plain = replace(without_init(config), agent=replace(config.agent, compile=False))  # there may be no compiler here
-    env, streams = build_env(config.env), build_streams(config.seed, pick_device(device))
+    env, streams = config.env.build(), build_streams(config.seed, pick_device(device))
     agent, _ = build_agent(plain, env.frame_shape, env.action_space, streams)
     env.close()
     load_weights(agent, path / "agent.safetensors", skip_targets=True)

@@ -17,10 +17,10 @@ from agents.base import check_ownership
 from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_config
-from configs.sources import FramesConfig, SourceConfig, env_name
+from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
-from envs import EnvConfig, build_env
+from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, load_encoder, pick_device
 from experiment.pretraining import ADAM_EPS, build_suite
 from experiment.sources import build_source
@@ -95,7 +95,7 @@ def sees_gray(run: RunConfig) -> bool:
     """Whether the encoder of a run reads one channel a frame."""
     if isinstance(run, PretrainConfig):
         return run.grayscale
-    env = build_env(replace(run.env, num_envs=1))
+    env: VectorEnv = replace(run.env, num_envs=1).build()
     env.close()
     return env.frame_shape[0] == 1
 
@@ -173,7 +173,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     if not config.probe_every:
         return None
     env = replace(config.env, num_envs=ONLINE_COPIES)
-    frames = FramesConfig(ONLINE_FRAMES, path=f"data/frames/{env_name(env)}-probe-{derive(0, repr(env)):016x}")
+    frames = FramesConfig(ONLINE_FRAMES, path=f"data/frames/{env.label}-probe-{derive(0, repr(env)):016x}")
     episodes = build_source(frames, env, seed=0)
     grayscale = encoder.obs_shape[0] == config.frame_stack
     device = next(encoder.parameters()).device

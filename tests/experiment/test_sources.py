@@ -28,7 +28,7 @@ from configs.sources import (
     VideosConfig,
 )
 from encoders import EncoderConfig
-from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
+from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
 from experiment.build import build_agent, build_streams, export, pick_device
 from experiment.launch import launch
@@ -53,7 +53,7 @@ def test_a_recording_is_what_each_copy_shows(tmp_path: Path) -> None:
     assert episodes.action is not None
     assert episodes.reward is not None
     assert set(episodes.action) == {0, 1, 2}
-    env = build_env(TOY)
+    env = TOY.build()
     frame, begin = env.reset(derive(4, "record/env")), {0, STEPS, 2 * STEPS}
     for t in range(STEPS):
         rows = np.arange(3) * STEPS + t
@@ -89,7 +89,7 @@ def test_one_config_is_one_recording_and_made_once(tmp_path: Path, monkeypatch: 
     first = build_source(frames(tmp_path), TOY, seed=0)
     twin = build_source(frames(tmp_path / "twin"), TOY, seed=0)
     other = build_source(frames(tmp_path / "other"), TOY, seed=1)
-    monkeypatch.setattr(module, "build_env", None)
+    monkeypatch.setattr(module, "record", None)
     again = build_source(frames(tmp_path), TOY, seed=0)
     for name in ("frames", "action", "reward", "begin"):
         np.testing.assert_array_equal(getattr(first, name), getattr(twin, name))
@@ -152,7 +152,7 @@ def test_two_runs_may_record_the_same_at_once(tmp_path: Path, monkeypatch: pytes
 
 def test_a_trained_agent_plays_with_some_random_actions(tmp_path: Path) -> None:
     config = run_help.small(tmp_path / "run", env=TOY, frame_stack=2)
-    env = build_env(TOY)
+    env = TOY.build()
     agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(0, pick_device("cpu")))
     (tmp_path / "run").mkdir()
     write_config(config, tmp_path / "run/config.yaml")
@@ -251,7 +251,7 @@ def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "source", "env"),
     [
-        ("source=frames/breakout", FramesConfig(), AtariConfig("breakout")),
+        ("source=frames/breakout", FramesConfig(), AtariConfig(game="breakout")),
         ("source=frames env=toy env.balls=2", FramesConfig(), ToyConfig(balls=2)),
         ("source=idx", IdxConfig(), AtariConfig()),
         ("source=balls source.size=64", BallsConfig(size=64), AtariConfig()),
