@@ -174,5 +174,10 @@ def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
         log.warning("no checkpoint at step %d: %s", step, error)
 
 
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    return launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__)
+
+
 if __name__ == "__main__":
-    sys.exit(launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

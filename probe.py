@@ -29,8 +29,7 @@ from torch import nn
 from agents.learning import weighted_sum
 from analysis.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
 from configs.schema import ProbeConfig, flat
-from configs.sources import SOURCES, choice
-from experiment.composition import freeze, register
+from experiment.composition import freeze
 from experiment.launch import launch
 from experiment.probing import Probing, Rows, Supervised, build_probing, build_supervised
 from harness.process import tune_process
@@ -268,9 +267,10 @@ def summary(compared: Scores) -> str:
     )
 
 
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    return launch(lambda composed: probe(freeze(composed.config, ProbeConfig), words), "probe", words, __doc__)
+
+
 if __name__ == "__main__":
-    sys.exit(
-        launch(
-            lambda composed: probe(freeze(composed.config, ProbeConfig), sys.argv[1:]), "probe", sys.argv[1:], __doc__
-        )
-    )
+    sys.exit(main(sys.argv[1:]))

@@ -12,8 +12,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from analysis.evaluation import attribution_targets, evaluate, greedy, play_moments, write_report, write_video
+from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
 from analysis.probes import OnlineProbe
+from analysis.video import VideoWriter
 from configs.schema import Config, flat
 from encoders import standardize
 from envs import Rollout
@@ -138,16 +139,18 @@ def update(config: Config, parts: Parts, progress: Progress, window: MetricWindo
 
 def finish(config: Config, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
     """Evaluate the exported weights under the default protocol, write report and video, and say where everything is."""
-    protocol, agent = config.env.protocol(None), load_agent(run_dir, config.device)[1]
+    protocol, agent = config.env.protocol(), load_agent(run_dir, config.device)[1]
     log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run evaluates anew
-    report = evaluate(agent, protocol, config.frame_stack, config.eval_episodes, config.seed)
+    report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
     write_report(report, run_dir / "report.json", run_dir, command)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
     logger.scalars(progress.steps, scores)
     logger.hparams(flat(config), scores)
-    write_video(agent, protocol, config.frame_stack, config.seed, run_dir / "game.mp4")
+    episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+    video = VideoWriter(run_dir / "game.mp4", config.env.fps)
+    write_video(episode, attribution_targets(agent), config.frame_stack, video)
     for what, path in {
         "score": "report.json",
         "video": "game.mp4",
@@ -160,5 +163,10 @@ def finish(config: Config, progress: Progress, logger: RunLogger, run_dir: Path)
     log.info("mean %.2f over %d episodes", report.summary["mean"], config.eval_episodes)
 
 
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__)
+
+
 if __name__ == "__main__":
-    sys.exit(launch(lambda composed: train(named(composed, Config)), "config", sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

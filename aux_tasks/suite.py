@@ -103,9 +103,7 @@ class AuxSuite(nn.Module):
         """Whether any term has a weight above 0 at some time."""
         return any(config.weight or config.final_weight for config in self.configs.values())
 
-    def losses(
-        self, batch: Batch, features: Tensor, encoder: Encoder
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute every task's loss; nothing but the random stream moves.
 
         Args:

@@ -10,7 +10,7 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
-from envs import FrameStack, build_env
+from envs import FrameStack
 from experiment.build import load_agent
 from harness.process import tune_process
 
@@ -21,7 +21,7 @@ CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the p
 def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
     config, agent = load_agent(Path(checkpoint))
-    env = build_env(replace(config.env, num_envs=games, life_loss=False))
+    env = replace(config.env, num_envs=games, life_loss=False).build()
     stack, rng = FrameStack(games, env.frame_shape, config.frame_stack), np.random.default_rng(seed)
     obs, over = stack.reset(env.reset(seed)), np.zeros(games, bool)
     moved, points = [], []

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from agents import AgentConfig
@@ -95,9 +96,7 @@ class ProbeConfig:
     source: SourceConfig | None = None  # default: what the encoder was pretrained on, or frames of its game
     env: EnvConfig | None = None  # which source=frames plays; default: that of the run
     labels: list[str] = field(default_factory=list)  # default: all
-    mode: str = (
-        "linear"  # finetune: the encoder learns the labels too; joint: and auxiliary tasks
-    )
+    mode: str = "linear"  # finetune: the encoder learns the labels too; joint: and auxiliary tasks
     seeds: int = 5  # random subsets of labelled examples
     train_labels: int = 1_000  # labelled examples in each
     test_labels: int = 2_000
@@ -118,6 +117,32 @@ class ProbeConfig:
             raise ValueError("mode=joint and aux=rotation, or another auxiliary task, need each other")
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """An evaluation of a trained agent."""
+
+    checkpoint: str  # a folder of zoo/, or a run folder
+    episodes: int = 100
+    protocol: str | None = None  # default: nature for Atari games, env (as in training) for all else
+    json: str | None = None  # the report; default: report-<protocol>.json in the checkpoint
+    video: str | None = None  # an .mp4 of one more episode, with attribution maps
+    attribution: str | None = None  # folder for attribution maps of some moments
+    seed: int = 0  # of the environment and the random actions
+    num_envs: int = 8  # episodes played at once; another number gives other episodes
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 1  # of torch: a few images at a time gain nothing from more; 0: the cores this process may use
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "episodes", "num_envs")
+        for name in ("json", "video", "attribution"):  # now, not when all episodes are played
+            if path := getattr(self, name):
+                folders = [Path(path), *Path(path).parents][name != "attribution" :]
+                if not (nearest := next(folder for folder in folders if folder.exists())).is_dir():
+                    raise ValueError(f"{name}={path}: {nearest} is no folder")
+                if name != "attribution" and Path(path).is_dir():
+                    raise ValueError(f"{name}={path}: it is a folder")
+
+
 def _check_counts(config: "AnyConfig", *positive: str) -> None:
     """Raise ValueError unless every whole number is at least 0, and those named at least 1."""
     for member in fields(config):
@@ -134,7 +159,7 @@ def _check_positive(config: "AnyConfig", **most: float) -> None:
 
 
 RunConfig = Config | PretrainConfig
-AnyConfig = RunConfig | ProbeConfig
+AnyConfig = RunConfig | ProbeConfig | EvaluateConfig
 
 
 def flat(config: AnyConfig) -> dict[str, Any]:

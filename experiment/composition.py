@@ -17,7 +17,7 @@ from yaml import YAMLError
 import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, AuxTask, TaskConfig
-from configs.schema import AnyConfig, Config, PretrainConfig, ProbeConfig
+from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
@@ -26,7 +26,12 @@ from replay import ReplayConfig
 
 C = TypeVar("C", bound=AnyConfig)
 
-COMMANDS: dict[str, type[AnyConfig]] = {"config": Config, "pretrain": PretrainConfig, "probe": ProbeConfig}
+COMMANDS: dict[str, type[AnyConfig]] = {
+    "config": Config,
+    "pretrain": PretrainConfig,
+    "probe": ProbeConfig,
+    "evaluate": EvaluateConfig,
+}
 # A config whose type is one of these is a member of the group; its key `name` says which.
 UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
 

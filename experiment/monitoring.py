@@ -3,7 +3,7 @@
 import numpy as np
 
 from agents import Agent
-from analysis.evaluation import evaluate
+from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from configs.schema import Config
@@ -50,6 +50,5 @@ def log_diagnosis(batch: Batch, parts: Parts, frame_stack: int, step: int, logge
 
 def log_evaluation(config: Config, agent: Agent, step: int, logger: RunLogger) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
-    protocol = config.env.protocol(None)
-    report = evaluate(agent, protocol, config.frame_stack, config.eval_every_episodes, config.seed)
+    report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
     logger.scalars(step, {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")})

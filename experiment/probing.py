@@ -16,10 +16,10 @@ from agents.learning import check_ownership
 from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig
-from configs.sources import FramesConfig, SourceConfig, env_name
+from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
-from envs import EnvConfig, build_env
+from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
 from experiment.pretraining import ADAM_EPS, build_suite
@@ -97,7 +97,7 @@ def sees_gray(run: RunConfig) -> bool:
     """Whether the encoder of a run reads one channel a frame."""
     if isinstance(run, PretrainConfig):
         return run.grayscale
-    env = build_env(replace(run.env, num_envs=1))
+    env: VectorEnv = replace(run.env, num_envs=1).build()
     env.close()
     return env.frame_shape[0] == 1
 

@@ -9,11 +9,12 @@ from gymnasium.spaces import Box, Discrete
 
 from harness.suggest import nearest
 from replay.batch import Batch
+from replay.frames import Padding
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
-__all__ = ["Batch", "Replay", "ReplayConfig", "build_replay"]
+__all__ = ["Batch", "Padding", "Replay", "ReplayConfig", "build_replay"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def build_replay(
     clip_reward: bool,
     rng: np.random.Generator,
     device: torch.device,
+    padding: Padding = "zeros",
 ) -> Replay:
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
@@ -58,6 +60,7 @@ def build_replay(
         action_space,
         path=config.path if config.storage == "mmap" else None,
         device=torch.device("cuda") if config.storage == "cuda" else None,
+        padding=padding,
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")

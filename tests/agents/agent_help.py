@@ -31,7 +31,7 @@ def equal(before: list[Tensor], *modules: nn.Module) -> bool:
     return all(torch.equal(p, q) for p, q in zip(snapshot(*modules), before, strict=True))
 
 
-def update(agent: Agent, batch: Batch, step: int = 0) -> Update:
+def learn(agent: Agent, batch: Batch, step: int = 0) -> Update:
     """An update at an agent step."""
     agent.schedule.advance(step)
     return agent.update(batch)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_help import SHAPE, equal, make_encoder, make_suite, snapshot, update
+from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
 from torch import Tensor, nn
 
 from agents import DQN, AuxSchedule, DQNConfig, Precision, Streams
 from agents.dqn import DuelingHead, Target, huber
 from agents.learning import check_ownership
+from analysis.representation import diagnose
 from aux_tasks import TaskConfig
 from envs import Observation
 from replay import Batch
@@ -128,7 +129,7 @@ def test_the_target_follows_as_a_loop_says(target):
     agent = stir(make_agent(target=target))
     for update in range(1, 8):
         before = snapshot(agent.target_encoder, agent.target_head)
-        update(agent, make_batch(update))
+        learn(agent, make_batch(update))
         online = snapshot(agent.encoder, agent.head)
         now = snapshot(agent.target_encoder, agent.target_head)
         for old, new, source in zip(before, now, online, strict=True):
@@ -142,7 +143,7 @@ def test_the_average_is_of_the_last_weights_however_few_updates_there_were():
     agent = make_agent(average_tau=0.6)
     average = snapshot(agent.average)
     for update in range(1, 12):
-        update(agent, make_batch(update))
+        learn(agent, make_batch(update))
         share = max(0.6, 9 / (9 + update))
         online = snapshot(agent.encoder, agent.head)
         average = [(1 - share) * old + share * new for old, new in zip(average, online, strict=True)]
@@ -216,7 +217,7 @@ def test_importance_weights_reach_every_branch(schedule):
             for name in ("obs", "nstep_obs", "action", "nstep_reward")
         }
         weights = torch.cat([batch.weight[:-1], torch.tensor([weight])])
-        update(agent, replace(batch, **mixed, weight=weights))
+        learn(agent, replace(batch, **mixed, weight=weights))
         results.append({n: p.detach().clone() for n, p in agent.named_parameters()})
     ignored_a, ignored_b, seen_a, seen_b = results
     for name in ignored_a:
@@ -234,7 +235,7 @@ def test_joint_update_descends_the_weighted_sum():
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["permutation"][i]) / B
     loss.backward()
-    update = update(agent, batch)
+    update = learn(agent, batch)
     tags = {"train/loss": "td", "aux/rotation/loss": "rotation", "aux/permutation/loss": "permutation"}
     assert {tag: update.metrics[tag].item() for tag in tags} == pytest.approx(
         {tag: terms[name].mean().item() for tag, name in tags.items()}
@@ -256,7 +257,7 @@ def test_the_weight_of_a_auxiliary_task_is_that_of_the_step(schedule):
     falling = TaskConfig(weight=2.0, final_weight=0.5, decay_steps=30)  # 1 at step 20
     agents = [make_agent({"rotation": task}, aux_schedule=schedule) for task in (falling, TaskConfig(), falling)]
     for agent, step in zip(agents, (20, 0, 0), strict=True):
-        update(agent, make_batch(), step)
+        learn(agent, make_batch(), step)
     scheduled, constant, begun = agents
     assert equal(snapshot(constant), scheduled)
     assert not equal(snapshot(constant.encoder), begun.encoder)
@@ -266,7 +267,7 @@ def test_the_weight_of_a_auxiliary_task_is_that_of_the_step(schedule):
 def test_priorities_hold_the_td_error_alone(schedule):
     agent, batch = stir(make_agent(TASKS, aux_schedule=schedule)), make_batch()
     expected = torch.tensor(slow_td_errors(agent, batch)).abs()
-    update = update(agent, batch)
+    update = learn(agent, batch)
     torch.testing.assert_close(update.td_error, expected)
     assert not update.td_error.requires_grad
     assert update.metrics.keys() >= {"train/loss", "aux/rotation/loss", "aux/permutation/loss"}
@@ -278,7 +279,7 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
     idle = {name: TaskConfig(weight=0.0) for name in TASKS}
     baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift) for tasks in ({}, idle))
     for i in range(6):
-        a, b = update(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
+        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
@@ -300,7 +301,7 @@ def test_alternating_is_a_q_step_and_then_a_step_of_the_auxiliary_tasks():
 
     agent.descend, agent.suite.after_step = watched(agent.descend), watched(agent.suite.after_step)
     for _ in range(3):  # from the second update on, Adam has momentum
-        update(agent, batch)
+        learn(agent, batch)
         assert all(p.grad is None for p in agent.parameters())
     assert seen == [{"encoder", "head"}, {"encoder"}, {"suite"}] * 3
 
@@ -308,14 +309,14 @@ def test_alternating_is_a_q_step_and_then_a_step_of_the_auxiliary_tasks():
 def test_the_q_step_of_an_alternating_update_is_the_one_of_the_baseline():
     baseline, agent = make_agent(), make_agent(TASKS, aux_schedule=AuxSchedule.alternating)
     for one in (baseline, agent):
-        update(one, make_batch())
+        learn(one, make_batch())
     assert equal(snapshot(baseline.head), agent.head)
     assert not equal(snapshot(baseline.encoder), agent.encoder)
 
 
 def test_diagnose_measures_and_touches_nothing():
     agent, batch = stir(make_agent(TASKS, random_shift=2)), make_batch()
-    update(agent, batch)
+    learn(agent, batch)
     for p in agent.parameters():
         p.grad = torch.full_like(p, 3.0)
     generators = (agent.suite.generator, agent.streams.augment, torch.default_generator)
@@ -344,7 +345,7 @@ def test_a_faster_update_is_nearly_the_plain_one(setting):
     plain, faster = (make_agent(TASKS, **changes) for changes in ({}, setting))
     before = snapshot(plain.encoder, plain.head, plain.suite)
     for agent in (plain, faster):
-        update(stir(agent), make_batch())
+        learn(stir(agent), make_batch())
     moved, aimed = (
         torch.cat([(p - q).flatten() for p, q in zip(snapshot(a.encoder, a.head, a.suite), before, strict=True)])
         for a in (faster, plain)
@@ -361,7 +362,7 @@ def test_the_learning_rate_falls_linearly_and_moves_the_weights_less():
     moved = []
     for agent in (fixed, falling):
         before = agent.head.value.weight.detach().clone()
-        update(agent, make_batch(), 100)
+        learn(agent, make_batch(), 100)
         moved.append(agent.head.value.weight.detach() - before)
     torch.testing.assert_close(moved[1], moved[0] / 5)
 
@@ -372,7 +373,7 @@ def test_a_scale_of_the_encoder_slows_it_and_0_keeps_it_and_its_auxiliary_tasks_
         agent = make_agent({"rotation": TaskConfig()}, encoder_scale=scale)
         heads = [agent.head, *agent.suite.children()]
         encoder, others = snapshot(agent.encoder), snapshot(*heads)
-        update(agent, make_batch(), 7)
+        learn(agent, make_batch(), 7)
         moved[scale] = max(float((p - q).abs().max()) for p, q in zip(snapshot(agent.encoder), encoder, strict=True))
         assert not equal(others, *heads)
         check_ownership(agent, [*agent.optimizers, *agent.suite.optimizers])

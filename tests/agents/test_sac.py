@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_help import SHAPE, equal, make_encoder, make_suite, snapshot, update
+from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
 from torch import Tensor
 
 from agents import SAC, SACConfig, Streams
 from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
+from analysis.representation import diagnose
 from aux_tasks import TaskConfig
 from envs import Observation
 from replay import Batch
@@ -223,7 +224,7 @@ def test_actions_are_uniform_before_the_first_update_then_sampled_or_the_squashe
     assert (uniform.shape, uniform.dtype) == ((4000, A), np.float32)
     assert abs(uniform.mean(0)).max() < 0.05
     assert uniform.std(0) == pytest.approx(np.full(A, 3**-0.5), abs=0.02)
-    update(agent, make_batch())
+    learn(agent, make_batch())
     with torch.no_grad():
         mean, log_std = (x[0].double().numpy() for x in agent.actor(agent.encoder.maps(torch.from_numpy(obs[:1]))))
     state = copy.deepcopy(agent.streams.explore.bit_generator.state)
@@ -256,7 +257,7 @@ def test_each_step_leaves_gradients_on_its_own_parameters_alone():
         optimizer.register_step_pre_hook(
             lambda *_: seen.append({n.split(".")[0] for n, p in agent.named_parameters() if p.grad is not None})
         )
-    update(agent, make_batch())
+    learn(agent, make_batch())
     assert {name.split(".")[0] for name, _ in agent.named_parameters()} == names
     assert seen == [{"encoder", "critic", "suite"}, {"suite"}, {"actor", "log_temperature"}]
     assert all(p.grad is None for p in agent.parameters())
@@ -268,7 +269,9 @@ def test_all_of_the_encoder_hears_the_critics_and_none_of_it_the_actor():
     assert all(p.grad is not None and p.grad.any() for p in agent.encoder.parameters())
     before = snapshot(agent.encoder, agent.critic)
     agent.zero_grad()
-    agent.update_policy(batch.obs, agent.encoder.maps(batch.obs).detach(), agent.encoder(batch.obs).detach(), batch.weight)
+    agent.update_policy(
+        batch.obs, agent.encoder.maps(batch.obs).detach(), agent.encoder(batch.obs).detach(), batch.weight
+    )
     assert equal(before, agent.encoder, agent.critic)
     assert all(p.grad is None for module in (agent.encoder, agent.critic) for p in module.parameters())
 
@@ -300,7 +303,7 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     (batch.weight * (policy_terms["actor"] + policy_terms["temperature"])).mean().backward()
     policy = [*slow.actor.parameters(), slow.log_temperature]
     torch.optim.Adam(policy, lr=0.01, foreach=False, fused=False).step()
-    update = update(agent, batch)
+    update = learn(agent, batch)
     for mine, theirs in zip([*agent.online, *agent.policy], [*online, *policy], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
     assert update.metrics.keys() >= {"train/loss", "train/actor_loss", "train/ent_coef", "aux/deepmdp/loss"}
@@ -318,7 +321,7 @@ def test_importance_weights_reach_every_branch():
         }
         weights = torch.cat([batch.weight[:-1], torch.tensor([weight])])
         for _ in range(2):  # Adam's first step knows the gradient's sign alone
-            update(agent, replace(batch, **mixed, weight=weights))
+            learn(agent, replace(batch, **mixed, weight=weights))
         results.append({n: p.detach().clone() for n, p in agent.named_parameters()})
     ignored_a, ignored_b, seen_a, seen_b = results
     for name in ignored_a:
@@ -332,7 +335,7 @@ def test_actor_temperature_and_target_follow_every_third_update():
     for update in range(1, 7):
         target, policy = snapshot(agent.target_encoder, agent.target_critic), snapshot(agent.actor)
         temperature, critics = agent.log_temperature.item(), snapshot(agent.encoder, agent.critic)
-        metrics = update(agent, make_batch(update)).metrics
+        metrics = learn(agent, make_batch(update)).metrics
         due = update % 3 == 0
         assert agent.updates == update
         assert equal(policy, agent.actor) != due
@@ -350,7 +353,7 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
     idle = {name: replace(task, weight=0.0) for name, task in TASKS.items()}
     baseline, agent = (make_agent(tasks, random_shift=shift, policy_delay=2) for tasks in ({}, idle))
     for i in range(5):
-        a, b = update(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
+        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
@@ -359,7 +362,7 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
 def test_the_shift_moves_what_is_learned_from_and_nothing_else():
     batch = make_batch()
     still, shifted = (make_agent(random_shift=shift) for shift in (0, 2))
-    assert not torch.equal(update(still, batch, step=0).td_error, shifted.update(batch).td_error)
+    assert not torch.equal(learn(still, batch, step=0).td_error, shifted.update(batch).td_error)
     assert torch.equal(still.streams.policy.get_state(), shifted.streams.policy.get_state())
 
 
@@ -368,7 +371,7 @@ def test_copies_that_do_not_differ_change_nothing():
     one, two = (make_agent(TASKS, random_shift=1, num_shifts=copies, policy_delay=2) for copies in (1, 2))
     for agent in (one, two):
         agent.augment = lambda obs, agent=agent: torch.cat([obs] * agent.num_shifts)
-        update(agent, batch)
+        learn(agent, batch)
     weights = two.state_dict()
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
@@ -376,7 +379,7 @@ def test_copies_that_do_not_differ_change_nothing():
 
 def test_diagnose_measures_and_touches_nothing():
     agent, batch = stir(make_agent(TASKS, random_shift=2)), make_batch()
-    update(agent, batch)
+    learn(agent, batch)
     generators = (agent.suite.generator, agent.streams.augment, agent.streams.policy)
     states, weights = [g.get_state() for g in generators], snapshot(agent)
     metrics = diagnose(agent, batch)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from agent_help import equal, snapshot, update
+from agent_help import equal, learn, snapshot
 from test_dqn import make_agent as make_dqn
 from test_dqn import make_batch as dqn_batch
 from test_sac import make_agent as make_sac
@@ -42,9 +42,14 @@ def test_the_learning_rate_schedule_reaches_every_parameter_of_the_agent_and_no_
         heads = list(agent.suite.parameters())
         before = [[p.detach().clone() for p in part] for part in (own, heads)]
         for _ in range(2):  # the policy of SAC learns at every second update
-            update(agent, batch(), 100)
+            learn(agent, batch(), 100)
         now = [[p.detach().clone() for p in part] for part in (own, heads)]
-        moved.append([sum(float((p - q).abs().sum()) for p, q in zip(*pair, strict=True)) for pair in zip(before, now, strict=True)])
+        moved.append(
+            [
+                sum(float((p - q).abs().sum()) for p, q in zip(*pair, strict=True))
+                for pair in zip(before, now, strict=True)
+            ]
+        )
     assert moved[1][0] == pytest.approx(moved[0][0] / 5, rel=0.2)
     assert moved[1][1] == pytest.approx(moved[0][1], rel=0.2)
 
@@ -57,17 +62,19 @@ def test_the_limit_of_the_gradient_norm_binds(family):
         agent.optimizers[0].step = lambda agent=agent: grads.append(
             torch.cat([p.grad.flatten() for p in agent.optimizers[0].param_groups[0]["params"]])
         )
-        norm = update(agent, batch()).metrics["health/grad_norm"]
+        norm = learn(agent, batch()).metrics["health/grad_norm"]
         assert norm > 1e-2  # what is logged is the norm before
     assert grads[1].norm() <= 1.001e-3
-    torch.testing.assert_close(torch.nn.functional.normalize(grads[0], dim=0), torch.nn.functional.normalize(grads[1], dim=0))
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(grads[0], dim=0), torch.nn.functional.normalize(grads[1], dim=0)
+    )
 
 
 def test_alternating_tasks_step_the_encoder_once_more(family):
     make, batch = family
     plain, alternating = make(), make(ROTATION, aux_schedule=AuxSchedule.alternating)
     for agent in (plain, alternating):
-        update(agent, batch())
+        learn(agent, batch())
     assert not equal(snapshot(plain.encoder), alternating.encoder)
     head = "head" if hasattr(plain, "head") else "critic"
     assert equal(snapshot(getattr(plain, head)), getattr(alternating, head))
