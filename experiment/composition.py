@@ -48,11 +48,12 @@ def register() -> None:
             store.store(group=group, name=name, node=node, package=package)
 
     for command, kind in COMMANDS.items():
-        add("schema", command, _node(kind))
+        add("schema", command, _node(kind))  # type: ignore[arg-type]
     add("schema", "encoder", _node(EncoderConfig))
-    for group, members in {"env": ENVS, "agent": AGENTS, "source": SOURCES}.items():
+    groups: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}
+    for group, members in groups.items():
         for name, kind in members.items():
-            add(group, name, _node(kind))
+            add(group, name, _node(kind))  # type: ignore[arg-type]
     for name in ENCODERS:
         add("encoder", name, _node(EncoderConfig)(name=name))
     for name, prioritized in {"uniform": False, "prioritized": True}.items():
@@ -115,7 +116,7 @@ def _member(union: type, values: Mapping[str, Any]) -> type:
 
 
 @cache
-def _node(kind: type) -> type:
+def _node(kind: Any) -> type:
     """The same dataclass for Hydra: unfrozen, for no override can reach a frozen one; groups are filled in later."""
     hints = get_type_hints(kind)
 
@@ -179,7 +180,7 @@ def read_config(path: Path, kind: type[C]) -> C:
     try:
         loaded = OmegaConf.load(path)
         assert isinstance(loaded, DictConfig), "it holds no keys"
-        schema = OmegaConf.structured(_node(kind))
+        schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
             if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))

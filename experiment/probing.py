@@ -174,7 +174,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     if not config.probe_every:
         return None
     env = replace(config.env, num_envs=ONLINE_COPIES)
-    frames = FramesConfig(ONLINE_FRAMES, path=f"data/frames/{env.label}-probe-{derive(0, repr(env)):016x}")
+    frames = FramesConfig(frames=ONLINE_FRAMES, path=f"data/frames/{env.label}-probe-{derive(0, repr(env)):016x}")
     episodes = build_source(frames, env, seed=0)
     grayscale = encoder.obs_shape[0] == config.frame_stack
     device = next(encoder.parameters()).device

@@ -54,6 +54,8 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
         case BallsConfig():
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
+        case _:
+            raise ValueError(f"source={source.name}: there is no reader for it")
 
 
 def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:

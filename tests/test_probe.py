@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_help
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression

@@ -27,7 +27,7 @@ from configs.sources import (
     VideosConfig,
 )
 from encoders import EncoderConfig
-from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig
+from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
 from experiment.composition import freeze, write_config
 from experiment.launch import Composed, launch
