@@ -96,21 +96,22 @@ def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.ra
     return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng)
 
 
-def losses(parts: Pretraining, batch: Batch) -> dict[str, Tensor]:
-    """The loss terms (B,) on a batch; the features are made only if a side quest reads them."""
+def losses(parts: Pretraining, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss terms (B,) on a batch, and scalars to log; the features are made only if a task reads them."""
     features = parts.encoder(batch.obs) if "features" in parts.suite.reads else batch.obs.new_empty(0)
     return parts.suite.losses(batch, features, parts.encoder)
 
 
 def update(parts: Pretraining, batch: Batch, step: int) -> dict[str, Tensor]:
     """Move encoder and heads once; returns scalars by TensorBoard tag."""
-    loss = weighted_sum(losses(parts, batch), parts.suite.weights(step), batch.weight)
+    terms, metrics = losses(parts, batch)
+    loss = weighted_sum(terms, parts.suite.weights(step), batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.suite.max_grad_norm)
     parts.optimizer.step()
     parts.optimizer.zero_grad()
-    parts.suite.step(batch, parts.encoder)
-    return {"train/loss": loss.detach(), "health/grad_norm": norm} | parts.suite.metrics
+    parts.suite.after_step(batch, parts.encoder)
+    return {"train/loss": loss.detach(), "health/grad_norm": norm} | metrics
 
 
 @torch.no_grad()
@@ -121,8 +122,8 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
     with parts.suite.aside():
         for _ in range(TEST_BATCHES):
             batch = draw(parts, parts.test, config.batch_size, rng)
-            losses(parts, batch)
-            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in parts.suite.metrics.items()})
+            _, metrics = losses(parts, batch)
+            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in metrics.items()})
     parts.suite.train()
     features = parts.encoder(batch.obs)
     window.add(0, representation(features))

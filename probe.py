@@ -158,7 +158,7 @@ def fit(config: ProbeConfig, learner: Supervised) -> None:
     for step in range(config.steps):
         batch = learner.sampler.sample(config.batch_size, suite.reads | {"obs"}, suite.clip_length, learner.rng)
         features = encoder(batch.obs)
-        terms = suite.losses(batch, features, encoder)
+        terms, _ = suite.losses(batch, features, encoder)
         for i, (head, target) in enumerate(zip(learner.heads, learner.targets, strict=True)):
             terms[f"label/{i}"] = F.cross_entropy(head(features), target[batch.index], reduction="none")
         weights = dict.fromkeys(terms, 1.0) | suite.weights(step)
@@ -166,7 +166,7 @@ def fit(config: ProbeConfig, learner: Supervised) -> None:
         nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)
         learner.optimizer.step()
         learner.optimizer.zero_grad()
-        suite.step(batch, encoder)
+        suite.after_step(batch, encoder)
 
 
 @torch.no_grad()

@@ -21,15 +21,15 @@ from replay import Batch
 class Auxiliary(Protocol):
     """Side quests as an agent sees them: more terms for its weighted sum, with heads that step themselves."""
 
-    metrics: dict[str, Tensor]
-
     def weights(self, step: int) -> dict[str, float]:
         """Weight of each term at an agent step."""
 
-    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
-        """Unreduced loss terms (B,)."""
+    def losses(
+        self, batch: Batch, features: Tensor, encoder: Encoder
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Unreduced loss terms (B,), and scalars to log."""
 
-    def step(self, batch: Batch, encoder: Encoder) -> None:
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Update the heads from their gradients, after the encoder was."""
 
     def aside(self) -> AbstractContextManager[None]:
@@ -190,7 +190,7 @@ class Agent(nn.Module, ABC):
         with self.auxiliary.aside():
             features = self.encoder(batch.obs)
             terms = {"td": self.td_loss(features, batch, batch.nstep_obs)[0]}
-            terms |= self.auxiliary.losses(batch, features, self.encoder)
+            terms |= self.auxiliary.losses(batch, features, self.encoder)[0]
             cosines = gradient_cosines(terms, "td", self.encoder)
         metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
         return metrics | representation(features.detach())

@@ -1,6 +1,5 @@
 """Double dueling DQN with n-step returns."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from agents.base import Agent, AgentConfig, Auxiliary, Update
 from encoders import Encoder
+from encoders.momentum import momentum_copy
 from replay import Batch
 
 
@@ -99,10 +99,10 @@ class DQN(Agent):
         super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
         self.num_actions = num_actions
         self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
-        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
-        self.target_head = deepcopy(self.head).requires_grad_(False)
+        self.target_encoder = momentum_copy(self.encoder)
+        self.target_head = momentum_copy(self.head)
         judged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
-        self.target_average = deepcopy(nn.ModuleDict(judged)).requires_grad_(False)  # by the names of what it averages
+        self.target_average = momentum_copy(nn.ModuleDict(judged))  # by the names of what it averages
         self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
@@ -154,16 +154,19 @@ class DQN(Agent):
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             terms = {"td": td_loss}
             if joint:
-                terms |= self.auxiliary.losses(batch, features, self.encoder)
+                aux_terms, aux_metrics = self.auxiliary.losses(batch, features, self.encoder)
+                terms |= aux_terms
+                metrics |= aux_metrics
         norm = self.descend(terms, {"td": 1.0} | (weights if joint else {}), batch.weight)
         if weights and not joint:
             with self.autocast():
-                aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
+                aux_terms, aux_metrics = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
+            metrics |= aux_metrics
             if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, weights, batch.weight)
-        self.auxiliary.step(batch, self.encoder)
+        self.auxiliary.after_step(batch, self.encoder)
         self.update_target()
-        return Update(td_error, metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
+        return Update(td_error, metrics | {"health/grad_norm": norm})
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from agents.base import Agent, AgentConfig, Auxiliary, Update, weighted_sum
 from encoders import Encoder, orthogonal
+from encoders.momentum import momentum_copy
 from replay import Batch
 
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
@@ -67,8 +68,8 @@ class SAC(Agent):
         self.actor = Actor(encoder, action_dim, config.hidden)
         self.critic = TwinCritic(encoder.feature_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
-        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.target_encoder = momentum_copy(self.encoder)
+        self.target_critic = momentum_copy(self.critic)
         self.to(self.device)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
@@ -112,10 +113,11 @@ class SAC(Agent):
             features = self.encoder.features(maps)
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             maps, features = maps[: len(batch.obs)], features[: len(batch.obs)]  # the first copy serves all others
-            terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
+            aux_terms, aux_metrics = self.auxiliary.losses(batch, features, self.encoder)
+            terms = {"td": td_loss} | aux_terms
         weights = {"td": 1.0} | self.auxiliary.weights(step)
-        metrics |= self.auxiliary.metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
-        self.auxiliary.step(batch, self.encoder)
+        metrics |= aux_metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
+        self.auxiliary.after_step(batch, self.encoder)
         self.updates += 1
         if self.updates % self.config.policy_delay == 0:
             metrics |= self.update_policy(maps.detach(), features.detach(), batch.weight)

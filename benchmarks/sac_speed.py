@@ -293,7 +293,7 @@ def check(agent: SAC, suite: AuxSuite, plain: PlainSAC, batch: Batch) -> float:
     pairs = []
     if isinstance(plain, PlainDBC):
         with suite.aside(), torch.no_grad():
-            ours = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)["dbc"].mean()
+            ours = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)[0]["dbc"].mean()
             theirs = plain.bisimulation(pixels, batch.action, batch.reward, next_pixels)
         pairs.append((ours, theirs))
     theirs = plain.update((pixels, batch.action, batch.reward, next_pixels, batch.discount))

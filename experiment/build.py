@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
 from configs.schema import Config, RunConfig, read_config
 from encoders import Encoder, EncoderConfig, build_encoder
+from encoders.momentum import is_momentum_copy
 from envs import DmcConfig, VectorEnv, build_env
 from harness.process import replacing
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
@@ -28,7 +28,6 @@ from harness.tree import Segment
 from replay import Replay, build_replay
 
 log = logging.getLogger(__name__)
-TARGET = re.compile(r"(^|\.)target_")  # of the names of averaged networks
 AVERAGE = "target_average."  # of those that act in place of what they average
 C = TypeVar("C", bound=RunConfig)
 
@@ -275,13 +274,14 @@ def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torc
 
 
 def acting_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that acting and attribution need: all but the target networks of agent and side quests.
+    """The weights that acting and attribution need: all but the momentum copies of agent and auxiliary tasks.
 
     An average of encoder and head is given in their place.
     """
     weights = agent.state_dict()
+    copies = tuple(f"{name}." for name, module in agent.named_modules() if is_momentum_copy(module))
     weights |= {n.removeprefix(AVERAGE): tensor for n, tensor in weights.items() if n.startswith(AVERAGE)}
-    return {name: tensor.contiguous() for name, tensor in weights.items() if not TARGET.search(name)}
+    return {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(copies)}
 
 
 def export(agent: Agent, run_dir: Path) -> None:

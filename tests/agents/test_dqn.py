@@ -199,7 +199,7 @@ def test_every_loss_reaches_its_own_parameters_and_no_others():
 
     features = agent.encoder(batch.obs)
     assert reached(agent.td_loss(features, batch, batch.nstep_obs)[0]) == {"encoder", "head"}
-    for name, term in agent.auxiliary.losses(batch, features.detach(), agent.encoder).items():
+    for name, term in agent.auxiliary.losses(batch, features.detach(), agent.encoder)[0].items():
         assert reached(term) == {"encoder", name}
 
 
@@ -228,7 +228,7 @@ def test_joint_update_descends_the_weighted_sum():
     slow, loss = copy.deepcopy(agent), 0
     features = slow.encoder(batch.obs)
     terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
-    terms |= slow.auxiliary.losses(batch, features, slow.encoder)
+    terms |= slow.auxiliary.losses(batch, features, slow.encoder)[0]
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["permutation"][i]) / B
     loss.backward()
@@ -296,7 +296,7 @@ def test_alternating_is_a_q_step_and_then_a_step_of_the_side_quests():
 
         return call
 
-    agent.descend, agent.auxiliary.step = watched(agent.descend), watched(agent.auxiliary.step)
+    agent.descend, agent.auxiliary.after_step = watched(agent.descend), watched(agent.auxiliary.after_step)
     for _ in range(3):  # from the second update on, Adam has momentum
         agent.update(batch, step=0)
         assert all(p.grad is None for p in agent.parameters())

@@ -290,7 +290,7 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     maps = slow.encoder.maps(batch.obs)
     features = slow.encoder.features(maps)
     terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
-    terms |= slow.auxiliary.losses(batch, features, slow.encoder)
+    terms |= slow.auxiliary.losses(batch, features, slow.encoder)[0]
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["deepmdp"][i]) / B
     loss.backward()
