@@ -1,4 +1,4 @@
-"""Momentum copies: networks that follow others slowly and learn from no gradient."""
+"""Momentum copies: modules that follow another one slowly (He et al. 2020, MoCo, equation 2)."""
 
 from copy import deepcopy
 from typing import TypeVar
@@ -7,21 +7,28 @@ import torch
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
+MARK = "_is_momentum_copy"
 
 
 def momentum_copy(module: M) -> M:
-    """A copy that requires no gradient and that exported weights leave out."""
+    """Return a deep copy without gradient, marked, so that exported weights leave it out."""
     copy = deepcopy(module).requires_grad_(False)
-    copy.is_momentum_copy = True  # type: ignore[assignment]
+    setattr(copy, MARK, True)
     return copy
 
 
 def is_momentum_copy(module: nn.Module) -> bool:
-    """Whether `momentum_copy` made this module."""
-    return bool(getattr(module, "is_momentum_copy", False))
+    """Return whether `momentum_copy` made the module."""
+    return getattr(module, MARK, False)
 
 
 @torch.no_grad()
 def follow(copy: nn.Module, module: nn.Module, momentum: float) -> None:
-    """copy = momentum * copy + (1 - momentum) * module, for all parameters."""
+    """Move a copy towards its module: copy = momentum * copy + (1 - momentum) * module, for every parameter.
+
+    Args:
+        copy: made by `momentum_copy`.
+        module: what it was made of.
+        momentum: share of the copy that is kept, in [0, 1]; 0 copies, 1 leaves the copy as it is.
+    """
     torch._foreach_lerp_(list(copy.parameters()), list(module.parameters()), 1 - momentum)
