@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from common import RESULTS, config_of, options, table
 
 from configs.schema import Config
-from envs import FrameStack
+from envs import Rollout
 from experiment.build import build
 from harness.process import tune_process
 from harness.provenance import versions
@@ -52,16 +51,11 @@ def cells(variant: str, device: str, updates: int) -> list[str]:
     config = config_of("config", [*variant.split(), f"device={device}"], Config)
     parts = build(config)
     env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
-    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
-    frame, nobody = env.reset(1), np.zeros(env.num_envs, bool)
-    obs, first, over = stack.reset(frame), ~nobody, nobody
+    rollout = Rollout(env, config.frame_stack, config.env.padding)
+    rollout.reset(1)
 
     def play() -> None:
-        nonlocal obs, frame, first, over
-        action = agent.act(obs, step=0, explore=True)
-        step = env.step(action)
-        replay.add(frame, first, action, step.reward, step.terminated, step.truncated, ~over)
-        frame, first, over, obs = step.frame, step.first, step.game_over, stack.push(step)
+        replay.add(*rollout.step(lambda obs: agent.act(obs.pixels, step=0, explore=True)))
 
     def sample() -> Any:
         return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)

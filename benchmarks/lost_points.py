@@ -10,7 +10,8 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
-from envs import FrameStack
+from analysis.evaluation import greedy
+from envs import Rollout
 from experiment.build import load_agent
 from harness.process import tune_process
 
@@ -20,20 +21,20 @@ CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the p
 
 def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
-    config, agent = load_agent(Path(checkpoint))
-    env = replace(config.env, num_envs=games, life_loss=False).build()
-    stack, rng = FrameStack(games, env.frame_shape, config.frame_stack), np.random.default_rng(seed)
-    obs, over = stack.reset(env.reset(seed)), np.zeros(games, bool)
+    run, agent = load_agent(Path(checkpoint))
+    config = replace(run.env, num_envs=games, life_loss=False)
+    env, policy, rng = config.build(), greedy(agent), np.random.default_rng(seed)
+    rollout, over = Rollout(env, run.frame_stack, config.padding), np.zeros(games, bool)
+    rollout.reset(seed)
     moved, points = [], []
     while not over.all():
-        greedy = agent.act(obs, step=0, explore=False)
+        best = policy(rollout.observation)
         random = rng.random(games) < epsilon
-        action = np.where(random, rng.integers(len(MOVES), size=games), greedy)
-        step = env.step(action)
-        obs = stack.push(step)
-        moved.append((MOVES[action] != MOVES[greedy]) & ~over)
-        points.append(np.where(over, 0, step.reward))
-        over |= step.game_over
+        action = np.where(random, rng.integers(len(MOVES), size=games), best)
+        row = rollout.step(lambda _, action=action: action)
+        moved.append((MOVES[action] != MOVES[best]) & ~over)
+        points.append(np.where(over, 0, row.reward))
+        over[[episode.copy for episode in rollout.episodes]] = True
     env.close()
     return np.array(moved), np.array(points)
 
