@@ -11,7 +11,7 @@ from common import options
 from numpy.typing import NDArray
 
 from analysis.evaluation import greedy
-from envs import Rollout
+from envs import Actions, Observation, Rollout
 from experiment.build import load_agent
 from harness.process import tune_process
 
@@ -27,13 +27,16 @@ def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArra
     rollout, over = Rollout(env, run.frame_stack, config.padding), np.zeros(games, bool)
     rollout.reset(seed)
     moved, points = [], []
-    while not over.all():
-        best = policy(rollout.observation)
+
+    def act(obs: Observation) -> Actions:
+        best = policy(obs)
         random = rng.random(games) < epsilon
         action = np.where(random, rng.integers(len(MOVES), size=games), best)
-        row = rollout.step(lambda _, action=action: action)
         moved.append((MOVES[action] != MOVES[best]) & ~over)
-        points.append(np.where(over, 0, row.reward))
+        return action
+
+    while not over.all():
+        points.append(np.where(over, 0, rollout.step(act).reward))
         over[[episode.copy for episode in rollout.episodes]] = True
     env.close()
     return np.array(moved), np.array(points)
