@@ -7,7 +7,6 @@ One torch thread for the launches. The table goes to results/gpu_updates.md.
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -52,17 +51,17 @@ def cells(variant: str, device: str, updates: int) -> list[str]:
     config = config_of("config", [*variant.split(), f"device={device}"], Config)
     parts = build(config)
     env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
-    rollout, explore = Rollout(env, config.frame_stack, config.env.padding), partial(agent.act, explore=True)
+    rollout = Rollout(env, config.frame_stack, config.env.padding)
     rollout.reset(1)
 
     def play() -> None:
-        replay.add(*rollout.step(explore))
+        replay.add(*rollout.step(lambda obs: agent.act(obs.pixels, step=0, explore=True)))
 
     def sample() -> Any:
-        return replay.sample(config.batch_size, suite.reads, 5_000, suite.clip_length)
+        return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
 
     def learn() -> None:
-        update = agent.update(batch := sample())
+        update = agent.update(batch := sample(), step=5_000)
         if config.replay.prioritized:
             replay.update_priorities(batch.index, update.td_error)
 

@@ -160,7 +160,7 @@ def test_the_target_starts_equal_and_belongs_to_no_optimiser():
     assert not target & set(owned)
     assert len(owned) == len(set(owned))
     check_ownership(agent, optimizers)
-    with pytest.raises(ValueError, match=r"parameter auxiliary\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
+    with pytest.raises(ValueError, match=r"parameter suite\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
         check_ownership(agent, agent.optimizers)
 
 
