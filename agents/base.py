@@ -24,9 +24,7 @@ class Auxiliary(Protocol):
     def weights(self, step: int) -> dict[str, float]:
         """Weight of each term at an agent step."""
 
-    def losses(
-        self, batch: Batch, features: Tensor, encoder: Encoder
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Unreduced loss terms (B,), and scalars to log."""
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:

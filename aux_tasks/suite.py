@@ -1,4 +1,4 @@
-"""Any set of objectives as one: weights, schedules, the heads' optimiser, metrics."""
+"""Any set of auxiliary tasks as one: weights, schedules, the heads' optimiser, metrics."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,11 +41,11 @@ class TaskConfig:
 
 
 class AuxSuite(nn.Module):
-    """The side quests of a run; none is a valid set.
+    """The auxiliary tasks of a run; none is a valid set.
 
     Args:
         tasks: config of each task by name.
-        setting: what they may know about the run.
+        setting: what the tasks may know about the run.
         learning_rate, adam_eps, max_grad_norm: of the heads' own optimiser.
 
     Raises:
@@ -98,9 +98,7 @@ class AuxSuite(nn.Module):
         """Weight of each loss term at an agent step."""
         return {name: config.at(step) for name, config in self.configs.items()}
 
-    def losses(
-        self, batch: Batch, features: Tensor, encoder: Encoder
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute every task's loss; nothing but the random stream moves.
 
         Args:
@@ -144,14 +142,14 @@ class AuxSuite(nn.Module):
             task.after_step(batch, encoder)
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
-        """What the heads see and answer on a batch, by task, of those that can show it; all that is `aside`."""
+        """Return what the heads see and answer on a batch, by task, of those that can show it; `aside` included."""
         with self.aside():
             shown = {name: task.examples(batch, encoder) for name, task in self}
         return {name: seen for name, seen in shown.items() if seen}
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Look at losses and examples without moving the random stream of the training."""
+        """Restore the state of the tasks' generator at the end: the losses computed within change nothing."""
         state = self.generator.get_state()
         try:
             yield
@@ -160,7 +158,7 @@ class AuxSuite(nn.Module):
 
 
 def head_group(task: AuxTask) -> dict[str, Any]:
-    """What Adam is to know of a task's head: its parameters without those of the adversary, and their settings."""
+    """Return Adam's parameter group of a task's head: its parameters but the adversary's, with their settings."""
     rivals = set() if task.adversary is None else set(task.adversary.parameters())
     return {
         "params": [p for p in task.parameters() if p.requires_grad and p not in rivals],

@@ -1,4 +1,4 @@
-"""Predictive auxiliary objective: a discounted mean of the latents to come."""
+"""Predictive task: a discounted mean of the latents to come."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""The discriminator of adversarial objectives, and its side of their game."""
+"""The discriminator of adversarial tasks, and its loss."""
 
 import math
 from typing import Self
@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
         super().train(mode)
         for module in self.modules():
             if is_parametrized(module):
-                module.parametrizations.eval()  # type: ignore[operator,union-attr]
+                module.parametrizations.eval()  # type: ignore[union-attr]
         return self
 
     @torch.no_grad()
@@ -59,18 +59,18 @@ class Discriminator(nn.Module):
                 norm.eval()
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Logits, above 0 for real."""
+        """Return logits (B,), above 0 for real."""
         seen = self.look(image)
         known = seen if latent is None else torch.cat([seen, self.stretch * latent], dim=1)
         return self.judge(known).squeeze(1).float()  # type: ignore[no-any-return]
 
 
 def frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """What the module gives, with a gradient for the inputs and none for its weights."""
+    """Return the module's output, with a gradient for the inputs and none for its weights."""
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
     return functional_call(module, weights, inputs)  # type: ignore[no-any-return]
 
 
-def telling_apart(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits of real and of generated samples: the discriminator's loss."""
+def discrimination_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Return the discriminator's loss: the mean cross-entropy of the logits of real and of generated samples."""
     return (F.softplus(-real) + F.softplus(generated)).mean()

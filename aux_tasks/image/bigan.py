@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
-from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
+from aux_tasks.image.adversary import Discriminator, discrimination_loss, frozen
 from encoders import Encoder
 from replay import Batch
 
@@ -61,7 +61,7 @@ class BiGAN(AuxTask):
         z = self._prior(len(batch.obs))
         with torch.no_grad():
             latent, image = self.to_latent(encoder(batch.obs)), self.generate(z)
-        return telling_apart(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
+        return discrimination_loss(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Let the discriminator's spectral norms follow its weights."""

@@ -23,10 +23,10 @@ class Colorization(AuxTask):
     `stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
 
     t is a Gaussian of the distances to the bins, over all rather than the five nearest. Bins are the squares of a fixed
-    grid that hold any RGB colour: 261 of size 10. The authors' table has 313; some of them, such as their first, (-90,
-    50), hold no RGB colour, so that nothing would ever be of their class. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1, keep common
-    colours from being the answer to everything; p comes from running counts of the pixels of past updates, smoothed like t.
-    Images without colour are left out.
+    grid that hold any of the 256^3 RGB colours: 261 of size 10. The authors' table has 313: some of theirs, such as the
+    first, (-90, 50), hold no RGB colour. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1,
+    keep common colours from being the answer to everything; p comes from running counts of the pixels of past updates,
+    smoothed like t. Images without colour are left out.
 
     The encoder sees no colour: one of colour frames sees their lightness in each channel, one of gray frames `obs`.
     `accuracy` is the mean over the batch's colours of the share of places put right, so that each blind answer has

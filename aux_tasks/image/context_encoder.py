@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_choice
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
-from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
+from aux_tasks.image.adversary import Discriminator, discrimination_loss, frozen
 from encoders import Encoder
 from replay import Batch
 
@@ -76,7 +76,7 @@ class ContextEncoder(AuxTask):
         with torch.no_grad():
             missing, holed = self._holed(batch.obs)
             decoded = self.decoder(encoder(holed)).float()
-        return telling_apart(self.adversary(centred(batch.obs) * missing), self.adversary(decoded * missing))
+        return discrimination_loss(self.adversary(centred(batch.obs) * missing), self.adversary(decoded * missing))
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Let the discriminator's spectral norms follow its weights."""

@@ -1,4 +1,4 @@
-"""What the objectives on clips share: observations of one episode, moments of it, choices among them, and scores."""
+"""What the tasks on clips share: observations of one episode, moments of it, choices among them, and scores."""
 
 import torch
 import torch.nn.functional as F

@@ -1,11 +1,23 @@
 """What holds for every registered task."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from contract_help import ACTIONS, CASES, B, batch_for_all, changes, learn, small_encoder, suite_of, whole_state
+from contract_help import (
+    ACTIONS,
+    CASES,
+    LONGEST,
+    B,
+    batch_for_all,
+    changes,
+    learn,
+    small_encoder,
+    suite_of,
+    whole_state,
+)
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -13,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from agents import DQN, SAC, DQNConfig, SACConfig
 from agents.base import Agent
 from aux_tasks import TASKS
+from encoders import EncoderConfig, build_encoder
 
 every = pytest.mark.parametrize("case", CASES)
 
@@ -109,8 +122,7 @@ def test_the_gradient_reaches_encoder_and_head_and_the_head_has_nothing_of_the_e
     suite.zero_grad()
     terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
     sum(terms.values()).mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in suite.heads)
-    assert any(p.grad.any() for p in suite.heads)
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in suite.heads)
     assert all(p.grad is not None and p.grad.any() for p in encoder.trunk.parameters())
     rest = {id(p) for p in suite.parameters()} - {id(p) for p in suite.heads}
     assert all(p.grad is None for p in suite.parameters() if id(p) in rest)
@@ -134,7 +146,16 @@ def test_only_the_auxiliary_stream_decides(case):
     assert torch.equal(first, other) == (case in DRAW_NOTHING)
 
 
-DRAW_NOTHING = {"rotation/all", "deepmdp", "deepmdp/maps", "deepmdp/mmd", "dbc/robust", "inverse_dynamics", "temporal_cpc", "st_dim"}
+DRAW_NOTHING = {
+    "rotation/all",
+    "deepmdp",
+    "deepmdp/maps",
+    "deepmdp/mmd",
+    "dbc/robust",
+    "inverse_dynamics",
+    "temporal_cpc",
+    "st_dim",
+}
 DRAW_NOTHING |= {"colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
 
 
@@ -169,9 +190,21 @@ def test_a_saved_task_goes_on_as_if_nothing_had_happened(case):
     assert changes(*states) == []
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_it_runs_at_its_defaults_with_an_encoder_of_the_field(name):
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig("der"), (12, 84, 84))
+    clip = torch.randint(256, (2, LONGEST, 12, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    whole = batch_for_all(2)
+    batch = replace(whole, obs=clip[:, 0], next_obs=clip[:, 1], nstep_obs=clip[:, 1], clip=clip, rgb=clip[:, 0, 9:])
+    suite = suite_of(name, encoder, options={})
+    for _ in range(2):
+        learn(suite, encoder, batch)
+        assert suite.losses(batch, encoder(batch.obs), encoder)[0][name].isfinite().all()
+
+
 # --- an update can be captured ---
 
-NOT_CAPTURABLE: set[str] = set()
 HOST = {torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor, Tensor.tolist, Tensor.item, Tensor.numpy}
 
 
@@ -200,13 +233,8 @@ def test_an_update_has_no_control_flow_that_depends_on_data(case):
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         suite, encoder, batch = copy.deepcopy((suite, encoder, batch), {id(suite.generator): suite.generator})
-    with mode:
-        if case in NOT_CAPTURABLE:
-            with pytest.raises((RuntimeError, torch._subclasses.fake_tensor.UnsupportedFakeTensorException)), NoHost():
-                update(suite, encoder, batch)
-        else:
-            with NoHost():
-                update(suite, encoder, batch)
+    with mode, NoHost():
+        update(suite, encoder, batch)
 
 
 @pytest.mark.parametrize("read", [Tensor.item, bool, lambda loss: loss[loss > 0], lambda loss: loss[[0, 1]]])
