@@ -34,7 +34,7 @@ class TaskConfig:
                 raise ValueError(f"{name}={value}: must be at least {least}")
 
     def at(self, step: int) -> float:
-        """The weight at an agent step."""
+        """Return the weight at an agent step."""
         if self.final_weight is None:
             return self.weight
         return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
@@ -95,7 +95,7 @@ class AuxSuite(nn.Module):
         return max((task.clip_length for _, task in self), default=0)
 
     def weights(self, step: int) -> dict[str, float]:
-        """Weight of each loss term at an agent step."""
+        """Return the weight of each loss term at an agent step."""
         return {name: config.at(step) for name, config in self.configs.items()}
 
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -67,7 +67,7 @@ class MoCo(ViewTask):
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys, all told
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """InfoNCE (B,), and the spread of the keys."""
+        """Return InfoNCE (B,), and the spread of the keys."""
         length = len(self.queue)
         assert len(batch.obs) <= length, f"a queue of {length} keys is too short for batches of {len(batch.obs)}"
         query_obs, key_obs = self.two_views(batch.obs).chunk(2)
