@@ -55,13 +55,13 @@ def cells(variant: str, device: str, updates: int) -> list[str]:
     rollout.reset(1)
 
     def play() -> None:
-        replay.add(*rollout.step(lambda obs: agent.act(obs.pixels, step=0, explore=True)))
+        replay.add(*rollout.step(partial(agent.act, explore=True)))
 
     def sample() -> Any:
         return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
 
     def learn() -> None:
-        update = agent.update(batch := sample(), step=5_000)
+        update = agent.update(batch := sample())
         if config.replay.prioritized:
             replay.update_priorities(batch.index, update.td_error)
 

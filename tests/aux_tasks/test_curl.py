@@ -40,15 +40,6 @@ def test_the_loss_against_a_loop():
         assert float(output.loss[i].detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
         hits += logits[i] == max(logits)
     assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
-    assert not output.metrics["accuracy"].requires_grad
-
-
-def test_encoder_and_similarity_learn_and_the_target_encoder_does_not():
-    encoder, obs = tiny_encoder(SHAPE, Z), noise(B, *SHAPE)
-    task = make_task("curl", encoder)
-    task.loss(batch_of(obs), torch.empty(0), moved(encoder)).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.similarity])
-    assert all(p.grad is None and not p.requires_grad for p in task.target_encoder.parameters())
 
 
 def test_the_target_encoder_begins_as_a_copy_and_follows():
