@@ -7,6 +7,7 @@ One torch thread for the launches. The table goes to results/gpu_updates.md.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch

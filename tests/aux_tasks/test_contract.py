@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture_help import run_without_data
 from contract_help import (
     ACTIONS,
     CASES,
