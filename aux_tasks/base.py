@@ -134,7 +134,8 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
 
 
 def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError, with the nearest valid value, unless `value` is one of `known`."""
+    """Raise ValueError, with a valid value if one is close, unless `value` is one of `known`."""
     if value not in known:
-        near = get_close_matches(str(value), known, n=1, cutoff=0)[0]
-        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}: did you mean {near!r}?")
+        near = get_close_matches(str(value), known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}{hint}")

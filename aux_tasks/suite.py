@@ -1,6 +1,6 @@
 """Any set of auxiliary tasks as one: weights, schedules, the heads' optimiser, metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -173,13 +173,17 @@ def head_group(task: AuxTask) -> dict[str, Any]:
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the nearest valid name, unless the task and its options exist."""
+    """Raise ValueError, with the name that is close or all there are, unless the task and its options exist."""
     if task not in TASKS:
-        near = get_close_matches(task, TASKS, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown auxiliary task {task!r}: did you mean {near!r}?")
+        raise ValueError(f"unknown auxiliary task {task!r}: {_suggest(task, TASKS)}")
     constructors = [vars(kind)["__init__"] for kind in TASKS[task].__mro__ if "__init__" in vars(kind)]
     parameters = [p for constructor in constructors for p in signature(constructor).parameters.values()]
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]  # a subclass passes the others on
     for option in options.keys() - known:
-        near = get_close_matches(option, known, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown option aux.{task}.options.{option}: did you mean {near!r}?")
+        raise ValueError(f"unknown option aux.{task}.options.{option}: {_suggest(option, known)}")
+
+
+def _suggest(name: str, known: Collection[str]) -> str:
+    """Return a question for the known name that is close, or the list of all."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

@@ -22,7 +22,7 @@ CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the p
 def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
     run, agent = load_agent(Path(checkpoint))
-    config = replace(run.env, num_envs=games, life_loss=False)
+    config = replace(run.env.protocol().env, num_envs=games)
     env, policy, rng = config.build(), greedy(agent), np.random.default_rng(seed)
     rollout, over = Rollout(env, run.frame_stack, config.padding), np.zeros(games, bool)
     rollout.reset(seed)

@@ -33,7 +33,7 @@ class ArrowOfTime(AuxTask):
         stride: from one of them to the next.
         border: pixels at each edge that are hidden.
         centre: move the centre of motion to the middle.
-        motion_floor: the least mean change of a pixel, in grey levels a group.
+        motion_floor: the least mean change of a pixel, in gray levels a group.
         hidden: channels of the head.
 
     Raises:

@@ -21,7 +21,7 @@ class OddOneOut(AuxTask):
 
     The encoder reads a sub-clip as one observation. Where that is a stack of three frames or more, the sub-clip is its
     frames. Otherwise it is their sum weighted 1 - W, 3 - W, ..., W - 1, which is the sum of all differences of a later
-    and an earlier frame, on medium grey: unlike the sum of neighbours' differences it does not cancel out.
+    and an earlier frame, on medium gray: unlike the sum of neighbours' differences it does not cancel out.
 
     The odd order is neither the original nor its reverse. Sub-clips begin at different times, because the odd one has
     no double; clips that their episode does not fill, or where a sub-clip hardly moves, are left out. The head scores
@@ -35,7 +35,7 @@ class OddOneOut(AuxTask):
         frames: W, of a sub-clip; only where `frame_stack` is 1 or 2.
         stride: observations from one frame of a sub-clip to the next.
         clip_length: observations that the sub-clips are drawn from.
-        motion_floor: the least mean change of a pixel in each sub-clip, in grey levels a step.
+        motion_floor: the least mean change of a pixel in each sub-clip, in gray levels a step.
         hidden: width of the head's hidden layer.
 
     Raises:

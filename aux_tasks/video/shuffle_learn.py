@@ -33,7 +33,7 @@ class ShuffleLearn(AuxTask):
         clip_length: observations that the five are drawn from.
         gap: the least distance between neighbours; by default `frame_stack`, so that no two of them share a frame.
         positives: weight of the triple in order; the paper finds its 0.25 best.
-        motion_floor: the least mean change of a pixel from b over c to d, in grey levels a step.
+        motion_floor: the least mean change of a pixel from b over c to d, in gray levels a step.
         swap_floor: the least change from c to a and to e, in parts of that motion.
         hidden: width of the head's hidden layer.
 

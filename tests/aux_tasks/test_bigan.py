@@ -6,6 +6,7 @@ import torch
 from aux_help import batch_of, generator, noise, tiny_encoder
 from pretext_help import build_task, digits, measure, train_on
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from aux_tasks.image.adversary import Discriminator, call_frozen
 from encoders import Encoder
@@ -106,6 +107,23 @@ def test_the_discriminator_fits_every_image_and_reads_samples_by_themselves(shap
     torch.testing.assert_close(torch.cat(alone), logits)
     assert not torch.equal(discriminator(image, latent.flip(0)), logits)
     assert Discriminator(shape)(image).shape == (4,)
+
+
+def test_spectral_norms_follow_the_weights_in_advance_alone():
+    torch.manual_seed(0)
+    discriminator = Discriminator((1, 12, 12), Z).train()
+    with torch.no_grad():
+        for parameter in discriminator.parameters():
+            parameter += torch.rand_like(parameter)
+    before = [buffer.clone() for buffer in discriminator.buffers()]
+    discriminator(torch.rand(4, 1, 12, 12), torch.rand(4, Z)).sum().backward()
+    assert all(torch.equal(p, q) for p, q in zip(discriminator.buffers(), before, strict=True))
+    for _ in range(50):
+        discriminator.advance()
+    layers = [layer for layer in discriminator.modules() if is_parametrized(layer)]
+    assert len(layers) == 3
+    for layer in layers:
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_code_moves_the_discriminator_as_much_as_an_image_does():

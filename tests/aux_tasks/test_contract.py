@@ -25,6 +25,7 @@ from agents import DQN, SAC, DQNConfig, SACConfig
 from agents.base import Agent
 from aux_tasks import TASKS
 from encoders import EncoderConfig, build_encoder
+from encoders.momentum import is_momentum_copy
 
 every = pytest.mark.parametrize("case", CASES)
 
@@ -156,6 +157,24 @@ DRAW_NOTHING = {
     "st_dim",
 }
 DRAW_NOTHING |= {"colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
+
+
+@every
+def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
+    encoder, batch = small_encoder(), batch_for_all()
+    ((_, task),) = suite_of(case, encoder)
+    copies = {name: module for name, module in task.named_modules() if is_momentum_copy(module)}
+    assert bool(copies) == (case in {"curl", "spr", "moco", "byol"})
+    followed = {n: encoder if n == "target_encoder" else getattr(task, n.removeprefix("target_")) for n in copies}
+    for name, module in copies.items():
+        assert changes(module.state_dict(), followed[name].state_dict()) == []
+    with torch.no_grad():
+        for p in {*encoder.parameters(), *task.parameters()}:
+            p += p.requires_grad
+    task.after_step(batch, encoder)
+    for name, module in copies.items():
+        for p, q in zip(module.parameters(), followed[name].parameters(), strict=True):
+            torch.testing.assert_close(p, q.detach() - task.momentum)
 
 
 @every

@@ -42,16 +42,6 @@ def test_the_loss_against_a_loop():
     assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
 
 
-def test_the_target_encoder_begins_as_a_copy_and_follows():
-    encoder = tiny_encoder(SHAPE, Z)
-    task = make_task("curl", encoder, momentum=0.75)
-    before = [p.clone() for p in encoder.parameters()]
-    assert all(torch.equal(p, q) for p, q in zip(task.target_encoder.parameters(), before, strict=True))
-    task.after_step(batch_of(noise(B, *SHAPE)), moved(encoder))
-    for key, old, new in zip(task.target_encoder.parameters(), before, encoder.parameters(), strict=True):
-        torch.testing.assert_close(key, 0.75 * old + 0.25 * new.detach())
-
-
 def test_examples_are_queries_with_the_closest_key():
     encoder, obs = tiny_encoder(SHAPE, Z), noise(11, *SHAPE)
     task = make_task("curl", encoder, pad=1)
