@@ -79,7 +79,7 @@ def train(config: Config) -> int:
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
-            logger.machine(begun, rate)
+            logger.log_matmul_rate(begun, rate)
             with GracefulExit() as stop:
                 learn(config, parts, progress, probe, logger, stop, run_dir)
             parts.env.close()
@@ -109,7 +109,7 @@ def learn(
 
     def save_all() -> None:  # cuts the games in progress
         if window:  # NaN stops the run here, before it is kept
-            write_log(progress, agent.schedules(progress.steps), window, logger)
+            write_log(config, progress, agent.schedules(progress.steps), window, logger)
         replay.cut(frame)
         logger.flush()
         write_checkpoint(run_dir, parts, progress)
@@ -140,11 +140,11 @@ def learn(
 
             # tell
             if due(config.log_every) or keep:  # NaN stops the run here, before it is kept
-                write_log(progress, agent.schedules(progress.steps), window, logger)
+                write_log(config, progress, agent.schedules(progress.steps), window, logger)
             if batch and due(config.diagnose_every):
-                look(batch, parts, config.frame_stack, progress.steps, logger)
+                look(batch, parts, config, progress, logger)
             if probe and due(config.probe_every):
-                logger.scalars(progress.steps, probe(agent.encoder))
+                logger.log_scalars(progress.steps, probe(agent.encoder), **clock(config, progress))
 
         # keep
         stop.save_requested = False
@@ -190,8 +190,8 @@ def judge(config: Config, device: str, progress: Progress, logger: RunLogger, ru
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
     write_report(report, run_dir / "report.json", run_dir, command)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    logger.scalars(progress.steps, scores)
-    logger.hparams(flat(config), scores)
+    logger.log_scalars(progress.steps, scores, **clock(config, progress))
+    logger.log_hparams(flat(config), scores)
     game = watch(greedy(agent), protocol.apply(config.env), config.frame_stack, protocol.epsilon, config.seed, PANEL)
     film(game, explained(agent), config.frame_stack, VideoWriter(run_dir / "game.mp4", playback_fps(config.env)))
     for what, path in {
@@ -206,7 +206,9 @@ def judge(config: Config, device: str, progress: Progress, logger: RunLogger, ru
     log.info("mean %.2f over %d episodes", report.summary["mean"], config.eval_episodes)
 
 
-def write_log(progress: Progress, schedules: dict[str, float], window: MetricWindow, logger: RunLogger) -> None:
+def write_log(
+    config: Config, progress: Progress, schedules: dict[str, float], window: MetricWindow, logger: RunLogger
+) -> None:
     """Average what happened since the last call into the log."""
     metrics = window.drain()
     metrics |= schedules | {"train/n_updates": progress.updates}
@@ -216,22 +218,28 @@ def write_log(progress: Progress, schedules: dict[str, float], window: MetricWin
     if fresh := min(progress.games - progress.games_logged, len(progress.scores)):
         metrics["rollout/score"] = float(np.mean(progress.scores[-fresh:]))  # a hundred games lag far behind
         progress.games_logged = progress.games
-    logger.scalars(progress.steps, metrics)
+    logger.log_scalars(progress.steps, metrics, **clock(config, progress))
     recent = {"score": float(np.mean(progress.scores[-10:]))} if progress.scores else {}
-    logger.health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+    logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 
 
-def look(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
+def clock(config: Config, progress: Progress) -> dict[str, int]:
+    """Environment steps, action repeats included, and updates."""
+    return {"env_steps": progress.steps * getattr(config.env, "repeat", 1), "updates": progress.updates}
+
+
+def look(batch: Batch, parts: Parts, config: Config, progress: Progress, logger: RunLogger) -> None:
     """Costly measurements and pictures, outside the random streams of the training."""
-    metrics = parts.agent.diagnose(batch)
-    logger.scalars(step, {name: float(value) for name, value in metrics.items() if not value.ndim})
+    step, metrics = progress.steps, parts.agent.diagnose(batch)
+    scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
+    logger.log_scalars(step, scalars, **clock(config, progress))
     for name, value in metrics.items():
         if value.ndim:
-            logger.histogram(step, name, value)
+            logger.log_histogram(step, name, value)
     for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
-        frames = seen.frames or frame_stack
+        frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.image(step, name, picture)
+        logger.log_examples(step, name, picture)
 
 
 def write_checkpoint(run_dir: Path, parts: Parts, progress: Progress) -> None:
