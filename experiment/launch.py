@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
 import configs
-from configs import register
+from experiment.composition import register
 from harness.suggest import closest, nearest
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents.dqn
 import train as script
 from aux_tasks import TASKS, TaskConfig
-from configs.schema import Config, freeze, read_config
+from configs.schema import Config
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from experiment.build import acting_weights, build, load_agent
+from experiment.build import build, load_agent
+from experiment.composition import freeze, read_config
 from experiment.launch import exit_code, launch
+from experiment.weights import acting_weights
 from harness.checkpoint import load_latest
 from replay import Replay, ReplayConfig
 

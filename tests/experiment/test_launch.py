@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from agents import AGENTS
 from aux_tasks import TASKS
-from configs.schema import Config, freeze
+from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
+from experiment.composition import freeze
 from experiment.launch import Composed, compose_words, launch
 
 

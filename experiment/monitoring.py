@@ -1,0 +1,56 @@
+"""What a training writes to its log: metrics, measurements of the representation, pictures, evaluations."""
+
+import numpy as np
+
+from agents import Agent
+from analysis.evaluation import evaluate, greedy
+from analysis.picture import contact_sheet
+from analysis.representation import diagnose
+from configs.schema import Config
+from experiment.build import Parts
+from experiment.training import LAST, Progress
+from harness.logger import MetricWindow, RunLogger, shown_losses
+from replay import Batch
+
+
+def log_metrics(config: Config, progress: Progress, agent: Agent, window: MetricWindow, logger: RunLogger) -> None:
+    """Average what happened since the last call into the log.
+
+    Raises:
+        NonFiniteError: a metric was NaN or infinite.
+    """
+    metrics = window.drain()
+    values = agent.schedule.values
+    metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
+    if "epsilon" in values:
+        metrics["rollout/exploration_rate"] = values["epsilon"]
+    if progress.returns:
+        means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
+        metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
+    if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
+        metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
+        progress.episodes_logged = progress.episodes
+    logger.log_scalars(progress.steps, metrics, **progress.clock(config))
+    recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
+    logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+
+
+def log_diagnosis(config: Config, progress: Progress, batch: Batch, parts: Parts, logger: RunLogger) -> None:
+    """Costly measurements and pictures, outside the random streams of the training."""
+    metrics = diagnose(parts.agent, batch)
+    scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
+    logger.log_scalars(progress.steps, scalars, **progress.clock(config))
+    for name, value in metrics.items():
+        if value.ndim:
+            logger.log_histogram(progress.steps, name, value)
+    for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
+        frames = seen.frames or config.frame_stack
+        picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
+        logger.log_examples(progress.steps, name, picture)
+
+
+def log_evaluation(config: Config, progress: Progress, agent: Agent, logger: RunLogger) -> None:
+    """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
+    report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
+    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
+    logger.log_scalars(progress.steps, scores, **progress.clock(config))
