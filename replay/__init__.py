@@ -74,6 +74,7 @@ def build_replay(
         gamma=gamma,
         clip_reward=clip_reward,
         beta=config.beta,
+        beta_steps=config.beta_steps,
         rng=rng,
         device=device,
     )

@@ -23,7 +23,8 @@ class Replay:
         n_step: rows in a window at most.
         gamma: discount of one row, in (0, 1].
         clip_reward: clip each reward in `nstep_reward` to [-1, 1]; `reward` stays raw.
-        beta: exponent of the importance weights at progress 0; it rises linearly to 1.
+        beta: exponent of the importance weights at step 0; it rises linearly to 1.
+        beta_steps: agent steps until it is 1.
         rng: the only source of chance.
         device: where batches go.
 
@@ -41,6 +42,7 @@ class Replay:
         gamma: float,
         clip_reward: bool,
         beta: float,
+        beta_steps: int,
         rng: np.random.Generator,
         device: torch.device,
     ):
@@ -56,7 +58,7 @@ class Replay:
         self._n_step = n_step
         self._gammas = gamma ** np.arange(n_step + 1)
         self._clip_reward = clip_reward
-        self._beta = beta
+        self._beta, self._beta_steps = beta, beta_steps
         self._rng = rng
         self._device = device
 
@@ -120,14 +122,14 @@ class Replay:
         row, copy = mask.nonzero()
         return rows[row] % self._storage.rows * self._storage.num_envs + copy
 
-    def sample(self, batch_size: int, fields: frozenset[str], progress: float = 0.0, clip_length: int = 0) -> Batch:
+    def sample(self, batch_size: int, fields: frozenset[str], step: int = 0, clip_length: int = 0) -> Batch:
         """Draw a batch.
 
         Args:
             batch_size: transitions, drawn with replacement.
             fields: what the losses read; `next_obs`, the fields of clips and, where frames are in colour, `rgb` are
                 made only if they are here.
-            progress: fraction of training done, for the importance weights.
+            step: the agent step, for the importance weights.
             clip_length: T, observations in a clip.
 
         Raises:
@@ -144,7 +146,7 @@ class Replay:
             next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
         clips = self._clips(slot, copy, clip_length) if "clip" in fields else {}
         obs = clips["clip"][:, 0] if clips else self._observe(slot, copy)
-        beta = self._beta + (1 - self._beta) * progress
+        beta = self._beta + (1 - self._beta) * min(1.0, step / self._beta_steps)
         return Batch(
             obs=obs,
             action=self._actions(slot, copy),

@@ -165,7 +165,7 @@ def test_sampling_is_uniform():
 
 def test_weights_and_frequencies_follow_priorities():
     world = World(2, (1, 2, 3), seed=6)
-    replay = build(world, 2 * 16, prioritized=True, alpha=0.7, beta=0.4)
+    replay = build(world, 2 * 16, prioritized=True, alpha=0.7, beta=0.4, beta_steps=100)
     world.fill(30, replay)
     cells = torch.unique(replay.sample(500, frozenset()).index)
     assert len(cells) == len(replay)
@@ -174,9 +174,10 @@ def test_weights_and_frequencies_follow_priorities():
     priority = {c: (abs(e) + 1e-6) ** 0.7 for c, e in zip(cells.tolist(), errors.tolist(), strict=True)}
     total = sum(priority.values())
 
-    batch = replay.sample(11, frozenset(), progress=0.5)
-    slow = [(len(priority) * priority[c] / total) ** -0.7 for c in batch.index.tolist()]
-    np.testing.assert_allclose(batch.weight, np.array(slow) / max(slow), rtol=1e-5)
+    for step, beta in ((0, 0.4), (50, 0.7), (100, 1.0), (10_000, 1.0)):  # 1 at beta_steps, and never above
+        batch = replay.sample(11, frozenset(), step)
+        slow = [(len(priority) * priority[c] / total) ** -beta for c in batch.index.tolist()]
+        np.testing.assert_allclose(batch.weight, np.array(slow) / max(slow), rtol=1e-5)
 
     index = np.concatenate([replay.sample(50, frozenset()).index for _ in range(600)])
     for cell, p in priority.items():

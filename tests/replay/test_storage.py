@@ -30,6 +30,7 @@ def test_storages_agree(storage, tmp_path):
             gamma=GAMMA,
             clip_reward=True,
             beta=0.4,
+            beta_steps=100,
             rng=np.random.default_rng(2),
             device=CPU,
         )
