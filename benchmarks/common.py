@@ -1,4 +1,4 @@
-"""What the benchmarks of objectives share: options, runs side by side, the cost of an update, tables."""
+"""What the benchmarks share: options, runs side by side, kept reports, tables and the blocks of pages."""
 
 import json
 import os
@@ -162,32 +162,40 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def rows_in(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON of results, none where there is no such file."""
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON of results, empty where there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def renewed(
     kept: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]], order: Iterable[str]
 ) -> list[dict[str, Any]]:
-    """`rows` in place of those of the same objective in `kept`, sorted by objective."""
-    by_name = {row["objective"]: row for row in chain(kept, rows)}
+    """`rows` in place of those of the same task in `kept`, sorted by task."""
+    by_name = {row["task"]: row for row in chain(kept, rows)}
     return [by_name[name] for name in order if name in by_name]
 
 
 def origins(rows: Iterable[dict[str, Any]]) -> str:
-    """A list of what made the rows (`made`), each with the objectives of its rows."""
+    """A list of what made the rows (`made`), each with the tasks of its rows."""
     named: dict[str, list[str]] = {}
     for row in rows:
-        named.setdefault(row["made"], []).append(row["objective"])
+        named.setdefault(row["made"], []).append(row["task"])
     return "".join(f"- {made}: {', '.join(names)}\n" for made, names in named.items())
 
 
-def fill_in(page: Path, text: str) -> None:
-    """Put `text` between the marks of a page, `<!-- table -->` and `<!-- /table -->`, and show it."""
-    marked = f"<!-- table -->\n{text}<!-- /table -->"
-    page.write_text(re.sub("<!-- table -->.*<!-- /table -->", lambda _: marked, page.read_text(), flags=re.DOTALL))
-    sys.stdout.write(text)
+def with_block(page: str, script: str, content: str) -> str:
+    """The text of a page with `content` in the block of a benchmark; all other text is written by people.
+
+    The block stands between `<!-- table: made by python benchmarks/SCRIPT -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: the page does not have exactly one such block.
+    """
+    begin, end = f"<!-- table: made by python benchmarks/{Path(script).name} -->\n", "<!-- end -->"
+    found, count = re.subn(f"{re.escape(begin)}.*?{end}", lambda _: f"{begin}{content}{end}", page, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the page has {count} blocks that begin with {begin!r}, instead of one")
+    return found
 
 
 def finish(failed: Sequence[tuple[Any, ...]]) -> None:

@@ -15,7 +15,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, fill_in, keep_report, kept_reports, table
+from common import RESULTS, arms, keep_report, kept_reports, table, with_block
 from omegaconf import OmegaConf
 
 from analysis.probes import interval
@@ -23,6 +23,7 @@ from envs import DmcConfig
 
 HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
 HEADER += ["end of training"]
+PAGE = RESULTS / "control.md"
 LAST = 5  # rows of the log
 DRAWN = ("cartpole", "cartpole_films")
 COLOURS = plt.get_cmap("tab20")
@@ -73,9 +74,13 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
     figure.savefig(RESULTS / "control.png", dpi=110)
 
 
+def remade(page: str) -> str:
+    """The page with the table of all kept reports."""
+    return with_block(page, __file__, table(HEADER, [cells(*arm) for arm in arms(kept_reports("control"))]))
+
+
 if __name__ == "__main__":
     for run in map(Path, sys.argv[1:]):
         keep_report(run, f"control-{'-'.join(run.parts[-3:])}.json")
-    kept = kept_reports("control")
-    draw(kept)
-    fill_in(RESULTS / "control.md", table(HEADER, [cells(*arm) for arm in arms(kept)]))
+    draw(kept_reports("control"))
+    PAGE.write_text(remade(PAGE.read_text()))

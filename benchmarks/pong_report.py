@@ -13,11 +13,12 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, curve, fill_in, keep_report, kept_reports, log_of, table
+from common import RESULTS, arms, curve, keep_report, kept_reports, log_of, table, with_block
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
 HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training games by 50k steps"]
+PAGE = RESULTS / "pong.md"
 WINDOW = 50_000  # agent steps
 DRAWN = 25_000
 
@@ -79,9 +80,13 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
     figure.savefig(RESULTS / "pong.png", dpi=110)
 
 
+def remade(page: str) -> str:
+    """The page with the table of all kept reports."""
+    return with_block(page, __file__, table(HEADER, [cells(*one) for one in kept_reports("pong").items()]))
+
+
 if __name__ == "__main__":
     for folder in map(Path, sys.argv[1:]):
         keep(folder)
-    kept = kept_reports("pong")
-    draw(kept)
-    fill_in(RESULTS / "pong.md", table(HEADER, [cells(*one) for one in kept.items()]))
+    draw(kept_reports("pong"))
+    PAGE.write_text(remade(PAGE.read_text()))
