@@ -1,4 +1,4 @@
-"""Pretrain an encoder by side quests alone, on recorded frames, images or videos.
+"""Pretrain an encoder by auxiliary tasks alone, on recorded frames, images or videos.
 
     python pretrain.py aux=rotation source=frames/pong
     python pretrain.py aux=[simclr,rotation] aux.rotation.weight=0.5 source=idx source.folder=data/mnist
@@ -15,17 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import representation, weighted_sum
+from agents.learning import weighted_sum
 from analysis.attribution import on_device, pictures, write_maps
 from analysis.picture import contact_sheet
 from analysis.probes import outputs
+from analysis.representation import representation
 from aux_tasks.transform import questions
-from configs.schema import PretrainConfig, claim_run_dir, freeze, register, run_folder
+from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
-from experiment.build import export_encoder, without_init
+from experiment.build import without_init
 from experiment.launch import launch
 from experiment.pretraining import Pretraining, build_pretraining
+from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
@@ -92,25 +95,27 @@ def learn(
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
-    """A batch with all that the side quests read."""
+    """A batch with all that the tasks read."""
     return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng)
 
 
-def losses(parts: Pretraining, batch: Batch) -> dict[str, Tensor]:
-    """The loss terms (B,) on a batch; the features are made only if a side quest reads them."""
+def losses(parts: Pretraining, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss terms (B,) and metrics on a batch; the features are made only if a task reads them."""
     features = parts.encoder(batch.obs) if "features" in parts.suite.reads else batch.obs.new_empty(0)
     return parts.suite.losses(batch, features, parts.encoder)
 
 
 def update(parts: Pretraining, batch: Batch, step: int) -> dict[str, Tensor]:
     """Move encoder and heads once; returns scalars by TensorBoard tag."""
-    loss = weighted_sum(losses(parts, batch), parts.suite.weights(step), batch.weight)
+    parts.schedule.advance(step)
+    terms, metrics = losses(parts, batch)
+    loss = weighted_sum(terms, parts.schedule.tensors, batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.suite.max_grad_norm)
     parts.optimizer.step()
     parts.optimizer.zero_grad()
-    parts.suite.step(batch, parts.encoder)
-    return {"train/loss": loss.detach(), "health/grad_norm": norm} | parts.suite.metrics
+    parts.suite.after_step(batch, parts.encoder)
+    return {"train/loss": loss.detach(), "health/grad_norm": norm} | metrics
 
 
 @torch.no_grad()
@@ -121,8 +126,8 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
     with parts.suite.aside():
         for _ in range(TEST_BATCHES):
             batch = draw(parts, parts.test, config.batch_size, rng)
-            losses(parts, batch)
-            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in parts.suite.metrics.items()})
+            metrics = losses(parts, batch)[1]
+            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in metrics.items()})
     parts.suite.train()
     features = parts.encoder(batch.obs)
     window.add(0, representation(features))
@@ -139,7 +144,7 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
 
 
 def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
-    """Maps of what the heads look at in held-out observations, of side quests that are asked which class."""
+    """Maps of what the heads look at in held-out observations, of tasks that are asked which class."""
     obs = draw(parts, parts.test, MAPS, numpy_stream(config.seed, "look")).obs
     if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
         maps = write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
@@ -169,13 +174,10 @@ def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
         log.warning("no checkpoint at step %d: %s", step, error)
 
 
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    return launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__)
+
+
 if __name__ == "__main__":
-    register()
-    sys.exit(
-        launch(
-            lambda composed: pretrain(freeze(composed, PretrainConfig)),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "pretrain",
-        )
-    )
+    sys.exit(main(sys.argv[1:]))

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from agents.base import weighted_sum
+from agents.learning import weighted_sum
 from analysis.probes import Features, class_scores, comparable, embed, guess, interval, outputs, pixels, read, unseen
-from configs.schema import ProbeConfig, flat, freeze, register
-from configs.sources import SOURCES, choice
+from configs.schema import ProbeConfig, flat
+from experiment.composition import freeze
 from experiment.launch import launch
 from experiment.probing import Probing, Rows, Supervised, build_probing, build_supervised
 from harness.process import tune_process
@@ -75,7 +75,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
         log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
     scores, draws = measure(config, parts)
     compared = differences(scores)
-    path = Path(config.report or parts.weights.parent / f"probe-{config.mode}-{choice(parts.source, SOURCES)}.json")
+    path = Path(config.report or parts.weights.parent / f"probe-{config.mode}-{parts.source.name}.json")
     command = shlex.join(["python", "probe.py", *argv])
     write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
     show(scores, compared)
@@ -153,20 +153,20 @@ def supervised(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tup
 
 
 def fit(config: ProbeConfig, learner: Supervised) -> None:
-    """Train encoder and classifiers on the labels, and on the side quests of the same batches."""
+    """Train encoder and classifiers on the labels, and on the auxiliary tasks of the same batches."""
     encoder, suite = learner.encoder, learner.suite
     for step in range(config.steps):
         batch = learner.sampler.sample(config.batch_size, suite.reads | {"obs"}, suite.clip_length, learner.rng)
         features = encoder(batch.obs)
-        terms = suite.losses(batch, features, encoder)
+        terms, _ = suite.losses(batch, features, encoder)
         for i, (head, target) in enumerate(zip(learner.heads, learner.targets, strict=True)):
             terms[f"label/{i}"] = F.cross_entropy(head(features), target[batch.index], reduction="none")
-        weights = dict.fromkeys(terms, 1.0) | suite.weights(step)
+        weights = dict.fromkeys(terms, 1.0) | {name: weight(step) for name, weight in suite.schedules().items()}
         weighted_sum(terms, weights, batch.weight).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)
         learner.optimizer.step()
         learner.optimizer.zero_grad()
-        suite.step(batch, encoder)
+        suite.after_step(batch, encoder)
 
 
 @torch.no_grad()
@@ -267,13 +267,10 @@ def summary(compared: Scores) -> str:
     )
 
 
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    return launch(lambda composed: probe(freeze(composed.config, ProbeConfig), words), "probe", words, __doc__)
+
+
 if __name__ == "__main__":
-    register()
-    sys.exit(
-        launch(
-            lambda composed: probe(freeze(composed, ProbeConfig), sys.argv[1:]),
-            Path(__file__).parent / "configs",
-            sys.argv[1:],
-            "probe",
-        )
-    )
+    sys.exit(main(sys.argv[1:]))

@@ -1,39 +1,60 @@
-"""What every agent answers to, and the one weighted sum of its loss terms."""
+"""The contract of every agent, and the one update that all of them run."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encoders import Encoder, dead_share
+from agents.learning import Schedule, linear, weighted_sum
+from encoders import Encoder
 from encoders.augment import random_shift
+from encoders.momentum import is_momentum_copy
 from replay import Batch
 
 
-class Auxiliary(Protocol):
-    """Side quests as an agent sees them: more terms for its weighted sum, with heads that step themselves."""
+class Suite(Protocol):
+    """The auxiliary tasks of a run as an agent sees them: more terms for its weighted sum, with heads of their own."""
 
-    metrics: dict[str, Tensor]
+    @property
+    def active(self) -> bool:
+        """Whether any term has a weight above 0 at some time."""
 
-    def weights(self, step: int) -> dict[str, float]:
-        """Weight of each term at an agent step."""
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """The weight of each term as a function of the agent step."""
 
-    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
-        """Unreduced loss terms (B,)."""
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Unreduced loss terms (B,), and scalars to log."""
 
-    def step(self, batch: Batch, encoder: Encoder) -> None:
-        """Update the heads from their gradients, after the encoder was."""
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:
+        """Move heads, adversaries and momentum copies, after the encoder has moved."""
 
     def aside(self) -> AbstractContextManager[None]:
         """Compute losses without moving the random stream."""
+
+
+class Observation(Protocol):
+    """What a policy sees: see `envs.Observation`."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(N, C, H, W) stacked frames."""
+
+
+class Streams(NamedTuple):
+    """The random streams of an agent; the torch ones are on the run's device."""
+
+    explore: np.random.Generator  # exploratory actions
+    augment: torch.Generator
+    policy: torch.Generator  # actions sampled in updates
 
 
 @dataclass(frozen=True)
@@ -51,21 +72,34 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-@dataclass(frozen=True)
-class AgentConfig:
-    """Hyperparameters of every agent."""
+class AuxSchedule(StrEnum):
+    """When the auxiliary tasks train the encoder."""
 
+    joint = "joint"  # in one sum with the agent's loss
+    alternating = "alternating"  # after each step of the agent, in a step of their own
+
+
+@dataclass(frozen=True)
+class AgentConfig(ABC):
+    """Hyperparameters of every agent; steps are agent steps."""
+
+    name: str
     learning_rate: float = 1e-3
+    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
+    decay_steps: int = 400_000
     encoder_scale: float = 1.0  # of the encoder's learning rate; 0 keeps the encoder as it is
     adam_eps: float = 1e-8
     max_grad_norm: float = math.inf  # of the step that moves the encoder
     random_shift: int = 0  # pixels of shift augmentation, 0 for none
+    aux_schedule: AuxSchedule = AuxSchedule.joint
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
-        self._check("at least 0", lambda x: x >= 0, "encoder_scale", "adam_eps", "random_shift")
+        nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
+        self._check("at least 0", lambda x: x >= 0, *nonnegative)
         self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
+        self._check("at least 1", lambda x: x >= 1, "decay_steps")
 
     def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
         """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
@@ -73,66 +107,85 @@ class AgentConfig:
             if (value := getattr(self, name)) is not None and not holds(value):
                 raise ValueError(f"agent.{name}={value}: must be {rule}")
 
+    @abstractmethod
+    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "Agent":
+        """The agent of this config.
+
+        Raises:
+            ValueError: the agent does not fit the action space.
+        """
+
 
 class Agent(nn.Module, ABC):
     """A policy and its learner on a pixel encoder.
 
+    A subclass makes its networks, then calls `set_up`. `self.optimizers[0]` moves the encoder; the heads of the
+    auxiliary tasks have optimisers of their own.
+
     Args:
         config: hyperparameters.
-        encoder: the shared encoder, trained by the agent's TD loss and by the side quests.
-        auxiliary: the side quests of the run.
-        explore_rng: stream of the exploratory actions.
-        augment_generator: stream of the augmentation, on the run's device.
+        encoder: the shared encoder, trained by the TD loss and by the auxiliary losses.
+        suite: the auxiliary tasks of the run.
+        streams: random streams.
     """
 
-    optimizers: list[torch.optim.Optimizer]  # the first one steps the encoder; the side quests keep their own
+    optimizers: list[torch.optim.Optimizer]
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        encoder: Encoder,
-        auxiliary: Auxiliary,
-        *,
-        explore_rng: np.random.Generator,
-        augment_generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: AgentConfig, encoder: Encoder, suite: Suite, streams: Streams) -> None:
         super().__init__()
-        self.config, self.encoder, self.auxiliary = config, encoder, auxiliary
+        self.config, self.encoder, self.suite, self.streams = config, encoder, suite, streams
         if not config.encoder_scale:
             encoder.requires_grad_(False)
-        self.explore_rng, self.augment_generator = explore_rng, augment_generator
         self.updates = 0
+
+    def set_up(self, *owned: list[dict[str, Any]], compiled: Sequence[nn.Module]) -> None:
+        """Move the networks to the run's device, and make schedules and optimisers.
+
+        Args:
+            owned: the parameter groups of each optimiser, each with the `scale` of its learning rate.
+            compiled: networks that `config.compile` compiles.
+        """
+        self.to(self.device)
+        weights = {f"weight/{name}": function for name, function in self.suite.schedules().items()}
+        self.schedule = Schedule(self.schedules() | weights, self.device)
+        self.weights = {name: self.schedule.tensors[f"weight/{name}"] for name in self.suite.schedules()}
+        eps = self.config.adam_eps
+        self.optimizers = [torch.optim.Adam(groups, eps=eps, fused=True) for groups in owned]
+        if self.config.compile:
+            for network in compiled:
+                network.compile()
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.augment_generator.device
+        return self.streams.augment.device
 
     def groups(self, head: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser that moves encoder and `head`, each with the scale of its learning rate."""
+        """Parameter groups of the optimiser that moves encoder and `head`."""
         scales = {self.encoder: self.config.encoder_scale, head: 1.0}
-        return [
-            {"params": list(module.parameters()), "lr": self.config.learning_rate * scale, "scale": scale}
-            for module, scale in scales.items()
-            if scale
-        ]
+        return [{"params": list(m.parameters()), "scale": scale} for m, scale in scales.items() if scale]
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        for optimizer in self.optimizers:
+            yield from optimizer.param_groups
+
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """What follows from the agent step: the learning rate, which the heads of auxiliary tasks do not follow."""
+        c = self.config
+        final = c.learning_rate if c.final_learning_rate is None else c.final_learning_rate
+        return {"learning_rate": lambda step: linear(c.learning_rate, final, step / c.decay_steps)}
 
     @abstractmethod
-    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[Any]:
+    def act(self, obs: Observation, *, explore: bool) -> NDArray[Any]:
         """Choose actions.
 
         Args:
-            obs: (N, C, H, W) stacked observations.
-            step: agent step, for the exploration schedule.
-            explore: False for the policy that is judged.
+            obs: pixels (N, C, H, W).
+            explore: False for the policy that is evaluated; it draws no random number.
 
         Returns:
             (N,) int64, or (N, A) float32 in [-1, 1].
         """
-
-    @abstractmethod
-    def update(self, batch: Batch, *, step: int) -> Update:
-        """Learn from one batch at an agent step."""
 
     @abstractmethod
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -149,29 +202,83 @@ class Agent(nn.Module, ABC):
 
     @abstractmethod
     def q_values(self, obs: Tensor) -> Tensor:
-        """Values (B, K) of what the agent may do at pixels (B, C, H, W), for attribution."""
+        """Values (B, K) of what the evaluated policy may do at pixels (B, C, H, W), for attribution."""
 
-    def schedules(self, step: int) -> dict[str, float]:  # noqa: ARG002
-        """Scalars to log that follow from the agent step alone."""
+    def update(self, batch: Batch) -> Update:
+        """Learn from one batch. What changes over time is read from the tensors of `self.schedule`.
+
+        1. Augment and encode. 2. TD loss and auxiliary losses: one weighted sum and one step of encoder and TD head;
+        with `aux_schedule=alternating` two sums and two steps. 3. The auxiliary heads step. 4. The policy learns, if it
+        is not the TD head itself. 5. The targets follow.
+        """
+        obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
+        own = obs[: len(batch.obs)]  # the first shifted copy, which auxiliary tasks and policy read
+        alternating = self.config.aux_schedule is AuxSchedule.alternating
+        weights: dict[str, Tensor | float] = {"td": 1.0}
+        with self.autocast():
+            maps = self.encoder.maps(obs)
+            features = self.encoder.features(maps)
+            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
+            terms, maps, features = {"td": td_loss}, maps[: len(own)], features[: len(own)]
+            if not alternating:
+                terms, metrics = self._add_auxiliary(terms, metrics, batch, features)
+                weights |= self.weights
+        metrics["health/grad_norm"] = self.descend(terms, weights, batch.weight)
+        if alternating and self.weights:
+            with self.autocast():
+                terms, metrics = self._add_auxiliary({}, metrics, batch, self.encoder(own))
+            if self.suite.active:  # at weight 0, Adam's momentum alone would still move the encoder
+                self.descend(terms, self.weights, batch.weight)
+        self.suite.after_step(batch, self.encoder)
+        self.updates += 1
+        metrics |= self.update_policy(own, maps.detach(), features.detach(), batch.weight)
+        self.update_targets()
+        return Update(td_error, metrics)
+
+    def _add_auxiliary(
+        self, terms: dict[str, Tensor], metrics: dict[str, Tensor], batch: Batch, features: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        more_terms, more_metrics = self.suite.losses(batch, features, self.encoder)
+        return terms | more_terms, metrics | more_metrics
+
+    def update_policy(
+        self,
+        obs: Tensor,  # noqa: ARG002
+        maps: Tensor,  # noqa: ARG002
+        features: Tensor,  # noqa: ARG002
+        sample_weight: Tensor,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Train what acts, where the TD loss does not; returns scalars to log."""
         return {}
 
-    def augment(self, obs: Tensor, copies: int = 1) -> Tensor:
-        """Shift the pixels if the run asks for it, so many copies of each."""
+    @abstractmethod
+    def update_targets(self) -> None:
+        """Let target networks and averages follow."""
+
+    def augment(self, obs: Tensor) -> Tensor:
+        """Shift the pixels (B, C, H, W) if the run asks for it; (K * B, C, H, W), K copies of each."""
         if not self.config.random_shift:
             return obs
-        return random_shift(obs, self.config.random_shift, self.augment_generator, copies)
+        return random_shift(obs, self.config.random_shift, self.streams.augment, self.num_shifts)
+
+    @property
+    def num_shifts(self) -> int:
+        """Shifted copies of each observation."""
+        return 1
 
     def autocast(self) -> torch.autocast:
         """The configured precision, for the forward passes of an update."""
         enabled = self.config.precision is Precision.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def descend(self, terms: dict[str, Tensor], weights: dict[str, float], sample_weight: Tensor) -> Tensor:
-        """One step of the encoder's optimiser; the heads of the side quests keep their gradients for their own.
+    def descend(self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor) -> Tensor:
+        """One step of the encoder's optimiser; the heads of the auxiliary tasks keep their gradients for their own.
 
         Returns:
             The norm of the gradient of that optimiser's parameters, before clipping.
         """
+        for group in self._groups():
+            group["lr"] = self.schedule.tensors["learning_rate"] * group["scale"]
         weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
         optimizer = self.optimizers[0]
         moved = [p for group in optimizer.param_groups for p in group["params"]]
@@ -180,94 +287,27 @@ class Agent(nn.Module, ABC):
         optimizer.zero_grad()
         return norm
 
-    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """Costly measurements for the log, without learning.
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Compute losses without moving a random stream of the training."""
+        states = [(stream, stream.get_state()) for stream in (self.streams.augment, self.streams.policy)]
+        with self.suite.aside():
+            yield
+        for stream, state in states:
+            stream.set_state(state)
 
-        Returns:
-            `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`: scalars, and
-            vectors whose histogram is of interest.
-        """
-        with self.auxiliary.aside():
-            features = self.encoder(batch.obs)
-            terms = {"td": self.td_loss(features, batch, batch.nstep_obs)[0]}
-            terms |= self.auxiliary.losses(batch, features, self.encoder)
-            cosines = gradient_cosines(terms, "td", self.encoder)
-        metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
-        return metrics | representation(features.detach())
+    # --- the weights that are exported ---
 
+    def acting_weights(self) -> dict[str, Tensor]:
+        """What acting and attribution need, by name: every parameter and buffer outside of momentum copies."""
+        return acting_weights(self)
 
-def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], sample_weight: Tensor) -> Tensor:
-    """Mean over the batch of sum_k weights[k] * terms[k], each sample scaled by its importance weight.
-
-    Args:
-        terms: unreduced losses, each (B,).
-        weights: one for each term.
-        sample_weight: (B,) importance weights of prioritised replay.
-
-    Raises:
-        ValueError: names differ, or a term is not (B,).
-    """
-    if terms.keys() != weights.keys():
-        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
-    for name, term in terms.items():
-        if term.shape != sample_weight.shape:
-            raise ValueError(f"loss {name!r} has shape {tuple(term.shape)}, expected {tuple(sample_weight.shape)}")
-    total = torch.zeros_like(sample_weight)
-    for name, term in terms.items():
-        total = total + weights[name] * term
-    return (sample_weight * total).mean()
+    def load_acting_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what `acting_weights` of an equal agent gave."""
+        self.load_state_dict(weights, strict=False)
 
 
-def check_ownership(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Raise ValueError unless every trainable parameter of `module` is in exactly one optimiser."""
-    owners: dict[int, int] = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and owners.get(id(parameter), 0) != 1:
-            raise ValueError(f"parameter {name} is in {owners.get(id(parameter), 0)} optimisers, expected 1")
-
-
-def representation(features: Tensor) -> dict[str, Tensor]:
-    """Of (B, Z) features `repr/effective_rank`, `repr/feature_stds`, the standard deviation over the batch of each
-    dimension (Z,), `repr/feature_std`, their mean, and `repr/dead_share`, of the dimensions that hardly have one.
-    """
-    stds = features.std(0)
-    return {
-        "repr/effective_rank": effective_rank(features),
-        "repr/feature_stds": stds,
-        "repr/feature_std": stds.mean(),
-        "repr/dead_share": dead_share(features),
-    }
-
-
-def effective_rank(features: Tensor) -> Tensor:
-    """Exponential of the entropy of the normalised singular values (Roy and Vetterli 2007) of (B, Z) features.
-
-    Between 1 (collapsed) and min(B - 1, Z).
-    """
-    singular = torch.linalg.svdvals(features - features.mean(0))
-    share = singular / singular.sum().clamp_min(1e-12)
-    return torch.exp(torch.special.entr(share).sum())
-
-
-def gradient_cosines(terms: Mapping[str, Tensor], reference: str, encoder: Encoder) -> dict[str, Tensor]:
-    """Cosine between the encoder gradient of each term and that of `reference`: negative means they fight."""
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    if not parameters:
-        return {}
-
-    def gradient(term: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(
-            term.mean(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return torch.cat([g.flatten() for g in gradients])
-
-    anchor = gradient(terms[reference])
-    return {
-        name: torch.cosine_similarity(gradient(term), anchor, dim=0)
-        for name, term in terms.items()
-        if name != reference
-    }
+def acting_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module by name, without that of momentum copies."""
+    copies = tuple(f"{name}." for name, part in module.named_modules() if is_momentum_copy(part))
+    return {name: tensor.contiguous() for name, tensor in module.state_dict().items() if not name.startswith(copies)}

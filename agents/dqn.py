@@ -1,17 +1,20 @@
 """Double dueling DQN with n-step returns."""
 
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Auxiliary, Update
+from agents.base import Agent, AgentConfig, Observation, Streams, Suite
+from agents.learning import linear
 from encoders import Encoder
+from encoders.momentum import momentum_copy
 from replay import Batch
 
 
@@ -22,20 +25,12 @@ class Target(StrEnum):
     hard = "hard"
 
 
-class AuxSchedule(StrEnum):
-    """When the side quests learn."""
-
-    joint = "joint"  # in one sum with the Q loss
-    alternating = "alternating"  # a Q step, then a step of theirs
-
-
 @dataclass(frozen=True)
 class DQNConfig(AgentConfig):
     """Hyperparameters; steps are agent steps."""
 
+    name: str = "dqn"
     learning_rate: float = 2.5e-4
-    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
-    decay_steps: int = 400_000
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
     hidden: int = 256  # width of each stream of the dueling head
@@ -43,20 +38,26 @@ class DQNConfig(AgentConfig):
     target: Target = Target.soft
     target_tau: float = 0.005  # soft: share of the online network blended in at each update
     target_every: int = 1000  # hard: updates between copies
-    average_tau: float = 0.0  # share blended at each update into the average that is judged; 0: the last weights are
+    average_tau: float = 0.0  # share blended at each update into the average that is evaluated; 0: no average
     target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
     epsilon_start: float = 1.0
     epsilon_end: float = 0.01
     epsilon_steps: int = 30_000
-    aux_schedule: AuxSchedule = AuxSchedule.joint
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps", "decay_steps")
-        self._check("at least 0", lambda x: x >= 0, "final_learning_rate")
+        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps")
         shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
         self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+
+    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "DQN":
+        """See `AgentConfig.build`."""
+        if not isinstance(action_space, Discrete):
+            raise ValueError(
+                "agent=dqn chooses among actions, but those of this environment are continuous: use agent=sac"
+            )
+        return DQN(self, encoder, int(action_space.n), suite, streams)
 
 
 class DuelingHead(nn.Module):
@@ -86,84 +87,46 @@ class DQN(Agent):
 
     config: DQNConfig
 
-    def __init__(
-        self,
-        config: DQNConfig,
-        encoder: Encoder,
-        num_actions: int,
-        auxiliary: Auxiliary,
-        *,
-        explore_rng: np.random.Generator,
-        augment_generator: torch.Generator,
-    ) -> None:
-        super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
+    def __init__(self, config: DQNConfig, encoder: Encoder, num_actions: int, suite: Suite, streams: Streams) -> None:
+        super().__init__(config, encoder, suite, streams)
         self.num_actions = num_actions
         self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
-        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
-        self.target_head = deepcopy(self.head).requires_grad_(False)
-        judged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
-        self.target_average = deepcopy(nn.ModuleDict(judged)).requires_grad_(False)  # by the names of what it averages
-        self.to(self.device)
+        self.target_encoder, self.target_head = momentum_copy(self.encoder), momentum_copy(self.head)
+        averaged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
+        self.average = momentum_copy(nn.ModuleDict(averaged))  # by the names of what it averages
+        self.register_buffer("averaged", torch.zeros((), dtype=torch.float64), persistent=bool(averaged))
+        networks = [*self.encoder.children(), *self.target_encoder.children(), self.head, self.target_head]
+        self.set_up(self.groups(self.head), compiled=networks)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
-        self.average: list[Tensor] = list(self.target_average.parameters())
-        self.optimizers = [torch.optim.Adam(self.groups(self.head), eps=config.adam_eps, fused=True)]
-        if config.compile:
-            for network in (*self.encoder.children(), *self.target_encoder.children(), self.head, self.target_head):
-                network.compile()
 
-    def epsilon(self, step: int) -> float:
-        """Probability of a random action at an agent step."""
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """The learning rate, and epsilon, the probability of a random action."""
         c = self.config
-        return linear(c.epsilon_start, c.epsilon_end, step / c.epsilon_steps)
-
-    def learning_rate(self, step: int) -> float:
-        """Of encoder and Q head at an agent step; the heads of the side quests keep theirs."""
-        c = self.config
-        if c.final_learning_rate is None:
-            return c.learning_rate
-        return linear(c.learning_rate, c.final_learning_rate, step / c.decay_steps)
-
-    def schedules(self, step: int) -> dict[str, float]:
-        """The share of random actions and the learning rate."""
-        return {"rollout/exploration_rate": self.epsilon(step), "train/learning_rate": self.learning_rate(step)}
+        return super().schedules() | {
+            "epsilon": lambda step: linear(c.epsilon_start, c.epsilon_end, step / c.epsilon_steps)
+        }
 
     @torch.no_grad()
-    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.int64]:
-        """Epsilon-greedy actions (N,), or greedy ones."""
-        pixels = torch.from_numpy(obs).to(self.device)
-        action: NDArray[np.int64] = self.q_values(pixels).argmax(1).cpu().numpy()
-        if explore:
-            random = self.explore_rng.random(len(obs)) < self.epsilon(step)
-            action = np.where(random, self.explore_rng.integers(self.num_actions, size=len(obs)), action)
-        return action
+    def act(self, obs: Observation, *, explore: bool) -> NDArray[np.int64]:
+        """Epsilon-greedy actions (N,) of the online network, or greedy ones of the network that is evaluated."""
+        pixels = torch.from_numpy(obs.pixels).to(self.device)
+        if not explore:
+            greedy: NDArray[np.int64] = self.q_values(pixels).argmax(1).cpu().numpy()
+            return greedy
+        action = self.online_q(pixels).argmax(1).cpu().numpy()
+        random = self.streams.explore.random(len(action)) < self.schedule.values["epsilon"]
+        return np.where(random, self.streams.explore.integers(self.num_actions, size=len(action)), action)
 
-    def q_values(self, obs: Tensor) -> Tensor:
-        """Action values (B, A) of pixels (B, C, H, W)."""
+    def online_q(self, obs: Tensor) -> Tensor:
+        """Action values (B, A) of the network that learns, at pixels (B, C, H, W)."""
         return self.head(self.encoder(obs)).float()  # type: ignore[no-any-return]
 
-    def update(self, batch: Batch, *, step: int) -> Update:
-        """One Q step with the side quests in the same sum, or a Q step and then one of theirs."""
-        weights = self.auxiliary.weights(step)
-        for group in self.optimizers[0].param_groups:
-            group["lr"] = self.learning_rate(step) * group["scale"]
-        joint = self.config.aux_schedule is AuxSchedule.joint
-        obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
-        with self.autocast():
-            features = self.encoder(obs)
-            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
-            terms = {"td": td_loss}
-            if joint:
-                terms |= self.auxiliary.losses(batch, features, self.encoder)
-        norm = self.descend(terms, {"td": 1.0} | (weights if joint else {}), batch.weight)
-        if weights and not joint:
-            with self.autocast():
-                aux_terms = self.auxiliary.losses(batch, self.encoder(obs), self.encoder)
-            if any(weights.values()):  # at weight 0, Adam's momentum alone would still move the encoder
-                self.descend(aux_terms, weights, batch.weight)
-        self.auxiliary.step(batch, self.encoder)
-        self.update_target()
-        return Update(td_error, metrics | self.auxiliary.metrics | {"health/grad_norm": norm})
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Action values (B, A) of the network that is evaluated, the average if there is one."""
+        if not self.average:
+            return self.online_q(obs)
+        return self.average["head"](self.average["encoder"](obs)).float()  # type: ignore[no-any-return]
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.
@@ -172,7 +135,7 @@ class DQN(Agent):
         """
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
-            best = self.q_values(next_obs).argmax(1, keepdim=True)
+            best = self.online_q(next_obs).argmax(1, keepdim=True)
             next_qs = self.target_head(self.target_encoder(next_obs)).float()
             next_q = next_qs.gather(1, best).squeeze(1).lerp(next_qs.mean(1), self.config.target_epsilon)
             target_q = batch.nstep_reward + batch.discount * next_q
@@ -181,21 +144,27 @@ class DQN(Agent):
         return loss, (q - target_q).detach().abs(), {name: value.detach().mean() for name, value in metrics.items()}
 
     @torch.no_grad()
-    def update_target(self) -> None:
+    def update_targets(self) -> None:
         """Blend or copy the online network into the target network, and blend it into the average."""
-        self.updates += 1
         if self.config.target is Target.soft:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
         elif self.updates % self.config.target_every == 0:
             torch._foreach_copy_(self.target, self.online)
         if self.average:  # begun late enough to forget the first weights
-            share = max(self.config.average_tau, 9 / (9 + self.updates))
-            torch._foreach_lerp_(self.average, self.online, share)
+            averaged = self.get_buffer("averaged").add_(1)
+            share = (9 / (9 + averaged)).clamp_min(self.config.average_tau).to(torch.float32)
+            torch._foreach_lerp_(list(self.average.parameters()), self.online, [share] * len(self.online))
 
+    def acting_weights(self) -> dict[str, Tensor]:
+        """See `Agent.acting_weights`; an average is given in place of what it averages."""
+        weights = super().acting_weights()
+        weights.pop("averaged", None)
+        return weights | {name: tensor.contiguous() for name, tensor in self.average.state_dict().items()}
 
-def linear(start: float, end: float, progress: float) -> float:
-    """From `start` at progress 0 to `end` at 1 and after."""
-    return start + (end - start) * min(1.0, progress)
+    def load_acting_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """See `Agent.load_acting_weights`."""
+        super().load_acting_weights(weights)
+        self.average.load_state_dict({name: weights[name] for name in self.average.state_dict()})
 
 
 def huber(error: Tensor) -> Tensor:

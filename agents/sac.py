@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, flatdim
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Auxiliary, Update, weighted_sum
+from agents.base import Agent, AgentConfig, Observation, Streams, Suite
+from agents.learning import weighted_sum
 from encoders import Encoder, orthogonal
+from encoders.momentum import momentum_copy
 from replay import Batch
 
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
@@ -19,21 +22,28 @@ LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 
 @dataclass(frozen=True)
 class SACConfig(AgentConfig):
-    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `copies`."""
+    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `num_shifts`."""
 
+    name: str = "sac"
     hidden: int = 256  # width of both hidden layers of actor and critics
     init_temperature: float = 0.1
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target
-    copies: int = 1  # of each observation, shifted apart: targets and losses are their means, DrQ's K = M = 2
+    num_shifts: int = 1  # shifted copies of each observation: targets and losses are their means, DrQ's K = M = 2
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "copies")
+        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "num_shifts")
         self._check("above 0", lambda x: x > 0, "init_temperature")
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
-        if self.copies > 1 and not self.random_shift:
-            raise ValueError(f"agent.copies={self.copies}: all alike without agent.random_shift, 4 say")
+        if self.num_shifts > 1 and not self.random_shift:
+            raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
+
+    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "SAC":
+        """See `AgentConfig.build`."""
+        if not isinstance(action_space, Box):
+            raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
+        return SAC(self, encoder, flatdim(action_space), suite, streams)
 
 
 class SAC(Agent):
@@ -44,88 +54,54 @@ class SAC(Agent):
     windows of n > 1 steps, the entropy of the steps within is left out of the return.
 
     Args:
-        action_dim: A.
-        policy_generator: stream of the actions sampled in updates, on the run's device.
-            The others are those of `Agent`.
+        action_dim: A. The others are those of `Agent`.
     """
 
     config: SACConfig
 
-    def __init__(
-        self,
-        config: SACConfig,
-        encoder: Encoder,
-        action_dim: int,
-        auxiliary: Auxiliary,
-        *,
-        explore_rng: np.random.Generator,
-        augment_generator: torch.Generator,
-        policy_generator: torch.Generator,
-    ) -> None:
-        super().__init__(config, encoder, auxiliary, explore_rng=explore_rng, augment_generator=augment_generator)
-        self.action_dim, self.policy_generator = action_dim, policy_generator
+    def __init__(self, config: SACConfig, encoder: Encoder, action_dim: int, suite: Suite, streams: Streams) -> None:
+        super().__init__(config, encoder, suite, streams)
+        self.action_dim = action_dim
         self.actor = Actor(encoder, action_dim, config.hidden)
         self.critic = TwinCritic(encoder.feature_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
-        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
-        self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.to(self.device)
+        self.target_encoder, self.target_critic = momentum_copy(self.encoder), momentum_copy(self.critic)
+        self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
+        networks = [*self.encoder.children(), *self.target_encoder.children()]
+        self.set_up(
+            self.groups(self.critic),
+            [{"params": self.policy, "scale": 1.0}],
+            compiled=[*networks, self.actor, self.critic, self.target_critic],
+        )
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
-        self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
-        self.optimizers = [
-            torch.optim.Adam(owned, lr=config.learning_rate, eps=config.adam_eps, fused=True)
-            for owned in (self.groups(self.critic), self.policy)
-        ]
-        if config.compile:
-            for network in (
-                *self.encoder.children(),
-                *self.target_encoder.children(),
-                self.actor,
-                self.critic,
-                self.target_critic,
-            ):
-                network.compile()
+
+    @property
+    def num_shifts(self) -> int:
+        """Shifted copies of each observation."""
+        return self.config.num_shifts
 
     @torch.no_grad()
-    def act(self, obs: NDArray[np.uint8], *, step: int, explore: bool) -> NDArray[np.float32]:  # noqa: ARG002
-        """Actions (N, A): sampled, uniform before the first update, or the squashed mean to be judged by."""
+    def act(self, obs: Observation, *, explore: bool) -> NDArray[np.float32]:
+        """Actions (N, A): sampled, uniform before the first update, or the squashed mean that is evaluated."""
         if explore and not self.updates:
-            return self.explore_rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
-        mean, log_std = self.actor(self.encoder.maps(torch.from_numpy(obs).to(self.device)))
+            return self.streams.explore.uniform(-1, 1, (len(obs.pixels), self.action_dim)).astype(np.float32)
+        mean, log_std = self.actor(self.encoder.maps(torch.from_numpy(obs.pixels).to(self.device)))
         if explore:
-            mean = mean + log_std.exp() * torch.from_numpy(self.explore_rng.standard_normal(mean.shape)).to(mean)
+            mean = mean + log_std.exp() * torch.from_numpy(self.streams.explore.standard_normal(mean.shape)).to(mean)
         action: NDArray[np.float32] = mean.tanh().cpu().numpy()
         return action
 
     def q_values(self, obs: Tensor) -> Tensor:
-        """Value (B, 1) of the action that the policy takes when judged."""
+        """Value (B, 1) of the action that the evaluated policy takes."""
         maps = self.encoder.maps(obs)
         mean, _ = self.actor(maps)
         return self.critic(self.encoder.features(maps), mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
 
-    def update(self, batch: Batch, *, step: int) -> Update:
-        """One step of encoder, critics and side quests in one sum; every so often one of actor, temperature, target."""
-        obs, next_obs = (self.augment(pixels, self.config.copies) for pixels in (batch.obs, batch.nstep_obs))
-        with self.autocast():
-            maps = self.encoder.maps(obs)
-            features = self.encoder.features(maps)
-            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
-            maps, features = maps[: len(batch.obs)], features[: len(batch.obs)]  # the first copy serves all others
-            terms = {"td": td_loss} | self.auxiliary.losses(batch, features, self.encoder)
-        weights = {"td": 1.0} | self.auxiliary.weights(step)
-        metrics |= self.auxiliary.metrics | {"health/grad_norm": self.descend(terms, weights, batch.weight)}
-        self.auxiliary.step(batch, self.encoder)
-        self.updates += 1
-        if self.updates % self.config.policy_delay == 0:
-            metrics |= self.update_policy(maps.detach(), features.detach(), batch.weight)
-            torch._foreach_lerp_(self.target, [p.detach() for p in self.online], self.config.target_tau)
-        return Update(td_error, metrics)
-
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean.
 
-        Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 2 and 3.
+        Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 1 and 3.
         """
         copies = len(features) // len(batch.obs)
         with torch.no_grad():
@@ -154,8 +130,10 @@ class SAC(Agent):
             "temperature": temperature * (self.action_dim - log_prob.detach()),
         }
 
-    def update_policy(self, maps: Tensor, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
-        """One step of actor and temperature; scalars to log."""
+    def update_policy(self, obs: Tensor, maps: Tensor, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
+        if self.updates % self.config.policy_delay:
+            return {}
         with self.autocast():
             terms = self.policy_terms(maps, features)
         total = weighted_sum(terms, dict.fromkeys(terms, 1.0), sample_weight)
@@ -167,18 +145,17 @@ class SAC(Agent):
             "train/ent_coef": self.log_temperature.detach().exp(),
         }
 
+    @torch.no_grad()
+    def update_targets(self) -> None:
+        """Blend encoder and critics into their targets at every `policy_delay`-th update."""
+        if self.updates % self.config.policy_delay == 0:
+            torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
+
     def sample(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Actions (B, A) of the policy and their log-densities (B,), differentiable in the actor."""
         mean, log_std = self.actor(maps)
-        noise = torch.randn(mean.shape, generator=self.policy_generator, device=mean.device)
+        noise = torch.randn(mean.shape, generator=self.streams.policy, device=mean.device)
         return squash(mean, log_std, noise)
-
-    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Agent.diagnose`; the policy's stream stays where it is."""
-        state = self.policy_generator.get_state()
-        metrics = super().diagnose(batch)
-        self.policy_generator.set_state(state)
-        return metrics
 
 
 class Actor(nn.Module):

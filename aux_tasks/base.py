@@ -76,6 +76,7 @@ class AuxTask(nn.Module, ABC):
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs; "features": those of `batch.obs`
 
+    default_weight: ClassVar[float] = 1.0  # of its loss beside the agent's
     clip_length: int = 0  # observations in the clips it needs, if it does
     weight_decay: float = 0.0  # of the head, in its optimiser
     adversary: nn.Module | None  # a critic with an optimiser of its own, trained by `adversary_loss`
@@ -100,8 +101,13 @@ class AuxTask(nn.Module, ABC):
         """Scalar loss of `adversary`, which alone it may move; asked for once the encoder and the heads have moved."""
         raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
-    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
-        """Called once the encoder and the heads have moved, for copies that follow them."""
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move what no optimiser moves: queues, counts, momentum copies. No other method changes the task.
+
+        Args:
+            batch: the batch of the update.
+            encoder: the shared encoder, which has moved, as the head has.
+        """
         return None
 
     def examples(self, batch: Batch, encoder: Encoder) -> Examples | None:  # noqa: ARG002
@@ -123,12 +129,6 @@ def classify(logits: Tensor, label: Tensor) -> AuxOutput:
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
     """(B,) losses with 0 where not `valid` (B,), scaled so that their mean is the mean of the valid ones."""
     return loss * valid * (len(valid) / valid.sum().clamp_min(1))
-
-
-@torch.no_grad()
-def follow(copy: nn.Module, module: nn.Module, tau: float) -> None:
-    """Blend the share `tau` of a module's parameters into its momentum copy."""
-    torch._foreach_lerp_(list(copy.parameters()), list(module.parameters()), tau)
 
 
 def check_choice(option: str, value: str, known: Collection[str]) -> None:

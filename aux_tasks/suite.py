@@ -1,6 +1,6 @@
 """Any set of objectives as one: weights, schedules, the heads' optimiser, metrics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -78,7 +78,6 @@ class AuxSuite(nn.Module):
         self.adversary_optimizer = (
             torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS, fused=True) if rivals else None
         )
-        self.metrics: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:
         for name, task in self.tasks.items():
@@ -95,27 +94,41 @@ class AuxSuite(nn.Module):
         """Observations in the longest clip that a task needs."""
         return max((task.clip_length for _, task in self), default=0)
 
-    def weights(self, step: int) -> dict[str, float]:
-        """Weight of each loss term at an agent step."""
-        return {name: config.at(step) for name, config in self.configs.items()}
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """The weight of each loss term as a function of the agent step."""
+        return {name: config.at for name, config in self.configs.items()}
 
-    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> dict[str, Tensor]:
-        """Unreduced loss (B,) of each task; `metrics` holds their scalars afterwards."""
-        terms = {}
+    @property
+    def active(self) -> bool:
+        """Whether any term has a weight above 0 at some time."""
+        return any(config.weight or config.final_weight for config in self.configs.values())
+
+    def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compute every task's loss; nothing but the random stream moves.
+
+        Args:
+            batch: the batch of B samples.
+            features: (B, Z) of `batch.obs`, read by tasks whose `reads` holds "features".
+            encoder: the shared encoder.
+
+        Returns:
+            Unreduced losses (B,) by task, and detached scalars by TensorBoard tag.
+        """
+        terms, metrics = {}, {}
         for name, task in self:
             output = task.loss(batch, features, encoder)
             terms[name] = output.loss
-            self.metrics[f"aux/{name}/loss"] = output.loss.detach().mean()
-            self.metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
-        return terms
+            metrics[f"aux/{name}/loss"] = output.loss.detach().mean()
+            metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
+        return terms, metrics
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Of the heads and of their adversaries, as far as there are any."""
         return [optimizer for optimizer in (self.optimizer, self.adversary_optimizer) if optimizer]
 
-    def step(self, batch: Batch, encoder: Encoder) -> None:
-        """Move the heads by the gradients that the weighted sum left, then adversaries and momentum copies.
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:
+        """Step the heads by the gradients that the weighted sum left, then the adversaries, then each task's own state.
 
         Args:
             batch: the batch of that sum.
@@ -131,7 +144,7 @@ class AuxSuite(nn.Module):
             sum(task.adversary_loss(batch, encoder) for task in rivals).backward()  # type: ignore[union-attr]
             self.adversary_optimizer.step()
         for _, task in self:
-            task.after_step(encoder)
+            task.after_step(batch, encoder)
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
         """What the heads see and answer on a batch, by task, of those that can show it; all that is `aside`."""

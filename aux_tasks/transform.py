@@ -27,6 +27,7 @@ class TransformTask(AuxTask):
     """
 
     classes: tuple[str, ...]  # the transformations' names
+    rows: Tensor | None
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
         super().__init__(setting)
@@ -34,14 +35,15 @@ class TransformTask(AuxTask):
         layers = [nn.Linear(setting.feature_dim, hidden), nn.ReLU()] if hidden else []
         self.head = nn.Sequential(*layers, nn.Linear(hidden or setting.feature_dim, len(self.classes)))
         height = setting.obs_shape[1]
-        self.rows: Tensor | None = None
+        rows = None
         match crop_rows:
             case None:
                 pass
             case [int(top), int(bottom)] if 0 <= top < bottom <= height:
-                self.rows = torch.linspace(top, bottom - 1, height).round().long()
+                rows = torch.linspace(top, bottom - 1, height).round().long()
             case _:
                 raise ValueError(f"crop_rows must be [top, bottom] with 0 <= top < bottom <= {height}, got {crop_rows}")
+        self.register_buffer("rows", rows, persistent=False)
 
     @abstractmethod
     def transform(self, obs: Tensor, label: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class TransformTask(AuxTask):
         return self.transform(self._crop(obs), label), label
 
     def _crop(self, obs: Tensor) -> Tensor:
-        return obs if self.rows is None else obs[:, :, self.rows.to(obs.device)]
+        return obs if self.rows is None else obs[:, :, self.rows]
 
 
 def questions(module: nn.Module, encoder: Encoder) -> dict[str, Callable[[Tensor], Tensor]]:

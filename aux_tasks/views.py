@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ class ViewTask(AuxTask):
         ValueError: an unknown preset.
     """
 
+    separate_views: ClassVar[bool] = False  # both views go through the head by themselves, each with its statistics
+
     def __init__(self, setting: TaskSetting, head: nn.Module, *, views: str = "shift") -> None:
         super().__init__(setting)
         check_choice("views", views, VIEWS)
@@ -39,8 +42,13 @@ class ViewTask(AuxTask):
         return torch.cat([self.view(obs), self.view(obs)])
 
     def embed(self, pixels: Tensor, encoder: Encoder) -> Tensor:
-        """What the loss compares, (B, D)."""
-        return self.head(encoder(pixels)).float()  # type: ignore[no-any-return]
+        """Return what the loss compares, (B, D) of views (B, C, H, W); with `separate_views`, of `two_views`."""
+        return self.each_view(self.head, encoder(pixels)).float()
+
+    def each_view(self, head: nn.Module, features: Tensor) -> Tensor:
+        """Return head(features), with `separate_views` of each half of the batch by itself."""
+        halves = features.chunk(2) if self.separate_views else (features,)
+        return torch.cat([head(half) for half in halves])
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

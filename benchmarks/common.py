@@ -15,11 +15,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
 from analysis.probes import interval
-from configs.schema import PretrainConfig, claim_run_dir, freeze, register
+from configs.schema import PretrainConfig
+from experiment.composition import freeze
+from experiment.launch import compose_words
 from experiment.pretraining import Pretraining
+from experiment.run_folder import claim_run_dir
 from harness.logger import RunLogger
 from harness.provenance import write_json
 from harness.signals import GracefulExit
@@ -40,9 +41,7 @@ def options(**defaults: Any) -> dict[str, Any]:
 
 def config_of(name: str, words: Sequence[str], kind: Any) -> Any:
     """The frozen config of a command line."""
-    register()
-    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return freeze(compose(name, list(words)), kind)
+    return freeze(compose_words(name, *words).config, kind)
 
 
 def side_by_side(task: Callable[..., None], runs: Iterable[tuple[Any, ...]], jobs: int) -> list[tuple[Any, ...]]:

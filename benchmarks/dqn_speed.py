@@ -26,6 +26,8 @@ import agents
 import train
 from configs.schema import Config
 from experiment.build import Parts, build
+from experiment.composition import freeze, register
+from experiment.training import Progress
 from harness.process import matmul_rate, tune_process
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
@@ -78,7 +80,7 @@ def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
     config = our_config(arm, WARMUP + steps)
     parts, watch = build(config), Stopwatch()
     with TemporaryDirectory() as folder, GracefulExit() as stop:
-        train.learn(config, parts, train.Progress(), None, watch, stop, Path(folder))  # type: ignore[arg-type]
+        train.learn(config, parts, Progress(), None, watch, stop, Path(folder))  # type: ignore[arg-type]
     watch.marks.pop()  # the last one came after the run's end had begun
     return watch.speed(), parts
 
@@ -131,9 +133,9 @@ def closer(parts: Parts) -> dict[str, float]:
     def bare() -> None:
         with agent.autocast():
             with torch.no_grad():
-                agent.q_values(batch.nstep_obs)
+                agent.online_q(batch.nstep_obs)
                 agent.target_head(agent.target_encoder(batch.nstep_obs))
-            q = agent.q_values(batch.obs)
+            q = agent.online_q(batch.obs)
         q.sum().backward()  # type: ignore[no-untyped-call]
         agent.optimizers[0].zero_grad()
 
@@ -141,7 +143,7 @@ def closer(parts: Parts) -> dict[str, float]:
     rows = [
         (
             milliseconds(lambda: parts.replay.sample(BATCH, frozenset()), 20),
-            milliseconds(lambda: agent.update(batch, step=0), 20),
+            milliseconds(lambda: agent.update(batch), 20),
             milliseconds(bare, 20),
         )
         for _ in range(5)

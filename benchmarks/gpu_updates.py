@@ -7,14 +7,14 @@ One torch thread for the launches. Writes results/gpu_updates.json and the block
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from common import RESULTS, config_of, options, read_json, table, with_block
 
 from configs.schema import Config
-from envs import FrameStack
+from envs import Rollout
 from experiment.build import build
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -53,22 +53,17 @@ def measured(variant: str, device: str, updates: int) -> dict[str, Any]:
     config = config_of("config", [*variant.split(), f"device={device}"], Config)
     parts = build(config)
     env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
-    stack = FrameStack(env.num_envs, env.frame_shape, config.frame_stack)
-    frame, nobody = env.reset(1), np.zeros(env.num_envs, bool)
-    obs, first, over = stack.reset(frame), ~nobody, nobody
+    rollout, explore = Rollout(env, config.frame_stack, config.env.padding), partial(agent.act, explore=True)
+    rollout.reset(1)
 
     def play() -> None:
-        nonlocal obs, frame, first, over
-        action = agent.act(obs, step=0, explore=True)
-        step = env.step(action)
-        replay.add(frame, first, action, step.reward, step.terminated, step.truncated, ~over)
-        frame, first, over, obs = step.frame, step.first, step.game_over, stack.push(step)
+        replay.add(*rollout.step(explore))
 
     def sample() -> Any:
-        return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
+        return replay.sample(config.batch_size, suite.reads, 5_000, suite.clip_length)
 
     def learn() -> None:
-        update = agent.update(batch := sample(), step=5_000)
+        update = agent.update(batch := sample())
         if config.replay.prioritized:
             replay.update_priorities(batch.index, update.td_error)
 

@@ -10,7 +10,7 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
-from envs import FrameStack, build_env
+from envs import Actions, Observation, Rollout
 from experiment.build import load_agent
 from harness.process import tune_process
 
@@ -21,19 +21,21 @@ CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the p
 def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
     config, agent = load_agent(Path(checkpoint))
-    env = build_env(replace(config.env, num_envs=games, life_loss=False))
-    stack, rng = FrameStack(games, env.frame_shape, config.frame_stack), np.random.default_rng(seed)
-    obs, over = stack.reset(env.reset(seed)), np.zeros(games, bool)
-    moved, points = [], []
-    while not over.all():
-        greedy = agent.act(obs, step=0, explore=False)
+    env = replace(config.env.protocol().env, num_envs=games).build()
+    rollout, rng = Rollout(env, config.frame_stack, config.env.padding), np.random.default_rng(seed)
+    rollout.reset(seed)
+    over, moved, points = np.zeros(games, bool), [], []
+
+    def policy(obs: Observation) -> Actions:
+        greedy = agent.act(obs, explore=False)
         random = rng.random(games) < epsilon
         action = np.where(random, rng.integers(len(MOVES), size=games), greedy)
-        step = env.step(action)
-        obs = stack.push(step)
         moved.append((MOVES[action] != MOVES[greedy]) & ~over)
-        points.append(np.where(over, 0, step.reward))
-        over |= step.game_over
+        return action
+
+    while not over.all():
+        points.append(np.where(over, 0, rollout.step(policy).reward))
+        over[[episode.copy for episode in rollout.episodes]] = True
     env.close()
     return np.array(moved), np.array(points)
 

@@ -203,8 +203,8 @@ def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     suite.eval()
     rows = []
     for _ in range(TEST_BATCHES):
-        losses(parts, draw(parts, parts.test, config.batch_size, rng))
-        rows.append({name.rpartition("/")[2]: float(value) for name, value in suite.metrics.items()})
+        _, metrics = losses(parts, draw(parts, parts.test, config.batch_size, rng))
+        rows.append({name.rpartition("/")[2]: float(value) for name, value in metrics.items()})
     answered = np.array([row.get("valid", row.get("tracked", 1.0)) for row in rows]) * config.batch_size
     count, names = answered.sum(), METRICS & rows[0].keys()
     means = {name: float(answered @ [row[name] for row in rows] / max(count, 1)) for name in names}

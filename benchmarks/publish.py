@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from configs.schema import Config, read_config, write_config
+from configs.schema import Config
+from experiment.composition import read_config, write_config
 
 
 def main(run: Path, folder: Path) -> None:

@@ -31,7 +31,7 @@ PICTURES = 4  # a round
 
 def start(domain: str, **options: Any) -> _Copy:
     """One environment at its first moment."""
-    copy = _Copy(DmcConfig(domain, TASKS[domain], **options))
+    copy = _Copy(DmcConfig(domain=domain, task=TASKS[domain], **options))
     copy.seed(np.random.SeedSequence(0))
     copy.begin()
     return copy

@@ -29,7 +29,7 @@ from common import RESULTS, config_of, read_json, table, with_block
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from agents import SAC
+from agents import SAC, SACConfig
 from agents.base import Precision
 from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.control.dbc import DBC
@@ -37,6 +37,7 @@ from aux_tasks.control.models import MIN_STD
 from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
 from experiment.build import build_agent, build_streams
+from experiment.composition import freeze, register
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from replay import Batch, Replay, build_replay
@@ -85,7 +86,7 @@ class PlainSAC:
         self.critic, self.target_critic, self.actor = map(copy, (agent.critic, agent.target_critic, agent.actor))
         self.log_temperature = agent.log_temperature.detach().clone().requires_grad_()
         self.config, self.action_dim, self.updates = agent.config, agent.action_dim, 0
-        self.augment, self.noise = (g.clone_state() for g in (agent.augment_generator, agent.policy_generator))
+        self.augment, self.noise = (g.clone_state() for g in (agent.streams.augment, agent.streams.policy))
         adam = partial(torch.optim.Adam, lr=agent.config.learning_rate, eps=agent.config.adam_eps)
         self.critic_optimizer = adam([*self.encoder.parameters(), *self.critic.parameters()])
         self.actor_optimizer = adam(self.actor.parameters())
@@ -294,11 +295,11 @@ def check(agent: SAC, suite: AuxSuite, plain: PlainSAC, batch: Batch) -> float:
     pairs = []
     if isinstance(plain, PlainDBC):
         with suite.aside(), torch.no_grad():
-            ours = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)["dbc"].mean()
+            ours = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)[0]["dbc"].mean()
             theirs = plain.bisimulation(pixels, batch.action, batch.reward, next_pixels)
         pairs.append((ours, theirs))
     theirs = plain.update((pixels, batch.action, batch.reward, next_pixels, batch.discount))
-    pairs.append((agent.update(batch, step=0).metrics["train/loss"], theirs))
+    pairs.append((agent.update(batch).metrics["train/loss"], theirs))
     difference = max(abs(float(mine) / float(other) - 1) for mine, other in pairs)
     if difference > 1e-4:
         raise RuntimeError(f"the losses differ by {difference:.1e}")
@@ -309,7 +310,7 @@ def build_arms(configs: dict[str, Config], replay: Replay) -> tuple[dict[str, Ar
     """Every way to learn, and how far the losses of the two implementations are apart."""
     arms, differences = {}, []
     for name, config in configs.items():
-        agent, suite = build_agent(config, FRAME, ACTIONS, build_streams(config.seed, CPU))
+        agent, suite = build_agent(config, (3 * FRAME[0], *FRAME[1:]), ACTIONS, build_streams(config.seed, CPU))
         assert isinstance(agent, SAC)
         draw = partial(replay.sample, config.batch_size, suite.reads)
         batch = draw()
@@ -323,7 +324,7 @@ def build_arms(configs: dict[str, Config], replay: Replay) -> tuple[dict[str, Ar
                 bare_passes(plain, batch),
                 plain_replay.bytes_per_transition,
             )
-        arms[name] = Arm(draw, partial(agent.update, step=0), bare_passes(agent, batch), replay.bytes_per_transition)
+        arms[name] = Arm(draw, agent.update, bare_passes(agent, batch), replay.bytes_per_transition)
     return arms, max(differences)
 
 
@@ -347,6 +348,7 @@ def main(argv: list[str]) -> None:
     tune_process(1)
     variants = configs()
     config = variants[OURS]
+    assert isinstance(config.agent, SACConfig)
     arms, difference = build_arms(variants, noise(config))
     for arm in arms.values():
         arm.update(arm.draw())  # warm

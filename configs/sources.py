@@ -1,17 +1,22 @@
 """Where pretraining and probes get their frames, by the name that a config uses."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where frames come from; `name` says which of `SOURCES`."""
+
+    name: str
 
 
 @dataclass(frozen=True)
-class FramesConfig:
+class FramesConfig(SourceConfig):
     """Frames of the environment `env`, recorded once and used again."""
 
+    name: str = "frames"
     frames: int = 12_000  # of all copies together
     policy: str = "random"  # or a run folder, or a folder of zoo/: its agent, with 5 % random actions
     path: str | None = None  # default: data/frames/<env>-<policy>-<frames>-s<seed>
@@ -21,16 +26,18 @@ class FramesConfig:
 
 
 @dataclass(frozen=True)
-class ReplayRunConfig:
+class ReplayRunConfig(SourceConfig):
     """The replay that a training left in its newest checkpoint."""
 
+    name: str = "replay"
     run: str = MISSING  # its folder
 
 
 @dataclass(frozen=True)
-class ImagesConfig:
+class ImagesConfig(SourceConfig):
     """A folder of images: folder/class/image.png, folder/class/group/image.png, or without labels."""
 
+    name: str = "images"
     folder: str = MISSING
     size: int = 64  # pixels, height and width
 
@@ -39,9 +46,10 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
-class VideosConfig:
+class VideosConfig(SourceConfig):
     """A folder of video files."""
 
+    name: str = "videos"
     folder: str = "data/clips"  # where `make clips` puts three
     size: int = 64  # pixels, height and width
     stride: int = 1  # of so many frames, one is used
@@ -52,16 +60,18 @@ class VideosConfig:
 
 
 @dataclass(frozen=True)
-class IdxConfig:
+class IdxConfig(SourceConfig):
     """A folder of IDX files, such as those of MNIST and Fashion-MNIST."""
 
+    name: str = "idx"
     folder: str = "data/mnist"  # where `make mnist` puts them
 
 
 @dataclass(frozen=True)
-class BallsConfig:
+class BallsConfig(SourceConfig):
     """Coloured balls that fall and bounce, with their places and speeds as labels, made in memory."""
 
+    name: str = "balls"
     balls: int = 2
     episodes: int = 120
     length: int = 100  # frames of an episode
@@ -71,7 +81,6 @@ class BallsConfig:
         _at_least_one(self, "balls", "episodes", "length", "size")
 
 
-SourceConfig = FramesConfig | ReplayRunConfig | ImagesConfig | VideosConfig | IdxConfig | BallsConfig
 SOURCES: dict[str, type[SourceConfig]] = {
     "frames": FramesConfig,
     "replay": ReplayRunConfig,
@@ -86,20 +95,3 @@ def _at_least_one(source: object, *names: str) -> None:
     for name in names:
         if getattr(source, name) < 1:
             raise ValueError(f"source.{name}={getattr(source, name)}: must be at least 1")
-
-
-def env_name(env: EnvConfig) -> str:
-    """What an environment is called in the name of a folder."""
-    match env:
-        case AtariConfig():
-            return env.game
-        case DmcConfig():
-            background = [] if env.background == "none" else [env.background]
-            return "_".join([env.domain, env.task, *background])
-        case _:
-            return choice(env, ENVS)
-
-
-def choice(part: object, kinds: Mapping[str, type]) -> str:
-    """The name by which a group of Hydra's knows this config."""
-    return next(name for name, kind in kinds.items() if isinstance(part, kind))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from encoders.augment import luma
 from replay.batch import Batch
-from replay.frames import ArrayFrames
+from replay.frames import ArrayFrames, Padding, pad
 
 TRANSITION = {"action", "reward", "next_obs"}  # what the last frame of an episode has not
 
@@ -34,6 +34,7 @@ class Episodes:
     reward: NDArray[np.float32] | None = None  # (N,) what it brought, raw
     num_actions: int | None = None  # that there are to choose from, if they are integers
     test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
+    padding: Padding = "zeros"  # what stands before an episode's first frame in a stack, as in the environment
 
     def __post_init__(self) -> None:
         if not len(self.begin) or (self.begin >= self.end).any():
@@ -86,11 +87,11 @@ class EpisodeSampler:
 
     Args:
         episodes: where from.
-        frame_stack: frames in an observation; before an episode's first they are black.
+        frame_stack: frames in an observation; the episodes' `padding` stands before their first.
         grayscale: give the luma of colour frames as observations.
         device: where batches go.
-        among: (M,) the frames that batches are drawn from. By default those of full stacks, since black frames tell
-            which was first, and all those of an episode that has no full one.
+        among: (M,) the frames that batches are drawn from. By default those of full stacks, since padding tells which
+            was first, and all those of an episode that has no full one.
 
     Raises:
         ValueError: the frames have neither one channel nor three.
@@ -206,7 +207,8 @@ class EpisodeSampler:
         rows = row[:, None] + np.arange(1 - depth, 1)
         start = self._start[np.searchsorted(self._all, row)]
         blank = rows < start[:, None]
-        return self._frames.stack(np.where(blank, 0, rows), blank).to(self.device)
+        rows, blank = pad(np.where(blank, 0, rows), blank, self.episodes.padding)
+        return self._frames.stack(rows, blank).to(self.device)
 
     def _values(self, values: NDArray[Any] | None, row: NDArray[np.int64], nothing: Tensor) -> Tensor:
         if values is None:

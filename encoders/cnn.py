@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Encoder
 from encoders.vit import vit
+from harness.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
         ValueError: the name is unknown, or the observation is too small.
     """
     if config.name not in ENCODERS:
-        near = get_close_matches(config.name, ENCODERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENCODERS)}"
-        raise ValueError(f"unknown encoder {config.name!r}: {hint}")
+        raise ValueError(f"unknown encoder {config.name!r}: {nearest(config.name, ENCODERS)}")
     trunk, neck = ENCODERS[config.name](obs_shape[0])
     encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
     if config.feature_dim:

@@ -1,37 +1,21 @@
-"""Pixel environments: a config says which, `build_env` makes it."""
+"""Vector environments of pixels, their families, frame stacking, and the one rollout; nothing of agents or replay."""
 
 from envs.atari import AtariConfig, AtariVector, atari_games
-from envs.base import Actions, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Padding, Protocol, VectorEnv, VectorStep
 from envs.dmc import DmcConfig, DmcVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
-EnvConfig = AtariConfig | DmcConfig | PointMassConfig | ToyConfig
+# Environment families by tag. A user's module adds its own: `ENVS["mine"] = MyConfig`.
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "dmc": DmcConfig,
     "pointmass": PointMassConfig,
     "toy": ToyConfig,
 }
-
-
-def build_env(config: EnvConfig, labels: bool = False) -> VectorEnv:
-    """The environment that `config` describes; it needs a `reset(seed)` before the first step.
-
-    Atari games have `labels` only if they are asked for here: they take a second emulation.
-    """
-    match config:
-        case AtariConfig():
-            return AtariVector(config, labels)
-        case DmcConfig():
-            return DmcVector(config)
-        case PointMassConfig():
-            return PointMassVector(config)
-        case ToyConfig():
-            return ToyVector(config)
-
 
 __all__ = [
     "ENVS",
@@ -41,14 +25,20 @@ __all__ = [
     "DmcConfig",
     "DmcVector",
     "EnvConfig",
+    "Episode",
     "FrameStack",
+    "Observation",
+    "Padding",
     "PointMassConfig",
     "PointMassVector",
+    "Policy",
+    "Protocol",
+    "Rollout",
     "SingleEnv",
     "ToyConfig",
     "ToyVector",
+    "Transition",
     "VectorEnv",
     "VectorStep",
     "atari_games",
-    "build_env",
 ]

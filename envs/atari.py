@@ -1,8 +1,7 @@
 """Atari games, N copies stepped together in C++ by ALE."""
 
-import difflib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from ale_py import roms
@@ -11,18 +10,31 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from envs.atari_ram import Consoles
-from envs.base import Actions, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Protocol, VectorEnv, VectorStep, suggest
 
 # Shipped with the others, but ALE ends the process on them: they have no game for one player.
 TWO_PLAYER = {"combat", "joust", "maze_craze", "warlords"}
 
+# Evaluation protocols: the probability of a random action, and what differs from the training.
+PROTOCOLS: dict[str, tuple[float, dict[str, Any]]] = {
+    "nature": (0.05, {"sticky": 0.0, "noop_max": 30, "max_frames": 18_000}),  # Mnih et al. 2015
+    "rainbow": (0.001, {"sticky": 0.0, "noop_max": 30, "max_frames": 108_000}),  # Hessel et al. 2018
+    "ale_v5": (0.001, {"sticky": 0.25, "noop_max": 0, "max_frames": 108_000}),  # Gymnasium's ALE/*-v5
+    # Machado et al. 2018
+    "machado": (0.01, {"sticky": 0.25, "noop_max": 0, "max_frames": 18_000, "full_actions": True}),
+    "env": (0.0, {}),
+}
+
 
 @dataclass(frozen=True)
-class AtariConfig:
+class AtariConfig(EnvConfig):
     """An Atari game and its preprocessing. The defaults are the training protocol of DQN (Mnih et al. 2015)."""
 
-    game: str = "pong"  # a ROM name in snake case, see `atari_games`
+    simulator: ClassVar[tuple[str, ...]] = ("ale-py",)
+
+    name: str = "atari"
     num_envs: int = 8
+    game: str = "pong"  # a ROM name in snake case, see `atari_games`
     frame_skip: int = 4  # frames an action is held; a frame is the maximum of the last two
     sticky: float = 0.0  # probability per frame that the previous action is repeated
     noop_max: int = 30  # an episode starts after 0 to noop_max - 1 no-ops, the fire included
@@ -36,13 +48,40 @@ class AtariConfig:
 
     def __post_init__(self) -> None:
         if self.game not in (games := atari_games()):
-            near = difflib.get_close_matches(self.game.lower(), games, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown Atari game {self.game!r}: did you mean {near!r}?")
+            raise ValueError(f"unknown Atari game {self.game!r}: {suggest(self.game, games)}")
         for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
             if getattr(self, name) < (least := int(name != "noop_max")):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 <= self.sticky < 1:
             raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
+
+    def build(self, labels: bool = False) -> "AtariVector":
+        """See `EnvConfig.build`. Labels take a second emulation."""
+        return AtariVector(self, labels)
+
+    @property
+    def label(self) -> str:
+        """The game."""
+        return self.game
+
+    @property
+    def fps(self) -> float:
+        """Real time: the console draws 60 frames a second."""
+        return 60 / self.frame_skip
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """See `EnvConfig.protocol`: one of `PROTOCOLS`, by default `nature`."""
+        name = name or "nature"
+        if name not in PROTOCOLS:
+            raise ValueError(f"unknown protocol {name!r}: {suggest(name, PROTOCOLS)}")
+        epsilon, overrides = PROTOCOLS[name]
+        if overrides.get("full_actions", self.full_actions) != self.full_actions:
+            raise ValueError(f"protocol={name} is for agents trained with env.full_actions=true: use protocol=ale_v5")
+        return Protocol(name, epsilon, replace(self, life_loss=False, **overrides))
+
+    def display(self, size: int) -> "AtariConfig":
+        """See `EnvConfig.display`."""
+        return replace(self, grayscale=False, size=size)
 
 
 def atari_games() -> list[str]:

@@ -1,14 +1,80 @@
-"""What every vector of pixel environments gives: single frames, raw rewards, explicit resets."""
+"""The interface of an environment family: its config, and the vector of copies that the config builds."""
 
+import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats, as the action space says
+Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
+
+
+@dataclass(frozen=True)
+class EnvConfig(ABC):
+    """Settings of an environment. A family subclasses it and gives `name` its tag in `ENVS` as the default.
+
+    Nothing outside of a family depends on its kind: what differs between families is a member here.
+    """
+
+    name: str
+    num_envs: int
+
+    padding: ClassVar[Padding] = "zeros"
+    simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
+
+    @abstractmethod
+    def build(self, labels: bool = False) -> "VectorEnv":
+        """The copies; they need a `reset(seed)` before the first step.
+
+        Args:
+            labels: whether `VectorEnv.labels` will be read. Without it, a family for which labels are costly has none.
+        """
+
+    @property
+    def label(self) -> str:
+        """A short name for folders."""
+        return self.name
+
+    @property
+    def fps(self) -> float:
+        """Agent steps per second of a video."""
+        return 6.0
+
+    @property
+    def repeat(self) -> int:
+        """Environment steps in an agent step, where papers count the former."""
+        return 1
+
+    def protocol(self, name: str | None = None) -> "Protocol":
+        """The evaluation protocol of that name, or the family's default.
+
+        Raises:
+            ValueError: the family has none of that name, or it does not fit these settings.
+        """
+        if name not in (None, "env"):
+            raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol=env")
+        return Protocol("env", 0.0, self)
+
+    def display(self, size: int) -> "EnvConfig":  # noqa: ARG002
+        """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible."""
+        return self
+
+    def check_training(self) -> None:  # noqa: B027
+        """Raise ValueError if no agent may be trained with these settings."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a policy is evaluated: full episodes, raw returns."""
+
+    name: str
+    epsilon: float  # probability of a random action
+    env: EnvConfig  # as evaluated
 
 
 @dataclass(frozen=True)
@@ -75,3 +141,9 @@ class VectorEnv(ABC):
             raise ValueError(f"action must be {expected}; got {action.dtype} of shape {shape}")
         if not ((low <= action) & (action <= high)).all():  # NaN fails too
             raise ValueError(f"action {action.tolist()} is out of range: use {low} to {high}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: a close one, or all there are."""
+    close = difflib.get_close_matches(name.lower(), known := list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

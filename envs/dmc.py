@@ -1,19 +1,17 @@
 """The DeepMind Control Suite from pixels, with or without distractors, N copies in one or several processes."""
 
-import difflib
 import logging
-from collections.abc import Iterable
 from ctypes import Array, c_ubyte
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Padding, Protocol, VectorEnv, VectorStep, suggest
 from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
@@ -26,12 +24,16 @@ CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
 
 
 @dataclass(frozen=True)
-class DmcConfig:
+class DmcConfig(EnvConfig):
     """A task of the Control Suite, its picture, and what moves behind the robot."""
 
+    padding: ClassVar[Padding] = "repeat"  # as the frame stack of CURL, DrQ and DBC
+    simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
+
+    name: str = "dmc"
+    num_envs: int = 1
     domain: str = "cartpole"
     task: str = "swingup"
-    num_envs: int = 1
     size: int = 84  # pixels, height and width
     camera: str = ""  # a name of the model; empty: the usual one
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
@@ -46,7 +48,7 @@ class DmcConfig:
     def __post_init__(self) -> None:
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} is {value!r}: did you mean {_nearest(value, choices)!r}?")
+                raise ValueError(f"{name} is {value!r}: {suggest(value, choices)}")
         for name, least in {
             "num_envs": 1,
             "size": 1,
@@ -71,6 +73,35 @@ class DmcConfig:
                 "give action_repeat=2 or another number"
             )
         return self.action_repeat or PLANET[self.domain]
+
+    def build(self, labels: bool = False) -> "DmcVector":  # noqa: ARG002
+        """See `EnvConfig.build`. Labels are always there."""
+        return DmcVector(self)
+
+    @property
+    def label(self) -> str:
+        """Domain, task and background."""
+        return "_".join([self.domain, self.task, *([] if self.background == "none" else [self.background])])
+
+    @property
+    def fps(self) -> float:
+        """About real time: a control step lasts 10 to 40 ms."""
+        return 50 / self.repeat
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training."""
+        return replace(super().protocol(name), env=replace(self, background_split="eval"))
+
+    def display(self, size: int) -> "DmcConfig":
+        """See `EnvConfig.display`."""
+        return replace(self, size=size)
+
+    def check_training(self) -> None:
+        """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""
+        if self.background_split != "train":
+            raise ValueError(
+                f"env.background_split={self.background_split} is for evaluation: leave it out of a training"
+            )
 
 
 class DmcVector(VectorEnv):
@@ -269,12 +300,7 @@ def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
     if domain == "lqr":
         raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
     if domain not in tasks:
-        raise ValueError(f"unknown dm_control domain {domain!r}: did you mean {_nearest(domain, tasks)!r}?")
+        raise ValueError(f"unknown dm_control domain {domain!r}: {suggest(domain, tasks)}")
     if task not in tasks[domain]:
-        near = _nearest(task, tasks[domain])
-        raise ValueError(f"unknown task {task!r} of {domain}: did you mean {near!r}? It has {', '.join(tasks[domain])}")
+        raise ValueError(f"unknown task {task!r} of {domain}: {suggest(task, tasks[domain])}")
     return suite.load(domain, task, task_kwargs={"random": random})
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
 
 SPEED = 0.2  # of a full velocity action, per step; the room is [-1, 1] x [-1, 1]
 DRAG, FORCE = 0.2, 0.05  # a full force action ends at FORCE / DRAG per step
@@ -15,9 +15,10 @@ MASS_COLOR, GOAL_COLOR = np.array([255, 64, 64]), np.array([128, 255, 64])  # th
 
 
 @dataclass(frozen=True)
-class PointMassConfig:
+class PointMassConfig(EnvConfig):
     """A disc to be steered to the middle of a square room, from a random place."""
 
+    name: str = "pointmass"
     num_envs: int = 4
     size: int = 36  # pixels, height and width; the Nature CNN needs 36
     control: str = "velocity"  # or "force", which asks for reading the motion too
@@ -30,6 +31,10 @@ class PointMassConfig:
             raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
         if self.size < 12 or min(self.num_envs, self.time_limit) < 1:
             raise ValueError(f"num_envs and time_limit must be at least 1, size at least 12: {self}")
+
+    def build(self, labels: bool = False) -> "PointMassVector":  # noqa: ARG002
+        """See `EnvConfig.build`. Labels are always there."""
+        return PointMassVector(self)
 
 
 class PointMassVector(VectorEnv):

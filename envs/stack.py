@@ -1,26 +1,32 @@
-"""The last few frames of each copy, for whoever acts."""
+"""The last few frames of each copy."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import VectorStep
+from envs.base import Padding, VectorStep
 
 
 class FrameStack:
-    """Stacks of single frames, oldest first, zero where an episode is younger than the stack.
+    """Stacks of single frames, oldest first.
 
     Both methods return the one buffer that the next `push` overwrites: copy what you keep.
     """
 
-    def __init__(self, num_envs: int, frame_shape: tuple[int, int, int], frame_stack: int) -> None:
-        """`frame_shape` is (C, H, W); the stacks are (N, frame_stack * C, H, W)."""
+    def __init__(
+        self, num_envs: int, frame_shape: tuple[int, int, int], frame_stack: int, padding: Padding = "zeros"
+    ) -> None:
+        """`frame_shape` is (C, H, W); the stacks are (N, frame_stack * C, H, W).
+
+        `padding` stands in place of the frames before an episode's first: zeros, or that first frame again.
+        """
         channels, height, width = frame_shape
+        self._repeat = padding == "repeat"
         self._slots = np.zeros((num_envs, frame_stack, channels, height, width), dtype=np.uint8)
         self._stacks = self._slots.reshape(num_envs, frame_stack * channels, height, width)
 
     def reset(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Start every stack again with `frame` (N, C, H, W), the first of an episode."""
-        self._slots[:] = 0
+        self._slots[:] = frame[:, None] if self._repeat else 0
         self._slots[:, -1] = frame
         return self._stacks
 
@@ -28,6 +34,6 @@ class FrameStack:
         """Append the newest frames; a copy whose step is `first` starts again."""
         for i in range(self._slots.shape[1] - 1):  # slot by slot: one overlapping copy would allocate
             self._slots[:, i] = self._slots[:, i + 1]
-        self._slots[step.first] = 0
+        self._slots[step.first] = step.frame[step.first, None] if self._repeat else 0
         self._slots[:, -1] = step.frame
         return self._stacks

@@ -1,13 +1,13 @@
 """Catch: a pixel game that an agent learns in a minute of CPU (tests/test_learning.py), for first steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs.base import Actions, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
 
 GRID = 12  # cells a side
 PADDLE = 3  # cells wide
@@ -16,9 +16,10 @@ PADDLE_COLOUR, BALL_COLOUR = (40, 160, 230), (255, 200, 40)
 
 
 @dataclass(frozen=True)
-class ToyConfig:
+class ToyConfig(EnvConfig):
     """A game of `balls` balls that fall one row a step while drifting sideways and bouncing off the walls."""
 
+    name: str = "toy"
     num_envs: int = 4
     size: int = 36  # pixels, height and width: a multiple of 12; the Nature CNN needs 36
     balls: int = 1
@@ -30,6 +31,14 @@ class ToyConfig:
             raise ValueError(f"size is {self.size}: it must be a multiple of {GRID}, such as 36")
         if min(self.num_envs, self.balls) < 1 or (self.time_limit is not None and self.time_limit < 1):
             raise ValueError(f"num_envs, balls and time_limit must be at least 1: {self}")
+
+    def build(self, labels: bool = False) -> "ToyVector":  # noqa: ARG002
+        """See `EnvConfig.build`. Labels are always there."""
+        return ToyVector(self)
+
+    def display(self, size: int) -> "ToyConfig":
+        """See `EnvConfig.display`."""
+        return replace(self, grayscale=False, size=max(size // GRID, 1) * GRID)
 
 
 class ToyVector(VectorEnv):

@@ -1,119 +1,261 @@
 """The command line: Hydra's grammar, and one clear line for whatever is wrong with it."""
 
-import difflib
+import importlib
+import itertools
 import logging
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
-from hydra import main
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
-GAMES = re.compile(r"(env=atari|source=frames)/(\w+(?:,(?:atari|frames)/\w+)*)")
+import configs
+from experiment.composition import register
+from harness.suggest import closest, nearest
+
+log = logging.getLogger(__name__)
+CONFIGS = Path(configs.__path__[0])
+OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
+SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
+USAGE = """\
+Options:
+  -m, --multirun   run every combination of key=a,b and key=range(0,5), one after the other
+  --cfg            print the composed config and stop
+  import=module    import a module first, which may add auxiliary tasks, encoders and environments
+"""
 
 
-def launch(task: Callable[[DictConfig], int], config_dir: Path, argv: list[str], name: str = "config") -> int:
-    """Compose the config `name` from `argv` (`key=value`, `group=choice`, `-m` for sweeps) and run `task` on it.
+@dataclass(frozen=True)
+class Composed:
+    """What a command line says."""
 
-    Errors of the user's making (ValueError, MemoryError, RuntimeError of the run, unknown keys) become one line and
-    exit code 2. Returns the exit code of the task, in a sweep the highest;
-    a job that a signal ended (128 or more) is the last of its sweep.
+    config: DictConfig
+    preset: DictConfig  # of the group choices alone, without the other words
+    choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
+
+
+def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: str = "") -> int:
+    """Compose the config `name` from the words of a command line, and run it.
+
+    Words are `key=value`, `group=choice`, `env=atari/breakout`, `source=frames/breakout`, `import=my_module` and the
+    options in `USAGE`. Errors of the user's making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the
+    run) become one line and exit code 2.
+
+    Args:
+        run: one run; returns an exit code.
+        name: of a file in configs/, without .yaml.
+        argv: the words.
+        about: first part of the help.
+
+    Returns:
+        The exit code of the run. In a sweep it is the highest, and a run that a signal ended (128 or more) is the last.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
-    )
-    argv = [word for given in argv for word in _expand(given)]
-    parser = get_args_parser()
-    parsed, unknown = parser.parse_known_intermixed_args(argv)
-    if unknown:
-        options = re.findall(r"--[\w-]+", parser.format_usage())
-        return _fail(f"unknown option {unknown[0]!r}: did you mean {_nearest(unknown[0], options)!r}?")
-    codes: list[int] = []
-
-    @main(version_base=None, config_path=str(config_dir), config_name=name)
-    def run(config: DictConfig) -> None:
-        if max(codes, default=0) < 128:  # a signal ends the whole sweep
-            codes.append(_report(lambda: task(config)))
-
-    sys.argv[1:] = sorted(argv, key=lambda word: word not in parsed.overrides)  # Hydra wants none behind an option
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors itself and exits
+    handler = RichHandler(show_time=False, show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        run()
+        options = {_option(word) for word in argv if word.startswith("-")}
+        words = [word for word in argv if not word.startswith("-")]
+        import_modules(words)
+        jobs = compose_jobs(name, words, sweep="--multirun" in options)
+        if "--help" in options:
+            sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
+            return 0
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        return _fail(explain(error, config_dir, name))
-    return max(codes, default=0)
+        return _fail(_line(error))
+    if "--cfg" in options:
+        sys.stdout.write("---\n".join(OmegaConf.to_yaml(job.config) for job in jobs))
+        return 0
+    highest = 0
+    for job in jobs:
+        highest = max(highest, exit_code(partial(run, job)))
+        if highest >= 128:
+            break
+    return highest
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What `run` returns; 2 and one line for an error of the user's making, 130 for Ctrl-C."""
+    try:
+        return run()
+    except (ValueError, MemoryError, OSError, RuntimeError) as error:
+        log.debug("traceback", exc_info=True)
+        return _fail(str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command to resume\n")
+        return 130
+
+
+def import_modules(words: list[str]) -> None:
+    """Import what the `import=` words name, from the working directory too, and every entry point `sidequest`.
+
+    Raises:
+        ValueError: a module cannot be imported.
+    """
+    given = [word.removeprefix("import=").strip("[]") for word in words if word.startswith("import=")]
+    loaders: dict[str, Callable[[], object]] = {
+        module: partial(importlib.import_module, module) for names in given for module in names.split(",")
+    }
+    if loaders and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    loaders |= {point.value: point.load for point in entry_points(group="sidequest")}
+    for module, load in loaders.items():
+        try:
+            load()
+        except Exception as error:  # a module may raise anything
+            frames = [frame for frame in extract_tb(error.__traceback__)[1:] if "importlib" not in frame.filename]
+            where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+            what = (str(error).splitlines() or [""])[0]
+            raise ValueError(f"cannot import {module!r}: {type(error).__name__}: {what}{where}") from error
+
+
+def compose_words(name: str, *words: str) -> Composed:
+    """The config `name` with the words of one run.
+
+    Raises:
+        ValueError, HydraException: a word is wrong.
+    """
+    return compose_jobs(name, list(words), sweep=False)[0]
+
+
+def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
+    """The runs that the words of a command line ask for: one, or every combination of a sweep.
+
+    Raises:
+        ValueError, HydraException: a word is wrong.
+    """
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        overrides = parser.parse_overrides([word for word in words if not word.startswith("import=")])
+        values = [list(_values(override, sweep)) for override in overrides]
+        groups = _choices(name)
+        return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+
+
+def _values(override: Override, sweep: bool) -> Iterator[str]:
+    """The word for each value of a sweep, or the one word."""
+    word = str(override.input_line)
+    if override.type is not OverrideType.CHANGE:
+        raise ValueError(f"cannot read {word!r}: keys are neither added nor removed, give key=value")
+    if not override.is_sweep_override():
+        yield word
+    elif not sweep:
+        raise ValueError(f"{word} has several values: add -m to run each of them, or give a list, key=[a,b]")
+    else:
+        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+
+
+def _compose(name: str, words: Iterable[str], groups: list[str], parser: OverridesParser) -> Composed:
+    choices: dict[str, str] = {}
+    keys, preset, everything = [], [], []
+    for word in words:
+        expanded = _expand(word)
+        everything += expanded
+        override = parser.parse_override(expanded[0])
+        key = override.get_key_element()
+        if key in groups:
+            _check_choice(override)
+            preset += expanded
+            choices[key] = word.partition("=")[2]
+        else:
+            keys.append(key)
+    alone = compose(name, preset)
+    for key in keys:
+        _check_key(key, OmegaConf.to_container(alone))
+    return Composed(compose(name, everything), alone, choices)
 
 
 def _expand(word: str) -> list[str]:
     """`env=atari/breakout` is `env=atari env.game=breakout`, and `source=frames/breakout` shows that game."""
-    if match := GAMES.fullmatch(word):
-        return [match[1], "env.game=" + re.sub("(atari|frames)/", "", match[2])]
+    if match := SHORTHAND.fullmatch(word):
+        return [match[1], f"env.game={match[2]}"]
     return [word]
 
 
-def _report(task: Callable[[], int]) -> int:
-    try:
-        return task()
-    except (ValueError, MemoryError, OSError, RuntimeError) as error:
-        logging.getLogger(__name__).debug("traceback", exc_info=True)
-        return _fail(str(error) or type(error).__name__)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command to continue\n")
-        return 130
+def _choices(name: str) -> list[str]:
+    """The groups that the config `name` has."""
+    runtime = compose(name, return_hydra_config=True).hydra.runtime
+    return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
+
+
+def _check_choice(override: Override) -> None:
+    """Raise ValueError unless the group has all that is chosen from it."""
+    group, value = override.key_or_group, override.value()
+    known = GlobalHydra.instance().config_loader().get_group_options(group)
+    for choice in value if isinstance(value, list) else [value]:
+        if choice not in known:
+            raise ValueError(f"unknown {group} {choice!r}: {nearest(str(choice), known)}")
+
+
+def _check_key(key: str, tree: Any) -> None:
+    """Raise ValueError unless the nested dictionaries have the dotted key."""
+    node, parent = tree, ""
+    for part in key.split("."):
+        if isinstance(node, list):  # an item of it
+            return
+        if not isinstance(node, dict) or not node:
+            raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
+        if part not in node:
+            near = closest(key, [*_dotted(node, parent), *_dotted(tree)])
+            known = [f"{parent}.{name}".lstrip(".") for name in node]
+            raise ValueError(f"unknown key {key!r}: " + (f"did you mean {near!r}?" if near else nearest(key, known)))
+        node, parent = node[part], f"{parent}.{part}".lstrip(".")
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of nested dictionaries."""
+    for key, child in tree.items() if isinstance(tree, dict) else ():
+        dotted = f"{prefix}.{key}".lstrip(".")
+        yield dotted
+        yield from _dotted(child, dotted)
+
+
+def _groups(name: str) -> str:
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        loader = GlobalHydra.instance().config_loader()
+        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in _choices(name))
+        return f"group=choice:\n{''.join(lines)}"
+
+
+def _keys(job: Composed) -> str:
+    keys = "".join(f"  {line}\n" for line in OmegaConf.to_yaml(job.config).splitlines())
+    return f"key=value, here with what your command line makes of them:\n{keys}"
+
+
+def _option(word: str) -> str:
+    if word not in OPTIONS:
+        raise ValueError(f"unknown option {word!r}: {nearest(word, OPTIONS)}")
+    return OPTIONS[word]
+
+
+def _line(error: Exception) -> str:
+    """One line for an error of Hydra's, or of ours."""
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+        if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
+            near = closest(match[1], match[2].split(", "))
+            line += f": did you mean {near!r}?" if near else ""
+        return line
+    return str(error).splitlines()[0]
 
 
 def _fail(line: str) -> int:
     sys.stderr.write(f"error: {line}\n")
     return 2
-
-
-def explain(error: Exception, config_dir: Path, name: str) -> str:
-    """One line for an error of Hydra's on the config `name`, with the nearest valid name or all of them."""
-    cause, message = error.__cause__, str(error)
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        parent, _, key = str(cause.full_key).rpartition(".")
-        if not cause.parent_node:
-            return f"unknown key {cause.full_key!r}: {parent} is empty"
-        siblings = [f"{parent}.{key}".lstrip(".") for key in cause.parent_node if key != "hydra"]
-        everywhere = _keys(OmegaConf.to_container(cause.parent_node._get_root()))
-        known = {dotted.rpartition(".")[2]: dotted for dotted in [*everywhere, *siblings]}
-        return f"unknown key {cause.full_key!r}: did you mean {known[_nearest(key, list(known))]!r}?"
-    if isinstance(cause, OmegaConfBaseException):
-        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
-        if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
-            line += f": did you mean {_nearest(match[1], match[2].split(', '))!r}?"
-        return line
-    if match := re.search(r"Could not (?:find|load) '([\w-]+)/([\w./-]*)'", message):
-        choices = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
-        choices = choices or sorted(path.stem for path in (config_dir / match[1]).glob("*.yaml"))
-        near = _nearest(match[2], choices)
-        return f"unknown {match[1]} {match[2]!r}: did you mean {near!r}? (there are {', '.join(choices)})"
-    if match := re.match(r"Structured config not found (\w+)/(.*)/\.yaml", message):
-        return f"unknown {match[1]} {match[2] + '/'!r}: did you mean {match[2]!r}?"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
-    if match := re.match(r"Could not override '([^']+)'", message):  # a group of another program
-        keys = ConfigStore.instance().load(f"schema/{name}.yaml").node
-        return f"unknown key {match[1]!r}: there are {', '.join(keys)}"
-    hint = ": add -m to run each of them" if message.startswith("Ambiguous value") else ""
-    return message.splitlines()[0] + hint
-
-
-def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of nested dictionaries, but for Hydra's own."""
-    for key, child in tree.items() if isinstance(tree, dict) else ():
-        if key != "hydra":
-            yield f"{prefix}{key}"
-            yield from _keys(child, f"{prefix}{key}.")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

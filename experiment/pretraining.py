@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from agents.base import check_ownership
+from agents.learning import Schedule, check_ownership
 from aux_tasks import AuxSuite, TaskSetting
-from configs.schema import PretrainConfig, ProbeConfig, read_config
+from configs.schema import PretrainConfig, ProbeConfig
 from datasets import EpisodeSampler
 from encoders import Encoder
-from experiment.build import build_initial_encoder, check_network, load_optimizers, pick_device, without_init
+from experiment.build import build_initial_encoder, load_optimizers, pick_device, without_init
+from experiment.composition import read_config
 from experiment.sources import build_source
+from experiment.weights import check_network
 from harness.checkpoint import load_latest
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 
@@ -30,6 +32,7 @@ class Pretraining:
     encoder: Encoder
     suite: AuxSuite
     optimizer: torch.optim.Optimizer  # of the encoder
+    schedule: Schedule  # of the weights of the auxiliary tasks
     rng: np.random.Generator  # of the sampling
     auxiliary: torch.Generator
 
@@ -84,7 +87,8 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     optimizer = torch.optim.Adam(encoder.parameters(), config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")
-    return Pretraining(train, test, encoder, suite, optimizer, rng, generator)
+    schedule = Schedule(suite.schedules(), device)
+    return Pretraining(train, test, encoder, suite, optimizer, schedule, rng, generator)
 
 
 def load_pretraining(run: Path) -> Pretraining:
@@ -110,10 +114,10 @@ def build_suite(
     generator: torch.Generator,
     seed: int,
 ) -> AuxSuite:
-    """The side quests of `config` on an encoder and a source, their heads initialised from a stream of their own.
+    """The auxiliary tasks of `config` on an encoder and a source, their heads initialised from a stream of their own.
 
     Raises:
-        ValueError: a side quest does not fit the encoder, or reads what the source has not.
+        ValueError: a task does not fit the encoder, or reads what the source has not.
     """
     setting = TaskSetting(encoder, source.frame_stack, *source.actions, gamma, generator)
     with seeded(seed, "init/auxiliary"):

@@ -4,7 +4,6 @@ import logging
 import time
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,18 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import check_ownership
+from agents.learning import check_ownership
 from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
-from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig, read_config
-from configs.sources import FramesConfig, SourceConfig, env_name
+from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig
+from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
-from envs import EnvConfig, build_env
-from experiment.build import build_initial_encoder, load_encoder, pick_device
+from envs import EnvConfig, VectorEnv
+from experiment.build import build_initial_encoder, pick_device
+from experiment.composition import read_config
 from experiment.pretraining import ADAM_EPS, build_suite
 from experiment.sources import build_source
+from experiment.weights import load_encoder
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
+from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def sees_gray(run: RunConfig) -> bool:
     """Whether the encoder of a run reads one channel a frame."""
     if isinstance(run, PretrainConfig):
         return run.grayscale
-    env = build_env(replace(run.env, num_envs=1))
+    env: VectorEnv = replace(run.env, num_envs=1).build()
     env.close()
     return env.frame_shape[0] == 1
 
@@ -123,14 +125,13 @@ def choose_labels(config: ProbeConfig, episodes: Episodes) -> dict[str, Labels]:
         raise ValueError(f"this source has no labels that mode={config.mode} can learn")
     for name in config.labels:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise ValueError(f"unknown label {name!r}: did you mean {near!r}? (there are {', '.join(known)})")
+            raise ValueError(f"unknown label {name!r}: {nearest(name, known)}")
     return {name: known[name] for name in config.labels or known}
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """An encoder that learns classes, beside any side quests."""
+    """An encoder that learns classes, beside any auxiliary tasks."""
 
     sampler: EpisodeSampler  # of the labelled examples
     encoder: Encoder
@@ -146,7 +147,7 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
     """A copy of the encoder `start`, to learn the labels of (M,) rows; `seed` decides on everything random.
 
     Raises:
-        ValueError: a side quest does not fit the source.
+        ValueError: a task does not fit the source.
     """
     run, episodes, device = parts.run, parts.sampler.episodes, parts.sampler.device
     sampler = EpisodeSampler(
@@ -173,7 +174,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     if not config.probe_every:
         return None
     env = replace(config.env, num_envs=ONLINE_COPIES)
-    frames = FramesConfig(ONLINE_FRAMES, path=f"data/frames/{env_name(env)}-probe-{derive(0, repr(env)):016x}")
+    frames = FramesConfig(frames=ONLINE_FRAMES, path=f"data/frames/{env.label}-probe-{derive(0, repr(env)):016x}")
     episodes = build_source(frames, env, seed=0)
     grayscale = encoder.obs_shape[0] == config.frame_stack
     device = next(encoder.parameters()).device

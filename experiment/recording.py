@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from analysis.play import Policy
-from envs import Actions, FrameStack, VectorEnv
+from envs import Actions, Observation, Padding, Policy, Rollout, VectorEnv
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
 from replay.frames import check_room
@@ -37,6 +36,7 @@ def record(
     content: Mapping[str, Any],
     *,
     frame_stack: int,
+    padding: Padding,
     random_share: float,
     frames: int,
     seed: int,
@@ -45,6 +45,7 @@ def record(
 
     Args:
         policy: reads stacks of `frame_stack` frames; None if all actions are random.
+        padding: of those stacks.
         folder: does not exist yet.
         content: what decides the recording, for `source.json`.
         random_share: probability of a random action, in [0, 1].
@@ -62,7 +63,8 @@ def record(
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        moments = _play(env, policy, frame_stack, random_share, steps, seed)
+        acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
+        moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"))
         _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
         made_by = versions("ale-py", "dm-control", "mujoco")
         write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
@@ -96,28 +98,27 @@ def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tupl
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def _play(
-    env: VectorEnv, policy: Policy | None, frame_stack: int, random_share: float, steps: int, seed: int
-) -> Iterator[dict[str, NDArray[Any]]]:
+def _play(rollout: Rollout, policy: Policy, steps: int, seed: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Columns (N, ...) of `steps` moments: the frame, what is known of it, what was done and what that brought."""
-    rng = numpy_stream(seed, "record/actions")
-    stack = FrameStack(env.num_envs, env.frame_shape, frame_stack)
-    frame, first = env.reset(derive(seed, "record/env")), np.ones(env.num_envs, bool)
-    obs = stack.reset(frame)
+    rollout.reset(seed)
     for _ in range(steps):
-        action = _random(env.action_space, env.num_envs, rng)
-        if policy:
-            action = np.array(
-                [mine if rng.random() < random_share else its for mine, its in zip(action, policy(obs), strict=True)],
-                action.dtype,
-            )
-        labels = {f"labels/{name}": values for name, values in env.labels().items()}
-        step = env.step(action)
-        yield {"frame": frame, "first": first, "action": action, "reward": step.reward, **labels}
-        frame, first, obs = step.frame, step.first, stack.push(step)
+        labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
+        row = rollout.step(policy)
+        yield {"frame": row.frame, "first": row.first, "action": row.action, "reward": row.reward, **labels}
 
 
-def _random(space: Discrete | Box, count: int, rng: np.random.Generator) -> Actions:
-    if isinstance(space, Discrete):
-        return rng.integers(space.n, size=count)
-    return rng.uniform(-1, 1, (count, *space.shape)).astype(np.float32)
+def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:
+    """`policy` with uniformly random actions at probability `share`, for each copy apart; all random without one."""
+    space, copies = env.action_space, env.num_envs
+
+    def act(obs: Observation) -> Actions:
+        if isinstance(space, Discrete):
+            random = rng.integers(space.n, size=copies)
+        else:
+            random = rng.uniform(-1, 1, (copies, *space.shape)).astype(np.float32)
+        if policy is None:
+            return random
+        kept = [mine if rng.random() < share else its for mine, its in zip(random, policy(obs), strict=True)]
+        return np.array(kept, random.dtype)
+
+    return act

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from gymnasium.spaces import Discrete
 
-from analysis.play import Policy
-from configs.schema import Config, read_config
+from analysis.evaluation import greedy
+from configs.schema import Config
 from configs.sources import (
     BallsConfig,
     FramesConfig,
@@ -19,20 +18,19 @@ from configs.sources import (
     ReplayRunConfig,
     SourceConfig,
     VideosConfig,
-    choice,
-    env_name,
 )
 from datasets import Episodes
 from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
 from datasets.synthetic import bouncing_balls
-from envs import ENVS, EnvConfig, VectorEnv, build_env
+from envs import EnvConfig, Policy, VectorEnv
 from experiment.build import load_agent
+from experiment.composition import read_config
 from experiment.recording import record
 from harness.checkpoint import load_latest
 from harness.seeding import numpy_stream
 
 RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
-UNSEEN = {"threads", "processes"}  # keys of an environment that change no frame
+UNSEEN = {"name", "threads", "processes"}  # keys of an environment that change no frame, or stand elsewhere
 
 
 def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
@@ -56,6 +54,8 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
         case BallsConfig():
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
+        case _:
+            raise ValueError(f"source={source.name}: there is no reader for it")
 
 
 def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
@@ -65,7 +65,7 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
         ValueError: the folder holds something else, or the agent is for other frames.
     """
     policy = source.policy.strip("/").replace("/", "-")
-    folder = Path(source.path or f"data/frames/{env_name(env)}-{policy}-{source.frames}-s{seed}")
+    folder = Path(source.path or f"data/frames/{env.label}-{policy}-{source.frames}-s{seed}")
     wanted = content(source, env, seed)
     if not folder.is_dir() or not any(folder.iterdir()):
         _record(source, env, seed, folder, wanted)
@@ -79,7 +79,7 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
                 f"{folder} was recorded with {key}={found.get(key)}, this one has {value}: "
                 "give source.path=... or remove that folder"
             )
-    return read_recording(folder)
+    return replace(read_recording(folder), padding=env.padding)
 
 
 def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
             raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
         policy = hashlib.sha256(weights.read_bytes()).hexdigest()
     keys = {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
-    return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": choice(env, ENVS), **keys}
+    return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **keys}
 
 
 def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wanted: dict[str, Any]) -> None:
-    vector = build_env(env, labels=True)
+    vector = env.build(labels=True)
     policy: Policy | None = None
     frame_stack = 1
     if source.policy != "random":
@@ -107,6 +107,7 @@ def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wante
             folder,
             wanted,
             frame_stack=frame_stack,
+            padding=env.padding,
             random_share=RANDOM_SHARE,
             frames=source.frames,
             seed=seed,
@@ -125,7 +126,7 @@ def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
             f"source.policy={path} plays from observations {agent.encoder.obs_shape}, env gives {shown}: "
             f"give env the settings of {path}/config.yaml"
         )
-    return partial(agent.act, step=0, explore=False), config.frame_stack
+    return greedy(agent), config.frame_stack
 
 
 def of_run(run: Path) -> Episodes:
@@ -138,10 +139,11 @@ def of_run(run: Path) -> Episodes:
     checkpoint = load_latest(run / "checkpoints", ["parts"])
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: source.run must be the folder of a training")
-    env = build_env(config.env)
+    env = config.env.build()
     space = env.action_space
     env.close()
     with checkpoint.restoring() as state:
         storage = state["parts"]["replay"]["storage"]
         storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
-        return read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)
+        episodes = read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)
+        return replace(episodes, padding=config.env.padding)

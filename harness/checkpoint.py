@@ -8,7 +8,6 @@
 A checkpoint is complete when it has its name: it is written and fsynced under `.tmp-<pid>-…`, then renamed.
 """
 
-import difflib
 import errno
 import hashlib
 import json
@@ -31,6 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from harness.suggest import nearest
 from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
 
 log = logging.getLogger(__name__)
@@ -162,8 +162,7 @@ def load(path: Path, names: Collection[str] | None = None) -> Checkpoint:
     wanted = list(manifest.entries) if names is None else list(names)
     for name in wanted:
         if name not in manifest.entries:
-            close = difflib.get_close_matches(name, manifest.entries, 1) or sorted(manifest.entries)
-            raise ValueError(f"{path} has no entry {name!r}; use {' or '.join(map(repr, close))}")
+            raise ValueError(f"{path} has no entry {name!r}: {nearest(name, sorted(manifest.entries))}")
     state = {name: _read_entry(path, name, manifest) for name in wanted}
     segments = {f"{key}.safetensors" for name in wanted for key in manifest.entries[name]}
     if segments or names is None:

@@ -1,6 +1,5 @@
 """Experience replay: frames stored once, stacks and n-step returns made when sampled."""
 
-import difflib
 import logging
 from dataclasses import dataclass
 
@@ -8,12 +7,14 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from harness.suggest import nearest
 from replay.batch import Batch
+from replay.frames import Padding
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
-__all__ = ["Batch", "Replay", "ReplayConfig", "build_replay"]
+__all__ = ["Batch", "Padding", "Replay", "ReplayConfig", "build_replay"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class ReplayConfig:
     prioritized: bool = False
     alpha: float = 0.5  # 0 uniform to 1 fully prioritised
     beta: float = 0.4  # importance weights: exponent at the start, rising to 1
+    beta_steps: int = 400_000  # agent steps until it is 1
     storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
     path: str | None = None  # of the file
 
@@ -42,6 +44,7 @@ def build_replay(
     clip_reward: bool,
     rng: np.random.Generator,
     device: torch.device,
+    padding: Padding = "zeros",
 ) -> Replay:
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
@@ -57,6 +60,7 @@ def build_replay(
         action_space,
         path=config.path if config.storage == "mmap" else None,
         device=torch.device("cuda") if config.storage == "cuda" else None,
+        padding=padding,
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
@@ -76,7 +80,7 @@ def build_replay(
 
 
 def _check(config: ReplayConfig) -> None:
-    for name in ("capacity", "n_step"):
+    for name in ("capacity", "n_step", "beta_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
     for name in ("alpha", "beta"):
@@ -84,9 +88,7 @@ def _check(config: ReplayConfig) -> None:
             raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
     places = ("ram", "mmap", "cuda")
     if config.storage not in places:
-        near = difflib.get_close_matches(config.storage, places, n=1, cutoff=0)[0]
-        known = ", ".join(places)
-        raise ValueError(f"replay.storage must be one of {known}, got {config.storage!r}: did you mean {near}?")
+        raise ValueError(f"unknown replay.storage {config.storage!r}: {nearest(config.storage, places)}")
     if config.storage == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"

@@ -9,7 +9,7 @@ import shutil
 import weakref
 from collections import defaultdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import psutil
@@ -17,7 +17,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
+
 log = logging.getLogger(__name__)
+
+
+def pad(
+    place: NDArray[np.int64], blank: NDArray[np.bool_], padding: Padding
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The places of stacked frames, and which of them are zeros.
+
+    Args:
+        place: (B, K) where the frames of each stack are, oldest first.
+        blank: (B, K) True where a frame is from before the episode; the last never is.
+        padding: with `repeat`, the episode's first frame stands there.
+    """
+    if padding == "zeros":
+        return place, blank
+    oldest = np.maximum(np.arange(place.shape[1]), blank.sum(axis=1, keepdims=True))
+    return np.take_along_axis(place, oldest, axis=1), np.zeros_like(blank)
 
 
 class ArrayFrames:

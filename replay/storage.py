@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
-from replay.frames import ArrayFrames, TensorFrames
+from replay.frames import ArrayFrames, Padding, TensorFrames, pad
 
 FIRST, TERMINATED, TRUNCATED, VALID = (np.uint8(1 << bit) for bit in range(4))
 END = TERMINATED | TRUNCATED
@@ -35,6 +35,7 @@ class FrameStorage:
         action_space: of one copy.
         path: keep the frames in a new file there instead of in RAM.
         device: keep the frames in a tensor there instead of in RAM.
+        padding: what `stack` gives before an episode's first frame: zeros, or that frame again.
 
     Raises:
         MemoryError: the frames do not fit.
@@ -49,10 +50,12 @@ class FrameStorage:
         *,
         path: str | None = None,
         device: torch.device | None = None,
+        padding: Padding = "zeros",
     ):
         self.rows = -(-capacity // num_envs)
         self.num_envs = num_envs
         self.frame_shape = frame_shape
+        self._padding: Padding = padding
         self.written = 0  # rows added since the start of the run
         cells = self.rows * num_envs
         self._frames: ArrayFrames | TensorFrames
@@ -140,7 +143,7 @@ class FrameStorage:
             )
 
     def stack(self, slot: NDArray[np.int64], copy: NDArray[np.int64], depth: int) -> Tensor:
-        """The observations at (B,) slots: frames of `depth` rows up to each, zeros before the episode's first.
+        """The observations at (B,) slots: frames of `depth` rows up to each, `padding` before the episode's first.
 
         Returns:
             (B, depth * C, H, W) uint8 in channels-last memory, oldest frame first.
@@ -149,6 +152,7 @@ class FrameStorage:
         first = (self.flags[slots, copy[:, None]] & FIRST) != 0
         blank = np.zeros_like(first)
         blank[:, :-1] = np.logical_or.accumulate(first[:, :0:-1], axis=1)[:, ::-1]
+        slots, blank = pad(slots, blank, self._padding)
         return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
 
     def state_dict(self) -> dict[str, Any]:

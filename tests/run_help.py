@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 import train as script
-from agents import DQNConfig, SACConfig
-from agents.dqn import AuxSchedule, Target
+from agents import Agent, DQNConfig, SACConfig
+from agents.base import AuxSchedule
+from agents.dqn import Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcVector, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
 from envs.atari import AtariVector
+from experiment.build import build
+from experiment.composition import write_config
+from experiment.weights import export_agent
 from harness.checkpoint import load_latest
 from replay import ReplayConfig
 
@@ -34,7 +38,7 @@ def small(run_dir: Path, **changes: Any) -> Config:
         "threads": 1,
         "steps": 120,
         "learning_starts": 24,
-        "steps_per_update": 6,
+        "replay_ratio": 1 / 6,
         "batch_size": 4,
         "log_every": 12,
         "diagnose_every": 60,
@@ -63,10 +67,10 @@ def hard(run_dir: Path, **changes: Any) -> Config:
 
 
 def continuous(run_dir: Path, **changes: Any) -> Config:
-    """SAC on the point mass in colour, with a side quest that follows the encoder and one that models the world."""
+    """SAC on the point mass in colour, with one task that follows the encoder and one that models the world."""
     parts = {
         "env": PointMassConfig(num_envs=COPIES, time_limit=9, grayscale=False),
-        "agent": SACConfig(hidden=8, random_shift=2, copies=2),
+        "agent": SACConfig(hidden=8, random_shift=2, num_shifts=2),
         "encoder": EncoderConfig(name="control_fast", feature_dim=6, standardize=True),
         "replay": ReplayConfig(capacity=90, n_step=1, prioritized=True),
         "aux": {"curl": TaskConfig(), "deepmdp": TaskConfig(weight=0.5, options={"hidden": 8})},
@@ -76,7 +80,7 @@ def continuous(run_dir: Path, **changes: Any) -> Config:
 
 
 def alternating(run_dir: Path, **changes: Any) -> Config:
-    """The same as `hard` but for side quests that take turns with the agent, and frames in a file."""
+    """The same as `hard` but for auxiliary tasks that take turns with the agent, and frames in a file."""
     agent = DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, aux_schedule=AuxSchedule.alternating)
     replay = ReplayConfig(capacity=90, prioritized=True, storage="mmap", path=str(run_dir / "frames.bin"))
     return hard(run_dir, **{"agent": agent, "replay": replay, **changes})
@@ -92,6 +96,16 @@ def atari(run_dir: Path, **changes: Any) -> Config:
         "checkpoint_every": 96,
     }
     return small(run_dir, **{**parts, **changes})
+
+
+def exported_agent(config: Config, folder: Path) -> Agent:
+    """An untrained agent for the environment of `config`, as a run leaves it in `folder`."""
+    parts = build(config)
+    parts.env.close()
+    folder.mkdir(exist_ok=True)
+    write_config(config, folder / "config.yaml")
+    export_agent(parts.agent, parts.env.action_space, folder)
+    return parts.agent
 
 
 def in_child(function: Callable[[], int]) -> int:

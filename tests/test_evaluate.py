@@ -9,31 +9,28 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import run_help
 import torch
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import evaluate as evaluation
+import evaluate as script
 from agents import DQNConfig
-from analysis.play import play_games
-from aux_tasks import TaskConfig
-from configs.schema import Config, write_config
-from encoders import EncoderConfig
-from envs import AtariConfig, DmcConfig, SingleEnv, ToyConfig, build_env
-from evaluate import (
-    PROTOCOLS,
+from analysis.evaluation import (
     Report,
     SB3Policy,
-    choose_protocol,
+    attribution_targets,
     evaluate,
-    explained,
     greedy,
-    main,
-    parse,
     write_report,
 )
-from experiment.build import build_agent, build_streams, export
+from aux_tasks import TaskConfig
+from configs.schema import Config
+from encoders import EncoderConfig
+from envs import AtariConfig, DmcConfig, EnvConfig, Observation, SingleEnv, ToyConfig
+from evaluate import main
+from experiment.composition import write_config
 from replay import ReplayConfig
 
 TOY = ToyConfig(balls=2)
@@ -46,18 +43,14 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def agent(config):
-    env = build_env(TOY)
-    return build_agent(config, env.frame_shape, env.action_space, build_streams(3, torch.device("cpu")))[0]
+def agent(config, tmp_path_factory):
+    return run_help.exported_agent(config, tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
-def checkpoint(tmp_path, config, agent):
-    folder = tmp_path / "zoo"
-    folder.mkdir()
-    write_config(config, folder / "config.yaml")
-    export(agent, folder)
-    return folder
+def checkpoint(tmp_path, config):
+    run_help.exported_agent(config, tmp_path / "zoo")
+    return tmp_path / "zoo"
 
 
 def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
@@ -92,7 +85,7 @@ def test_the_report_is_the_same_but_for_the_clock(checkpoint, tmp_path):
 
 
 def test_saved_and_live_agents_score_the_same(checkpoint, agent):
-    report = evaluate(agent, TOY, 4, PROTOCOLS["env"], episodes=12, seed=2, num_envs=5)
+    report = evaluate(greedy(agent), TOY.protocol(), 4, episodes=12, seed=2, num_envs=5)
     main([f"checkpoint={checkpoint}", "episodes=12", "seed=2", "num_envs=5"])
     assert json.loads((checkpoint / "report-env.json").read_text())["returns"] == report.returns
 
@@ -100,33 +93,41 @@ def test_saved_and_live_agents_score_the_same(checkpoint, agent):
 def test_evaluating_touches_neither_the_agent_nor_its_streams(agent):
     before = {k: v.clone() for k, v in agent.state_dict().items()}
     explore, torch_state = agent.explore_rng.bit_generator.state, torch.get_rng_state()
-    evaluate(agent, TOY, 4, PROTOCOLS["env"], episodes=3)
+    evaluate(greedy(agent), TOY.protocol(), 4, episodes=3)
     assert agent.explore_rng.bit_generator.state == explore
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert all(torch.equal(before[k], v) for k, v in agent.state_dict().items())
 
 
-def test_more_copies_than_games_are_not_built(agent):
-    assert evaluate(agent, TOY, 4, PROTOCOLS["env"], episodes=2, num_envs=8).env.num_envs == 2
+def test_more_copies_than_episodes_are_not_built(agent):
+    assert evaluate(greedy(agent), TOY.protocol(), 4, episodes=2, num_envs=8).protocol.env.num_envs == 2
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("episode=3", "unknown option 'episode=3': did you mean 'episodes=...'?"),
-        ("video", "unknown option 'video': did you mean 'video=...'?"),
-        ("episodes=many", "episodes=many: expected a whole number"),
+        ("episode=3", "unknown key 'episode': did you mean 'episodes'?"),
+        ("video", "cannot read 'video': give key=value"),
+        ("episodes=many", "episodes: Value 'many' of type 'str' could not be converted to Integer"),
         ("episodes=0", "episodes=0: must be at least 1"),
-        ("protocol=natur", "unknown protocol 'natur': did you mean 'nature'?"),
-        ("protocol=nature", "protocol=nature is for Atari games: use protocol=env"),
+        ("protocol=natur", "unknown protocol 'natur' of env=toy: use protocol=env"),
+        ("protocol=nature", "unknown protocol 'nature' of env=toy: use protocol=env"),
         ("video=game.gif", "video=game.gif: the file must end in .mp4"),
         ("checkpoint=nowhere", "nowhere/config.yaml does not exist"),
+        ("checkpoint=???", "checkpoint=... is missing"),
+        ("device=tpu", "device must be one of auto, cpu, cuda, got 'tpu'"),
+        ("threads=-1", "threads=-1: must be at least 0"),
+        ("json={}/config.yaml/a/b.json", "json={}/config.yaml/a/b.json: {}/config.yaml is no folder"),
+        ("json={}", "json={}: it is a folder"),
+        ("video={}/config.yaml/a.mp4", "video={}/config.yaml/a.mp4: {}/config.yaml is no folder"),
+        ("attribution={}/config.yaml", "attribution={}/config.yaml: {}/config.yaml is no folder"),
     ],
 )
-def test_bad_arguments_get_one_line(checkpoint, capsys, argument, message):
-    assert main([f"checkpoint={checkpoint}", argument]) == 2
+def test_mistakes_get_one_line_before_the_first_episode(checkpoint, capsys, monkeypatch, argument, message):
+    monkeypatch.delattr(script, "evaluate")
+    assert main([f"checkpoint={checkpoint}", argument.replace("{}", str(checkpoint))][argument[:6] == "checkp" :]) == 2
     output = capsys.readouterr()
-    assert output.err.startswith(f"error: {message}")
+    assert output.err.startswith("error: " + message.replace("{}", str(checkpoint))), output.err
     assert output.err.count("\n") == 1
     assert output.out == ""
 
@@ -136,14 +137,9 @@ def test_a_machine_that_cannot_draw_gets_one_line(checkpoint, capsys, monkeypatc
     def fail(*_):
         raise RuntimeError("nothing renders MuJoCo here")
 
-    monkeypatch.setattr(f"evaluate.{step}", fail)
+    monkeypatch.setattr(script, step, fail)
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 2
     assert capsys.readouterr().err == "error: nothing renders MuJoCo here\n"
-
-
-def test_the_checkpoint_is_required():
-    with pytest.raises(ValueError, match=r"checkpoint=\.\.\. is missing"):
-        parse(["episodes=3"])
 
 
 @pytest.mark.parametrize("file", ["agent.safetensors", "config.yaml"])
@@ -181,28 +177,10 @@ def test_weights_are_for_everyone_and_may_come_without_a_checksum(checkpoint):
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
 
 
-@pytest.mark.parametrize(
-    "argument", ["json={}/config.yaml/a/b.json", "json={}", "video={}/config.yaml/a.mp4", "attribution={}/config.yaml"]
-)
-def test_what_cannot_be_written_is_told_before_the_games(checkpoint, capsys, monkeypatch, argument):
-    monkeypatch.delattr("evaluate.evaluate")
-    argument = argument.format(checkpoint)
-    assert main([f"checkpoint={checkpoint}", argument]) == 2
-    assert re.fullmatch(f"error: {argument}: .* folder\n", capsys.readouterr().err)
-
-
-def test_a_compiled_agent_is_judged_without_a_compiler(checkpoint, config, monkeypatch):
+def test_a_compiled_agent_is_evaluated_without_a_compiler(checkpoint, config, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", None)
     write_config(replace(config, agent=DQNConfig(compile=True)), checkpoint / "config.yaml")
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
-
-
-def test_help_names_every_option(capsys):
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    for name in ("checkpoint", "episodes", "protocol", "json", "video", "attribution", "seed", "num_envs"):
-        assert f"\n  {name}=" in text
-    assert "full games to play [100]" in text
 
 
 @pytest.mark.parametrize(
@@ -217,45 +195,48 @@ def test_help_names_every_option(capsys):
 )
 def test_protocols(name, sticky, noop_max, max_frames, epsilon):
     run = AtariConfig(game="breakout", full_actions=name == "machado", sticky=0.1, noop_max=7, max_frames=999, size=80)
-    played = PROTOCOLS[name].apply(run)
+    protocol = run.protocol(name)
+    played = protocol.env
     assert (played.sticky, played.noop_max, played.max_frames) == (sticky, noop_max, max_frames)
     assert (played.game, played.size, played.life_loss) == ("breakout", 80, False)
-    assert PROTOCOLS[name].epsilon == epsilon
+    assert (protocol.name, protocol.epsilon) == (name, epsilon)
 
 
-def test_protocols_by_default_and_where_they_do_not_fit():
-    assert choose_protocol(None, AtariConfig()).name == "nature"
-    assert choose_protocol(None, TOY).name == "env"
-    with pytest.raises(ValueError, match=r"protocol=machado .*full_actions=true"):
-        PROTOCOLS["machado"].apply(AtariConfig())
+@pytest.mark.parametrize(
+    ("env", "name", "message"),
+    [
+        (AtariConfig(), "machado", "protocol=machado .*full_actions=true: use protocol=ale_v5"),
+        (AtariConfig(), "natur", "unknown protocol 'natur': did you mean 'nature'"),
+        (AtariConfig(), "x", "unknown protocol 'x': there are nature, rainbow, ale_v5, machado, env"),
+        (DmcConfig(), "nature", "unknown protocol 'nature' of env=dmc: use protocol=env"),
+    ],
+)
+def test_protocols_that_do_not_fit(env: EnvConfig, name, message):
+    with pytest.raises(ValueError, match=message):
+        env.protocol(name)
 
 
-def test_dm_control_is_judged_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
-    run = DmcConfig("cartpole", "swingup", background="gas")
-    protocol = choose_protocol(None, run)
-    played = protocol.apply(run)
-    assert (protocol.name, protocol.epsilon, played.background_split) == ("env", 0.0, "eval")
-    with pytest.raises(ValueError, match="protocol=nature is for Atari games: use protocol=env"):
-        PROTOCOLS["nature"].apply(run)
-    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], protocol, played, 3, 0, 1.5)
+def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
+    protocol = DmcConfig(domain="cartpole", task="swingup", background="gas").protocol()
+    assert (protocol.name, protocol.epsilon, protocol.env.background_split) == ("env", 0.0, "eval")
+    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], protocol, 3, 0, 1.5)
     write_report(report, tmp_path / "report.json", checkpoint, "python evaluate.py")
     content = json.loads((tmp_path / "report.json").read_text())
     assert (content["lengths"], content["env_steps"]) == ([125, 100], [1000, 800])
+    assert (content["protocol"], content["env"]["name"]) == ({"name": "env", "epsilon": 0.0}, "dmc")
     assert {"dm-control", "mujoco"} <= content["versions"].keys()
 
 
-def test_atari_games_are_full_games_of_raw_points():
-    config = PROTOCOLS["ale_v5"].apply(AtariConfig(game="breakout"))
-    assert not config.life_loss
+def test_atari_episodes_are_full_games_of_raw_points():
     rng = np.random.default_rng(0)
-    env = build_env(AtariConfig(**{**vars(config), "num_envs": 2}))
-    games = play_games(lambda obs: rng.integers(4, size=len(obs)), env, 4, 0.0, 4, seed=0)
-    assert all(length > 100 for _, length in games)  # five lives; one takes about 30 steps
-    assert len(set(games)) == 4
+    protocol = AtariConfig(game="breakout").protocol("ale_v5")
+    report = evaluate(lambda obs: rng.integers(4, size=len(obs.pixels)), protocol, 4, episodes=4, num_envs=2)
+    assert min(report.lengths) > 100  # five lives; one takes about 30 steps
+    assert len(set(zip(report.returns, report.lengths, strict=True))) == 4
 
 
 def test_every_head_is_explained_as_it_sees_the_unchanged_pixels(agent):
-    heads = explained(agent)
+    heads = attribution_targets(agent)
     assert list(heads) == ["Q", "rotation", "permutation"]
     obs = torch.randint(0, 256, (3, 4, 36, 36), dtype=torch.uint8)
     assert [heads[name](obs).shape for name in heads] == [(3, 3), (3, 4), (3, 4)]
@@ -267,7 +248,7 @@ def test_every_head_is_explained_as_it_sees_the_unchanged_pixels(agent):
 
 
 def test_sb3_evaluates_our_agent_alike(agent):
-    env = DummyVecEnv([lambda: SingleEnv(build_env(ToyConfig(num_envs=1, balls=2)), frame_stack=4)])
+    env = DummyVecEnv([lambda: SingleEnv(ToyConfig(num_envs=1, balls=2).build(), frame_stack=4)])
     env.seed(0)
     scores, lengths = evaluate_policy(
         SB3Policy(agent),
@@ -276,7 +257,7 @@ def test_sb3_evaluates_our_agent_alike(agent):
         return_episode_rewards=True,
         warn=False,
     )
-    ours = evaluate(agent, TOY, 4, PROTOCOLS["env"], episodes=60).returns
+    ours = evaluate(greedy(agent), TOY.protocol(), 4, episodes=60).returns
     assert lengths == [23] * 60
     assert np.mean(scores) == pytest.approx(np.mean(ours), abs=0.6)
 
@@ -284,10 +265,10 @@ def test_sb3_evaluates_our_agent_alike(agent):
 def test_greedy_does_not_explore(agent):
     obs = np.random.default_rng(0).integers(256, size=(5, 4, 36, 36), dtype=np.uint8)
     expected = agent.q_values(torch.from_numpy(obs)).argmax(1).numpy()
-    np.testing.assert_array_equal(greedy(agent)(obs), expected)
+    np.testing.assert_array_equal(greedy(agent)(Observation(obs)), expected)
 
 
 def test_the_script_runs_from_anywhere(checkpoint, tmp_path):
-    command = [sys.executable, str(Path(evaluation.__file__)), f"checkpoint={checkpoint}", "episodes=2"]
+    command = [sys.executable, str(Path(script.__file__)), f"checkpoint={checkpoint}", "episodes=2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"mean -?\d+\.\d\d over 2 episodes", done.stdout.splitlines()[-1])

@@ -12,8 +12,8 @@ from run_help import continuous, hard, run, small
 
 from agents.base import Precision
 from analysis.attribution import heat_panels
+from analysis.evaluation import attribution_targets
 from envs import FrameStack
-from evaluate import explained
 from experiment.build import build, load_agent
 from replay import Batch, ReplayConfig
 
@@ -71,7 +71,7 @@ def test_its_agent_is_explained_and_acts_on_a_cpu_as_there(tmp_path: Path) -> No
     _, here = load_agent(tmp_path)
     env = build(config).env
     obs = FrameStack(env.num_envs, env.frame_shape, config.frame_stack).reset(env.reset(0))
-    panels = heat_panels(explained(there), obs[0], config.frame_stack, 84, samples=2)
+    panels = heat_panels(attribution_targets(there), obs[0], config.frame_stack, 84, samples=2)
     assert len(panels) == 3  # Q, permutation, rotation
     q = [agent.q_values(torch.from_numpy(obs).to(agent.device)).detach().cpu() for agent in (there, here)]
     torch.testing.assert_close(*q, rtol=1e-2, atol=1e-2)

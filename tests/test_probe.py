@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import run_help
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -17,14 +18,16 @@ import probe as script
 from agents import DQNConfig
 from analysis.probes import Features, guess, low_entropy, read
 from aux_tasks import TaskConfig
-from configs.schema import Config, PretrainConfig, ProbeConfig, write_config
+from configs.schema import Config, PretrainConfig, ProbeConfig
 from configs.sources import FramesConfig
 from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from experiment.build import build_agent, build_initial_encoder, build_streams, export, export_encoder
+from experiment.build import build_initial_encoder
+from experiment.composition import write_config
 from experiment.pretraining import build_pretraining
 from experiment.probing import build_online_probe, build_probing, build_supervised
+from experiment.weights import export_agent, export_encoder
 from replay import ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
@@ -330,11 +333,9 @@ def test_what_cannot_be_is_named(changes: dict[str, Any], message: str, folder: 
 
 def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> None:
     run = Config(ToyConfig(), DQNConfig(hidden=8), EncoderConfig(), ReplayConfig(), seed=5, device="cpu")
-    env = ToyVector(run.env)
-    agent, _ = build_agent(run, env.frame_shape, env.action_space, build_streams(9, torch.device("cpu")))
+    agent = run_help.exported_agent(run, tmp_path)
     torch.nn.init.ones_(agent.encoder.trunk[0].bias)
-    write_config(run, tmp_path / "config.yaml")
-    export(agent, tmp_path)
+    export_agent(agent, ToyVector(run.env).action_space, tmp_path)
     source(recording())
     for file in ("encoder.safetensors", "agent.safetensors"):
         encoders = build_probing(config(tmp_path)).encoders

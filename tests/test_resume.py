@@ -21,7 +21,7 @@ import agents.dqn
 import harness.checkpoint
 import train as script
 from envs import DmcConfig, workers
-from experiment.launch import _report
+from experiment.launch import exit_code
 from harness.checkpoint import load_latest, save
 from harness.seeding import derive
 
@@ -162,7 +162,7 @@ def test_a_lost_worker_leaves_a_checkpoint_to_continue_from(
     config = continuous(tmp_path, env=DmcConfig(num_envs=COPIES, processes=1, size=36))
     with monkeypatch.context() as patch:
         at_step(69, lose_worker, patch)
-        assert _report(lambda: run(config)) == 2
+        assert exit_code(lambda: run(config)) == 2
     (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     seed = derive(config.seed, "env", 48)
     assert error == f"error: dm_control worker 0 (copies 0 to 2) {message}; environment seed: {seed}"
@@ -201,7 +201,7 @@ def test_nothing_but_torn_checkpoints_is_an_error(finished: Path, capfd: pytest.
     for step in (48, 96):
         tear(finished / "checkpoints" / f"step_{step:09d}")
     capfd.readouterr()
-    assert _report(lambda: run(small(finished))) == 2
+    assert exit_code(lambda: run(small(finished))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "none of 2 checkpoints verifies" in errors[0]
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_something_else_is_one_line(
     checkpoints = finished / "checkpoints"
     path = save(checkpoints, 99, WRONG[what](load_latest(checkpoints).state))
     capfd.readouterr()
-    assert _report(lambda: run(small(finished))) == 2
+    assert exit_code(lambda: run(small(finished))) == 2
     (error,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error:"))
     assert error.startswith(f"error: {path} does not fit this run: ")
     assert what in error

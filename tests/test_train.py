@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents.dqn
 import train as script
 from aux_tasks import TASKS, TaskConfig
-from configs.schema import Config, freeze, read_config, register
+from configs.schema import Config
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
-from experiment.build import acting_weights, build, load_agent
-from experiment.launch import _report, launch
+from experiment.build import build, load_agent
+from experiment.composition import freeze, read_config
+from experiment.launch import exit_code, launch
+from experiment.weights import acting_weights
 from harness.checkpoint import load_latest
 from replay import Replay, ReplayConfig
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert _report(lambda: run(small(tmp_path / "file" / "run"))) == 2
+    assert exit_code(lambda: run(small(tmp_path / "file" / "run"))) == 2
     assert capfd.readouterr().err.count("\n") == 1
 
 
@@ -51,7 +52,7 @@ def test_nan_stops_the_run_and_names_where_it_began(
             return original(self, batch, step=step)
 
         patch.setattr(agents.dqn.DQN, "update", poisoned)
-        assert _report(lambda: run(kind(tmp_path))) == 2
+        assert exit_code(lambda: run(kind(tmp_path))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == ["error: train/loss is nan at step 60"]
     assert load_latest(tmp_path / "checkpoints").step == 48
@@ -255,15 +256,9 @@ def test_a_run_goes_on_without_the_file_that_its_encoder_began_with(tmp_path: Pa
 
 def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    register()
     words = "-m aux=none,rotation seed=0,1 env=toy steps=32 learning_starts=16 batch_size=4 eval_episodes=0 threads=1"
     words += " replay.capacity=100 agent.hidden=8 device=cpu"
-    assert (
-        launch(lambda composed: run(freeze(composed, Config)), Path(script.__file__).parent / "configs", words.split())
-        == 0
-    )
+    assert launch(lambda composed: run(freeze(composed.config, Config)), "config", words.split()) == 0
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/toy/*/s*")}
     assert made == {f"runs/toy/dqn{aux}/s{seed}" for aux in ("", "+rotation") for seed in (0, 1)}
     assert all(load_latest(tmp_path / path / "checkpoints").step == 32 for path in made)

@@ -1,13 +1,12 @@
 """CURL: which key is another view of this query?"""
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify, follow
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
 from encoders.augment import random_shift
+from encoders.momentum import follow, momentum_copy
 from replay import Batch
 
 
@@ -21,13 +20,13 @@ class CURL(AuxTask):
     Args:
         setting: the run.
         pad: the largest shift, pixels.
-        tau: share of the encoder blended into its copy at each step.
+        momentum: share of the copy that each update keeps. The authors keep 0.95 at every second one, which is as much.
     """
 
-    def __init__(self, setting: TaskSetting, *, pad: int = 4, tau: float = 0.05) -> None:
+    def __init__(self, setting: TaskSetting, *, pad: int = 4, momentum: float = 0.9747) -> None:
         super().__init__(setting)
-        self.pad, self.tau = pad, tau
-        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
+        self.pad, self.momentum = pad, momentum
+        self.target_encoder = momentum_copy(setting.encoder)
         # The authors draw W from U(0, 1), whose first logits grow with Z; this keeps them of the order of sqrt(Z).
         self.similarity = nn.Parameter(torch.eye(setting.feature_dim) / setting.feature_dim**0.5)
 
@@ -37,9 +36,9 @@ class CURL(AuxTask):
         logits = self._logits(encoder(query), key)
         return classify(logits, torch.arange(len(logits), device=logits.device))
 
-    def after_step(self, encoder: Encoder) -> None:
-        """Let the copy follow."""
-        follow(self.target_encoder, encoder, self.tau)
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move the momentum copy."""
+        follow(self.target_encoder, encoder, self.momentum)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

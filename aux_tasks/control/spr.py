@@ -1,16 +1,16 @@
 """Self-predictive representations: the latents of the next steps, one after the other."""
 
-from copy import deepcopy
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, follow
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.control.models import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
+from encoders.momentum import follow, momentum_copy
 from replay import Batch
 
 
@@ -29,7 +29,8 @@ class SPR(AuxTask):
         horizon: K; the batch's clips hold at least K + 1 observations.
         projection: width of the projected latents.
         pad: the largest shift, pixels.
-        tau: share of encoder and projection blended into the target's at each step; the paper's is 1 with augmentation.
+        momentum: share of the target's encoder and projection that each update keeps; the paper's is 0 with
+            augmentation.
 
     Raises:
         ValueError: the horizon is shorter than one step.
@@ -38,13 +39,13 @@ class SPR(AuxTask):
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_action", "clip_mask"})
 
     def __init__(
-        self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, tau: float = 1.0
+        self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, momentum: float = 0.0
     ) -> None:
         super().__init__(setting)
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         self.horizon, self.clip_length = horizon, horizon + 1
-        self.pad, self.tau, self.action_dim = pad, tau, setting.action_dim
+        self.pad, self.momentum, self.action_dim = pad, momentum, setting.action_dim
         channels, height, width = setting.map_shape
         self.transition = nn.Sequential(
             nn.Conv2d(channels + setting.action_dim, channels, 3, padding=1),
@@ -55,8 +56,8 @@ class SPR(AuxTask):
         )
         self.projection = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, projection))
         self.predictor = nn.Linear(projection, projection)
-        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
-        self.target_projection = deepcopy(self.projection).requires_grad_(False)
+        self.target_encoder = momentum_copy(setting.encoder)
+        self.target_projection = momentum_copy(self.projection)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Mean cosine loss (B,) over the horizon, in [0, 4]."""
@@ -85,10 +86,10 @@ class SPR(AuxTask):
         steps = mask[:, : self.horizon].sum().clamp_min(1)
         return AuxOutput(loss, {"accuracy": hits.sum() / steps, "chance": torch.full_like(steps, 1 / size)})
 
-    def after_step(self, encoder: Encoder) -> None:
-        """Let the target follow."""
-        follow(self.target_encoder, encoder, self.tau)
-        follow(self.target_projection, self.projection, self.tau)
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move the momentum copies."""
+        follow(self.target_encoder, encoder, self.momentum)
+        follow(self.target_projection, self.projection, self.momentum)
 
 
 def renormalize(maps: Tensor) -> Tensor:

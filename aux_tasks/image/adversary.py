@@ -1,19 +1,22 @@
 """The discriminator of adversarial objectives, and its side of their game."""
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 
 class Discriminator(nn.Module):
     """A logit (B,): real, or generated? Of images (B, C, H, W), together with latents (B, Z) if there are any.
 
     Spectral normalisation (Miyato et al. 2018) keeps it from winning for good; none is over the batch, in which real
-    and generated samples would give each other away. A latent is stretched to the length of an image, beside whose many
+    and generated samples would give each other away. Its singular vectors move in `advance` alone, never in a forward
+    pass. A latent is stretched to the length of an image, beside whose many
     pixels it would else hardly count under the norm that both share.
 
     Args:
@@ -36,6 +39,24 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(256, 1)),
         )
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the spectral norms, which would move their vectors at each pass in training mode."""
+        super().train(mode)
+        for module in self.modules():
+            if is_parametrized(module):
+                module.parametrizations.eval()  # type: ignore[operator,union-attr]
+        return self
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Make one power iteration of each spectral norm, as the paper does once an update (algorithm 1)."""
+        for module in self.modules():
+            if is_parametrized(module):
+                (norm,) = module.parametrizations.weight  # type: ignore[union-attr,misc]
+                norm.train()(module.parametrizations.weight.original)  # type: ignore[union-attr]
+                norm.eval()
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
         """Logits, above 0 for real."""

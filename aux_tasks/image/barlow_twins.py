@@ -1,6 +1,6 @@
 """Barlow Twins: every feature agrees between two views, and no two say the same."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +17,8 @@ class BarlowTwins(ViewTask):
     equation 1, there without the division, which frees the size of the loss from D).
 
     A constant has no correlation and costs 1, so there is no trivial solution. The loss belongs to the batch: every
-    sample bears the same. It chooses nothing: `accuracy` is that of finding the own other view among the batch.
+    sample bears the same. It chooses nothing: `accuracy` is that of finding the own other view among the batch. As in
+    the authors' code, each view goes through the head by itself.
 
     Args:
         setting: the run.
@@ -25,6 +26,8 @@ class BarlowTwins(ViewTask):
         redundancy: weight of the correlations between features.
         options: of `ViewTask`.
     """
+
+    separate_views: ClassVar[bool] = True
 
     def __init__(
         self, setting: TaskSetting, *, hidden: int = 256, width: int = 256, redundancy: float = 0.005, **options: Any

@@ -35,6 +35,7 @@ class BiGAN(AuxTask):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features"})
+    adversary: Discriminator
 
     def __init__(self, setting: TaskSetting, *, latent_dim: int = 50, channels: int = 32) -> None:
         super().__init__(setting)
@@ -48,7 +49,6 @@ class BiGAN(AuxTask):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Loss (B,) of an encoded and of a generated pair."""
-        assert self.adversary is not None
         image, latent, z = centred(batch.obs), self.to_latent(features), self._prior(len(batch.obs))
         real = frozen(self.adversary, image, latent)
         generated = frozen(self.adversary, self.generate(z), z)
@@ -58,11 +58,14 @@ class BiGAN(AuxTask):
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
         """Cross-entropy of telling encoded from generated pairs."""
-        assert self.adversary is not None
         z = self._prior(len(batch.obs))
         with torch.no_grad():
             latent, image = self.to_latent(encoder(batch.obs)), self.generate(z)
         return telling_apart(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
+
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Let the discriminator's spectral norms follow its weights."""
+        self.adversary.advance()
 
     @torch.no_grad()
     def _inversion(self, image: Tensor, latent: Tensor) -> dict[str, Tensor]:

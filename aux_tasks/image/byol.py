@@ -1,15 +1,15 @@
 """BYOL: what does a slower copy of the encoder make of another view?"""
 
-from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, follow
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, perceptron, retrieval, spread
 from encoders import Encoder
+from encoders.momentum import follow, momentum_copy
 from replay import Batch
 
 
@@ -19,29 +19,32 @@ class BYOL(ViewTask):
 
     One point for all images would solve it; predictor and stopped gradient keep that from happening, and `spread`, 1
     when all is well, falls to 0 when it does. The loss chooses nothing: `accuracy` is that of finding the own
-    other view among the batch. The copies follow at one pace, the paper's ever more slowly.
+    other view among the batch. The copies follow at one pace, the paper's ever more slowly. As in the authors' code,
+    each view is normalised over the batch by itself.
 
     Args:
         setting: the run.
         hidden, width: of projection and predictor.
-        tau: share of encoder and projection blended into their copies at each step.
+        momentum: share of the copies of encoder and projection that each update keeps.
         options: of `ViewTask`.
     """
 
+    separate_views: ClassVar[bool] = True
+
     def __init__(
-        self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, tau: float = 0.01, **options: Any
+        self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, momentum: float = 0.99, **options: Any
     ) -> None:
         super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
-        self.tau = tau
+        self.momentum = momentum
         self.predictor = perceptron(width, hidden, width)
-        self.target_encoder = deepcopy(setting.encoder).requires_grad_(False)
-        self.target_head = deepcopy(self.head).requires_grad_(False)
+        self.target_encoder = momentum_copy(setting.encoder)
+        self.target_head = momentum_copy(self.head)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Both cosine losses (B,), in [0, 8], and how the collapse is avoided."""
         pixels = self.two_views(batch.obs)
         embedding = self.embed(pixels, encoder)
-        predicted = self.predictor(embedding).float()
+        predicted = self.each_view(self.predictor, embedding).float()
         target = self.target(pixels).roll(len(batch.obs), 0)  # of the other view
         loss = 2 - 2 * F.cosine_similarity(predicted, target)
         first, own = predicted[: len(batch.obs)], target[: len(batch.obs)]
@@ -50,9 +53,9 @@ class BYOL(ViewTask):
     @torch.no_grad()
     def target(self, pixels: Tensor) -> Tensor:
         """Projections (B, D) by the momentum copies."""
-        return self.target_head(self.target_encoder(pixels)).float()  # type: ignore[no-any-return]
+        return self.each_view(self.target_head, self.target_encoder(pixels)).float()
 
-    def after_step(self, encoder: Encoder) -> None:
-        """Let the copies follow."""
-        follow(self.target_encoder, encoder, self.tau)
-        follow(self.target_head, self.head, self.tau)
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move the momentum copies."""
+        follow(self.target_encoder, encoder, self.momentum)
+        follow(self.target_head, self.head, self.momentum)

@@ -22,9 +22,10 @@ class Colorization(AuxTask):
     """Cross-entropy w(c) * -sum_q t_q log p_q between predicted and soft-encoded ab bins, mean over a grid of every
     `stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
 
-    t is a Gaussian of the distances to the bins, over all rather than the five nearest; bins are those of a fixed grid
-    that a screen can show. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1, keep common
-    colours from being the answer to everything; p comes from running counts of the pixels trained on, smoothed like t.
+    t is a Gaussian of the distances to the bins, over all rather than the five nearest. Bins are the squares of a fixed
+    grid that hold any RGB colour: 261 of size 10. The authors' table has 313; some of them, such as their first, (-90,
+    50), hold no RGB colour, so that nothing would ever be of their class. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1, keep common
+    colours from being the answer to everything; p comes from running counts of the pixels of past updates, smoothed like t.
     Images without colour are left out.
 
     The encoder sees no colour: one of colour frames sees their lightness in each channel, one of gray frames `obs`.
@@ -79,13 +80,18 @@ class Colorization(AuxTask):
         valid = coloured[:, None].expand_as(label)
         scores = self._balanced(logits.detach().argmax(2), label, valid)
         lookup = self._balanced(self._table()[level], label, valid)["accuracy"]
-        if torch.is_grad_enabled():  # pixels that are only looked at do not count
-            place = (level * len(self.get_buffer("bins")) + label).flatten()
-            counts = self.get_buffer("counts").mul_(MEMORY).flatten()
-            counts.index_add_(0, place, valid.flatten().float())
         entropy = -(soft * logits.log_softmax(2)).sum(2)
         loss = (self.class_weights()[label] * entropy).mean(1)
         return AuxOutput(over_valid(loss, coloured.float()), scores | {"lookup_accuracy": lookup})
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Count the batch's colours."""
+        level, colour, coloured = self._targets(batch)
+        label = self.soften(colour).argmax(2)
+        place = (level * len(self.get_buffer("bins")) + label).flatten()
+        counts = self.get_buffer("counts").mul_(MEMORY).flatten()
+        counts.index_add_(0, place, coloured[:, None].expand_as(label).flatten().float())
 
     def colourless(self, obs: Tensor) -> Tensor:
         """Pixels (B, C, H, W) of the frames' lightness alone."""

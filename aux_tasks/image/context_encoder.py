@@ -34,6 +34,8 @@ class ContextEncoder(AuxTask):
         ValueError: an unknown region, or an option out of range.
     """
 
+    adversary: Discriminator | None
+
     def __init__(
         self,
         setting: TaskSetting,
@@ -75,6 +77,11 @@ class ContextEncoder(AuxTask):
             missing, holed = self._holed(batch.obs)
             decoded = self.decoder(encoder(holed)).float()
         return telling_apart(self.adversary(centred(batch.obs) * missing), self.adversary(decoded * missing))
+
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Let the discriminator's spectral norms follow its weights."""
+        if self.adversary is not None:
+            self.adversary.advance()
 
     def missing(self, obs: Tensor) -> Tensor:
         """Which pixels (B, 1, H, W) to leave out."""

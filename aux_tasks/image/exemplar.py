@@ -61,22 +61,18 @@ class Exemplar(ViewTask):
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         salt = torch.randint(-(2**63), 2**63 - 1, setting.obs_shape, generator=torch.Generator().manual_seed(0))
         self.register_buffer("salt", salt.flatten(), persistent=False)
-        self.seen: Tensor | None = None  # waits for the end of the step: a look at the loss remembers nothing
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Cross-entropy (B,) over the images remembered, and their number; before the first it is 0."""
-        self.seen = batch.obs
         inputs, label = self._draw(len(batch.obs))
         output = classify(self._logits(inputs, encoder), label)
         chance = 1 / self.filled.clamp_min(1).float()
         return AuxOutput(output.loss, output.metrics | {"chance": chance, "filled": self.filled.float()})
 
     @torch.no_grad()
-    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
-        """Remember the images of the step that are worth it, while there is room."""
-        if self.seen is None:
-            return
-        obs, self.seen = self.seen, None
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Remember the images of the batch that are worth it, while there is room."""
+        obs = batch.obs
         gradients = _gradients(obs)
         if self.patch is None:
             gradient = gradients.mean((1, 2))
@@ -101,7 +97,9 @@ class Exemplar(ViewTask):
     def _cut(self, obs: Tensor, gradients: Tensor, patch: int) -> tuple[Tensor, Tensor]:
         """A patch of each image (B, C, H, W), and the mean of the `gradients` (B, H - 1, W - 1) in it (B,)."""
         score = F.avg_pool2d(gradients[:, None], patch - 1, 1)[:, 0]
-        place = (score.flatten(1) + 1e-6).multinomial(1, generator=self.generator)
+        chance = score.flatten(1) + 1e-6
+        uniform = torch.rand(chance.shape, generator=self.generator, device=chance.device)
+        place = (chance / -uniform.log()).argmax(1, keepdim=True)  # `multinomial` would wait for the device
         cut = crop(obs, corner_of(place[:, 0], score.shape[2]), (patch, patch))
         pixels = F.interpolate(cut.float(), obs.shape[2:], mode="bilinear")
         return pixels.round().to(obs.dtype), score.flatten(1).gather(1, place)[:, 0]

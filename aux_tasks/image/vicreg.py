@@ -1,6 +1,6 @@
 """VICReg: two views embed alike, embeddings vary, and their dimensions differ."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +18,7 @@ class VICReg(ViewTask):
 
     One point for all images costs `variance`; `std`, 1 when all is well, falls to 0 there. Variance and covariance
     belong to the batch: every sample bears the same. The loss chooses nothing: `accuracy` is that of finding the
-    own other view among the batch.
+    own other view among the batch. As in the authors' code, each view goes through the expander by itself.
 
     Args:
         setting: the run.
@@ -26,6 +26,8 @@ class VICReg(ViewTask):
         invariance, variance, covariance: weights.
         options: of `ViewTask`.
     """
+
+    separate_views: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -50,9 +52,15 @@ class VICReg(ViewTask):
         distance = (first - second).square().mean(1)
         halves = (first, second)
         hinge = sum(F.relu(1 - deviation(half)).mean() for half in halves) / 2
-        redundancy = sum(off_diagonal(half.T.cov()) for half in halves) / first.shape[1]
+        redundancy = sum(off_diagonal(covariance(half)) for half in halves) / first.shape[1]
         loss = self.invariance * distance + self.variance * hinge + self.covariance * redundancy
         return AuxOutput(loss, retrieval(first, second) | {"std": deviation(first.detach()).mean()})
+
+
+def covariance(embedding: Tensor) -> Tensor:
+    """Covariance (D, D) over the batch; `Tensor.cov` would wait for the device."""
+    centred = embedding - embedding.mean(0)
+    return centred.T @ centred / (len(embedding) - 1)
 
 
 def deviation(embedding: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Odd one out: which of a few sub-clips is in the wrong order?"""
 
+from math import factorial
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,8 @@ from aux_tasks.control.models import mlp
 from aux_tasks.video.clips import at_times, change, draw_times, observations, score, side_by_side
 from encoders import Encoder
 from replay import Batch
+
+MOST_FRAMES = 20  # whose orders can be numbered in 64 bits
 
 
 class OddOneOut(AuxTask):
@@ -58,6 +61,8 @@ class OddOneOut(AuxTask):
         for option, value, least in (("sub_clips", sub_clips, 3), ("frames", frames, 3), ("stride", stride, 1)):
             if value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
+        if self.frames > MOST_FRAMES:
+            raise ValueError(f"a sub-clip must have at most {MOST_FRAMES} frames, got {self.frames}")
         needed = (self.frames - 1) * stride + sub_clips
         if clip_length < needed:
             raise ValueError(
@@ -107,10 +112,17 @@ class OddOneOut(AuxTask):
 
 
 def odd_orders(size: int, frames: int, generator: torch.Generator) -> Tensor:
-    """(size, frames) random orders, neither rising nor falling."""
-    order = torch.rand(size, frames, generator=generator, device=generator.device).argsort(1)
-    straight = (order.diff(dim=1).abs() == 1).all(1, keepdim=True)
-    return torch.where(straight, order.roll(1, 1), order)
+    """(size, frames) random orders, neither rising nor falling, all others equally likely.
+
+    The rising order is the first in the lexicographic list of all, the falling one the last: a number between them is
+    drawn, and its digits in the factorial number system (Lehmer code) give the order.
+    """
+    rank = torch.randint(1, factorial(frames) - 1, (size,), generator=generator, device=generator.device)
+    order = torch.zeros(size, 0, dtype=torch.long, device=rank.device)
+    for place in reversed(range(frames)):  # the digit is the rank of a frame among those behind it
+        digit = (rank // factorial(frames - 1 - place) % (frames - place))[:, None]
+        order = torch.cat([digit, order + (order >= digit)], dim=1)
+    return order
 
 
 def weighted_sum(frames: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ def kmeans(points: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     gap = (points - mean).square().sum(1)
     centres = []
     for _ in range(count):
-        centres.append(points[(gap * weight).argmax()])
+        centres.append(points[(gap * weight).argmax(0, keepdim=True)])
         gap = gap.minimum((points - centres[-1]).square().sum(1))
-    centre = torch.stack(centres)
+    centre = torch.cat(centres)
     for _ in range(LLOYD_STEPS):
         mine = F.one_hot(torch.cdist(points, centre).argmin(1), count) * weight[:, None]
         size = mine.sum(0)[:, None]

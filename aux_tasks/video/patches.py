@@ -28,13 +28,14 @@ def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
     outside at first.
     """
     middle = torch.arange(patch, device=images.device) - (patch - 1) / 2
-    most = torch.tensor(images.shape[1:], device=images.device) - patch
     for _ in range(2):
         pixels = crop(images[:, None], place, (patch, patch))[:, 0]
         weight = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs()
         moment = torch.stack([(weight.sum(2) * middle).sum(1), (weight.sum(1) * middle).sum(1)], dim=1)
         offset = moment / weight.sum((1, 2)).clamp_min(1e-6)[:, None]
-        place = (place + offset.round().long()).clamp_min(0).minimum(most)
+        moved = (place + offset.round().long()).unbind(1)
+        most = (side - patch for side in images.shape[1:])
+        place = torch.stack([at.clamp(0, last) for at, last in zip(moved, most, strict=True)], dim=1)
     return place
 
 

@@ -65,7 +65,7 @@ class ShuffleLearn(AuxTask):
         if not 0 < positives < 1:
             raise ValueError(f"positives must lie between 0 and 1, got {positives}")
         self.clip_length, self.motion_floor, self.swap_floor = clip_length, motion_floor, swap_floor
-        self.weights = (positives, (1 - positives) / 2, (1 - positives) / 2)
+        self.positives = positives
         self.head = mlp(3 * setting.feature_dim, hidden, 2)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -75,15 +75,19 @@ class ShuffleLearn(AuxTask):
         frames = at_times(clip, times)
         valid = (at_times(inside, times[:, 4]) > 0) & self.answerable(frames)
         logits = self._answers(frames, backwards, valid, encoder)
-        label = torch.tensor([1, 0, 0], device=clip.device).expand(len(clip), 3)
+        label = (torch.arange(3, device=clip.device) == 0).long().expand(len(clip), 3)
         loss = classify(logits.flatten(0, 1), label.flatten()).loss.view_as(label)
         hits = (logits.argmax(2) == label).float()
-        return score(loss @ loss.new_tensor(self.weights), hits @ hits.new_tensor((0.5, 0.25, 0.25)), valid, 0.5)
+        loss, accuracy = (
+            in_order * answers[:, 0] + (1 - in_order) * answers[:, 1:].mean(1)
+            for answers, in_order in ((loss, self.positives), (hits, 0.5))
+        )
+        return score(loss, accuracy, valid, 0.5)
 
     def answerable(self, frames: Tensor) -> Tensor:
         """(B,) of frames (B, 5, C, H, W): whether b, c and d move, and neither a nor e is nearly c."""
         motion = change(frames[:, 1:4]).mean(1)
-        swap = change(frames, stride=2)[:, [0, 2]].amin(1)  # from a to c, and from c to e
+        swap = change(frames, stride=2)[:, ::2].amin(1)  # from a to c, and from c to e
         return (motion >= self.motion_floor) & (swap >= self.swap_floor * motion)
 
     @torch.no_grad()
@@ -111,6 +115,6 @@ class ShuffleLearn(AuxTask):
 
 def triples(five: Tensor, backwards: Tensor) -> Tensor:
     """(B, 3, 3, ...), with c, a and e in the middle, of what belongs to the five times (B, 5, ...)."""
-    ends = five[:, [1, 3]]
+    ends = five[:, 1::2]
     ends = torch.where(backwards.view(-1, *[1] * (five.dim() - 1)), ends.flip(1), ends)
     return torch.stack([torch.stack([ends[:, 0], five[:, middle], ends[:, 1]], dim=1) for middle in MIDDLES], dim=1)

@@ -51,7 +51,8 @@ class TOVVICReg(VICReg):
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """VICReg and temporal order (B,)."""
         _, latents, whole = self._moments(batch, encoder)
-        views = self.compare(self.head(latents[:, 0]).float(), self.embed(self.view(batch.obs), encoder))
+        both = (self.head(view).float() for view in (latents[:, 0], encoder(self.view(batch.obs))))
+        views = self.compare(*both)
         order = self.draw(len(latents))
         answer = self._answer(latents, whole, order)
         verified = classify(answer, (order == 0).long())

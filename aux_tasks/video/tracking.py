@@ -108,8 +108,8 @@ class Tracking(AuxTask):
         }
         return AuxOutput(over_valid(loss, valid), metrics)
 
-    def after_step(self, encoder: Encoder) -> None:  # noqa: ARG002
-        """Come closer to hard negatives."""
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Count the update, after enough of which hard negatives are drawn."""
         self.updates += 1
 
     @torch.no_grad()

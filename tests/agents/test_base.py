@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from agents.base import check_ownership, effective_rank, gradient_cosines, weighted_sum
+from agents.learning import check_ownership, weighted_sum
+from analysis.representation import effective_rank, gradient_cosines
 from encoders import Encoder
 
 

@@ -6,18 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_help import SHAPE, equal, make_encoder, make_suite, snapshot
+from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
 from torch import Tensor, nn
 
-from agents import DQN, DQNConfig
-from agents.base import Precision, check_ownership
-from agents.dqn import AuxSchedule, DuelingHead, Target, huber
+from agents import DQN, AuxSchedule, DQNConfig, Precision, Streams
+from agents.dqn import DuelingHead, Target, huber
+from agents.learning import check_ownership
+from analysis.representation import diagnose
 from aux_tasks import TaskConfig
+from envs import Observation
 from replay import Batch
 
 B, A = 7, 5
 CONFIG = DQNConfig(learning_rate=0.01, hidden=6, target_tau=0.25, target_every=3, epsilon_steps=200)
-SIDE_QUESTS = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
+TASKS = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
 
 
 def make_agent(tasks=None, seed: int = 0, **config) -> DQN:
@@ -27,8 +29,7 @@ def make_agent(tasks=None, seed: int = 0, **config) -> DQN:
         encoder,
         A,
         make_suite(tasks or {}, encoder, A, A),
-        explore_rng=np.random.default_rng(2),
-        augment_generator=torch.Generator().manual_seed(3),
+        Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)),
     )
 
 
@@ -128,7 +129,7 @@ def test_the_target_follows_as_a_loop_says(target):
     agent = stir(make_agent(target=target))
     for update in range(1, 8):
         before = snapshot(agent.target_encoder, agent.target_head)
-        agent.update(make_batch(update), step=0)
+        learn(agent, make_batch(update))
         online = snapshot(agent.encoder, agent.head)
         now = snapshot(agent.target_encoder, agent.target_head)
         for old, new, source in zip(before, now, online, strict=True):
@@ -140,21 +141,21 @@ def test_the_target_follows_as_a_loop_says(target):
 
 def test_the_average_is_of_the_last_weights_however_few_updates_there_were():
     agent = make_agent(average_tau=0.6)
-    average = snapshot(agent.target_average)
+    average = snapshot(agent.average)
     for update in range(1, 12):
-        agent.update(make_batch(update), step=0)
+        learn(agent, make_batch(update))
         share = max(0.6, 9 / (9 + update))
         online = snapshot(agent.encoder, agent.head)
         average = [(1 - share) * old + share * new for old, new in zip(average, online, strict=True)]
-    torch.testing.assert_close(snapshot(agent.target_average), average)
+    torch.testing.assert_close(snapshot(agent.average), average)
     assert not equal(average, agent.encoder, agent.head)
 
 
 def test_the_target_starts_equal_and_belongs_to_no_optimiser():
-    agent = make_agent(SIDE_QUESTS)
+    agent = make_agent(TASKS)
     assert equal(snapshot(agent.encoder, agent.head), agent.target_encoder, agent.target_head)
     target = {id(p) for m in (agent.target_encoder, agent.target_head) for p in m.parameters()}
-    optimizers = (agent.optimizers[0], agent.auxiliary.optimizer)
+    optimizers = (agent.optimizers[0], agent.suite.optimizer)
     owned = [id(p) for optimizer in optimizers for p in held(optimizer)[0]]
     assert not target & set(owned)
     assert len(owned) == len(set(owned))
@@ -165,7 +166,9 @@ def test_the_target_starts_equal_and_belongs_to_no_optimiser():
 
 @pytest.mark.parametrize(("step", "epsilon"), [(0, 1.0), (50, 0.7525), (200, 0.01), (10**6, 0.01)])
 def test_epsilon_falls_linearly_and_stays(step, epsilon):
-    assert make_agent().epsilon(step) == pytest.approx(epsilon)
+    agent = make_agent()
+    agent.schedule.advance(step)
+    assert agent.schedule.values["epsilon"] == pytest.approx(epsilon)
 
 
 @pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end", "target_epsilon"])
@@ -179,18 +182,18 @@ def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
     agent = make_agent(epsilon_start=0.5, epsilon_end=0.5)
     obs = np.random.default_rng(0).integers(0, 256, (1, *SHAPE), dtype=np.uint8).repeat(4000, axis=0)
     best = int(agent.q_values(torch.from_numpy(obs[:1])).argmax())
-    state = copy.deepcopy(agent.explore_rng.bit_generator.state)
-    assert (agent.act(obs, step=0, explore=False) == best).all()
-    assert agent.explore_rng.bit_generator.state == state
-    counts = np.bincount(agent.act(obs, step=0, explore=True), minlength=A)
+    state = copy.deepcopy(agent.streams.explore.bit_generator.state)
+    assert (agent.act(Observation(obs), explore=False) == best).all()
+    assert agent.streams.explore.bit_generator.state == state
+    counts = np.bincount(agent.act(Observation(obs), explore=True), minlength=A)
     expected = np.where(np.arange(A) == best, 4000 * (0.5 + 0.5 / A), 4000 * 0.5 / A)
     assert (abs(counts - expected) < 4 * np.sqrt(expected)).all()
 
 
 def test_every_loss_reaches_its_own_parameters_and_no_others():
-    agent, batch = make_agent(SIDE_QUESTS), make_batch()
+    agent, batch = make_agent(TASKS), make_batch()
     parts = {"encoder": agent.encoder, "head": agent.head, "target_encoder": agent.target_encoder}
-    parts |= {"target_head": agent.target_head} | dict(agent.auxiliary)
+    parts |= {"target_head": agent.target_head} | dict(agent.suite)
 
     def reached(loss: Tensor) -> set[str]:
         agent.zero_grad()
@@ -199,7 +202,7 @@ def test_every_loss_reaches_its_own_parameters_and_no_others():
 
     features = agent.encoder(batch.obs)
     assert reached(agent.td_loss(features, batch, batch.nstep_obs)[0]) == {"encoder", "head"}
-    for name, term in agent.auxiliary.losses(batch, features.detach(), agent.encoder).items():
+    for name, term in agent.suite.losses(batch, features.detach(), agent.encoder)[0].items():
         assert reached(term) == {"encoder", name}
 
 
@@ -208,13 +211,13 @@ def test_importance_weights_reach_every_branch(schedule):
     """What a sample of weight 0 holds changes no weight of any network; at weight 1 it changes all of them."""
     results = []
     for weight, seed in ((0.0, 0), (0.0, 50), (1.0, 0), (1.0, 50)):
-        agent, batch, other = make_agent(SIDE_QUESTS, aux_schedule=schedule), make_batch(), make_batch(seed)
+        agent, batch, other = make_agent(TASKS, aux_schedule=schedule), make_batch(), make_batch(seed)
         mixed = {
             name: torch.cat([getattr(batch, name)[:-1], getattr(other, name)[-1:]])
             for name in ("obs", "nstep_obs", "action", "nstep_reward")
         }
         weights = torch.cat([batch.weight[:-1], torch.tensor([weight])])
-        agent.update(replace(batch, **mixed, weight=weights), step=0)
+        learn(agent, replace(batch, **mixed, weight=weights))
         results.append({n: p.detach().clone() for n, p in agent.named_parameters()})
     ignored_a, ignored_b, seen_a, seen_b = results
     for name in ignored_a:
@@ -224,22 +227,22 @@ def test_importance_weights_reach_every_branch(schedule):
 
 
 def test_joint_update_descends_the_weighted_sum():
-    agent, batch = stir(make_agent(SIDE_QUESTS)), make_batch()
+    agent, batch = stir(make_agent(TASKS)), make_batch()
     slow, loss = copy.deepcopy(agent), 0
     features = slow.encoder(batch.obs)
     terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
-    terms |= slow.auxiliary.losses(batch, features, slow.encoder)
+    terms |= slow.suite.losses(batch, features, slow.encoder)[0]
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["permutation"][i]) / B
     loss.backward()
-    update = agent.update(batch, step=0)
+    update = learn(agent, batch)
     tags = {"train/loss": "td", "aux/rotation/loss": "rotation", "aux/permutation/loss": "permutation"}
     assert {tag: update.metrics[tag].item() for tag in tags} == pytest.approx(
         {tag: terms[name].mean().item() for tag, name in tags.items()}
     )
     for optimizer, reference, limit in (
         (agent.optimizers[0], [*slow.encoder.parameters(), *slow.head.parameters()], CONFIG.max_grad_norm),
-        (agent.auxiliary.optimizer, list(slow.auxiliary.parameters()), 9),
+        (agent.suite.optimizer, list(slow.suite.parameters()), 9),
     ):
         nn.utils.clip_grad_norm_(reference, limit)
         plain = torch.optim.Adam(reference, lr=0.01, eps=optimizer.defaults["eps"], foreach=False, fused=False)
@@ -250,11 +253,11 @@ def test_joint_update_descends_the_weighted_sum():
 
 
 @pytest.mark.parametrize("schedule", AuxSchedule)
-def test_the_weight_of_a_side_quest_is_that_of_the_step(schedule):
+def test_the_weight_of_a_auxiliary_task_is_that_of_the_step(schedule):
     falling = TaskConfig(weight=2.0, final_weight=0.5, decay_steps=30)  # 1 at step 20
     agents = [make_agent({"rotation": task}, aux_schedule=schedule) for task in (falling, TaskConfig(), falling)]
     for agent, step in zip(agents, (20, 0, 0), strict=True):
-        agent.update(make_batch(), step=step)
+        learn(agent, make_batch(), step)
     scheduled, constant, begun = agents
     assert equal(snapshot(constant), scheduled)
     assert not equal(snapshot(constant.encoder), begun.encoder)
@@ -262,9 +265,9 @@ def test_the_weight_of_a_side_quest_is_that_of_the_step(schedule):
 
 @pytest.mark.parametrize("schedule", AuxSchedule)
 def test_priorities_hold_the_td_error_alone(schedule):
-    agent, batch = stir(make_agent(SIDE_QUESTS, aux_schedule=schedule)), make_batch()
+    agent, batch = stir(make_agent(TASKS, aux_schedule=schedule)), make_batch()
     expected = torch.tensor(slow_td_errors(agent, batch)).abs()
-    update = agent.update(batch, step=0)
+    update = learn(agent, batch)
     torch.testing.assert_close(update.td_error, expected)
     assert not update.td_error.requires_grad
     assert update.metrics.keys() >= {"train/loss", "aux/rotation/loss", "aux/permutation/loss"}
@@ -273,22 +276,22 @@ def test_priorities_hold_the_td_error_alone(schedule):
 @pytest.mark.parametrize("schedule", AuxSchedule)
 @pytest.mark.parametrize("shift", [0, 2])
 def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
-    idle = {name: TaskConfig(weight=0.0) for name in SIDE_QUESTS}
+    idle = {name: TaskConfig(weight=0.0) for name in TASKS}
     baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift) for tasks in ({}, idle))
     for i in range(6):
-        a, b = baseline.update(make_batch(i), step=i), agent.update(make_batch(i), step=i)
+        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
 
 
-def test_alternating_is_a_q_step_and_then_a_step_of_the_side_quests():
+def test_alternating_is_a_q_step_and_then_a_step_of_the_auxiliary_tasks():
     agent, batch = make_agent({"rotation": TaskConfig()}, aux_schedule=AuxSchedule.alternating), make_batch()
     seen = []
 
     def watched(method):
         def call(*args):
-            parts = {"encoder": agent.encoder, "head": agent.head, "quest": agent.auxiliary}
+            parts = {"encoder": agent.encoder, "head": agent.head, "suite": agent.suite}
             before = {name: snapshot(part) for name, part in parts.items()}
             result = method(*args)
             seen.append({name for name, part in parts.items() if not equal(before[name], part)})
@@ -296,34 +299,34 @@ def test_alternating_is_a_q_step_and_then_a_step_of_the_side_quests():
 
         return call
 
-    agent.descend, agent.auxiliary.step = watched(agent.descend), watched(agent.auxiliary.step)
+    agent.descend, agent.suite.after_step = watched(agent.descend), watched(agent.suite.after_step)
     for _ in range(3):  # from the second update on, Adam has momentum
-        agent.update(batch, step=0)
+        learn(agent, batch)
         assert all(p.grad is None for p in agent.parameters())
-    assert seen == [{"encoder", "head"}, {"encoder"}, {"quest"}] * 3
+    assert seen == [{"encoder", "head"}, {"encoder"}, {"suite"}] * 3
 
 
 def test_the_q_step_of_an_alternating_update_is_the_one_of_the_baseline():
-    baseline, agent = make_agent(), make_agent(SIDE_QUESTS, aux_schedule=AuxSchedule.alternating)
+    baseline, agent = make_agent(), make_agent(TASKS, aux_schedule=AuxSchedule.alternating)
     for one in (baseline, agent):
-        one.update(make_batch(), step=0)
+        learn(one, make_batch())
     assert equal(snapshot(baseline.head), agent.head)
     assert not equal(snapshot(baseline.encoder), agent.encoder)
 
 
 def test_diagnose_measures_and_touches_nothing():
-    agent, batch = stir(make_agent(SIDE_QUESTS, random_shift=2)), make_batch()
-    agent.update(batch, step=0)
+    agent, batch = stir(make_agent(TASKS, random_shift=2)), make_batch()
+    learn(agent, batch)
     for p in agent.parameters():
         p.grad = torch.full_like(p, 3.0)
-    generators = (agent.auxiliary.generator, agent.augment_generator, torch.default_generator)
+    generators = (agent.suite.generator, agent.streams.augment, torch.default_generator)
     states = [g.get_state() for g in generators]
-    explore, weights = copy.deepcopy(agent.explore_rng.bit_generator.state), snapshot(agent)
-    metrics = agent.diagnose(batch)
-    cosines = {f"aux/{name}/grad_cosine" for name in SIDE_QUESTS}
+    explore, weights = copy.deepcopy(agent.streams.explore.bit_generator.state), snapshot(agent)
+    metrics = diagnose(agent, batch)
+    cosines = {f"aux/{name}/grad_cosine" for name in TASKS}
     representation = {"repr/effective_rank", "repr/feature_stds", "repr/feature_std", "repr/dead_share"}
     assert metrics.keys() == cosines | representation
-    assert all(-1 <= metrics[f"aux/{name}/grad_cosine"] <= 1 for name in SIDE_QUESTS)
+    assert all(-1 <= metrics[f"aux/{name}/grad_cosine"] <= 1 for name in TASKS)
     assert 1 <= metrics["repr/effective_rank"] <= B - 1
     stds = np.std(agent.encoder(batch.obs).detach().numpy(), axis=0, ddof=1)
     assert metrics["repr/feature_stds"].numpy() == pytest.approx(stds, rel=1e-4)
@@ -331,20 +334,20 @@ def test_diagnose_measures_and_touches_nothing():
     assert equal(weights, agent)
     assert all((p.grad == 3.0).all() for p in agent.parameters())
     assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
-    assert agent.explore_rng.bit_generator.state == explore
-    torch.testing.assert_close(agent.diagnose(batch), metrics, rtol=0, atol=0)
+    assert agent.streams.explore.bit_generator.state == explore
+    torch.testing.assert_close(diagnose(agent, batch), metrics, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
     "setting", [{"precision": Precision.bfloat16}, pytest.param({"compile": True}, marks=pytest.mark.slow)]
 )
 def test_a_faster_update_is_nearly_the_plain_one(setting):
-    plain, faster = (make_agent(SIDE_QUESTS, **changes) for changes in ({}, setting))
-    before = snapshot(plain.encoder, plain.head, plain.auxiliary)
+    plain, faster = (make_agent(TASKS, **changes) for changes in ({}, setting))
+    before = snapshot(plain.encoder, plain.head, plain.suite)
     for agent in (plain, faster):
-        stir(agent).update(make_batch(), step=0)
+        learn(stir(agent), make_batch())
     moved, aimed = (
-        torch.cat([(p - q).flatten() for p, q in zip(snapshot(a.encoder, a.head, a.auxiliary), before, strict=True)])
+        torch.cat([(p - q).flatten() for p, q in zip(snapshot(a.encoder, a.head, a.suite), before, strict=True)])
         for a in (faster, plain)
     )
     assert torch.cosine_similarity(moved, aimed, dim=0) > 0.9
@@ -353,27 +356,28 @@ def test_a_faster_update_is_nearly_the_plain_one(setting):
 
 def test_the_learning_rate_falls_linearly_and_moves_the_weights_less():
     fixed, falling = make_agent(), make_agent(final_learning_rate=0.002, decay_steps=100)
-    assert [falling.learning_rate(step) for step in (0, 25, 100, 900)] == pytest.approx([0.01, 0.008, 0.002, 0.002])
-    assert fixed.learning_rate(900) == 0.01
+    for agent, expected in ((falling, [0.01, 0.008, 0.002, 0.002]), (fixed, [0.01] * 4)):
+        rate = agent.schedules()["learning_rate"]
+        assert [rate(step) for step in (0, 25, 100, 900)] == pytest.approx(expected)
     moved = []
     for agent in (fixed, falling):
         before = agent.head.value.weight.detach().clone()
-        agent.update(make_batch(), step=100)
+        learn(agent, make_batch(), 100)
         moved.append(agent.head.value.weight.detach() - before)
     torch.testing.assert_close(moved[1], moved[0] / 5)
 
 
-def test_a_scale_of_the_encoder_slows_it_and_0_keeps_it_and_its_side_quests_head_learn_alone():
+def test_a_scale_of_the_encoder_slows_it_and_0_keeps_it_and_its_auxiliary_tasks_head_learn_alone():
     moved = {}
     for scale in (0.0, 0.25, 1.0):
         agent = make_agent({"rotation": TaskConfig()}, encoder_scale=scale)
-        heads = [agent.head, *agent.auxiliary.children()]
+        heads = [agent.head, *agent.suite.children()]
         encoder, others = snapshot(agent.encoder), snapshot(*heads)
-        agent.update(make_batch(), step=7)
+        learn(agent, make_batch(), 7)
         moved[scale] = max(float((p - q).abs().max()) for p, q in zip(snapshot(agent.encoder), encoder, strict=True))
         assert not equal(others, *heads)
-        check_ownership(agent, [*agent.optimizers, *agent.auxiliary.optimizers])
-        assert agent.diagnose(make_batch()).keys() >= {"repr/effective_rank"}
+        check_ownership(agent, [*agent.optimizers, *agent.suite.optimizers])
+        assert diagnose(agent, make_batch()).keys() >= {"repr/effective_rank"}
     assert moved[0.0] == 0
     assert moved[0.25] == pytest.approx(0.25 * moved[1.0], rel=1e-3)  # Adam's first step is as long as its rate
     with pytest.raises(ValueError, match=r"agent.encoder_scale=-1: must be at least 0"):

@@ -7,18 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_help import SHAPE, equal, make_encoder, make_suite, snapshot
+from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
 from torch import Tensor
 
-from agents import SAC, SACConfig
-from agents.base import check_ownership
+from agents import SAC, SACConfig, Streams
+from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
+from analysis.representation import diagnose
 from aux_tasks import TaskConfig
+from envs import Observation
 from replay import Batch
 
 B, A = 7, 3
 CONFIG = SACConfig(learning_rate=0.01, hidden=6, init_temperature=0.3, target_tau=0.25, policy_delay=1)
-SIDE_QUESTS = {"rotation": TaskConfig(weight=0.5), "deepmdp": TaskConfig(weight=2.0, options={"hidden": 8})}
+TASKS = {"rotation": TaskConfig(weight=0.5), "deepmdp": TaskConfig(weight=2.0, options={"hidden": 8})}
 
 
 def make_agent(tasks=None, seed: int = 0, **config) -> SAC:
@@ -28,9 +30,7 @@ def make_agent(tasks=None, seed: int = 0, **config) -> SAC:
         encoder,
         A,
         make_suite(tasks or {}, encoder, None, A),
-        explore_rng=np.random.default_rng(2),
-        augment_generator=torch.Generator().manual_seed(3),
-        policy_generator=torch.Generator().manual_seed(4),
+        Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)),
     )
 
 
@@ -66,8 +66,8 @@ def stir(agent: SAC) -> SAC:
     [
         ({"hidden": 0}, "agent.hidden=0: must be at least 1"),
         ({"policy_delay": 0}, "agent.policy_delay=0: must be at least 1"),
-        ({"copies": 0}, "agent.copies=0: must be at least 1"),
-        ({"copies": 2}, "agent.copies=2: all alike without agent.random_shift, 4 say"),
+        ({"num_shifts": 0}, "agent.num_shifts=0: must be at least 1"),
+        ({"num_shifts": 2}, "agent.num_shifts=2: all equal without agent.random_shift, 4 for example"),
         ({"init_temperature": 0.0}, "agent.init_temperature=0.0: must be above 0"),
         ({"target_tau": 0.0}, r"agent.target_tau=0.0: must be in \(0, 1\]"),
         ({"target_tau": 1.1}, r"agent.target_tau=1.1: must be in \(0, 1\]"),
@@ -76,7 +76,7 @@ def stir(agent: SAC) -> SAC:
 def test_values_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         SACConfig(**wrong)
-    SACConfig(hidden=1, policy_delay=1, copies=2, random_shift=1, init_temperature=1e-9, target_tau=1.0)
+    SACConfig(hidden=1, policy_delay=1, num_shifts=2, random_shift=1, init_temperature=1e-9, target_tau=1.0)
 
 
 # --- slow versions: one sample at a time, from the formulas ---
@@ -111,7 +111,7 @@ def slow_q(critic: torch.nn.Module, features: list[float], action: list[float]) 
 def coming_noise(agent: SAC, count: int = B) -> list[list[float]]:
     """What the policy's stream gives next."""
     generator = torch.Generator()
-    generator.set_state(agent.policy_generator.get_state())
+    generator.set_state(agent.streams.policy.get_state())
     return torch.randn(count, A, generator=generator).tolist()
 
 
@@ -152,10 +152,10 @@ def test_critic_loss_against_a_loop_over_samples(copies):
 
 def test_a_terminal_state_is_worth_its_reward_and_others_bootstrap():
     agent, batch = stir(make_agent()), make_batch()
-    features, state = agent.encoder(batch.obs), agent.policy_generator.get_state()
+    features, state = agent.encoder(batch.obs), agent.streams.policy.get_state()
     losses = []
     for next_obs in (batch.nstep_obs, batch.nstep_obs.flip(0)):
-        agent.policy_generator.set_state(state)
+        agent.streams.policy.set_state(state)
         losses.append(agent.td_loss(features, batch, next_obs)[0])
     assert (losses[0] == losses[1]).tolist() == [False, True, False, True, True, False, False]  # the middle stays
 
@@ -220,27 +220,27 @@ def test_log_std_stays_in_its_range():
 def test_actions_are_uniform_before_the_first_update_then_sampled_or_the_squashed_mean():
     agent = stir(make_agent())
     obs = np.random.default_rng(0).integers(0, 256, (1, *SHAPE), dtype=np.uint8).repeat(4000, axis=0)
-    uniform = agent.act(obs, step=10**6, explore=True)
+    uniform = agent.act(Observation(obs), explore=True)
     assert (uniform.shape, uniform.dtype) == ((4000, A), np.float32)
     assert abs(uniform.mean(0)).max() < 0.05
     assert uniform.std(0) == pytest.approx(np.full(A, 3**-0.5), abs=0.02)
-    agent.update(make_batch(), step=0)
+    learn(agent, make_batch())
     with torch.no_grad():
         mean, log_std = (x[0].double().numpy() for x in agent.actor(agent.encoder.maps(torch.from_numpy(obs[:1]))))
-    state = copy.deepcopy(agent.explore_rng.bit_generator.state)
-    judged = agent.act(obs, step=0, explore=False)
-    assert agent.explore_rng.bit_generator.state == state
-    np.testing.assert_allclose(judged, np.tanh(mean)[None].repeat(4000, 0), rtol=1e-5)
-    sampled = np.arctanh(agent.act(obs, step=0, explore=True).astype(np.float64).clip(-1 + 1e-7, 1 - 1e-7))
+    state = copy.deepcopy(agent.streams.explore.bit_generator.state)
+    evaluated = agent.act(Observation(obs), explore=False)
+    assert agent.streams.explore.bit_generator.state == state
+    np.testing.assert_allclose(evaluated, np.tanh(mean)[None].repeat(4000, 0), rtol=1e-5)
+    sampled = np.arctanh(agent.act(Observation(obs), explore=True).astype(np.float64).clip(-1 + 1e-7, 1 - 1e-7))
     inside = abs(mean) + 3 * np.exp(log_std) < 7  # elsewhere tanh rounds to 1
     assert inside.any()
     assert sampled.mean(0)[inside] == pytest.approx(mean[inside], abs=4 * np.exp(log_std).max() / 4000**0.5)
     assert sampled.std(0)[inside] == pytest.approx(np.exp(log_std)[inside], rel=0.06)
 
 
-def test_the_explained_value_is_that_of_the_judged_action():
+def test_the_explained_value_is_that_of_the_evaluated_action():
     agent, obs = stir(make_agent()), make_batch().obs
-    action = torch.from_numpy(agent.act(obs.numpy(), step=0, explore=False))
+    action = torch.from_numpy(agent.act(Observation(obs.numpy()), explore=False))
     with torch.no_grad():
         expected = agent.critic(agent.encoder(obs), action).amin(0)
         torch.testing.assert_close(agent.q_values(obs), expected[:, None])
@@ -251,15 +251,15 @@ def test_the_explained_value_is_that_of_the_judged_action():
 
 def test_each_step_leaves_gradients_on_its_own_parameters_alone():
     """Seen when an optimiser steps: the critics' step moves no actor, the actor's neither critics nor encoder."""
-    agent, seen = stir(make_agent(SIDE_QUESTS)), []
-    names = {"encoder", "critic", "actor", "log_temperature", "auxiliary", "target_encoder", "target_critic"}
-    for optimizer in (*agent.optimizers, agent.auxiliary.optimizer):
+    agent, seen = stir(make_agent(TASKS)), []
+    names = {"encoder", "critic", "actor", "log_temperature", "suite", "target_encoder", "target_critic"}
+    for optimizer in (*agent.optimizers, agent.suite.optimizer):
         optimizer.register_step_pre_hook(
             lambda *_: seen.append({n.split(".")[0] for n, p in agent.named_parameters() if p.grad is not None})
         )
-    agent.update(make_batch(), step=0)
+    learn(agent, make_batch())
     assert {name.split(".")[0] for name, _ in agent.named_parameters()} == names
-    assert seen == [{"encoder", "critic", "auxiliary"}, {"auxiliary"}, {"actor", "log_temperature"}]
+    assert seen == [{"encoder", "critic", "suite"}, {"suite"}, {"actor", "log_temperature"}]
     assert all(p.grad is None for p in agent.parameters())
 
 
@@ -269,28 +269,30 @@ def test_all_of_the_encoder_hears_the_critics_and_none_of_it_the_actor():
     assert all(p.grad is not None and p.grad.any() for p in agent.encoder.parameters())
     before = snapshot(agent.encoder, agent.critic)
     agent.zero_grad()
-    agent.update_policy(agent.encoder.maps(batch.obs).detach(), agent.encoder(batch.obs).detach(), batch.weight)
+    agent.update_policy(
+        batch.obs, agent.encoder.maps(batch.obs).detach(), agent.encoder(batch.obs).detach(), batch.weight
+    )
     assert equal(before, agent.encoder, agent.critic)
     assert all(p.grad is None for module in (agent.encoder, agent.critic) for p in module.parameters())
 
 
 def test_one_optimiser_steps_the_encoder_and_none_the_target():
-    agent = make_agent(SIDE_QUESTS)
-    check_ownership(agent, [*agent.optimizers, agent.auxiliary.optimizer])
+    agent = make_agent(TASKS)
+    check_ownership(agent, [*agent.optimizers, agent.suite.optimizer])
     owned = {id(p) for group in agent.optimizers[0].param_groups for p in group["params"]}
     assert owned == {id(p) for module in (agent.encoder, agent.critic) for p in module.parameters()}
     assert equal(snapshot(agent.encoder, agent.critic), agent.target_encoder, agent.target_critic)
 
 
 def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
-    agent, batch = stir(make_agent(SIDE_QUESTS)), make_batch()
+    agent, batch = stir(make_agent(TASKS)), make_batch()
     slow, loss = copy.deepcopy(agent), 0
-    slow.policy_generator.set_state(agent.policy_generator.get_state())
-    slow.auxiliary.generator.set_state(agent.auxiliary.generator.get_state())
+    slow.streams.policy.set_state(agent.streams.policy.get_state())
+    slow.suite.generator.set_state(agent.suite.generator.get_state())
     maps = slow.encoder.maps(batch.obs)
     features = slow.encoder.features(maps)
     terms = {"td": slow.td_loss(features, batch, batch.nstep_obs)[0]}
-    terms |= slow.auxiliary.losses(batch, features, slow.encoder)
+    terms |= slow.suite.losses(batch, features, slow.encoder)[0]
     for i in range(B):
         loss = loss + batch.weight[i] * (terms["td"][i] + 0.5 * terms["rotation"][i] + 2 * terms["deepmdp"][i]) / B
     loss.backward()
@@ -301,7 +303,7 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     (batch.weight * (policy_terms["actor"] + policy_terms["temperature"])).mean().backward()
     policy = [*slow.actor.parameters(), slow.log_temperature]
     torch.optim.Adam(policy, lr=0.01, foreach=False, fused=False).step()
-    update = agent.update(batch, step=0)
+    update = learn(agent, batch)
     for mine, theirs in zip([*agent.online, *agent.policy], [*online, *policy], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
     assert update.metrics.keys() >= {"train/loss", "train/actor_loss", "train/ent_coef", "aux/deepmdp/loss"}
@@ -312,14 +314,14 @@ def test_importance_weights_reach_every_branch():
     """What a sample of weight 0 holds changes no weight of any network; at weight 1 it changes all of them."""
     results = []
     for weight, seed in ((0.0, 0), (0.0, 50), (1.0, 0), (1.0, 50)):
-        agent, batch, other = stir(make_agent(SIDE_QUESTS)), make_batch(), make_batch(seed)
+        agent, batch, other = stir(make_agent(TASKS)), make_batch(), make_batch(seed)
         mixed = {
             name: torch.cat([getattr(batch, name)[:-1], getattr(other, name)[-1:]])
             for name in ("obs", "nstep_obs", "next_obs", "action", "reward", "nstep_reward")
         }
         weights = torch.cat([batch.weight[:-1], torch.tensor([weight])])
         for _ in range(2):  # Adam's first step knows the gradient's sign alone
-            agent.update(replace(batch, **mixed, weight=weights), step=0)
+            learn(agent, replace(batch, **mixed, weight=weights))
         results.append({n: p.detach().clone() for n, p in agent.named_parameters()})
     ignored_a, ignored_b, seen_a, seen_b = results
     for name in ignored_a:
@@ -333,7 +335,7 @@ def test_actor_temperature_and_target_follow_every_third_update():
     for update in range(1, 7):
         target, policy = snapshot(agent.target_encoder, agent.target_critic), snapshot(agent.actor)
         temperature, critics = agent.log_temperature.item(), snapshot(agent.encoder, agent.critic)
-        metrics = agent.update(make_batch(update), step=0).metrics
+        metrics = learn(agent, make_batch(update)).metrics
         due = update % 3 == 0
         assert agent.updates == update
         assert equal(policy, agent.actor) != due
@@ -348,10 +350,10 @@ def test_actor_temperature_and_target_follow_every_third_update():
 
 @pytest.mark.parametrize("shift", [0, 2])
 def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
-    idle = {name: replace(task, weight=0.0) for name, task in SIDE_QUESTS.items()}
+    idle = {name: replace(task, weight=0.0) for name, task in TASKS.items()}
     baseline, agent = (make_agent(tasks, random_shift=shift, policy_delay=2) for tasks in ({}, idle))
     for i in range(5):
-        a, b = baseline.update(make_batch(i), step=i), agent.update(make_batch(i), step=i)
+        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
@@ -360,27 +362,27 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
 def test_the_shift_moves_what_is_learned_from_and_nothing_else():
     batch = make_batch()
     still, shifted = (make_agent(random_shift=shift) for shift in (0, 2))
-    assert not torch.equal(still.update(batch, step=0).td_error, shifted.update(batch, step=0).td_error)
-    assert torch.equal(still.policy_generator.get_state(), shifted.policy_generator.get_state())
+    assert not torch.equal(learn(still, batch, step=0).td_error, shifted.update(batch).td_error)
+    assert torch.equal(still.streams.policy.get_state(), shifted.streams.policy.get_state())
 
 
 def test_copies_that_do_not_differ_change_nothing():
     batch = replace(make_batch(), discount=torch.zeros(B))  # whose targets are the rewards, whatever the policy draws
-    one, two = (make_agent(SIDE_QUESTS, random_shift=1, copies=copies, policy_delay=2) for copies in (1, 2))
+    one, two = (make_agent(TASKS, random_shift=1, num_shifts=copies, policy_delay=2) for copies in (1, 2))
     for agent in (one, two):
-        agent.augment = lambda obs, copies: torch.cat([obs] * copies)
-        agent.update(batch, step=0)
+        agent.augment = lambda obs, agent=agent: torch.cat([obs] * agent.num_shifts)
+        learn(agent, batch)
     weights = two.state_dict()
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_diagnose_measures_and_touches_nothing():
-    agent, batch = stir(make_agent(SIDE_QUESTS, random_shift=2)), make_batch()
-    agent.update(batch, step=0)
-    generators = (agent.auxiliary.generator, agent.augment_generator, agent.policy_generator)
+    agent, batch = stir(make_agent(TASKS, random_shift=2)), make_batch()
+    learn(agent, batch)
+    generators = (agent.suite.generator, agent.streams.augment, agent.streams.policy)
     states, weights = [g.get_state() for g in generators], snapshot(agent)
-    metrics = agent.diagnose(batch)
+    metrics = diagnose(agent, batch)
     assert metrics.keys() == {
         "aux/rotation/grad_cosine",
         "aux/deepmdp/grad_cosine",
@@ -392,4 +394,4 @@ def test_diagnose_measures_and_touches_nothing():
     assert equal(weights, agent)
     assert all(p.grad is None for p in agent.parameters())
     assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
-    torch.testing.assert_close(agent.diagnose(batch), metrics, rtol=0, atol=0)
+    torch.testing.assert_close(diagnose(agent, batch), metrics, rtol=0, atol=0)

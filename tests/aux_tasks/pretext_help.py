@@ -102,7 +102,7 @@ def train_on(task: AuxTask, encoder: Encoder, draw, *, steps: int, lr: float = 1
             adversary_optimizer.zero_grad()
             task.adversary_loss(batch, encoder).backward()
             adversary_optimizer.step()
-        task.after_step(encoder)
+        task.after_step(batch, encoder)
 
 
 @torch.no_grad()

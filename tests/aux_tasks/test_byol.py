@@ -1,5 +1,6 @@
 """BYOL against a loop, its copies, and the collapse that predictor and stopped gradient prevent."""
 
+import numpy as np
 import pytest
 import torch
 from aux_help import batch_of, generator, noise, tiny_encoder
@@ -12,9 +13,9 @@ def test_the_loss_against_a_loop():
     move(task.head)
     move(encoder)
     obs = noise(B, *SHAPE)
-    pixels = torch.cat(next_views(task, obs))
-    predicted = unit(task.predictor(task.head(encoder(pixels))))
-    target = unit(task.target_head(task.target_encoder(pixels)))
+    views = next_views(task, obs)  # each by itself, from the pixels to the prediction
+    predicted = np.concatenate([unit(task.predictor(task.head(encoder(view)))) for view in views])
+    target = np.concatenate([unit(task.target_head(task.target_encoder(view))) for view in views])
     output = loss_of(task, obs, encoder)
     hits = 0
     for i in range(B):
@@ -27,14 +28,14 @@ def test_the_loss_against_a_loop():
 
 
 def test_the_online_side_learns_and_the_copies_only_follow():
-    task, encoder = tiny("byol", tau=0.25)
+    task, encoder = tiny("byol", momentum=0.75)
     learned = moved_by_backward(task, encoder, noise(B, *SHAPE))
     assert {f"encoder.{n}" for n, _ in encoder.named_parameters()} <= learned
     assert {"head.0.weight", "predictor.0.weight", "predictor.3.bias"} <= learned
     assert not any(name.startswith("target") for name in learned)
     before = task.target_encoder.trunk.weight.clone()
     move(encoder)
-    task.after_step(encoder)
+    task.after_step(batch_of(noise(B, *SHAPE)), encoder)
     torch.testing.assert_close(task.target_encoder.trunk.weight, 0.75 * before + 0.25 * encoder.trunk.weight.detach())
 
 

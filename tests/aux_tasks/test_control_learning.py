@@ -16,7 +16,7 @@ OPTIONS = {
     "dbc/robust": {"hidden": 64, "form": "robust", "bisimulation_weight": 2.0},
     "curl": {"pad": 1},
     "reconstruction": {"channels": 16, "bits": 1},
-    "spr": {"horizon": 2, "projection": 32, "pad": 0, "tau": 0.0},  # alone, moving targets would collapse
+    "spr": {"horizon": 2, "projection": 32, "pad": 0, "momentum": 1.0},  # alone, moving targets would collapse
     "predictive": {"hidden": 64},
     "inverse_dynamics": {"hidden": 64},
 }
@@ -45,7 +45,7 @@ def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) ->
         optimizer.zero_grad()
         output.loss.mean().backward()
         optimizer.step()
-        task.after_step(encoder)
+        task.after_step(batch, encoder)
         seen.append(output.metrics)
     return {key: torch.stack([metrics[key] for metrics in seen[-10:]]).mean() for key in seen[0]}
 

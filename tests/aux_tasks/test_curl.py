@@ -53,10 +53,10 @@ def test_encoder_and_similarity_learn_and_the_target_encoder_does_not():
 
 def test_the_target_encoder_begins_as_a_copy_and_follows():
     encoder = tiny_encoder(SHAPE, Z)
-    task = make_task("curl", encoder, tau=0.25)
+    task = make_task("curl", encoder, momentum=0.75)
     before = [p.clone() for p in encoder.parameters()]
     assert all(torch.equal(p, q) for p, q in zip(task.target_encoder.parameters(), before, strict=True))
-    task.after_step(moved(encoder))
+    task.after_step(batch_of(noise(B, *SHAPE)), moved(encoder))
     for key, old, new in zip(task.target_encoder.parameters(), before, encoder.parameters(), strict=True):
         torch.testing.assert_close(key, 0.75 * old + 0.25 * new.detach())
 

@@ -16,8 +16,7 @@ from harness.checkpoint import load_latest, save
 
 def show(task, encoder, obs: torch.Tensor) -> None:
     """One step of training on a batch."""
-    loss_of(task, obs, encoder)
-    task.after_step(encoder)
+    task.after_step(batch_of(obs), encoder)
 
 
 def held(task) -> list[bytes]:
@@ -52,14 +51,14 @@ def test_patches_are_cut_where_an_image_has_gradients_and_stretched_to_the_input
     task, encoder = tiny("exemplar", classes=400, patch=4)
     obs = noise(400, *SHAPE) % 3 + 60
     obs[..., 5:, 6:] = noise(400, *SHAPE)[..., 5:, 6:]
-    loss_of(task, obs, encoder)
     draw = task.generator.clone_state()
-    task.after_step(encoder)
+    show(task, encoder, obs)
     down, across = (obs.double().diff(dim=axis).square().mean(1).numpy() for axis in (2, 3))
     chances = np.zeros((400, 6, 8))
     for y, x in np.ndindex(6, 8):
         chances[:, y, x] = (down[:, y : y + 3, x : x + 3] + across[:, y : y + 3, x : x + 3]).mean((1, 2)) / 2
-    drawn = torch.from_numpy(chances).flatten(1).float().add(1e-6).multinomial(1, generator=draw)[:, 0].tolist()
+    waits = -torch.rand(400, 48, generator=draw).log() / torch.from_numpy(chances + 1e-6).flatten(1)
+    drawn = waits.argmin(1).tolist()  # the first of exponential waiting times is a choice by their rates
     patches = [obs[i, :, k // 8 : k // 8 + 4, k % 8 : k % 8 + 4].float() for i, k in enumerate(drawn)]
     expected = F.interpolate(torch.stack(patches), SHAPE[1:], mode="bilinear").round().to(torch.uint8)
     kept = [image.numpy().tobytes() for i, image in enumerate(expected) if chances[i].flat[drawn[i]] > 4]
@@ -77,12 +76,6 @@ def test_a_patch_of_a_flat_image_is_refused():
 def test_a_patch_that_cannot_be_is_refused(patch):
     with pytest.raises(ValueError, match="patch must be 2 to 9"):
         tiny("exemplar", patch=patch)
-
-
-def test_a_look_at_the_loss_remembers_nothing():
-    task, encoder = tiny("exemplar")
-    loss_of(task, noise(4, *SHAPE), encoder)
-    assert int(task.filled) == 0
 
 
 def test_loss_and_chance_are_those_of_a_choice_among_the_images_remembered():
@@ -136,9 +129,10 @@ def test_a_checkpoint_holds_the_bank(tmp_path):
     other.load_state_dict(load_latest(tmp_path).state["task"])
     other.generator.set_state(task.generator.get_state())
     for seed in (0, 7):  # the first batch again: all of it is known
-        assert torch.equal(*(loss_of(t, noise(6, *SHAPE, seed=seed), encoder).loss for t in (task, other)))
-        task.after_step(encoder)
-        other.after_step(encoder)
+        obs = noise(6, *SHAPE, seed=seed)
+        assert torch.equal(*(loss_of(t, obs, encoder).loss for t in (task, other)))
+        show(task, encoder, obs)
+        show(other, encoder, obs)
         assert held(task) == held(other)
     assert int(task.filled) == 9
 

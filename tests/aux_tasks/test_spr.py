@@ -70,12 +70,12 @@ def test_the_trunk_learns_from_the_first_observation_alone():
 
 def test_the_targets_follow():
     encoder = tiny_encoder(SHAPE, Z)
-    task = spr(encoder, tau=0.5)
+    task = spr(encoder, momentum=0.5)
     old = task.target_projection[1].bias.clone(), task.target_encoder.trunk.bias.clone()
     with torch.no_grad():
         task.projection[1].bias += 1
         encoder.trunk.bias += 2
-    task.after_step(encoder)
+    task.after_step(clips(), encoder)
     torch.testing.assert_close(task.target_projection[1].bias, old[0] + 0.5)
     torch.testing.assert_close(task.target_encoder.trunk.bias, old[1] + 1)
 

@@ -1,4 +1,4 @@
-"""The set of objectives of a run: names, weights, the heads' optimiser, and looking without touching."""
+"""The set of auxiliary tasks of a run: names, weights, the heads' optimiser, and looking without touching."""
 
 import pytest
 import torch
@@ -40,16 +40,13 @@ def test_a_weight_moves_linearly_and_then_stays(config, step, weight):
 def test_terms_weights_and_metrics_carry_the_names_of_the_config():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
-    terms = suite.losses(batch_of(obs), encoder(obs), encoder)
+    terms, metrics = suite.losses(batch_of(obs), encoder(obs), encoder)
     assert suite.weights(0) == {"rotation": 0.5, "permutation": 2.0}
     assert suite.reads == {"obs"}
     assert {name: term.shape for name, term in terms.items()} == {"rotation": (5,), "permutation": (5,)}
-    assert suite.metrics.keys() == {
-        f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy", "chance")
-    }
+    assert metrics.keys() == {f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy", "chance")}
     for name, term in terms.items():
-        assert suite.metrics[f"aux/{name}/loss"] == term.mean()
-    assert not any(metric.requires_grad for metric in suite.metrics.values())
+        assert metrics[f"aux/{name}/loss"] == term.mean()
 
 
 def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
@@ -59,9 +56,9 @@ def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
     heads = [p for _, task in suite for p in task.head.parameters()]
     assert sorted(map(id, held)) == sorted(map(id, heads))
     before = [p.detach().clone() for p in encoder.parameters()]
-    sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
+    sum(suite.losses(batch_of(obs), encoder(obs), encoder)[0].values()).sum().backward()
     heads_before = [p.detach().clone() for p in heads]
-    suite.step(batch_of(obs), encoder)
+    suite.after_step(batch_of(obs), encoder)
     assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), before, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(heads, heads_before, strict=True))
     assert all(p.grad is None for p in heads)
@@ -70,23 +67,23 @@ def test_the_optimiser_holds_the_heads_and_nothing_of_the_encoder():
 def test_a_step_without_gradients_moves_nothing():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
-    sum(suite.losses(batch_of(obs), encoder(obs), encoder).values()).sum().backward()
-    suite.step(batch_of(obs), encoder)  # from here on Adam has momentum
+    sum(suite.losses(batch_of(obs), encoder(obs), encoder)[0].values()).sum().backward()
+    suite.after_step(batch_of(obs), encoder)  # from here on Adam has momentum
     before = [p.detach().clone() for p in suite.parameters()]
-    suite.step(batch_of(obs), encoder)
+    suite.after_step(batch_of(obs), encoder)
     assert all(torch.equal(p, q) for p, q in zip(suite.parameters(), before, strict=True))
 
 
 def test_copies_follow_the_encoder_and_are_kept_but_belong_to_no_optimiser():
     encoder = tiny_encoder(SHAPE)
-    suite = make_suite({"curl": TaskConfig(options={"tau": 0.5})}, encoder)
+    suite = make_suite({"curl": TaskConfig(options={"momentum": 0.5})}, encoder)
     copy = suite.tasks["curl"].target_encoder
     held = [p for group in suite.optimizer.param_groups for p in group["params"]]
     assert [id(p) for p in held] == [id(suite.tasks["curl"].similarity)]
     before = copy.trunk.bias.clone()
     with torch.no_grad():
         encoder.trunk.bias += 1
-    suite.step(batch_of(noise(5, *SHAPE)), encoder)
+    suite.after_step(batch_of(noise(5, *SHAPE)), encoder)
     torch.testing.assert_close(copy.trunk.bias, before + 0.5)
     resumed = make_suite({"curl": TaskConfig()}, tiny_encoder(SHAPE))
     resumed.load_state_dict(suite.state_dict())
@@ -102,10 +99,10 @@ def test_adversaries_have_an_optimiser_of_their_own_which_alone_moves_them():
     assert sorted(held[0] + held[1]) == sorted(id(p) for p in suite.parameters() if p.requires_grad)
     assert sorted(held[1]) == sorted(map(id, rivals))
     batch = batch_of(obs)
-    sum(suite.losses(batch, encoder(obs), encoder).values()).sum().backward()
+    sum(suite.losses(batch, encoder(obs), encoder)[0].values()).sum().backward()
     assert all(p.grad is None for p in rivals)
     whole = {name: p.detach().clone() for name, p in [*suite.named_parameters(), *encoder.named_parameters()]}
-    suite.step(batch, encoder)
+    suite.after_step(batch, encoder)
     for name, p in suite.named_parameters():
         assert torch.equal(p, whole[name]) != p.requires_grad, name
     assert all(torch.equal(p, whole[name]) for name, p in encoder.named_parameters())
@@ -128,8 +125,9 @@ def test_both_sides_of_a_game_remember_less_momentum_than_other_heads():
 def test_no_side_quest_is_a_valid_set():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
-    suite.step(batch_of(obs), encoder)
-    assert suite.losses(batch_of(obs), encoder(obs), encoder) == suite.weights(7) == suite.metrics == {}
+    suite.after_step(batch_of(obs), encoder)
+    assert suite.losses(batch_of(obs), encoder(obs), encoder) == ({}, {})
+    assert suite.weights(7) == {}
     assert suite.reads == frozenset()
     assert suite.optimizer is None
 

@@ -278,7 +278,7 @@ def test_hard_negatives_begin_after_that_many_updates_and_survive_a_checkpoint()
     for _ in range(5):
         loss = task.loss(batch, torch.empty(0), encoder).loss.detach()
         hard.append(torch.allclose(loss, expected, rtol=1e-4, atol=1e-5))
-        task.after_step(encoder)
+        task.after_step(batch, encoder)
     assert hard == [False, False, False, True, True]
     _, resumed = made(hard_after=3, hard_share=1)
     resumed.load_state_dict(task.state_dict())

@@ -15,22 +15,13 @@ from agents import AGENTS, DQNConfig, SACConfig
 from agents.base import Precision
 from aux_tasks import TaskConfig
 from aux_tasks.registry import TASKS
-from configs.schema import (
-    Config,
-    PretrainConfig,
-    ProbeConfig,
-    claim_run_dir,
-    default_run_dir,
-    flat,
-    freeze,
-    read_config,
-    register,
-    write_config,
-)
+from configs.schema import Config, PretrainConfig, ProbeConfig, default_run_dir, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, DmcConfig, ToyConfig
 from experiment.build import build
+from experiment.composition import freeze, read_config, register, write_config
+from experiment.run_folder import claim_run_dir
 from replay import ReplayConfig
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +99,7 @@ def test_every_key_is_read_somewhere(kind: type) -> None:
 
 def test_a_pretraining_is_frozen_too_and_needs_something_to_learn() -> None:
     made = pretraining("aux=[rotation,permutation]", "frame_stack=4", "seed=2", "env.game=breakout")
-    assert made.env == AtariConfig("breakout")
+    assert made.env == AtariConfig(game="breakout")
     assert default_run_dir(made) == "runs/pretrain/frames-breakout/rotation+permutation/s2"
     assert pretraining("aux=rotation", "env=toy").env == ToyConfig()
     with pytest.raises(ValueError, match="nothing to learn: give aux=rotation"):
@@ -130,10 +121,10 @@ def test_a_probe_is_frozen_too_and_leaves_the_source_to_the_run() -> None:
 def test_default_run_dir() -> None:
     tasks = {"rotation": TaskConfig(), "permutation": TaskConfig()}
     assert default_run_dir(config()) == "runs/toy/dqn/s0"
-    assert default_run_dir(config(env=AtariConfig("breakout"), aux=tasks, seed=3)) == (
+    assert default_run_dir(config(env=AtariConfig(game="breakout"), aux=tasks, seed=3)) == (
         "runs/breakout/dqn+rotation+permutation/s3"
     )
-    dmc = DmcConfig("walker", "walk")
+    dmc = DmcConfig(domain="walker", task="walk")
     assert default_run_dir(config(env=dmc, agent=SACConfig())) == "runs/walker_walk/sac/s0"
     assert default_run_dir(config(env=replace(dmc, background="gas"))) == "runs/walker_walk_gas/dqn/s0"
 
@@ -192,8 +183,8 @@ def test_a_device_of_no_such_kind_is_one_line() -> None:
         build(config(device="cpuu"))
 
 
-def test_the_backgrounds_that_judge_are_refused_in_training() -> None:
-    with pytest.raises(ValueError, match=r"^env\.background_split=eval is what agents are judged before: leave it out"):
+def test_the_backgrounds_of_evaluation_are_refused_in_training() -> None:
+    with pytest.raises(ValueError, match=r"^env\.background_split=eval is for evaluation: leave it out"):
         build(composed("experiment=sac_cartpole", "env.background=gas", "env.background_split=eval", "device=cpu"))
 
 

@@ -32,13 +32,14 @@ def sampler(episodes: Episodes, frame_stack: int = 3, grayscale: bool = False, *
 def stacked(episodes: Episodes, row: int, depth: int) -> np.ndarray:
     """The observation at a row, frame by frame."""
     begin = next(int(b) for b, e in zip(BEGIN, END, strict=True) if b <= row < e)
-    black = np.zeros_like(episodes.frames[0])
-    return np.concatenate([episodes.frames[r] if r >= begin else black for r in range(row - depth + 1, row + 1)])
+    before = episodes.frames[begin] if episodes.padding == "repeat" else np.zeros_like(episodes.frames[0])
+    return np.concatenate([episodes.frames[r] if r >= begin else before for r in range(row - depth + 1, row + 1)])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_stack_is_black_before_its_episode(channels: int) -> None:
-    episodes = made(channels)
+@pytest.mark.parametrize("padding", ["zeros", "repeat"])
+def test_a_stack_is_padded_before_its_episode(channels: int, padding: str) -> None:
+    episodes = made(channels, padding=padding)
     source = sampler(episodes)
     rows = episodes.rows()
     assert sorted(rows) == [row for row in range(COUNT) if row != 11]

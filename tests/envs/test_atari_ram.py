@@ -36,7 +36,7 @@ def test_the_consoles_show_the_frames_of_the_vector(
     game: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("envs.atari.Consoles", Watched)
-    config = replace(AtariConfig(game, num_envs=2, max_frames=FRAMES), **changes)
+    config = replace(AtariConfig(game=game, num_envs=2, max_frames=FRAMES), **changes)
     env, plain = AtariVector(config, labels=True), AtariVector(config)
     frame, games, rng = env.reset(3), 0, np.random.default_rng(0)
     np.testing.assert_array_equal(frame, plain.reset(3))
@@ -59,7 +59,7 @@ def test_the_consoles_show_the_frames_of_the_vector(
 
 
 def test_labels_tell_where_things_are() -> None:
-    env = AtariVector(AtariConfig("pong", num_envs=1, frame_skip=1), labels=True)
+    env = AtariVector(AtariConfig(game="pong", num_envs=1, frame_skip=1), labels=True)
     frame, rng, seen = env.reset(0), np.random.default_rng(0), []
     for t in range(120):
         labels = env.labels()
@@ -121,7 +121,7 @@ def test_the_labels_of_every_game_move(game: str) -> None:
 
 
 def test_another_game_is_noticed() -> None:
-    env = AtariVector(AtariConfig("pong", num_envs=1), labels=True)
+    env = AtariVector(AtariConfig(game="pong", num_envs=1), labels=True)
     env.reset(0)
     assert env._consoles is not None
     for _ in range(5):
@@ -134,7 +134,7 @@ def test_annotated_games_have_labels_and_others_have_none() -> None:
     assert len(RAM.keys() & set(atari_games())) == len(RAM) == 24
     assert all(0 <= address < 128 for names in RAM.values() for address in names.values())
     for game, names in {"freeway": RAM["freeway"].keys(), "alien": {}.keys()}.items():
-        env = AtariVector(AtariConfig(game, num_envs=2, noop_max=0), labels=True)
+        env = AtariVector(AtariConfig(game=game, num_envs=2, noop_max=0), labels=True)
         env.reset(0)
         assert env.labels().keys() == names
         assert {value.shape for value in env.labels().values()} <= {(2,)}

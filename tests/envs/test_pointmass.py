@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from envs import PointMassConfig, VectorStep, build_env
+from envs import PointMassConfig, VectorStep
 
 COPIES = 3
 
@@ -20,7 +20,7 @@ def place(frame: np.ndarray) -> np.ndarray:
 
 def play(config: PointMassConfig, steps: int, seed: int = 0, gain: float = -5) -> tuple[np.ndarray, list[VectorStep]]:
     """Steer by the pixels: towards the middle for a negative gain."""
-    env = build_env(config)
+    env = config.build()
     first = frame = env.reset(seed)
     played = []
     for _ in range(steps):
@@ -44,7 +44,7 @@ def test_reward_is_that_of_the_distance_in_the_picture() -> None:
 
 
 def test_a_velocity_moves_a_fifth_per_step_to_the_right_and_down() -> None:
-    env = build_env(PointMassConfig(num_envs=8, size=84))
+    env = PointMassConfig(num_envs=8, size=84).build()
     before = place(env.reset(0))
     after = place(env.step(np.tile(np.float32([0.5, -0.25]), (8, 1))).frame)
     inside = (np.abs(before) < 0.85).all(1)
@@ -54,7 +54,7 @@ def test_a_velocity_moves_a_fifth_per_step_to_the_right_and_down() -> None:
 
 
 def test_a_force_gathers_speed_until_the_wall_takes_it() -> None:
-    env = build_env(PointMassConfig(num_envs=1, size=84, control="force"))
+    env = PointMassConfig(num_envs=1, size=84, control="force").build()
     seen = [place(env.reset(1))[0, 0]]
     for _ in range(49):
         seen.append(place(env.step(np.array([[1, 0]], np.float32)).frame)[0, 0])
@@ -92,7 +92,7 @@ def test_one_seed_one_future_and_a_copy_does_not_see_the_others(noise: bool) -> 
 
 
 def test_reset_in_the_middle_starts_again() -> None:
-    env = build_env(PointMassConfig(num_envs=1, control="force"))
+    env = PointMassConfig(num_envs=1, control="force").build()
     start = env.reset(1)
     push = np.ones((1, 2), np.float32)
     future = [env.step(push).frame for _ in range(5)]
@@ -106,7 +106,7 @@ def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
     np.testing.assert_array_equal(clear == 255, hazy == 255)
     assert (hazy[clear == 0] < 128).all()
     assert hazy[clear == 0].std() > 30
-    color = build_env(PointMassConfig(num_envs=COPIES, grayscale=False)).reset(0)
+    color = PointMassConfig(num_envs=COPIES, grayscale=False).build().reset(0)
     assert color.shape == (COPIES, 3, 36, 36)
     np.testing.assert_array_equal(color[:, :1], clear)
     assert {tuple(pixel) for pixel in color.transpose(0, 2, 3, 1).reshape(-1, 3)} >= {(255, 64, 64), (128, 255, 64)}
@@ -129,7 +129,7 @@ def test_bad_values_are_named(bad: dict[str, int]) -> None:
     ],
 )
 def test_bad_actions_are_refused(action: np.ndarray) -> None:
-    env = build_env(PointMassConfig(num_envs=COPIES))
+    env = PointMassConfig(num_envs=COPIES).build()
     env.reset(0)
     with pytest.raises(ValueError, match=r"^action"):
         env.step(action)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from envs import DmcConfig, build_env, rendering
+from envs import DmcConfig, rendering
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +46,11 @@ def test_the_users_choice_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_opengl_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     working(monkeypatch=monkeypatch)
     with pytest.raises(RuntimeError, match=r"apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri \(or libosmesa6"):
-        build_env(DmcConfig())
+        DmcConfig().build()
 
 
 def test_a_library_that_is_not_there_is_one_line() -> None:
-    script = "from envs import *\ntry: build_env(DmcConfig())\nexcept RuntimeError as error: print(error)"
+    script = "from envs import *\ntry: DmcConfig().build()\nexcept RuntimeError as error: print(error)"
     run = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | {"MUJOCO_GL": "osmesa"}, capture_output=True, text=True
     )
@@ -85,8 +85,8 @@ def test_importing_envs_and_making_a_config_does_not_load_mujoco() -> None:
 def test_nothing_is_told_at_the_end_and_one_line_at_the_start() -> None:
     script = (
         "import logging, envs; logging.basicConfig(level=logging.INFO, format='%(message)s');"
-        "env = envs.build_env(envs.DmcConfig(num_envs=2)); env.reset(0); env.close(); env.close();"
-        "left_open = envs.build_env(envs.DmcConfig())"
+        "env = envs.DmcConfig(num_envs=2).build(); env.reset(0); env.close(); env.close();"
+        "left_open = envs.DmcConfig().build()"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     lines = run.stderr.splitlines()

@@ -4,21 +4,21 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, SingleEnv, ToyConfig, build_env
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, SingleEnv, ToyConfig
 
 
 def toy(**config: int) -> SingleEnv:
-    return SingleEnv(build_env(ToyConfig(num_envs=1, **config)), frame_stack=3)
+    return SingleEnv(ToyConfig(num_envs=1, **config).build(), frame_stack=3)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "config",
-    [ToyConfig(num_envs=1), AtariConfig("breakout", num_envs=1), PointMassConfig(num_envs=1), DmcConfig()],
+    [ToyConfig(num_envs=1), AtariConfig(game="breakout", num_envs=1), PointMassConfig(num_envs=1), DmcConfig()],
     ids=lambda config: type(config).__name__,
 )
 def test_stable_baselines_accepts_it(config: EnvConfig) -> None:
-    env = SingleEnv(build_env(config))
+    env = SingleEnv(config.build())
     sb3_check_env(env)
     env.close()
 
@@ -30,7 +30,7 @@ def test_stable_baselines_accepts_it(config: EnvConfig) -> None:
     ids=lambda config: type(config).__name__,
 )
 def test_gymnasium_accepts_it(config: EnvConfig) -> None:
-    env = SingleEnv(build_env(config))
+    env = SingleEnv(config.build())
     gymnasium_check_env(env, skip_render_check=True)
 
 
@@ -69,7 +69,7 @@ def test_truncation_is_not_termination() -> None:
 
 
 def test_a_lost_life_does_not_end_the_episode() -> None:
-    vector = build_env(AtariConfig("breakout", num_envs=1))
+    vector = AtariConfig(game="breakout", num_envs=1).build()
     env = SingleEnv(vector)
     env.reset(seed=0)
     actions, steps = np.random.default_rng(0), 0
@@ -92,18 +92,18 @@ def test_stepping_outside_an_episode_is_an_error() -> None:
 
 def test_one_copy_only() -> None:
     with pytest.raises(ValueError, match="num_envs=1"):
-        SingleEnv(build_env(ToyConfig(num_envs=2)))
+        SingleEnv(ToyConfig(num_envs=2).build())
 
 
 def test_every_named_environment_builds() -> None:
     for config in ENVS.values():
-        env = build_env(config(num_envs=2))
+        env = config(num_envs=2).build()
         assert env.reset(0).shape == (2, *env.frame_shape)
         env.close()
 
 
 def test_continuous_episodes_follow_each_other() -> None:
-    env = SingleEnv(build_env(PointMassConfig(num_envs=1, time_limit=2)))
+    env = SingleEnv(PointMassConfig(num_envs=1, time_limit=2).build())
     start, _ = env.reset(seed=1)
     env.step(env.action_space.sample())
     assert env.step(env.action_space.sample())[2:4] == (False, True)

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from envs import ToyConfig, VectorStep, build_env
+from envs import ToyConfig, VectorStep
 
 Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -42,7 +42,7 @@ def chase(before: np.ndarray, now: np.ndarray) -> np.ndarray:
 
 
 def play(config: ToyConfig, policy: Policy, steps: int, seed: int = 0) -> list[VectorStep]:
-    env = build_env(config)
+    env = config.build()
     before = now = env.reset(seed)
     played = []
     for _ in range(steps):
@@ -103,7 +103,7 @@ def test_one_seed_one_future_and_a_copy_does_not_see_the_others() -> None:
 
 
 def test_reset_in_the_middle_starts_again() -> None:
-    env = build_env(ToyConfig(num_envs=3))
+    env = ToyConfig(num_envs=3).build()
     start = env.reset(1)
     for _ in range(11):
         step = env.step(np.full(3, 2))
@@ -114,7 +114,7 @@ def test_reset_in_the_middle_starts_again() -> None:
 
 @pytest.mark.parametrize("size", [12, 84])
 def test_frames_have_the_size_asked_for(size: int) -> None:
-    env = build_env(ToyConfig(num_envs=2, size=size))
+    env = ToyConfig(num_envs=2, size=size).build()
     frame = env.reset(0)
     assert (frame.shape, frame.dtype, env.frame_shape) == ((2, 1, size, size), np.uint8, (1, size, size))
 
@@ -127,7 +127,7 @@ def test_bad_numbers_are_named(bad: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("action", [np.array([0, 3]), np.array([-1, 0]), np.zeros(2), np.zeros(1, dtype=int)])
 def test_bad_actions_are_refused(action: np.ndarray) -> None:
-    env = build_env(ToyConfig(num_envs=2))
+    env = ToyConfig(num_envs=2).build()
     env.reset(0)
     with pytest.raises(ValueError, match=r"^action"):
         env.step(action)

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import experiment.sources as module
 import pretrain as script
 from analysis.video import VideoWriter
 from aux_tasks import TaskConfig
-from configs.schema import PretrainConfig, freeze, register, write_config
+from configs.schema import PretrainConfig
 from configs.sources import (
     SOURCES,
     BallsConfig,
@@ -28,10 +27,10 @@ from configs.sources import (
     VideosConfig,
 )
 from encoders import EncoderConfig
-from envs import AtariConfig, EnvConfig, PointMassConfig, ToyConfig, build_env
+from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
-from experiment.build import build_agent, build_streams, export, pick_device
-from experiment.launch import launch
+from experiment.composition import freeze, write_config
+from experiment.launch import Composed, launch
 from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
@@ -53,7 +52,7 @@ def test_a_recording_is_what_each_copy_shows(tmp_path: Path) -> None:
     assert episodes.action is not None
     assert episodes.reward is not None
     assert set(episodes.action) == {0, 1, 2}
-    env = build_env(TOY)
+    env = TOY.build()
     frame, begin = env.reset(derive(4, "record/env")), {0, STEPS, 2 * STEPS}
     for t in range(STEPS):
         rows = np.arange(3) * STEPS + t
@@ -89,7 +88,7 @@ def test_one_config_is_one_recording_and_made_once(tmp_path: Path, monkeypatch: 
     first = build_source(frames(tmp_path), TOY, seed=0)
     twin = build_source(frames(tmp_path / "twin"), TOY, seed=0)
     other = build_source(frames(tmp_path / "other"), TOY, seed=1)
-    monkeypatch.setattr(module, "build_env", None)
+    monkeypatch.setattr(module, "record", None)
     again = build_source(frames(tmp_path), TOY, seed=0)
     for name in ("frames", "action", "reward", "begin"):
         np.testing.assert_array_equal(getattr(first, name), getattr(twin, name))
@@ -152,17 +151,13 @@ def test_two_runs_may_record_the_same_at_once(tmp_path: Path, monkeypatch: pytes
 
 def test_a_trained_agent_plays_with_some_random_actions(tmp_path: Path) -> None:
     config = run_help.small(tmp_path / "run", env=TOY, frame_stack=2)
-    env = build_env(TOY)
-    agent, _ = build_agent(config, env.frame_shape, env.action_space, build_streams(0, pick_device("cpu")))
-    (tmp_path / "run").mkdir()
-    write_config(config, tmp_path / "run/config.yaml")
-    export(agent, tmp_path / "run")
+    agent = run_help.exported_agent(config, tmp_path / "run")
     source = frames(tmp_path, 600, policy=str(tmp_path / "run"))
     episodes = build_source(source, TOY, seed=0)
     assert episodes.action is not None
     inside = np.setdiff1d(episodes.rows(), episodes.begin)  # the frame before is of the same game
     obs = np.concatenate([episodes.frames[inside - 1], episodes.frames[inside]], axis=1)
-    same = episodes.action[inside] == agent.act(obs, step=0, explore=False)
+    same = episodes.action[inside] == agent.act(Observation(obs), explore=False)
     assert 0.9 < same.mean() < 1  # 1 - 0.05 * 2 / 3
     with pytest.raises(ValueError, match=r"observations \(2, 36, 36\), env gives \(2, 48, 48\)"):
         build_source(frames(tmp_path / "large", policy=source.policy), replace(TOY, size=48), seed=0)
@@ -251,7 +246,7 @@ def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "source", "env"),
     [
-        ("source=frames/breakout", FramesConfig(), AtariConfig("breakout")),
+        ("source=frames/breakout", FramesConfig(), AtariConfig(game="breakout")),
         ("source=frames env=toy env.balls=2", FramesConfig(), ToyConfig(balls=2)),
         ("source=idx", IdxConfig(), AtariConfig()),
         ("source=balls source.size=64", BallsConfig(size=64), AtariConfig()),
@@ -263,7 +258,6 @@ def test_the_command_line_names_sources(
     line: str, source: SourceConfig, env: EnvConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py"])
     made = compose(f"{line} aux=rotation")
     assert [(config.source, config.env) for config in made] == [(source, env)]
 
@@ -272,7 +266,6 @@ def test_two_games_are_a_sweep_and_a_missing_folder_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pretrain.py"])
     made = compose("-m source=frames/pong,frames/breakout aux=rotation")
     assert [config.env.game for config in made] == ["pong", "breakout"]
     assert compose("source=images aux=rotation") == []
@@ -282,12 +275,11 @@ def test_two_games_are_a_sweep_and_a_missing_folder_an_error(
 def compose(line: str) -> list[PretrainConfig]:
     made: list[PretrainConfig] = []
 
-    def task(composed: Any) -> int:
-        made.append(freeze(composed, PretrainConfig))
+    def task(composed: Composed) -> int:
+        made.append(freeze(composed.config, PretrainConfig))
         return 0
 
-    register()
-    launch(task, Path(__file__).parents[2] / "configs", line.split(), "pretrain")
+    launch(task, "pretrain", line.split())
     return made
 
 

@@ -81,7 +81,7 @@ def test_entries_can_be_read_alone(tmp_path: Path) -> None:
     path = save(tmp_path, 1, OLD)
     (path / "counters.json").write_text("damaged")
     assert same(load_latest(tmp_path, {"agent"}).state, {"agent": OLD["agent"]})
-    with pytest.raises(ValueError, match="no entry 'agnt'; use 'agent'"):
+    with pytest.raises(ValueError, match="no entry 'agnt': did you mean 'agent'"):
         load_latest(tmp_path, ["agnt"])
 
 

@@ -24,8 +24,8 @@ class Episode:
     terminated: list = field(default_factory=list)
     truncated: list = field(default_factory=list)
 
-    def stack(self, i, depth):
-        blank = np.zeros_like(self.frames[0])
+    def stack(self, i, depth, padding="zeros"):
+        blank = self.frames[0] if padding == "repeat" else np.zeros_like(self.frames[0])
         return np.concatenate([self.frames[j] if j >= 0 else blank for j in range(i - depth + 1, i + 1)])
 
     def window(self, i, n):
@@ -97,7 +97,7 @@ class World:
         }
 
 
-def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, **config):
+def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", **config):
     return build_replay(
         ReplayConfig(capacity=capacity, n_step=n_step, **config),
         num_envs=world.num_envs,
@@ -108,6 +108,7 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=C
         clip_reward=clip_reward,
         rng=np.random.default_rng(seed),
         device=device,
+        padding=padding,
     )
 
 

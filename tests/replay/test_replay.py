@@ -19,15 +19,16 @@ from replay_help import NEXT, World, assert_equal_batches, build
     rows=st.integers(1, 80),
     mean_length=st.integers(1, 12),
     prioritized=st.booleans(),
+    padding=st.sampled_from(["zeros", "repeat"]),
     action_space=st.sampled_from([Discrete(18), Box(-1, 1, (1,)), Box(-1, 1, (6,))]),
     seed=st.integers(0, 2**16),
 )
 def test_matches_episode_lists(
-    num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, action_space, seed
+    num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
 ):
     world = World(num_envs, (channels, 5, 7), seed, mean_length, action_space)
     held = depth + n_step + spare_rows
-    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized)
+    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized, padding=padding)
     world.fill(rows, replay)
     expected = world.sampleable(held, depth, n_step)
     assert len(replay) == len(expected)
@@ -44,9 +45,9 @@ def test_matches_episode_lists(
         episode, i = expected[row, copy]
         nstep_reward, discount, after = episode.window(i, n_step)
         seen.add((row, copy))
-        np.testing.assert_array_equal(batch.obs[b], episode.stack(i, depth))
-        np.testing.assert_array_equal(batch.next_obs[b], episode.stack(i + 1, depth))
-        np.testing.assert_array_equal(batch.nstep_obs[b], episode.stack(after, depth))
+        np.testing.assert_array_equal(batch.obs[b], episode.stack(i, depth, padding))
+        np.testing.assert_array_equal(batch.next_obs[b], episode.stack(i + 1, depth, padding))
+        np.testing.assert_array_equal(batch.nstep_obs[b], episode.stack(after, depth, padding))
         assert batch.action[b].tolist() == episode.action[i]
         assert batch.reward[b] == episode.reward[i]
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)
@@ -232,7 +233,7 @@ def test_load_refuses_another_shape():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"storage": "mmpa"}, "did you mean mmap"),
+        ({"storage": "mmpa"}, "did you mean 'mmap'"),
         ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),

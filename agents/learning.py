@@ -1,0 +1,70 @@
+"""What every learner shares: one weighted sum of loss terms, schedules as tensors, and one owner for each parameter."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Schedule:
+    """Values that follow from the agent step, as floats for acting and as tensors for updates.
+
+    The tensors are views of one vector that `advance` overwrites in place, so that a captured update reads the new
+    values.
+
+    Args:
+        functions: agent step to value, by name.
+        device: of the tensors.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[[int], float]], device: torch.device) -> None:
+        self._functions = dict(functions)
+        # The fused Adam of the CPU reads its learning rate as a double, that of CUDA as a float.
+        self._vector = torch.zeros(len(functions), dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        self._vector = self._vector.to(device)
+        self.tensors: dict[str, Tensor] = dict(zip(functions, self._vector.unbind(), strict=True))
+        self.advance(0)
+
+    def advance(self, step: int) -> None:
+        """Compute every value for an agent step."""
+        self.values: dict[str, float] = {name: function(step) for name, function in self._functions.items()}
+        self._vector.copy_(torch.tensor(list(self.values.values()), dtype=self._vector.dtype))
+
+
+def linear(start: float, end: float, progress: float) -> float:
+    """From `start` at progress 0 to `end` at 1 and after."""
+    return start + (end - start) * min(1.0, progress)
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor) -> Tensor:
+    """Mean over the batch of sum_k weights[k] * terms[k], each sample scaled by its importance weight.
+
+    Args:
+        terms: unreduced losses, each (B,).
+        weights: one for each term, a number or a tensor ().
+        sample_weight: (B,) importance weights of prioritised replay.
+
+    Raises:
+        ValueError: names differ, or a term is not (B,).
+    """
+    if terms.keys() != weights.keys():
+        raise ValueError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
+    for name, term in terms.items():
+        if term.shape != sample_weight.shape:
+            raise ValueError(f"loss {name!r} has shape {tuple(term.shape)}, expected {tuple(sample_weight.shape)}")
+    total = torch.zeros_like(sample_weight)
+    for name, term in terms.items():
+        total = total + weights[name] * term
+    return (sample_weight * total).mean()
+
+
+def check_ownership(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Raise ValueError unless every trainable parameter of `module` is in exactly one optimiser."""
+    owners: dict[int, int] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and owners.get(id(parameter), 0) != 1:
+            raise ValueError(f"parameter {name} is in {owners.get(id(parameter), 0)} optimisers, expected 1")

@@ -1,0 +1,199 @@
+"""Evaluation of a policy: full episodes under a protocol, their report, and one episode shown to people."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from agents import Agent
+from analysis.attribution import Scores, heat_panels, on_device, pictures
+from analysis.statistics import summary
+from analysis.video import VideoWriter, panel, side_by_side
+from aux_tasks.transform import questions
+from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from harness.provenance import versions, write_json
+from harness.seeding import derive, numpy_stream
+
+log = logging.getLogger(__name__)
+
+PANEL = 336  # pixels a side of each picture in a video
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation."""
+
+    summary: dict[str, Any]
+    returns: list[float]  # raw, ordered by copy of the environment
+    lengths: list[int]  # agent steps
+    protocol: Protocol  # with the environment as evaluated
+    frame_stack: int
+    seed: int
+    seconds: float  # wall clock
+
+
+def evaluate(
+    policy: Policy, protocol: Protocol, frame_stack: int, episodes: int = 100, seed: int = 0, num_envs: int = 8
+) -> Report:
+    """Play full episodes and summarise their returns; the same arguments give the same episodes.
+
+    Args:
+        policy: acts but for the protocol's random actions.
+        protocol: from `EnvConfig.protocol` of the run's environment.
+        frame_stack: frames in an observation.
+        episodes: how many.
+        seed: of the environment and the random actions; they share nothing with a training of that seed.
+        num_envs: copies, at most one an episode; another number gives other episodes.
+    """
+    start = time.perf_counter()
+    protocol = replace(protocol, env=replace(protocol.env, num_envs=min(num_envs, episodes)))
+    with closing(protocol.env.build()) as env:
+        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes)
+    returns, lengths = [episode.score for episode in played], [episode.length for episode in played]
+    return Report(summary(returns), returns, lengths, protocol, frame_stack, seed, time.perf_counter() - start)
+
+
+def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
+    """The rollout of an evaluation at its first step, and the policy with the protocol's random actions."""
+    rollout = Rollout(env, frame_stack, protocol.env.padding)
+    rollout.reset(env_seed(seed))
+    return rollout, epsilon_greedy(policy, env.action_space, protocol.epsilon, numpy_stream(seed, "evaluate/explore"))
+
+
+def env_seed(seed: int) -> int:
+    """The environment's seed in an evaluation, apart from those of training."""
+    return derive(seed, "evaluate/env")
+
+
+def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
+    """`policy`, but for uniformly random choices with probability `epsilon`. Continuous actions are left alone."""
+    if not isinstance(space, Discrete):
+        return policy
+    choices = int(space.n)
+
+    def act(obs: Observation) -> Actions:
+        chosen = policy(obs)
+        random = rng.random(len(chosen)) < epsilon
+        return np.where(random, rng.integers(choices, size=len(chosen)), chosen)
+
+    return act
+
+
+def play_episodes(rollout: Rollout, policy: Policy, episodes: int) -> list[Episode]:
+    """`episodes` full episodes, ordered by copy.
+
+    Each copy plays a share fixed beforehand: the first episodes to end would be too often the short ones.
+    """
+    copies = rollout.env.num_envs
+    quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
+    played: list[list[Episode]] = [[] for _ in range(copies)]
+    done = 0
+    while done < episodes:
+        rollout.step(policy)
+        for episode in rollout.episodes:
+            if len(played[episode.copy]) < quota[episode.copy]:
+                played[episode.copy].append(episode)
+                done += 1
+                if done % max(1, episodes // 10) == 0:
+                    log.info("%d of %d episodes played", done, episodes)
+    return [episode for of_copy in played for episode in of_copy]
+
+
+def greedy(agent: Agent) -> Policy:
+    """The policy of an agent without exploration."""
+    return partial(agent.act, explore=False)
+
+
+def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> None:
+    """Write a report as JSON, with all that is needed to get it again."""
+    weights, content, env = checkpoint / "agent.safetensors", asdict(report), report.protocol.env
+    content["env"] = content["protocol"].pop("env")
+    if env.repeat > 1:
+        content["env_steps"] = [length * env.repeat for length in report.lengths]
+    content |= {
+        "checkpoint": str(checkpoint),
+        "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
+        "command": command,
+        "versions": versions("gymnasium", *env.simulator),
+    }
+    write_json(content, path)
+
+
+# --- one episode, for people ---
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of an episode."""
+
+    obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
+    frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
+    score: float  # sum of the rewards so far
+
+
+def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
+    """One episode from its first moment to its last.
+
+    The pictures, about `size` pixels large, are of a twin environment with the same seed and actions.
+    """
+    alone = replace(protocol, env=replace(protocol.env, num_envs=1))
+    with closing(alone.env.build()) as env, closing(alone.env.display(size).build()) as twin:
+        rollout, policy = begin(policy, env, alone, frame_stack, seed)
+        frame, score = twin.reset(env_seed(seed)), 0.0
+        while True:
+            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score)
+            if rollout.episodes:
+                return
+            row = rollout.step(policy)
+            shown = twin.step(row.action)
+            assert shown.reward == row.reward, "the twin plays another episode"
+            frame, score = shown.frame, score + float(row.reward[0])
+
+
+def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
+    """At most `count` items evenly spaced over a stream of unknown length, never holding more than twice as many."""
+    kept: list[T] = []
+    stride = 1
+    for i, item in enumerate(items):
+        if i % stride == 0:
+            kept.append(item)
+        if len(kept) == 2 * count:
+            kept, stride = kept[::2], 2 * stride
+    return kept[:: -(-len(kept) // count)]
+
+
+def attribution_targets(agent: Agent) -> dict[str, Scores]:
+    """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
+    return on_device({"Q": agent.q_values} | questions(agent, agent.encoder), agent.device)
+
+
+def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
+    """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
+    with video:
+        for moment in moments:
+            shown = panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")
+            video.add(side_by_side([shown, *heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8)]))
+
+
+# --- Stable-Baselines3 ---
+
+
+class SB3Policy:
+    """An agent as a model of Stable-Baselines3, for `evaluate_policy` and others that call `predict`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._policy = greedy(agent)
+
+    def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
+        """The greedy actions for observations (N, C, H, W), and no state; other arguments change nothing."""
+        return self._policy(Observation(observation)), None

@@ -1,0 +1,69 @@
+"""What the features of an encoder look like, and whether two losses agree on how to change it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from agents import Agent
+from encoders import Encoder, dead_share
+from replay import Batch
+
+
+def diagnose(agent: Agent, batch: Batch) -> dict[str, Tensor]:
+    """Costly measurements for the log. The agent and its random streams are afterwards as they were before.
+
+    Returns:
+        `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`: scalars, and
+        vectors whose histogram is of interest.
+    """
+    with agent.looking():
+        features = agent.encoder(batch.obs)
+        terms = {"td": agent.td_loss(features, batch, batch.nstep_obs)[0]}
+        terms |= agent.suite.losses(batch, features, agent.encoder)[0]
+        cosines = gradient_cosines(terms, "td", agent.encoder)
+    metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}
+    return metrics | representation(features.detach())
+
+
+def representation(features: Tensor) -> dict[str, Tensor]:
+    """Of (B, Z) features `repr/effective_rank`, `repr/feature_stds`, the standard deviation over the batch of each
+    dimension (Z,), `repr/feature_std`, their mean, and `repr/dead_share`, of the dimensions that hardly have one.
+    """
+    stds = features.std(0)
+    return {
+        "repr/effective_rank": effective_rank(features),
+        "repr/feature_stds": stds,
+        "repr/feature_std": stds.mean(),
+        "repr/dead_share": dead_share(features),
+    }
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    """Exponential of the entropy of the normalised singular values (Roy and Vetterli 2007) of (B, Z) features.
+
+    Between 1 (collapsed) and min(B - 1, Z).
+    """
+    singular = torch.linalg.svdvals(features - features.mean(0))
+    share = singular / singular.sum().clamp_min(1e-12)
+    return torch.exp(torch.special.entr(share).sum())
+
+
+def gradient_cosines(terms: Mapping[str, Tensor], reference: str, encoder: Encoder) -> dict[str, Tensor]:
+    """Cosine between the encoder gradient of each term and that of `reference`: negative means they conflict."""
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    if not parameters:
+        return {}
+
+    def gradient(term: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(
+            term.mean(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([g.flatten() for g in gradients])
+
+    anchor = gradient(terms[reference])
+    return {
+        name: torch.cosine_similarity(gradient(term), anchor, dim=0)
+        for name, term in terms.items()
+        if name != reference
+    }

@@ -1,0 +1,89 @@
+"""Acting in a vector of environments: the only rollout loop. Training, evaluation, recording and videos step it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.base import Actions, Padding, VectorEnv
+from envs.stack import FrameStack
+
+
+class Observation(NamedTuple):
+    """What a policy sees."""
+
+    pixels: NDArray[np.uint8]  # (N, frame_stack * C, H, W), oldest frame first
+    goal: NDArray[Any] | None = None
+
+
+Policy: TypeAlias = Callable[[Observation], Actions]
+
+
+class Transition(NamedTuple):
+    """One row of every copy: the columns of `replay.Replay.add`, in its order."""
+
+    frame: NDArray[np.uint8]  # (N, C, H, W) newest single frame before the action; all others are (N,) or (N, A)
+    first: NDArray[np.bool_]  # `frame` opens an episode
+    action: Actions
+    reward: NDArray[np.float32]  # raw
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    valid: NDArray[np.bool_]  # False where the episode was over and the environment ignored the action
+
+
+class Episode(NamedTuple):
+    """A finished episode. A lost life does not end one."""
+
+    copy: int  # index of the environment copy
+    score: float  # undiscounted sum of raw rewards
+    length: int  # agent steps
+
+
+class Rollout:
+    """Copies of an environment, their frame stacks, and the returns of the running episodes. Call `reset` first.
+
+    Args:
+        env: is stepped; who built it closes it.
+        frame_stack: frames in an observation.
+        padding: what stands before an episode's first frame.
+    """
+
+    observation: Observation  # what the policy sees next; the next step overwrites the buffer
+    frame: NDArray[np.uint8]  # (N, C, H, W) newest single frames
+    first: NDArray[np.bool_]  # (N,) where `frame` opens an episode
+    episodes: list[Episode]  # those that ended at the last step, by copy
+
+    def __init__(self, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
+        self.env = env
+        self._stack = FrameStack(env.num_envs, env.frame_shape, frame_stack, padding)
+
+    def reset(self, seed: int) -> None:
+        """Start an episode in every copy; see `VectorEnv.reset`."""
+        copies = self.env.num_envs
+        self.frame = self.env.reset(seed)
+        self.observation = Observation(self._stack.reset(self.frame))
+        self.first, self._over = np.ones(copies, np.bool_), np.zeros(copies, np.bool_)
+        self._score, self._length = np.zeros(copies), np.zeros(copies, np.int64)
+        self.episodes = []
+
+    def step(self, policy: Policy) -> Transition:
+        """Act once in every copy.
+
+        Raises:
+            RuntimeError: the environment failed; the rollout is as it was before the step.
+        """
+        action = policy(self.observation)
+        step = self.env.step(action)
+        row = Transition(
+            self.frame, self.first, action, step.reward, step.terminated, step.truncated, valid=~self._over
+        )
+        self.frame, self.first, self._over = step.frame, step.first, step.game_over
+        self.observation = Observation(self._stack.push(step))
+        self._score += step.reward
+        self._length += ~step.first
+        self.episodes = [
+            Episode(int(i), float(self._score[i]), int(self._length[i])) for i in np.flatnonzero(step.game_over)
+        ]
+        self._score[step.game_over] = self._length[step.game_over] = 0
+        return row

@@ -1,0 +1,207 @@
+"""From composed yaml and overrides to the typed, frozen config of a command, and back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass
+from functools import cache
+from inspect import Parameter, signature
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+import configs
+from agents import AGENTS, AgentConfig
+from aux_tasks import TASKS, AuxTask, TaskConfig
+from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
+from configs.sources import SOURCES, SourceConfig
+from encoders import ENCODERS, EncoderConfig
+from envs import ENVS, EnvConfig
+from harness.process import replacing
+from replay import ReplayConfig
+
+C = TypeVar("C", bound=AnyConfig)
+
+COMMANDS: dict[str, type[AnyConfig]] = {
+    "config": Config,
+    "pretrain": PretrainConfig,
+    "probe": ProbeConfig,
+    "evaluate": EvaluateConfig,
+}
+# A config whose type is one of these is a member of the group; its key `name` says which.
+UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
+
+
+def register() -> None:
+    """Make every group and its types known to Hydra, so that unknown keys and wrong types are errors.
+
+    A member of a group that has a yaml file in configs/ is defined by that.
+    """
+    store, presets = ConfigStore.instance(), Path(configs.__path__[0])
+
+    def add(group: str, name: str, node: Any, package: str | None = None) -> None:
+        if not (presets / group / f"{name}.yaml").exists():
+            store.store(group=group, name=name, node=node, package=package)
+
+    for command, kind in COMMANDS.items():
+        add("schema", command, _node(kind))  # type: ignore[arg-type]
+    add("schema", "encoder", _node(EncoderConfig))
+    groups: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}
+    for group, members in groups.items():
+        for name, kind in members.items():
+            add(group, name, _node(kind))  # type: ignore[arg-type]
+    for name in ENCODERS:
+        add("encoder", name, _node(EncoderConfig)(name=name))
+    for name, prioritized in {"uniform": False, "prioritized": True}.items():
+        add("replay", name, _node(ReplayConfig)(prioritized=prioritized))
+    for name, task in TASKS.items():
+        add("aux", name, _task_node(task), package=f"aux.{name}")
+    add("aux", "none", {}, package="aux")
+
+
+def freeze(composed: DictConfig, kind: type[C]) -> C:
+    """The frozen config of a command.
+
+    Raises:
+        ValueError: a value is missing, of the wrong type or out of range.
+    """
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        config = _frozen(kind, values)
+        assert isinstance(config, kind)
+        return config
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key}=... is missing") from error
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _frozen(hint: Any, value: Any) -> Any:
+    """`value` as what a config declares by `hint`."""
+    kind = _without_none(hint)
+    if value is None:
+        return None
+    if kind in UNIONS:
+        kind = _member(kind, value)
+    if kind == dict[str, TaskConfig]:
+        return {task: _task_config(task, given) for task, given in value.items()}
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _frozen(hints.get(name), part) for name, part in value.items()})  # type: ignore[operator]
+    return value
+
+
+def _task_config(name: str, values: Mapping[str, Any]) -> TaskConfig:
+    try:
+        return TaskConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"aux.{name}.{error}") from error
+
+
+def _member(union: type, values: Mapping[str, Any]) -> type:
+    """The member of a group that `values` name.
+
+    Raises:
+        ValueError: they name none, or an unknown one.
+    """
+    members = UNIONS[union]
+    name = values.get("name")
+    if name not in members:
+        raise ValueError(f"name={name}: there are {', '.join(members)}")
+    return members[str(name)]
+
+
+@cache
+def _node(kind: Any) -> type:
+    """The same dataclass for Hydra: unfrozen, for no override can reach a frozen one; groups are filled in later."""
+    hints = get_type_hints(kind)
+
+    def member(declared: "Field[Any]") -> tuple[str, Any, Any]:
+        hint = hints[declared.name]
+        kind = _without_none(hint)
+        if kind in UNIONS:
+            return declared.name, Any, field(default=None if kind is not hint else MISSING)
+        if kind == dict[str, TaskConfig]:
+            return declared.name, dict[str, Any], field(default_factory=dict)
+        if is_dataclass(kind):
+            hint = _node(kind)  # type: ignore[arg-type]
+        default = declared.default
+        if default is NO_DEFAULT and declared.default_factory is NO_DEFAULT and not is_dataclass(kind):
+            default = MISSING
+        return declared.name, hint, field(default=default, default_factory=declared.default_factory)
+
+    return make_dataclass(kind.__name__, [member(declared) for declared in fields(kind)], kw_only=True)
+
+
+@cache
+def _task_node(task: type[AuxTask]) -> type:
+    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them."""
+    options = make_dataclass(
+        f"{task.__name__}Options",
+        [(p.name, hint, field(default=p.default)) for p, hint in _options(task)],
+    )
+    shared = [(f.name, get_type_hints(TaskConfig)[f.name], field(default=f.default)) for f in fields(TaskConfig)]
+    members = [member for member in shared if member[0] not in ("weight", "options")]
+    weight = ("weight", float, field(default=task.default_weight))
+    return make_dataclass("TaskConfig", [weight, *members, ("options", options, field(default_factory=options))])
+
+
+def _options(task: type[AuxTask]) -> list[tuple[Parameter, Any]]:
+    """The keyword-only parameters of a task's constructor and of those it passes options on to, with their types."""
+    constructors: list[Callable[..., None]] = [vars(k)["__init__"] for k in task.__mro__ if "__init__" in vars(k)]
+    found: dict[str, tuple[Parameter, Any]] = {}
+    for constructor in constructors:
+        for parameter in signature(constructor).parameters.values():
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                found.setdefault(parameter.name, (parameter, get_type_hints(constructor)[parameter.name]))
+    return list(found.values())
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` of `X | None`, everything else as it is."""
+    members = get_args(hint)
+    if NoneType not in members:
+        return hint
+    return next(member for member in members if member is not NoneType)
+
+
+def read_config(path: Path, kind: type[C]) -> C:
+    """The config that a run left in its folder.
+
+    Raises:
+        ValueError: missing, or not a config of this version.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
+    try:
+        loaded = OmegaConf.load(path)
+        assert isinstance(loaded, DictConfig), "it holds no keys"
+        schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
+        for name, hint in get_type_hints(kind).items():
+            if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
+                schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
+        for task in loaded.get("aux", {}):
+            if task not in TASKS:
+                raise ValueError(f"unknown auxiliary task {task!r}")
+            schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
+        return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
+    except (
+        OmegaConfBaseException,
+        AssertionError,
+        AttributeError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        YAMLError,
+    ) as error:
+        raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
+
+
+def write_config(config: AnyConfig, path: Path) -> None:
+    """Write every key of a run as yaml, at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

@@ -1,0 +1,118 @@
+"""The folder of a run: its name, who may use it, and the config in it."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from configs.schema import Config, RunConfig, flat, flatten
+from configs.sources import FramesConfig
+from experiment.composition import freeze, read_config, write_config
+from experiment.launch import Composed
+from harness.process import exclusive
+
+# What may change when a run continues: it does not change the learning.
+FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "run_dir", "threads"}
+LONGEST = 100  # letters of the overrides in a name
+GROUPS = ("experiment", "encoder", "replay")  # whose chosen members are in a name by themselves
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def named(composed: Composed, kind: type[C]) -> C:
+    """The config of a run, with a folder of its own: two runs that differ in any setting never share one.
+
+    Raises:
+        ValueError: a value is missing, of the wrong type or out of range.
+    """
+    config = freeze(composed.config, kind)
+    if config.run_dir:
+        return config
+    preset = flatten(OmegaConf.to_container(composed.preset))
+    return replace(config, run_dir=run_dir_name(config, preset, composed.choices))
+
+
+def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """`runs/<env>/<agent>+<tasks>[-<overrides>]/s<seed>`, or `runs/pretrain/<source>/<tasks>[-<overrides>]/s<seed>`.
+
+    Args:
+        config: the run.
+        preset: every value by dotted key, without the overrides of single keys.
+        choices: the group members that the command line names.
+    """
+    if isinstance(config, Config):
+        label = config.env.label
+        parts = [label, "+".join([config.agent.name, *config.aux])]
+    else:
+        label = config.env.label if isinstance(config.source, FramesConfig) else ""
+        parts = ["pretrain", "-".join(filter(None, [config.source.name, label])), "+".join(config.aux)]
+    parts[-1] = "-".join([parts[-1], *(choices[group] for group in GROUPS if group in choices)])
+    if overrides := _overrides(flat(config), preset, label):
+        parts[-1] += f"-{overrides}"
+    return "/".join(["runs", *parts, f"s{config.seed}"])
+
+
+def _overrides(config: Mapping[str, Any], preset: Mapping[str, Any], label: str) -> str:
+    """`learning_rate_0.001-rotation.weight_0.5`: what differs, by the shortest unique end of each key."""
+    changed = []
+    for key in sorted(config):
+        value = config[key]
+        told = key.startswith("env.") and str(value) in label
+        if key in FREE | {"seed", "device"} or told or (key in preset and preset[key] == value):
+            continue
+        words = key.replace(".options.", ".").split(".")
+        ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
+        taken = [other.replace(".options.", ".") for other in config if other != key]
+        end = next((e for e in ends if not any(f".{o}".endswith(f".{e}") for o in taken)), key)
+        changed.append(f"{end}_{_plain(value)}")
+    name = "-".join(changed)
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _plain(value: Any) -> str:
+    """A value without the signs that shells, file systems and Hydra read otherwise."""
+    text = "_".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
+
+
+@contextmanager
+def claim_run_dir(config: RunConfig) -> Iterator[Path]:
+    """Make the run's folder and leave its config there, or check that the run found there is this one.
+
+    No other process gets in until the block ends. A longer run may continue a shorter one: the keys in `FREE` may
+    differ.
+
+    Raises:
+        ValueError: another process is in the folder, or it holds a run with other settings.
+    """
+    run_dir = run_folder(config)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(run_dir):
+        _leave_config(config, run_dir)
+        yield run_dir
+
+
+def _leave_config(config: RunConfig, run_dir: Path) -> None:
+    path = run_dir / "config.yaml"
+    if path.is_file():
+        old, new = flat(read_config(path, type(config))), flat(config)
+        for key in old | new:
+            if old.get(key) != new.get(key) and key not in FREE:
+                raise ValueError(
+                    f"{run_dir} holds a run with {key}={old.get(key)}, this one has {new.get(key)}: "
+                    "give run_dir=... or remove that folder"
+                )
+    write_config(config, path)
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where the run is, or will be."""
+    return Path(config.run_dir or run_dir_name(config, flat(config), {}))

@@ -1,0 +1,81 @@
+"""How far a training is, and how it is saved and restored."""
+
+import logging
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+
+import numpy as np
+
+from configs.schema import Config
+from envs import Rollout
+from experiment.build import Parts
+from experiment.weights import export_agent
+from harness.checkpoint import CheckpointError, load_latest, save
+
+log = logging.getLogger(__name__)
+
+RECENT = 100  # episodes that the logged means are of
+LAST = 10  # episodes whose mean return `until_score` is compared with
+
+
+@dataclass
+class Progress:
+    """How far a training is. Steps are agent steps over all copies of the environment."""
+
+    steps: int = 0
+    updates: int = 0
+    episodes: int = 0  # whole ones
+    episodes_logged: int = 0
+    returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
+    lengths: list[int] = field(default_factory=list)  # agent steps
+
+    def add(self, rollout: Rollout) -> None:
+        """Count the step that `rollout` has just made, and the episodes that it ended."""
+        self.steps += rollout.env.num_envs
+        self.episodes += len(rollout.episodes)
+        self.returns = [*self.returns, *(episode.score for episode in rollout.episodes)][-RECENT:]
+        self.lengths = [*self.lengths, *(episode.length for episode in rollout.episodes)][-RECENT:]
+
+    def due(self, every: int, num_envs: int) -> bool:
+        """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
+        return every > 0 and self.steps % every < num_envs
+
+    def updates_due(self, config: Config) -> int:
+        """Updates to make now, so that there are `replay_ratio` for each step since learning started."""
+        ratio = Fraction(str(config.replay_ratio))  # the decimal number that was asked for: 0.1 is not below a tenth
+        return max(0, floor((self.steps - config.learning_starts) * ratio) - self.updates)
+
+    def finished(self, config: Config) -> bool:
+        """Whether a training that was just saved is at its end: enough steps, or returns that are good enough."""
+        if self.steps >= config.steps:
+            return True
+        recent = self.returns[-LAST:]
+        return config.until_score is not None and len(recent) == LAST and float(np.mean(recent)) >= config.until_score
+
+
+def restore(parts: Parts, run_dir: Path) -> Progress:
+    """Continue from the newest checkpoint of a run's folder, if there is one.
+
+    Raises:
+        CheckpointError: no checkpoint can be read, or it is of another run.
+    """
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if not checkpoint:
+        return Progress()
+    with checkpoint.restoring() as state:
+        parts.load_state_dict(state["parts"])
+        return Progress(**state["progress"])
+    raise AssertionError("restoring() has raised")
+
+
+def save_training(run_dir: Path, parts: Parts, progress: Progress) -> None:
+    """Save everything, or warn and keep the previous checkpoint when the disk does not take it."""
+    state = {"parts": parts.state_dict(), "progress": asdict(progress)}
+    try:
+        # First: the last checkpoint ends the run, and nothing may be missing then.
+        export_agent(parts.agent, parts.env.action_space, run_dir)
+        save(run_dir / "checkpoints", progress.steps, state)
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", progress.steps, error)

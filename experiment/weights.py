@@ -1,0 +1,137 @@
+"""Weights on disk: safetensors files that say which network they are of, and that execute nothing when read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from gymnasium.spaces import Box, Discrete
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from agents import Agent
+from agents.base import acting_weights
+from encoders import Encoder
+from harness.process import replacing
+
+ENCODER = "encoder."  # how the names of its weights begin among those of an agent
+
+
+def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> None:
+    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once."""
+    weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space)
+    write_weights(weights, run_dir / "agent.safetensors", shapes)
+    encoder = {n.removeprefix(ENCODER): tensor for n, tensor in weights.items() if n.startswith(ENCODER)}
+    write_weights(encoder, run_dir / "encoder.safetensors", shapes)
+
+
+def export_encoder(encoder: Encoder, run_dir: Path) -> None:
+    """Write `encoder.safetensors` into the run's folder, replaced at once."""
+    write_weights(acting_weights(encoder), run_dir / "encoder.safetensors", shapes_of(encoder))
+
+
+def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> dict[str, str]:
+    """What the header of exported weights says of the network: `obs_shape` (C, H, W), and `num_actions` or
+    `action_dim`, so that loading an agent builds no environment.
+    """
+    shapes = {"obs_shape": json.dumps(encoder.obs_shape)}
+    match action_space:
+        case Discrete():
+            shapes["num_actions"] = str(action_space.n)
+        case Box():
+            shapes["action_dim"] = json.dumps(action_space.shape)
+    return shapes
+
+
+def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box]:
+    """Observation shape (C, H, W) and action space of the agent in a file that `export_agent` wrote.
+
+    Raises:
+        ValueError: missing or corrupt, or the file does not say.
+    """
+    header = _read(path)[1]
+    try:
+        channels, height, width = map(int, json.loads(header["obs_shape"]))
+        if "num_actions" in header:
+            return (channels, height, width), Discrete(int(header["num_actions"]))
+        return (channels, height, width), Box(-1, 1, tuple(map(int, json.loads(header["action_dim"]))))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
+
+
+def load_encoder(encoder: Encoder, folder: Path) -> Path:
+    """Load the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors` alone.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: as `load_weights`.
+    """
+    alone, agent = folder / "encoder.safetensors", folder / "agent.safetensors"
+    if agent.is_file() and not alone.is_file():
+        load_weights(encoder, agent, prefix=ENCODER)
+        return agent
+    load_weights(encoder, alone)
+    return alone
+
+
+def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
+    """Load a safetensors file into a module: all of an encoder, or what acting needs of an agent.
+
+    Args:
+        prefix: of the names in the file that are the module's; the others are passed over.
+
+    Raises:
+        ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
+    """
+    held, _ = _read(path)
+    weights = {n.removeprefix(prefix): t for n, t in held.items() if n.startswith(prefix)}
+    try:
+        check_network(module.acting_weights() if isinstance(module, Agent) else module.state_dict(), weights)
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
+    module.load_acting_weights(weights) if isinstance(module, Agent) else module.load_state_dict(weights)
+
+
+def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError, naming the first tensor, unless names and shapes of `weights` are those of `wanted`."""
+    expected, found = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (wanted, weights))
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            hint = f": encoder.standardize is {name in found} there" if "pixel_moments" in name else ""
+            raise ValueError(
+                f"of another network: {name} is {found.get(name, 'missing')} there "
+                f"and {expected.get(name, 'missing')} in the network of this config{hint}"
+            )
+
+
+def write_weights(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, str]) -> None:
+    """Write a safetensors file at once, with its SHA-256 and the network's shapes in the header."""
+    with replacing(path) as temporary:  # not by save_file, which lets nobody else read
+        temporary.write_bytes(save(weights, {"sha256": checksum(weights), **shapes}))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file, verified."""
+    try:
+        with safe_open(path, "pt") as file:
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not iterable
+            header = dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if header.get("sha256") not in (None, checksum(held)):
+        raise ValueError(f"{path} is damaged: its tensors do not match the sha256 that they were written with")
+    return held, header
+
+
+def checksum(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes; it stands in the header of exported weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

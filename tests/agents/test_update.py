@@ -1,0 +1,93 @@
+"""The update that all agents share: schedules, limits, and what a captured graph needs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from agent_help import equal, learn, snapshot
+from test_dqn import make_agent as make_dqn
+from test_dqn import make_batch as dqn_batch
+from test_sac import make_agent as make_sac
+from test_sac import make_batch as sac_batch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+from agents import AuxSchedule
+from agents.learning import Schedule
+from aux_tasks import TaskConfig
+
+AGENTS = {"dqn": (make_dqn, dqn_batch), "sac": (make_sac, sac_batch)}
+ROTATION = {"rotation": TaskConfig(weight=0.5, final_weight=0.1, decay_steps=100)}
+
+
+@pytest.fixture(params=AGENTS)
+def family(request):
+    return AGENTS[request.param]
+
+
+def test_a_schedule_overwrites_its_tensors_in_place():
+    schedule = Schedule({"a": lambda step: 2.0 * step, "b": lambda step: 1.0}, torch.device("cpu"))
+    a = schedule.tensors["a"]
+    assert (schedule.values, float(a)) == ({"a": 0.0, "b": 1.0}, 0.0)
+    schedule.advance(3)
+    assert (schedule.values, float(a)) == ({"a": 6.0, "b": 1.0}, 6.0)
+
+
+def test_the_learning_rate_schedule_reaches_every_parameter_of_the_agent_and_no_auxiliary_head(family):
+    make, batch = family
+    moved = []
+    for final in (None, 0.002):
+        agent = make(ROTATION, final_learning_rate=final, decay_steps=100, aux_schedule=AuxSchedule.joint)
+        own = [p for optimizer in agent.optimizers for group in optimizer.param_groups for p in group["params"]]
+        heads = list(agent.suite.parameters())
+        before = [[p.detach().clone() for p in part] for part in (own, heads)]
+        for _ in range(2):  # the policy of SAC learns at every second update
+            learn(agent, batch(), 100)
+        now = [[p.detach().clone() for p in part] for part in (own, heads)]
+        moved.append(
+            [
+                sum(float((p - q).abs().sum()) for p, q in zip(*pair, strict=True))
+                for pair in zip(before, now, strict=True)
+            ]
+        )
+    assert moved[1][0] == pytest.approx(moved[0][0] / 5, rel=0.2)
+    assert moved[1][1] == pytest.approx(moved[0][1], rel=0.2)
+
+
+def test_the_limit_of_the_gradient_norm_binds(family):
+    make, batch = family
+    free, bound = make(max_grad_norm=1e9), make(max_grad_norm=1e-3)
+    grads = []
+    for agent in (free, bound):
+        agent.optimizers[0].step = lambda agent=agent: grads.append(
+            torch.cat([p.grad.flatten() for p in agent.optimizers[0].param_groups[0]["params"]])
+        )
+        norm = learn(agent, batch()).metrics["health/grad_norm"]
+        assert norm > 1e-2  # what is logged is the norm before
+    assert grads[1].norm() <= 1.001e-3
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(grads[0], dim=0), torch.nn.functional.normalize(grads[1], dim=0)
+    )
+
+
+def test_alternating_tasks_step_the_encoder_once_more(family):
+    make, batch = family
+    plain, alternating = make(), make(ROTATION, aux_schedule=AuxSchedule.alternating)
+    for agent in (plain, alternating):
+        learn(agent, batch())
+    assert not equal(snapshot(plain.encoder), alternating.encoder)
+    head = "head" if hasattr(plain, "head") else "critic"
+    assert equal(snapshot(getattr(plain, head)), getattr(alternating, head))
+
+
+@pytest.mark.parametrize("tasks", [{}, ROTATION])
+def test_an_update_reads_nothing_from_the_device(family, tasks):
+    """Tensors without values run through it, so it has no data-dependent control flow and no host read."""
+    make, batch = family
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        agent = make(tasks, random_shift=2, max_grad_norm=1.0, final_learning_rate=1e-4)
+        agent.schedule.advance(3)
+        values = {name: tree_map_only(torch.Tensor, mode.from_tensor, value) for name, value in vars(batch()).items()}
+        for _ in range(2):
+            result = agent.update(replace(batch(), **values))
+    assert result.td_error.shape == batch().weight.shape

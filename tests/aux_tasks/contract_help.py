@@ -1,0 +1,147 @@
+"""One row for each registered task, a batch that holds what all of them read, and the whole state of a run."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from aux_help import generator
+from torch import Tensor, nn
+
+from aux_tasks import AuxSuite, TaskConfig, TaskSetting
+from encoders import Encoder
+from replay import Batch
+
+STACK, SIZE, ACTIONS, LONGEST = 4, 24, 3, 29
+SHAPE = (3 * STACK, SIZE, SIZE)
+B = 4
+
+CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
+    "rotation": {"hidden": 8},
+    "rotation/all": {"hidden": 8, "all_rotations": True, "crop_rows": [2, 20]},
+    "permutation": {"hidden": 8},
+    "deepmdp": {"hidden": 8},
+    "deepmdp/maps": {"hidden": 8, "space": "maps"},
+    "deepmdp/mmd": {"hidden": 8, "model": "ensemble", "members": 2, "distance": "mmd"},
+    "dbc": {"hidden": 8},
+    "dbc/released": {"hidden": 8, "form": "released"},
+    "dbc/robust": {"hidden": 8, "form": "robust", "model": "ensemble", "members": 2},
+    "curl": {},
+    "reconstruction": {"channels": 4},
+    "spr": {"projection": 8},
+    "predictive": {"hidden": 8},
+    "inverse_dynamics": {"hidden": 8},
+    "temporal_cpc": {"hidden": 8},
+    "st_dim": {},
+    "denoising": {"channels": 4},
+    "denoising/gaussian": {"channels": 4, "noise": "gaussian", "emphasis": 0.5},
+    "relative_position": {"hidden": 8},
+    "colorization": {"channels": 4, "bin_size": 20.0},
+    "exemplar": {"classes": 8},
+    "exemplar/patch": {"classes": 8, "patch": 8},
+    "simclr": {"hidden": 8, "width": 4},
+    "moco": {"hidden": 8, "width": 4, "queue": 32},
+    "byol": {"hidden": 8, "width": 4},
+    "barlow_twins": {"hidden": 8, "width": 4},
+    "vicreg": {"hidden": 8, "width": 4},
+    "tov_vicreg": {"hidden": 8, "width": 4},
+    "split_brain": {"channels": 4},
+    "split_brain/time": {"channels": 4, "halves": "time"},
+    "context_encoder": {"channels": 4},
+    "context_encoder/adversarial": {"channels": 4, "adversarial": 0.5},
+    "bigan": {"channels": 4, "latent_dim": 3},
+    "shuffle_learn": {"hidden": 8},
+    "odd_one_out": {"hidden": 8},
+    "arrow_of_time": {"hidden": 8},
+    "jigsaw": {"hidden": 8, "width": 4, "permutations": 5},
+    "counting": {"counts": 4},
+    "cpc_image": {"width": 4},
+    "video_colorization": {"embedding": 4},
+    "tracking": {"patch": 12, "search": 4, "embedding": 4, "hard_after": 1},
+}
+
+
+def small_encoder(seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder(nn.Conv2d(SHAPE[0], 4, 4, stride=4), nn.LazyLinear(6), SHAPE)
+
+
+def suite_of(case: str, encoder: Encoder, *, weight: float = 1.0, continuous: bool = False, seed: int = 1) -> AuxSuite:
+    """A suite of the one task, or of none where the case is empty."""
+    setting = TaskSetting(encoder, STACK, None if continuous else ACTIONS, ACTIONS, 0.9, generator(2))
+    tasks = {case.partition("/")[0]: TaskConfig(weight, options=CASES[case])} if case else {}
+    torch.manual_seed(seed)
+    return AuxSuite(tasks, setting, learning_rate=1e-2, adam_eps=1e-8, max_grad_norm=10.0)
+
+
+@cache
+def frames() -> Tensor:
+    """(B + 2, T, 3, SIZE, SIZE): a patterned thing bounces before a patterned ground, in colours of their own."""
+    rng = np.random.default_rng(0)
+    count, length = B + 2, LONGEST + STACK - 1
+    ground = rng.integers(100, 150, (count, 1, 3, 6, 6)).repeat(4, 3).repeat(4, 4)
+    clip = np.broadcast_to(ground, (count, length, 3, SIZE, SIZE)).astype(np.uint8)
+    thing = rng.integers(4, size=(count, 3, 4, 4)).repeat(2, 2).repeat(2, 3) * 85
+    begin, turn = rng.integers(3, size=(count, 2)), SIZE - 8
+    for i, t in np.ndindex(count, length):
+        y, x = turn - np.abs((begin[i] + t) % (2 * turn) - turn)
+        clip[i, t, :, y : y + 8, x : x + 8] = thing[i]
+    return torch.from_numpy(clip)
+
+
+def batch_for_all(size: int = B, *, continuous: bool = False) -> Batch:
+    """A batch with every field that a task can read."""
+    draw, whole = generator(5), frames()[:size]
+    stacked = torch.cat([whole[:, k : k + LONGEST] for k in range(STACK)], dim=2)
+    action = torch.randint(ACTIONS, (size, LONGEST - 1), generator=draw)
+    if continuous:
+        action = torch.rand(size, LONGEST - 1, ACTIONS, generator=draw) * 2 - 1
+    one, reward, mask = torch.ones(size), torch.randn(size, generator=draw), torch.ones(size, LONGEST - 1)
+    obs, later = stacked[:, 0].contiguous(), stacked[:, 1].contiguous()
+    batch = Batch(obs, action[:, 0], reward, reward, later, one * 0.9, one, one.long(), later)
+    return replace(batch, clip=stacked, clip_action=action, clip_mask=mask, rgb=whole[:, STACK - 1].contiguous())
+
+
+def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> None:
+    """Update the heads, and with them the encoder by plain gradient descent."""
+    for _ in range(updates):
+        terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
+        torch.stack(list(terms.values())).sum(0).mean().backward()
+        with torch.no_grad():
+            for p in encoder.parameters():
+                if p.grad is not None:
+                    p -= 0.01 * p.grad
+                    p.grad = None
+        suite.after_step(batch, encoder)
+
+
+def whole_state(
+    *modules: nn.Module, generators: Iterable[torch.Generator], optimizers: Iterable[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    """Parameters, buffers and plain attributes of modules, generators, optimisers, and torch's own random state."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state().clone()}
+    for m, module in enumerate(modules):
+        for name, part in module.named_modules():
+            held = vars(part) | vars(part)["_parameters"] | vars(part)["_buffers"]
+            plain = {key: value for key, value in held.items() if isinstance(value, Tensor | int | float)}
+            state |= {f"{m}.{name}.{key}": copied(value) for key, value in plain.items()}
+    state |= {f"generator {g}": stream.get_state().clone() for g, stream in enumerate(generators)}
+    for o, optimizer in enumerate(optimizers):
+        for p, moments in enumerate(optimizer.state.values()):
+            state |= {f"optimizer {o} {p} {key}": copied(value) for key, value in moments.items()}
+    return state
+
+
+def copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of what differs."""
+
+    def same(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else type(a) is type(b) and a == b
+
+    return [n for n in before.keys() | after.keys() if not (n in before and n in after and same(before[n], after[n]))]

@@ -1,0 +1,224 @@
+"""What holds for every registered task."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from contract_help import ACTIONS, CASES, B, batch_for_all, changes, learn, small_encoder, suite_of, whole_state
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from agents import DQN, SAC, DQNConfig, SACConfig
+from agents.base import Agent
+from aux_tasks import TASKS
+
+every = pytest.mark.parametrize("case", CASES)
+
+
+def test_every_registered_task_has_a_row():
+    assert {case.partition("/")[0] for case in CASES} == TASKS.keys()
+
+
+# --- looking changes nothing ---
+
+
+@every
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_and_examples_leave_the_whole_state_as_it_was(case, training):
+    encoder, batch = small_encoder(), batch_for_all()
+    suite = suite_of(case, encoder)
+    learn(suite, encoder, batch, updates=2)
+    for module in (encoder, suite):
+        module.train(training)
+
+    def state():
+        return whole_state(encoder, suite, generators=[suite.generator], optimizers=suite.optimizers)
+
+    before = state()
+    with suite.aside():
+        suite.losses(batch, encoder(batch.obs), encoder)
+        with torch.no_grad():
+            suite.losses(batch, encoder(batch.obs), encoder)
+    assert changes(before, state()) == []
+    suite.examples(batch, encoder)
+    assert changes(before, state()) == []
+
+
+def agent_of(kind: str, case: str, weight: float = 1.0) -> Agent:
+    encoder = small_encoder()
+    suite = suite_of(case, encoder, weight=weight, continuous=kind == "sac")
+    streams = {"explore_rng": np.random.default_rng(0), "augment_generator": torch.Generator().manual_seed(3)}
+    torch.manual_seed(4)
+    if kind == "dqn":
+        return DQN(DQNConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, **streams)
+    policy = torch.Generator().manual_seed(5)
+    return SAC(SACConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, **streams, policy_generator=policy)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "deepmdp/maps"])  # for discrete actions alone
+@pytest.mark.parametrize("kind", ["dqn", "sac"])
+def test_diagnose_leaves_the_whole_state_as_it_was(kind, case):
+    agent, batch = agent_of(kind, case), batch_for_all(continuous=kind == "sac")
+    agent.update(batch, step=0)
+
+    def state():
+        streams = [agent.augment_generator, agent.auxiliary.generator, getattr(agent, "policy_generator", None)]
+        optimizers = [*agent.optimizers, *agent.auxiliary.optimizers]
+        return whole_state(agent, generators=filter(None, streams), optimizers=optimizers)
+
+    for training in (True, False):
+        agent.train(training)
+        before = state()
+        agent.diagnose(batch)
+        assert changes(before, state()) == []
+
+
+# --- the loss ---
+
+
+@every
+@pytest.mark.parametrize("size", [2, B + 1])
+def test_losses_are_finite_one_for_each_sample_and_metrics_are_detached_scalars(case, size):
+    encoder, batch = small_encoder(), batch_for_all(size)
+    suite = suite_of(case, encoder)
+    for _ in range(2):  # some tasks have nothing to choose from before the first update
+        terms, metrics = suite.losses(batch, encoder(batch.obs), encoder)
+        (loss,), (name,) = terms.values(), terms
+        assert loss.shape == (size,)
+        assert loss.dtype == torch.float32
+        assert loss.isfinite().all()
+        assert loss.requires_grad
+        assert metrics[f"aux/{name}/loss"] == loss.mean()
+        assert {tag.rpartition("/")[0] for tag in metrics} == {f"aux/{name}"}
+        for tag, value in metrics.items():
+            assert value.shape == (), tag
+            assert not value.requires_grad, tag
+            assert value.isfinite(), tag
+        learn(suite, encoder, batch)
+
+
+@every
+def test_the_gradient_reaches_encoder_and_head_and_the_head_has_nothing_of_the_encoder(case):
+    encoder, batch = small_encoder(), batch_for_all()
+    suite = suite_of(case, encoder)
+    learn(suite, encoder, batch)
+    shared = {p.data_ptr() for p in encoder.parameters()}
+    assert not shared & {p.data_ptr() for p in [*suite.parameters(), *suite.buffers()]}
+    suite.zero_grad()
+    terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
+    sum(terms.values()).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in suite.heads)
+    assert any(p.grad.any() for p in suite.heads)
+    assert all(p.grad is not None and p.grad.any() for p in encoder.trunk.parameters())
+    rest = {id(p) for p in suite.parameters()} - {id(p) for p in suite.heads}
+    assert all(p.grad is None for p in suite.parameters() if id(p) in rest)
+    trained = [p for optimizer in suite.optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, trained)) == sorted(id(p) for p in suite.parameters() if p.requires_grad)
+
+
+@every
+def test_only_the_auxiliary_stream_decides(case):
+    batch, losses, before = batch_for_all(), [], torch.get_rng_state()
+    for seed in (5, 5, 6):
+        encoder = small_encoder()
+        suite = suite_of(case, encoder)
+        torch.set_rng_state(before)
+        suite.generator.manual_seed(seed)
+        learn(suite, encoder, batch)
+        losses.append(suite.losses(batch, encoder(batch.obs), encoder)[0])
+        assert torch.equal(torch.get_rng_state(), before)
+    first, again, other = (next(iter(terms.values())) for terms in losses)
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (case in DRAW_NOTHING)
+
+
+DRAW_NOTHING = {
+    "rotation/all",
+    "deepmdp",
+    "deepmdp/maps",
+    "deepmdp/mmd",
+    "dbc/robust",
+    "inverse_dynamics",
+    "temporal_cpc",
+    "st_dim",
+}
+DRAW_NOTHING |= {"colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
+
+
+@every
+def test_a_weight_of_0_leaves_every_step_of_the_agent_as_it_would_be_without_the_task(case):
+    with_task, without = agent_of("dqn", case, weight=0.0), agent_of("dqn", "")
+    for agent in (with_task, without):
+        for step in range(2):
+            agent.update(batch_for_all(), step=step)
+    for part in ("encoder", "head", "target_encoder"):
+        for p, q in zip(getattr(with_task, part).parameters(), getattr(without, part).parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+@every
+def test_a_saved_task_goes_on_as_if_nothing_had_happened(case):
+    encoder, batch = small_encoder(), batch_for_all()
+    suite, resumed = suite_of(case, encoder), suite_of(case, small_encoder(7), seed=8)
+    learn(suite, encoder, batch, updates=2)
+    resumed.load_state_dict(suite.state_dict())
+    for saved, loaded in zip(suite.optimizers, resumed.optimizers, strict=True):
+        loaded.load_state_dict(copy.deepcopy(saved.state_dict()))
+    resumed.generator.set_state(suite.generator.get_state())
+    other = copy.deepcopy(encoder)
+    for _ in range(2):
+        learn(suite, encoder, batch)
+        learn(resumed, other, batch)
+    states = [
+        whole_state(e, s, generators=[s.generator], optimizers=s.optimizers)
+        for e, s in ((encoder, suite), (other, resumed))
+    ]
+    assert changes(*states) == []
+
+
+# --- an update can be captured ---
+
+NOT_CAPTURABLE: set[str] = set()
+HOST = {torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor, Tensor.tolist, Tensor.item, Tensor.numpy}
+
+
+class NoHost(TorchFunctionMode):
+    """Refuses values that come from Python or go there: on a device each is a copy that a graph cannot hold."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        index = args[1] if func in (Tensor.__getitem__, Tensor.__setitem__) else ()
+        if func in HOST or any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,))):
+            raise RuntimeError(f"{func} needs the host")
+        return func(*args, **(kwargs or {}))
+
+
+def update(suite, encoder, batch) -> None:
+    terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
+    torch.stack(list(terms.values())).sum(0).mean().backward()
+    suite.after_step(batch, encoder)
+
+
+@every
+def test_an_update_has_no_control_flow_that_depends_on_data(case):
+    """Tensors without data raise where a value is read or decides a shape: `.item()`, `if tensor`, boolean masks."""
+    encoder, batch = small_encoder(), batch_for_all()
+    suite = suite_of(case, encoder)
+    learn(suite, encoder, batch)
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        suite, encoder, batch = copy.deepcopy((suite, encoder, batch), {id(suite.generator): suite.generator})
+    with mode:
+        if case in NOT_CAPTURABLE:
+            with pytest.raises((RuntimeError, torch._subclasses.fake_tensor.UnsupportedFakeTensorException)), NoHost():
+                update(suite, encoder, batch)
+        else:
+            with NoHost():
+                update(suite, encoder, batch)
+
+
+@pytest.mark.parametrize("read", [Tensor.item, bool, lambda loss: loss[loss > 0], lambda loss: loss[[0, 1]]])
+def test_a_value_that_is_read_is_noticed(read):
+    with FakeTensorMode(), NoHost(), pytest.raises(RuntimeError):
+        read(torch.ones(()) if read in (Tensor.item, bool) else torch.ones(3))
