@@ -26,7 +26,6 @@ import agents
 import train
 from configs.schema import Config
 from experiment.build import Parts, build
-from experiment.composition import freeze, register
 from experiment.training import Progress
 from harness.process import matmul_rate, tune_process
 from harness.provenance import versions, write_json

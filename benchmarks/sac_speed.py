@@ -37,7 +37,6 @@ from aux_tasks.control.models import MIN_STD
 from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
 from experiment.build import build_agent, build_streams
-from experiment.composition import freeze, register
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from replay import Batch, Replay, build_replay

@@ -17,14 +17,14 @@ class ArrowOfTime(AuxTask):
     """Whether a clip runs forwards or backwards, asked of each clip in both directions; 0.5 by chance (Wei et al. 2018,
     "Learning and using the arrow of time").
 
-    As in their temporal class-activation map network, the feature maps of some observations, standardised by
-    `contrast`, are concatenated over time, go through convolutions and are pooled to the logits. Backwards,
-    observations are in reverse order and so are the frames in their stacks.
+    As in their temporal class-activation map network, feature maps of several moments are concatenated over time, go
+    through convolutions and are pooled to the logits. Their network reads stacks of optical flow. This one reads the
+    observations, standardised by `contrast`. Backwards reverses the observations and the frames in their stacks.
 
-    Cues other than motion are kept away: the border gives way to the pixels beside it; a moving camera is held still,
-    by whole pixels, instead of by a homography; the clip is moved as a whole until the centre of its motion is that of
-    the picture; clips that their episode does not fill, or in which hardly anything moves inside the border, are left
-    out. A score further inside is seen.
+    Cues other than motion are removed: the border is replaced by the pixels beside it; camera motion is undone by whole
+    pixels, in the paper by a homography; the clip is moved as a whole until the centre of its motion is the centre of
+    the picture. Clips that exceed their episode, or with hardly any motion inside the border, are left out. A score
+    further inside stays visible.
 
     Args:
         setting: the run.
