@@ -9,7 +9,7 @@ from typing import Any
 from common import RESULTS, ROOT, gain_cell
 
 PAGE = ROOT / "docs" / "pretexts.md"
-MEASURES = 3  # the last columns: answered, gain, cost
+COLUMNS, MEASURED = 6, 3  # of the tables of tasks; the last are metric, gain and cost
 UNKNOWN = ["not measured", ""]
 
 
@@ -19,7 +19,7 @@ def read(name: str) -> Any:
 
 
 def measured() -> dict[str, list[str]]:
-    """By task: what it answers (and a guess), what a probe of the maps gains, its cost."""
+    """By task: metric (and that of a guess), gain of a probe of the maps, cost of an update."""
     costs = {row["task"]: f"{row['ratio']:.1f}" for row in read("cost")["rows"]}
     told = {row["task"]: (row["metric"], row["guess"], gain_cell(row["maps"], 1)) for row in read("mnist")["rows"]}
     for row in read("video")["sources"]["balls"]:
@@ -35,8 +35,10 @@ def remade(page: str) -> str:
     found = measured()
 
     def filled(line: re.Match[str]) -> str:
-        told = line[0].split(" | ")[:-MEASURES]
-        return " | ".join([*told, *found[line[1]]]) + " |" if line[1] in found else line[0]
+        told = line[0].split(" | ")
+        if len(told) != COLUMNS or line[1] not in found:
+            return line[0]
+        return " | ".join([*told[:-MEASURED], *found[line[1]]]) + " |"
 
     return re.sub(r"^\| `(\w+)` .*$", filled, page, flags=re.MULTILINE)
 
