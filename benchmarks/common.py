@@ -99,20 +99,20 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def curve(games: Iterable[tuple[int, float]], steps: int, window: int) -> list[float]:
-    """Mean of the logged scores in each window of steps."""
+    """Mean of the logged returns in each window of steps."""
     windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
     if not all(windows):
-        sys.exit(f"no game ended in some {window:,} steps; give more steps")
+        sys.exit(f"no episode ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
 
 
 def games(run: Path) -> list[tuple[int, float]]:
-    """Each agent step where games were logged, and the mean score of those since the one before."""
+    """Each agent step where episodes were logged, and the mean return of those since the row before."""
     return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 
 def keep_report(run: Path, name: str, **more: Any) -> None:
-    """Put a run's report, with its config, its training games and what else there is of it, into results/."""
+    """Put a run's report, with its config, its training episodes and what else there is of it, into results/."""
     report: dict[str, Any] = json.loads((run / "report.json").read_text())
     training = {"config": (run / "config.yaml").read_text(), "games": games(run), **more}
     write_json(report | {"training": training}, RESULTS / name)

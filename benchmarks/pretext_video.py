@@ -188,7 +188,7 @@ def run(source: str, task: str, control: bool, seed: int, steps: int, device: st
         train_on, test_on = (destroyed(task, sampler, parts, rng) for sampler in (parts.train, parts.test))
         parts = replace(parts, train=train_on, test=test_on)
     train(config, parts)
-    result: dict[str, Any] = {"steps": steps, **judged(config, parts)}
+    result: dict[str, Any] = {"steps": steps, **evaluated(config, parts)}
     if (source, task) == ("balls", "video_colorization"):
         result |= followed(config, parts)
     if not control:
@@ -197,8 +197,8 @@ def run(source: str, task: str, control: bool, seed: int, steps: int, device: st
 
 
 @torch.no_grad()
-def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
-    """Means over the clips of held-out batches that have an answer, and how many these are (`judgements`)."""
+def evaluated(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+    """Means over the clips of held-out batches that have an answer, and how many these are (`answers`)."""
     rng, suite = numpy_stream(config.seed, "judge"), parts.suite
     suite.eval()
     rows = []
@@ -208,7 +208,7 @@ def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     answered = np.array([row.get("valid", row.get("tracked", 1.0)) for row in rows]) * config.batch_size
     count, names = answered.sum(), METRICS & rows[0].keys()
     means = {name: float(answered @ [row[name] for row in rows] / max(count, 1)) for name in names}
-    return means | {"judgements": round(count), "asked": TEST_BATCHES * config.batch_size}
+    return means | {"answers": round(count), "asked": TEST_BATCHES * config.batch_size}
 
 
 @torch.no_grad()
@@ -276,7 +276,7 @@ def row_of(source: str, task: str, real: list[dict[str, Any]], control: list[dic
 
 def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     """All answers of some runs together, with Wilson's 95 % interval of the accuracy; None without any."""
-    weight = np.array([result["judgements"] for result in results])
+    weight = np.array([result["answers"] for result in results])
     if not (count := int(weight.sum())):
         return None
     names = METRICS & results[0].keys()
@@ -285,7 +285,7 @@ def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
         z = 1.96
         middle, half = share + z**2 / 2 / count, z * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
         found["interval"] = [(middle + side * half) / (1 + z**2 / count) for side in (-1, 1)]
-    return found | {"judgements": count, "answerable": count / sum(result["asked"] for result in results)}
+    return found | {"answers": count, "answerable": count / sum(result["asked"] for result in results)}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
