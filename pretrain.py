@@ -56,7 +56,7 @@ def pretrain(config: PretrainConfig) -> int:
         rate = matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, step, config.steps, threads, rate)
         with RunLogger(run_dir, step=step, total=config.steps, tasks=config.aux) as logger, GracefulExit() as stop:
-            logger.machine(step, rate)
+            logger.log_matmul_rate(step, rate)
             learn(config, parts, step, logger, stop, run_dir)
             if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
                 explain(parts, config, logger, run_dir)
@@ -83,10 +83,10 @@ def learn(
         saving = last or stop.save_requested or step % config.checkpoint_every == 0
         if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept
             means = window.drain()
-            logger.scalars(step, means)
-            logger.health(step, shown_losses(means))
+            logger.log_scalars(step, means, updates=step)
+            logger.log_health(step, shown_losses(means))
         if step % config.diagnose_every == 0 or last:
-            logger.scalars(step, test(parts, config))
+            logger.log_scalars(step, test(parts, config), updates=step)
             look(parts, config, step, logger)
         if saving:
             logger.flush()
@@ -130,7 +130,7 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
             window.add(0, {name.replace("aux/", "test/", 1): value for name, value in metrics.items()})
     parts.suite.train()
     features = parts.encoder(batch.obs)
-    window.add(0, representation(features))
+    window.add(0, {name: value for name, value in representation(features).items() if not value.ndim})
     return window.drain()
 
 
@@ -140,7 +140,7 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
     for name, seen in parts.suite.examples(batch, parts.encoder).items():
         frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.image(step, name, picture)
+        logger.log_examples(step, name, picture)
 
 
 def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
@@ -149,7 +149,7 @@ def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_d
     if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
         maps = write_maps(run_dir / "attribution", obs.cpu().numpy(), heads, config.frame_stack)
         for k, picture in enumerate(maps):
-            logger.picture(config.steps, f"attribution/moment_{k}", picture)
+            logger.log_image(config.steps, f"attribution/moment_{k}", picture)
 
 
 def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:
@@ -162,7 +162,7 @@ def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> No
     episode = np.searchsorted(episodes.begin, rows, "right") - 1
     labels = {name: values[rows] for name, values in episodes.labels.items()}
     labels |= {"episode": episode, "frame": rows - episodes.begin[episode]}
-    logger.embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
+    logger.log_embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
 def keep(run_dir: Path, parts: Pretraining, step: int) -> None:

@@ -45,7 +45,7 @@ def train(config: Config) -> int:
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
-            logger.machine(begun, rate)
+            logger.log_matmul_rate(begun, rate)
             with GracefulExit() as stop:
                 learn(config, parts, progress, probe, logger, stop, run_dir)
             parts.env.close()
@@ -76,7 +76,7 @@ def learn(
 
     def checkpoint() -> None:
         if window:  # a NaN stops the run here, before it is saved
-            log_metrics(progress, agent, window, logger)
+            log_metrics(config, progress, agent, window, logger)
         replay.cut(rollout.frame)
         logger.flush()
         save_training(run_dir, parts, progress)
@@ -104,15 +104,15 @@ def learn(
             # log
             saving = stop.save_requested or due(config.checkpoint_every) or progress.steps >= config.steps
             if due(config.log_every) or saving:
-                log_metrics(progress, agent, window, logger)
+                log_metrics(config, progress, agent, window, logger)
             if batch and due(config.diagnose_every):
-                log_diagnosis(batch, parts, config.frame_stack, progress.steps, logger)
+                log_diagnosis(config, progress, batch, parts, logger)
             if probe and due(config.probe_every):
-                logger.scalars(progress.steps, probe(agent.encoder))
+                logger.log_scalars(progress.steps, probe(agent.encoder), **progress.clock(config))
 
             # evaluate
             if due(config.eval_every):
-                log_evaluation(config, agent, progress.steps, logger)
+                log_evaluation(config, progress, agent, logger)
 
         stop.save_requested = False
         checkpoint()
@@ -146,8 +146,8 @@ def finish(config: Config, progress: Progress, logger: RunLogger, run_dir: Path)
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
     write_report(report, run_dir / "report.json", run_dir, command)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    logger.scalars(progress.steps, scores)
-    logger.hparams(flat(config), scores)
+    logger.log_scalars(progress.steps, scores, **progress.clock(config))
+    logger.log_hparams(flat(config), scores)
     episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
     video = VideoWriter(run_dir / "game.mp4", config.env.fps)
     write_video(episode, attribution_targets(agent), config.frame_stack, video)

@@ -1,4 +1,4 @@
-"""Self-supervised objectives on a shared encoder: one class each, chosen by name in a config."""
+"""Auxiliary tasks: self-supervised losses on a shared encoder, one class each, chosen by name in a config."""
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.registry import TASKS

@@ -1,4 +1,4 @@
-"""The contract of every self-supervised objective."""
+"""The contract of every auxiliary task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -18,8 +18,8 @@ from replay import Batch
 class AuxOutput:
     """An unreduced loss (B,) and detached scalars to log.
 
-    How well the objective is solved is told by `accuracy` beside `chance`, that of a blind guess; or, where there are
-    no classes, by `error_ratio`: the error over that of the trivial answer, 1 for nothing learned.
+    The metrics `accuracy` and `chance`, that of a blind guess, tell how well the task is solved; where there are no
+    classes, `error_ratio` does: the error over that of the trivial answer, 1 for nothing learned.
     """
 
     loss: Tensor
@@ -28,7 +28,7 @@ class AuxOutput:
 
 @dataclass(frozen=True)
 class Examples:
-    """A few inputs as the task's head sees them, with its answers, or pictures that it made, for people to look at."""
+    """A few inputs as the task's head sees them with its answers, or pictures that it made, for people to look at."""
 
     inputs: Tensor  # (K, C, H, W) uint8
     predicted: list[str]  # answers, or the pictures' names
@@ -70,8 +70,10 @@ class TaskSetting:
 class AuxTask(nn.Module, ABC):
     """A loss on a batch of pixels through an encoder that is passed in, never stored.
 
-    A task owns only its head's parameters; a momentum copy of the encoder requires no gradient. Random choices come
+    A task owns its head's parameters alone; a momentum copy of the encoder requires no gradient. Random choices come
     from `generator`, which belongs to the run's auxiliary stream, so that adding a task changes no other random number.
+    `loss` and `examples` change nothing but the state of that generator; whatever else moves does so in `after_step`.
+    No method but `examples` reads a value from the device, so that an update can be captured as a graph.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs"})  # Batch fields it needs; "features": those of `batch.obs`
@@ -88,7 +90,7 @@ class AuxTask(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Loss per sample.
+        """Return the loss per sample.
 
         Args:
             batch: the replay batch of B samples.
@@ -98,7 +100,7 @@ class AuxTask(nn.Module, ABC):
         """
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
-        """Scalar loss of `adversary`, which alone it may move; asked for once the encoder and the heads have moved."""
+        """Return the scalar loss of `adversary`, and of it alone; called after encoder and heads have moved."""
         raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
@@ -111,12 +113,12 @@ class AuxTask(nn.Module, ABC):
         return None
 
     def examples(self, batch: Batch, encoder: Encoder) -> Examples | None:  # noqa: ARG002
-        """What the head sees and answers on `batch`, if that can be shown."""
+        """Return what the head sees and answers on `batch`, or None where that cannot be shown."""
         return None
 
 
 def classify(logits: Tensor, label: Tensor) -> AuxOutput:
-    """Cross-entropy (B,) of (B, K) logits with (B,) labels, the accuracy, and chance 1 / K.
+    """Return the cross-entropy (B,) of (B, K) logits with (B,) labels, the accuracy, and chance 1 / K.
 
     With labels 0 to B - 1 it is InfoNCE: row i has to find its own among the others' columns.
     """
@@ -127,12 +129,13 @@ def classify(logits: Tensor, label: Tensor) -> AuxOutput:
 
 
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
-    """(B,) losses with 0 where not `valid` (B,), scaled so that their mean is the mean of the valid ones."""
+    """Return (B,) losses, 0 where not `valid` (B,), scaled so that their mean is the mean of the valid ones."""
     return loss * valid * (len(valid) / valid.sum().clamp_min(1))
 
 
 def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError, with the nearest valid value, unless `value` is one of `known`."""
+    """Raise ValueError, with a valid value if one is close, unless `value` is one of `known`."""
     if value not in known:
-        near = get_close_matches(str(value), known, n=1, cutoff=0)[0]
-        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}: did you mean {near!r}?")
+        near = get_close_matches(str(value), known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}{hint}")

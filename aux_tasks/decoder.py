@@ -1,4 +1,4 @@
-"""From features back to pixels, and what the error of that says."""
+"""Decoders from features to pixels, and their errors."""
 
 import math
 
@@ -12,7 +12,10 @@ from aux_tasks.base import AuxOutput, Examples
 def decoder(
     feature_dim: int, map_shape: tuple[int, int, int], image_shape: tuple[int, int, int], channels: int
 ) -> nn.Sequential:
-    """Features (B, Z) to images (B, C, H, W): from the grid of the encoder's maps, about doubled by each layer."""
+    """Build a decoder of features (B, Z) to images (B, C, H, W).
+
+    It starts from the grid of the encoder's maps, which each layer about doubles.
+    """
     grid, size = map_shape[1:], image_shape[1:]
     doublings = max(1, round(math.log2(size[0] / grid[0])))
     layers: list[nn.Module] = [
@@ -29,17 +32,17 @@ def decoder(
 
 
 def centred(obs: Tensor) -> Tensor:
-    """uint8 pixels as what a decoder is to give, in (-0.5, 0.5)."""
+    """Return uint8 pixels as a decoder's targets, in (-0.5, 0.5)."""
     return (obs.float() + 0.5) / 256 - 0.5
 
 
 def to_pixels(decoded: Tensor) -> Tensor:
-    """What a decoder gave as uint8 pixels."""
+    """Return a decoder's output as uint8 pixels."""
     return ((decoded.float() + 0.5) * 256).clamp(0, 255).to(torch.uint8)
 
 
 def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -> AuxOutput:
-    """Mean squared error (B,) of images (B, C, H, W), and as `error_ratio` that over the error of the batch's mean.
+    """Return the mean squared error (B,) of images (B, C, H, W), and its ratio to the error of the batch's mean image.
 
     Args:
         decoded: the images predicted.
@@ -60,11 +63,11 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
 
 
 def _flat(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) as (B, H * W * C): a view in channels-last memory, and summed ten times as fast."""
+    """Return images (B, C, H, W) as (B, H * W * C): a view in channels-last memory, which sums ten times as fast."""
     return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def gallery(**pictures: Tensor) -> Examples:
-    """Named pictures (K, C, H, W) of the same samples, those of one sample after each other."""
+    """Return named pictures (K, C, H, W) of the same samples as examples, sample by sample."""
     names = list(pictures) * len(next(iter(pictures.values())))
     return Examples(torch.stack(list(pictures.values()), dim=1).flatten(0, 1), names)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def far_apart(pool: Tensor, count: int, *, either_way: bool = False) -> Tensor:
-    """(count, L) orders of a pool (N, L): its first, then always the farthest from the nearest one chosen before.
+    """Choose orders (count, L) of a pool (N, L): its first, then the one farthest from all chosen before, and so on.
 
     Distance is in how many places two orders differ (Noroozi and Favaro 2016 choose their jigsaw puzzles by it).
 

@@ -1,4 +1,4 @@
-"""Objectives by the name that a config uses."""
+"""Auxiliary tasks by the name that a config uses."""
 
 from aux_tasks.base import AuxTask
 from aux_tasks.control.curl import CURL

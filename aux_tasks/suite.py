@@ -1,6 +1,6 @@
-"""Any set of objectives as one: weights, schedules, the heads' optimiser, metrics."""
+"""Any set of auxiliary tasks as one: weights, schedules, the heads' optimiser, metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -34,18 +34,18 @@ class TaskConfig:
                 raise ValueError(f"{name}={value}: must be at least {least}")
 
     def at(self, step: int) -> float:
-        """The weight at an agent step."""
+        """Return the weight at an agent step."""
         if self.final_weight is None:
             return self.weight
         return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
 
 
 class AuxSuite(nn.Module):
-    """The side quests of a run; none is a valid set.
+    """The auxiliary tasks of a run; none is a valid set.
 
     Args:
         tasks: config of each task by name.
-        setting: what they may know about the run.
+        setting: what the tasks may know about the run.
         learning_rate, adam_eps, max_grad_norm: of the heads' own optimiser.
 
     Raises:
@@ -147,14 +147,14 @@ class AuxSuite(nn.Module):
             task.after_step(batch, encoder)
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
-        """What the heads see and answer on a batch, by task, of those that can show it; all that is `aside`."""
+        """Return what the heads see and answer on a batch, by task, of those that can show it; `aside` included."""
         with self.aside():
             shown = {name: task.examples(batch, encoder) for name, task in self}
         return {name: seen for name, seen in shown.items() if seen}
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Look at losses and examples without moving the random stream of the training."""
+        """Restore the state of the tasks' generator at the end: the losses computed within change nothing."""
         state = self.generator.get_state()
         try:
             yield
@@ -163,7 +163,7 @@ class AuxSuite(nn.Module):
 
 
 def head_group(task: AuxTask) -> dict[str, Any]:
-    """What Adam is to know of a task's head: its parameters without those of the adversary, and their settings."""
+    """Return Adam's parameter group of a task's head: its parameters but the adversary's, with their settings."""
     rivals = set() if task.adversary is None else set(task.adversary.parameters())
     return {
         "params": [p for p in task.parameters() if p.requires_grad and p not in rivals],
@@ -173,13 +173,17 @@ def head_group(task: AuxTask) -> dict[str, Any]:
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the nearest valid name, unless the task and its options exist."""
+    """Raise ValueError, with the name that is close or all there are, unless the task and its options exist."""
     if task not in TASKS:
-        near = get_close_matches(task, TASKS, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown auxiliary task {task!r}: did you mean {near!r}?")
+        raise ValueError(f"unknown auxiliary task {task!r}: {_suggest(task, TASKS)}")
     constructors = [vars(kind)["__init__"] for kind in TASKS[task].__mro__ if "__init__" in vars(kind)]
     parameters = [p for constructor in constructors for p in signature(constructor).parameters.values()]
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]  # a subclass passes the others on
     for option in options.keys() - known:
-        near = get_close_matches(option, known, n=1, cutoff=0)[0]
-        raise ValueError(f"unknown option aux.{task}.options.{option}: did you mean {near!r}?")
+        raise ValueError(f"unknown option aux.{task}.options.{option}: {_suggest(option, known)}")
+
+
+def _suggest(name: str, known: Collection[str]) -> str:
+    """Return a question for the known name that is close, or the list of all."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

@@ -50,14 +50,14 @@ class TransformTask(AuxTask):
         """Apply transformation `label` (B,) to the pixels (B, C, H, W), sample by sample."""
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,) with the transformation that was drawn; the mean, where a sample has several."""
+        """Return the cross-entropy (B,) with the transformation drawn, the mean where a sample has several."""
         inputs, label = self._draw(batch.obs)
         output = classify(self.head(encoder(inputs)), label)
         return replace(output, loss=output.loss.view(len(batch.obs), -1).mean(1))
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight transformed observations, with predicted and applied transformation."""
+        """Return the first eight transformed observations, with predicted and applied transformation."""
         inputs, label = (drawn[:8] for drawn in self._draw(batch.obs[:8]))
         predicted = self.head(encoder(inputs)).argmax(1)
         return Examples(
@@ -65,11 +65,11 @@ class TransformTask(AuxTask):
         )
 
     def logits(self, obs: Tensor, encoder: Encoder) -> Tensor:
-        """(B, K) of pixels (B, C, H, W) as they are."""
+        """Return logits (B, K) of pixels (B, C, H, W) as they are."""
         return self.head(encoder(self._crop(obs)))  # type: ignore[no-any-return]
 
     def _draw(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Transformed observations (K * B, C, H, W), the K of a sample side by side, and their labels; here K is 1."""
+        """Return transformed observations (K * B, C, H, W), sample by sample, and labels (K * B,); here K is 1."""
         label = torch.randint(len(self.classes), (len(obs),), generator=self.generator, device=self.generator.device)
         return self.transform(self._crop(obs), label), label
 
@@ -78,6 +78,6 @@ class TransformTask(AuxTask):
 
 
 def questions(module: nn.Module, encoder: Encoder) -> dict[str, Callable[[Tensor], Tensor]]:
-    """By name, what each such task in `module` sees: logits (B, K) of pixels (B, C, H, W) that nothing transformed."""
+    """Return, by task in `module`, the function from pixels (B, C, H, W) as they are to its logits (B, K)."""
     tasks = {name.rpartition(".")[2]: task for name, task in module.named_modules() if isinstance(task, TransformTask)}
     return {name: partial(task.logits, encoder=encoder) for name, task in tasks.items()}

@@ -1,4 +1,4 @@
-"""Tasks on random views of the pixels, and the monitors that tell a solved one from a collapsed one."""
+"""Tasks on random views of the pixels, and metrics that tell a solved task from a collapsed one."""
 
 import math
 from itertools import pairwise
@@ -26,7 +26,7 @@ class ViewTask(AuxTask):
         ValueError: an unknown preset.
     """
 
-    separate_views: ClassVar[bool] = False  # both views go through the head by themselves, each with its statistics
+    separate_views: ClassVar[bool] = False  # the head normalises each view over the batch by itself
 
     def __init__(self, setting: TaskSetting, head: nn.Module, *, views: str = "shift") -> None:
         super().__init__(setting)
@@ -34,11 +34,11 @@ class ViewTask(AuxTask):
         self.views, self.frame_stack, self.head = VIEWS[views], setting.frame_stack, head
 
     def view(self, obs: Tensor) -> Tensor:
-        """A view (B, C, H, W) of each observation."""
+        """Return a view (B, C, H, W) of each observation."""
         return self.views(obs, self.generator, self.frame_stack)
 
     def two_views(self, obs: Tensor) -> Tensor:
-        """(2B, C, H, W): sample i and B + i are views of the same observation."""
+        """Return views (2B, C, H, W): samples i and B + i are of the same observation."""
         return torch.cat([self.view(obs), self.view(obs)])
 
     def embed(self, pixels: Tensor, encoder: Encoder) -> Tensor:
@@ -52,7 +52,7 @@ class ViewTask(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight views, with the index of the closest view of the other half and their own."""
+        """Return the first eight views, with the index of the closest view of the other half and their own."""
         pixels = self.two_views(batch.obs)
         first, second = F.normalize(self.embed(pixels, encoder)).chunk(2)
         closest = (first[:8] @ second.T).argmax(1).tolist()
@@ -60,9 +60,9 @@ class ViewTask(AuxTask):
 
 
 def perceptron(*widths: int) -> nn.Sequential:
-    """Linear layers from width to width, with batch normalisation and ReLU between them.
+    """Build linear layers from width to width, with batch normalisation and ReLU between them.
 
-    The statistics are always the batch's, so that a look at the loss leaves nothing behind.
+    The statistics are always the batch's, so that computing a loss changes nothing.
     """
     layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
     for inputs, outputs in pairwise(widths[1:]):
@@ -71,7 +71,7 @@ def perceptron(*widths: int) -> nn.Sequential:
 
 
 def retrieval(query: Tensor, key: Tensor) -> dict[str, Tensor]:
-    """How often query i (B, D) is closest, by cosine, to its own key among the batch's, and chance 1 / B.
+    """Return the share of queries (B, D) closest, by cosine, to their own key among the batch's, and chance 1 / B.
 
     Collapsed embeddings all choose the first key, which is chance.
     """
@@ -80,7 +80,7 @@ def retrieval(query: Tensor, key: Tensor) -> dict[str, Tensor]:
 
 
 def spread(embedding: Tensor) -> Tensor:
-    """Standard deviation over the batch of normalised embeddings (B, D), mean over D, times sqrt(D).
+    """Return the standard deviation over the batch of normalised embeddings (B, D), mean over D, times sqrt(D).
 
     About 1 when they fill the sphere, 0 when they are one point (Chen & He 2021, "Exploring simple Siamese
     representation learning").
@@ -89,6 +89,6 @@ def spread(embedding: Tensor) -> Tensor:
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
-    """Sum of the squares beside the diagonal; the difference of two large sums needs float32."""
+    """Return the sum of squares off the diagonal, in float32: it is a difference of two large sums."""
     squares = matrix.float().square()
     return squares.sum() - squares.diagonal().sum()

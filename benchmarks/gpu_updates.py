@@ -53,14 +53,14 @@ def measured(variant: str, device: str, updates: int) -> dict[str, Any]:
     config = config_of("config", [*variant.split(), f"device={device}"], Config)
     parts = build(config)
     env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
-    rollout, explore = Rollout(env, config.frame_stack, config.env.padding), partial(agent.act, explore=True)
+    rollout = Rollout(env, config.frame_stack, config.env.padding)
     rollout.reset(1)
 
     def play() -> None:
-        replay.add(*rollout.step(explore))
+        replay.add(*rollout.step(partial(agent.act, explore=True)))
 
     def sample() -> Any:
-        return replay.sample(config.batch_size, suite.reads, 5_000, suite.clip_length)
+        return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
 
     def learn() -> None:
         update = agent.update(batch := sample())

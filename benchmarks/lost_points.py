@@ -10,6 +10,7 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
+from analysis.evaluation import greedy
 from envs import Actions, Observation, Rollout
 from experiment.build import load_agent
 from harness.process import tune_process
@@ -20,21 +21,22 @@ CONTACT = slice(-10, -5)  # steps before a lost point when the ball passes the p
 
 def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Whether each step moved the paddle otherwise than the agent would have, and its points, both (T, games)."""
-    config, agent = load_agent(Path(checkpoint))
-    env = replace(config.env.protocol().env, num_envs=games).build()
-    rollout, rng = Rollout(env, config.frame_stack, config.env.padding), np.random.default_rng(seed)
+    run, agent = load_agent(Path(checkpoint))
+    config = replace(run.env.protocol().env, num_envs=games)
+    env, policy, rng = config.build(), greedy(agent), np.random.default_rng(seed)
+    rollout, over = Rollout(env, run.frame_stack, config.padding), np.zeros(games, bool)
     rollout.reset(seed)
-    over, moved, points = np.zeros(games, bool), [], []
+    moved, points = [], []
 
-    def policy(obs: Observation) -> Actions:
-        greedy = agent.act(obs, explore=False)
+    def act(obs: Observation) -> Actions:
+        best = policy(obs)
         random = rng.random(games) < epsilon
-        action = np.where(random, rng.integers(len(MOVES), size=games), greedy)
-        moved.append((MOVES[action] != MOVES[greedy]) & ~over)
+        action = np.where(random, rng.integers(len(MOVES), size=games), best)
+        moved.append((MOVES[action] != MOVES[best]) & ~over)
         return action
 
     while not over.all():
-        points.append(np.where(over, 0, rollout.step(policy).reward))
+        points.append(np.where(over, 0, rollout.step(act).reward))
         over[[episode.copy for episode in rollout.episodes]] = True
     env.close()
     return np.array(moved), np.array(points)

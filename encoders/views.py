@@ -1,4 +1,4 @@
-"""Random views of pixels, from which an objective learns what does not matter."""
+"""Random views of pixels, from which a task learns what does not matter."""
 
 import math
 from dataclasses import dataclass

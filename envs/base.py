@@ -24,7 +24,6 @@ class EnvConfig(ABC):
     name: str
     num_envs: int
 
-    padding: ClassVar[Padding] = "zeros"
     simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
 
     @abstractmethod
@@ -34,6 +33,11 @@ class EnvConfig(ABC):
         Args:
             labels: whether `VectorEnv.labels` will be read. Without it, a family for which labels are costly has none.
         """
+
+    @property
+    def padding(self) -> Padding:
+        """What stands before an episode's first frame in a stack."""
+        return "zeros"
 
     @property
     def label(self) -> str:

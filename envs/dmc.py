@@ -27,7 +27,6 @@ CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
 class DmcConfig(EnvConfig):
     """A task of the Control Suite, its picture, and what moves behind the robot."""
 
-    padding: ClassVar[Padding] = "repeat"  # as the frame stack of CURL, DrQ and DBC
     simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
 
     name: str = "dmc"
@@ -43,6 +42,7 @@ class DmcConfig(EnvConfig):
     background_split: str = "train"  # or "eval", which shares no background with it
     balls: int = 10  # of the gas
     films: int = 1  # of the gas, 1,000 steps long, for each split; 0: no episode is like another
+    repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black
     processes: int = 0  # that many workers, each with its share of the copies; 0: in this process
 
     def __post_init__(self) -> None:
@@ -77,6 +77,11 @@ class DmcConfig(EnvConfig):
     def build(self, labels: bool = False) -> "DmcVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
         return DmcVector(self)
+
+    @property
+    def padding(self) -> Padding:
+        """See `EnvConfig.padding`."""
+        return "repeat" if self.repeat_first else "zeros"
 
     @property
     def label(self) -> str:

@@ -1,6 +1,5 @@
 """MuJoCo's pixels without a display: which OpenGL, and one camera's picture."""
 
-import difflib
 import importlib
 import logging
 import os
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from envs.base import suggest
 
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
@@ -130,6 +131,5 @@ def _renderer() -> str:
 def _camera_id(model: Any, camera: str) -> int:
     names = [model.id2name(i, "camera") for i in range(model.ncam)]
     if camera and camera not in names:
-        near = difflib.get_close_matches(camera, names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown camera {camera!r}: did you mean {near!r}? This model has {', '.join(names)}")
+        raise ValueError(f"unknown camera {camera!r}: {suggest(camera, names)}")
     return names.index(camera) if camera else 0

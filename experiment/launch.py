@@ -141,7 +141,7 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         overrides = parser.parse_overrides([word for word in words if not word.startswith("import=")])
         values = [list(_values(override, sweep)) for override in overrides]
-        groups = _choices(name)
+        groups = _group_names(name)
         return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
 
 
@@ -173,8 +173,9 @@ def _compose(name: str, words: Iterable[str], groups: list[str], parser: Overrid
         else:
             keys.append(key)
     alone = compose(name, preset)
+    tree = OmegaConf.to_container(alone)
     for key in keys:
-        _check_key(key, OmegaConf.to_container(alone))
+        _check_key(key, tree)
     return Composed(compose(name, everything), alone, choices)
 
 
@@ -185,7 +186,7 @@ def _expand(word: str) -> list[str]:
     return [word]
 
 
-def _choices(name: str) -> list[str]:
+def _group_names(name: str) -> list[str]:
     """The groups that the config `name` has."""
     runtime = compose(name, return_hydra_config=True).hydra.runtime
     return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
@@ -210,8 +211,7 @@ def _check_key(key: str, tree: Any) -> None:
             raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
         if part not in node:
             near = closest(key, [*_dotted(node, parent), *_dotted(tree)])
-            known = [f"{parent}.{name}".lstrip(".") for name in node]
-            raise ValueError(f"unknown key {key!r}: " + (f"did you mean {near!r}?" if near else nearest(key, known)))
+            raise ValueError(f"unknown key {key!r}: " + (f"did you mean {near!r}?" if near else nearest(part, node)))
         node, parent = node[part], f"{parent}.{part}".lstrip(".")
 
 
@@ -227,7 +227,7 @@ def _groups(name: str) -> str:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
         loader = GlobalHydra.instance().config_loader()
-        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in _choices(name))
+        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in _group_names(name))
         return f"group=choice:\n{''.join(lines)}"
 
 

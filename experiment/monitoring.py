@@ -13,7 +13,7 @@ from harness.logger import MetricWindow, RunLogger, shown_losses
 from replay import Batch
 
 
-def log_metrics(progress: Progress, agent: Agent, window: MetricWindow, logger: RunLogger) -> None:
+def log_metrics(config: Config, progress: Progress, agent: Agent, window: MetricWindow, logger: RunLogger) -> None:
     """Average what happened since the last call into the log.
 
     Raises:
@@ -30,25 +30,27 @@ def log_metrics(progress: Progress, agent: Agent, window: MetricWindow, logger: 
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
-    logger.scalars(progress.steps, metrics)
+    logger.log_scalars(progress.steps, metrics, **progress.clock(config))
     recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
-    logger.health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+    logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 
 
-def log_diagnosis(batch: Batch, parts: Parts, frame_stack: int, step: int, logger: RunLogger) -> None:
+def log_diagnosis(config: Config, progress: Progress, batch: Batch, parts: Parts, logger: RunLogger) -> None:
     """Costly measurements and pictures, outside the random streams of the training."""
     metrics = diagnose(parts.agent, batch)
-    logger.scalars(step, {name: float(value) for name, value in metrics.items() if not value.ndim})
+    scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
+    logger.log_scalars(progress.steps, scalars, **progress.clock(config))
     for name, value in metrics.items():
         if value.ndim:
-            logger.histogram(step, name, value)
+            logger.log_histogram(progress.steps, name, value)
     for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
-        frames = seen.frames or frame_stack
+        frames = seen.frames or config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.image(step, name, picture)
+        logger.log_examples(progress.steps, name, picture)
 
 
-def log_evaluation(config: Config, agent: Agent, step: int, logger: RunLogger) -> None:
+def log_evaluation(config: Config, progress: Progress, agent: Agent, logger: RunLogger) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
-    logger.scalars(step, {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")})
+    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
+    logger.log_scalars(progress.steps, scores, **progress.clock(config))

@@ -47,6 +47,10 @@ class Progress:
         ratio = Fraction(str(config.replay_ratio))  # the decimal number that was asked for: 0.1 is not below a tenth
         return max(0, floor((self.steps - config.learning_starts) * ratio) - self.updates)
 
+    def clock(self, config: Config) -> dict[str, int]:
+        """Environment steps and updates, for a row of the log."""
+        return {"env_steps": self.steps * config.env.repeat, "updates": self.updates}
+
     def finished(self, config: Config) -> bool:
         """Whether a training that was just saved is at its end: enough steps, or returns that are good enough."""
         if self.steps >= config.steps:

@@ -6,8 +6,10 @@ import math
 import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +32,66 @@ class NonFiniteError(RuntimeError):
 
 
 class MetricWindow:
-    """Scalars of the updates since the last log, kept as tensors so that no update waits for the device."""
+    """Means of the scalars of the updates since the last log, summed on the device so that no update waits for it."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Tensor]] = {}
-        self._steps: dict[str, list[int]] = {}
+        self._sums: dict[tuple[str, ...], _Sums] = {}  # an update may lack some metrics
 
     def __bool__(self) -> bool:
-        return bool(self._values)
+        return bool(self._sums)
 
     def add(self, step: int, metrics: Mapping[str, Tensor]) -> None:
-        """Remember the scalars of one update."""
-        for name, value in metrics.items():
-            self._values.setdefault(name, []).append(value)
-            self._steps.setdefault(name, []).append(step)
+        """Add the scalars of one update, without a host synchronisation."""
+        names = tuple(metrics)
+        if names not in self._sums:
+            self._sums[names] = _Sums(next(iter(metrics.values())).device, len(names))
+        self._sums[names].add(step, torch.stack(list(metrics.values())).detach())
 
     def drain(self) -> dict[str, float]:
-        """The mean of each scalar; the window is empty afterwards.
+        """The mean of each scalar, rounded to float32; the window is empty afterwards.
 
         Raises:
-            NonFiniteError: names the tensor that was not finite first, and its step.
+            NonFiniteError: names the first tensor that was not finite, and its step.
         """
-        stacked = {name: torch.stack(values) for name, values in self._values.items()}
-        bad = [
-            (self._steps[name][i], name, float(values[i]))
-            for name, values in stacked.items()
-            for i in (~values.isfinite()).nonzero().flatten().tolist()
-        ]
+        totals: dict[str, float] = defaultdict(float)
+        counts: dict[str, int] = defaultdict(int)
+        bad = []
+        for names, sums in self._sums.items():
+            for name, total, finite in zip(names, *sums.read(), strict=True):
+                if finite < len(sums.steps):
+                    bad.append((sums.steps[int(finite)], f"{name} is {total}"))
+                totals[name] += total
+                counts[name] += len(sums.steps)
         if bad:
-            step, name, value = min(bad, key=lambda found: found[0])
-            raise NonFiniteError(f"{name} is {value} at step {step}")
-        self._values, self._steps = {}, {}
-        return {name: float(values.mean()) for name, values in stacked.items()}
+            step, what = min(bad, key=itemgetter(0))
+            raise NonFiniteError(f"{what} at step {step}")
+        self._sums = {}
+        return {name: float(np.float32(total / counts[name])) for name, total in totals.items()}
+
+
+class _Sums:
+    """Sums of K scalars over updates, and of how many updates each was finite from the first on."""
+
+    def __init__(self, device: torch.device, size: int) -> None:
+        self.steps: list[int] = []  # of the updates
+        self._total = torch.zeros(size, dtype=torch.float64, device=device)
+        self._finite = torch.zeros(size, dtype=torch.float64, device=device)
+
+    def add(self, step: int, values: Tensor) -> None:
+        self.steps.append(step)
+        self._total += values
+        self._finite += (self._total - self._total) == 0  # false for ever once NaN or infinite: cheaper than isfinite
+
+    def read(self) -> tuple[list[float], list[float]]:
+        """Sums, and numbers of updates."""
+        total, finite = torch.stack([self._total, self._finite]).tolist()  # one transfer
+        return total, finite
 
 
 class RunLogger:
-    """TensorBoard and metrics.jsonl in `run_dir`, continued behind `step` without duplicates.
+    """TensorBoard and metrics.jsonl in `run_dir`, continued after `step` without duplicates.
 
-    What the disk does not take is missing there, with one warning, and the run goes on.
+    A full disk leaves a gap and one warning, and the run goes on.
 
     Args:
         run_dir: folder of the run.
@@ -78,17 +102,17 @@ class RunLogger:
 
     def __init__(self, run_dir: Path, *, step: int, total: int, tasks: Iterable[str]) -> None:
         self.total, self._start_step, self._started = total, step, time.monotonic()
-        self._path, self._pictures = run_dir / "metrics.jsonl", run_dir / "pictures"
-        _drop_after(self._path, step)
+        self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
+        self._earlier = _drop_after(self._path, step)  # seconds
         self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
         new = not any(run_dir.glob("events.out.tfevents.*"))
         self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else 0)
         if new:  # once: purging does not reach it
-            self.writer.add_custom_scalars(_layout(tasks))
+            self.writer.add_custom_scalars(_chart_layout(tasks))
             self.writer.flush()
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
         self._process = psutil.Process()
-        self._trouble: int | None = None  # the last that was told
+        self._warned: int | None = None  # error number of the last warning
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -96,36 +120,48 @@ class RunLogger:
     def __exit__(self, *_: object) -> None:
         self.flush()
         for file in (self.writer, self._file):
-            with self._going_on():
+            with self._warn_on_disk_error():
                 file.close()
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _warn_on_disk_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno != self._trouble:
+            if error.errno != self._warned:
                 log.warning("the log will have gaps: %s", error)
-            self._trouble, error.__traceback__ = error.errno, None  # the writer repeats it: it would grow
+            self._warned, error.__traceback__ = error.errno, None  # the writer raises it again: it would grow
 
-    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write metrics of the learning; what repeats bit for bit goes to metrics.jsonl as well."""
+    def log_scalars(self, step: int, metrics: Mapping[str, float], *, updates: int, env_steps: int = 0) -> None:
+        """Write metrics to TensorBoard and, with the clock, as a row of metrics.jsonl.
+
+        A row is `{"step": ..., <metrics>, "clock": {"seconds": ..., "env_steps": ..., "updates": ...}}`. Metrics repeat
+        bit for bit with the seed. `seconds` is the wall-clock time of the run so far, over all its processes.
+
+        Args:
+            step: agent step; of a pretraining, the update.
+            metrics: by TensorBoard tag; what is not finite becomes null in metrics.jsonl.
+            updates: made so far.
+            env_steps: made so far, agent steps times the action repeat; 0 where there is no environment.
+        """
         record = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        with self._going_on():
-            self._file.write(json.dumps({"step": step, **record}) + "\n")
+        seconds = round(self._earlier + time.monotonic() - self._started, 3)
+        clock = {"seconds": seconds, "env_steps": env_steps, "updates": updates}
+        with self._warn_on_disk_error():
+            self._file.write(json.dumps({"step": step, **record, "clock": clock}) + "\n")
         self._add_scalars(step, metrics)
 
-    def machine(self, step: int, rate: float) -> None:
+    def log_matmul_rate(self, step: int, rate: float) -> None:
         """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
         self._add_scalars(step, {"time/matmul_gflops": rate})
 
     def _add_scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        with self._going_on():
+        with self._warn_on_disk_error():
             for name, value in metrics.items():
                 self.writer.add_scalar(name, value, step)
 
-    def health(self, step: int, shown: Mapping[str, float]) -> None:
-        """Write speed and memory, which no two runs share, and show the progress line."""
+    def log_health(self, step: int, shown: Mapping[str, float]) -> None:
+        """Write speed and memory to TensorBoard, and show the progress line."""
         seconds = time.monotonic() - self._started
         speed = (step - self._start_step) / max(seconds, 1e-9)
         memory = self._process.memory_info().rss / 2**30
@@ -138,7 +174,7 @@ class RunLogger:
         )
         # A terminal overwrites the line, all of it; a file or a pipe gets one line per call.
         terminal = self._console.is_terminal
-        with self._going_on():  # it may be a file
+        with self._warn_on_disk_error():  # it may be a file
             self._console.print(
                 line.ljust(self._console.width) if terminal else line,
                 end="\r" if terminal else "\n",
@@ -148,24 +184,25 @@ class RunLogger:
                 soft_wrap=False,
             )
 
-    def image(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
+    def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
-        with self._going_on():
-            self._pictures.mkdir(exist_ok=True)
-            Image.fromarray(image).save(self._pictures / f"{task}-{step}.png")
-        self.picture(step, f"aux/{task}/inputs", image)
+        pictures = self._run_dir / "pictures"
+        with self._warn_on_disk_error():
+            pictures.mkdir(exist_ok=True)
+            Image.fromarray(image).save(pictures / f"{task}-{step}.png")
+        self.log_image(step, f"aux/{task}/inputs", image)
 
-    def picture(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
+    def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Write an image (H, W, 3) for TensorBoard."""
-        with self._going_on():
+        with self._warn_on_disk_error():
             self.writer.add_image(tag, image, step, dataformats="HWC")
 
-    def histogram(self, step: int, tag: str, values: Tensor) -> None:
+    def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
         """Write how the (N,) values are distributed, for TensorBoard."""
-        with self._going_on():
+        with self._warn_on_disk_error():
             self.writer.add_histogram(tag, values, step)
 
-    def embedding(
+    def log_embedding(
         self, step: int, features: Tensor, images: NDArray[np.uint8], labels: Mapping[str, NDArray[Any]]
     ) -> None:
         """Write points for TensorBoard's projector.
@@ -178,32 +215,32 @@ class RunLogger:
         """
         rows = list(zip(*labels.values(), strict=True))
         sprites = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        with self._going_on():
+        with self._warn_on_disk_error():
             self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
 
-    def hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the run's line in the table of hyperparameters; the scores in it are the scalars of these names."""
+    def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-        # add_hparams would log the scores again, at step 0
-        with self._going_on():
+        # SummaryWriter.add_hparams would log the scores again, in a folder of its own
+        with self._warn_on_disk_error():
             for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-                self.writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
+                self.writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
 
     def flush(self) -> None:
-        """Hand everything to the disk, so that a checkpoint never knows more than the log."""
-        with self._going_on():
+        """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
+        with self._warn_on_disk_error():
             try:
                 self.writer.flush()
-            except OSError:  # for good: its thread is dead; now that the disk takes bytes, a new file is begun
-                self.writer.all_writers = None
+            except OSError:  # its thread is dead for good: begin a new file
+                self.writer = SummaryWriter(str(self._run_dir))
                 raise
-        with self._going_on():
+        with self._warn_on_disk_error():
             self._file.flush()
-            self._trouble = None
+            self._warned = None
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`train/loss` and the loss of each side quest, under at most eight letters of its name: for the progress line."""
+    """`train/loss` and the loss of each auxiliary task, its name cut to eight letters, for the progress line."""
     tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
     return {"loss": metrics["train/loss"]} | {name[:8]: loss for name, loss in tasks.items()}
 
@@ -212,22 +249,25 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Remove records behind `step`, and a torn last line, from metrics.jsonl."""
+def _drop_after(path: Path, step: int) -> float:
+    """Remove rows after `step`, and a torn last line, from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
-        return
-    kept = []
+        return 0.0
+    kept, seconds = [], 0.0
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            row = json.loads(line)
+            if row["step"] <= step:
                 kept.append(line + "\n")
+                seconds = row["clock"]["seconds"]
         except (json.JSONDecodeError, KeyError):
             break
     with replacing(path) as temporary:
         temporary.write_text("".join(kept))
+    return seconds
 
 
-def _layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
+def _chart_layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     """Charts that overlay the auxiliary tasks; TensorBoard overlays the runs."""
     names = list(tasks)
     charts: dict[str, dict[str, list[Any]]] = {

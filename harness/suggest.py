@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 CUTOFF = 0.65  # similarity from 0 to 1 below which two names have nothing to do with each other
-LIST_WIDTH = 240  # characters of a list of names
+LIST_WIDTH = 320  # characters of a list of names
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

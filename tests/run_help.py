@@ -141,7 +141,13 @@ def run(config: Config) -> int:
     return script.train(config)
 
 
-def final(run_dir: Path) -> tuple[dict[str, Any], list[str]]:
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without the clock, which no two runs share."""
+    logged = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "clock"} for row in logged]
+
+
+def final(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a run leaves: the hash of all that its newest checkpoint holds, and its metrics."""
     manifest = load_latest(run_dir / "checkpoints").path / "manifest.json"
-    return json.loads(manifest.read_text()), (run_dir / "metrics.jsonl").read_text().splitlines()
+    return json.loads(manifest.read_text()), rows(run_dir)

@@ -13,7 +13,7 @@ from run_help import continuous, hard, run, small
 from agents.base import Precision
 from analysis.attribution import heat_panels
 from analysis.evaluation import attribution_targets
-from envs import FrameStack
+from envs import Rollout
 from experiment.build import build, load_agent
 from replay import Batch, ReplayConfig
 
@@ -70,7 +70,9 @@ def test_its_agent_is_explained_and_acts_on_a_cpu_as_there(tmp_path: Path) -> No
     config, there = load_agent(tmp_path, DEVICE)
     _, here = load_agent(tmp_path)
     env = build(config).env
-    obs = FrameStack(env.num_envs, env.frame_shape, config.frame_stack).reset(env.reset(0))
+    rollout = Rollout(env, config.frame_stack, config.env.padding)
+    rollout.reset(0)
+    obs = rollout.observation.pixels
     panels = heat_panels(attribution_targets(there), obs[0], config.frame_stack, 84, samples=2)
     assert len(panels) == 3  # Q, permutation, rotation
     q = [agent.q_values(torch.from_numpy(obs).to(agent.device)).detach().cpu() for agent in (there, here)]

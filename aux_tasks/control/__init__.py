@@ -1,1 +1,1 @@
-"""Objectives on rewards, actions and dynamics."""
+"""Auxiliary tasks on rewards, actions and dynamics."""

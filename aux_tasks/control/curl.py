@@ -20,7 +20,7 @@ class CURL(AuxTask):
     Args:
         setting: the run.
         pad: the largest shift, pixels.
-        momentum: share of the copy that each update keeps. The authors keep 0.95 at every second one, which is as much.
+        momentum: share of the copy that each update keeps. The authors keep 0.95 = 0.9747^2 at every second update.
     """
 
     def __init__(self, setting: TaskSetting, *, pad: int = 4, momentum: float = 0.9747) -> None:
@@ -31,7 +31,7 @@ class CURL(AuxTask):
         self.similarity = nn.Parameter(torch.eye(setting.feature_dim) / setting.feature_dim**0.5)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """InfoNCE (B,) and the share of queries closest to their own key."""
+        """Return InfoNCE (B,) and the share of queries closest to their own key."""
         query, key = self._views(batch.obs)
         logits = self._logits(encoder(query), key)
         return classify(logits, torch.arange(len(logits), device=logits.device))
@@ -42,7 +42,7 @@ class CURL(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight queries, with the index of the closest key and their own."""
+        """Return the first eight queries, with the index of the closest key and their own."""
         query, key = self._views(batch.obs)
         closest = self._logits(encoder(query[:8]), key).argmax(1).tolist()
         return Examples(query[:8], [str(j) for j in closest], [str(i) for i in range(len(closest))])
@@ -51,7 +51,7 @@ class CURL(AuxTask):
         return random_shift(obs, self.pad, self.generator), random_shift(obs, self.pad, self.generator)
 
     def _logits(self, query: Tensor, key_obs: Tensor) -> Tensor:
-        """Similarities (B, B') of query features (B, Z) with the keys of pixels (B', C, H, W)."""
+        """Return similarities (B, B') of query features (B, Z) with the keys of pixels (B', C, H, W)."""
         with torch.no_grad():
             key = self.target_encoder(key_obs)
         return (query @ self.similarity @ key.T).float()  # type: ignore[no-any-return]

@@ -60,7 +60,7 @@ class DBC(AuxTask):
         self.reward = mlp(setting.feature_dim, hidden, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Bisimulation, transition and reward loss (B,)."""
+        """Return the bisimulation, transition and reward loss (B,)."""
         assert batch.next_obs is not None
         latent = self._latent(features)
         with torch.no_grad():
@@ -86,7 +86,7 @@ class DBC(AuxTask):
         return F.normalize(features) if self.form == "robust" else features
 
     def _distances(self, latent: Tensor, reward: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and what they should be: (B, 1) for `paper`, (B, Z) for `released`, (B, B) for `robust`."""
+        """Return distances of latents and their targets, (B, 1) for `paper`, (B, Z) `released`, (B, B) `robust`."""
         if self.form == "robust":
             mean = F.normalize(coordinates[:, 0])
             return 1 - latent @ latent.T, (reward[:, None] - reward).abs() + self.gamma * (1 - mean @ mean.T)
@@ -100,6 +100,6 @@ class DBC(AuxTask):
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's, 0 where one of them is constant."""
+    """Return Pearson's correlation, 0 where one of them is constant."""
     x, y = x - x.mean(), y - y.mean()
     return F.cosine_similarity(x.flatten(), y.flatten(), dim=0)

@@ -80,7 +80,7 @@ class DeepMDP(AuxTask):
         self.reward = mlp(latent_dim + setting.action_dim, hidden, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Transition and reward loss (B,)."""
+        """Return the transition and reward loss (B,)."""
         assert batch.next_obs is not None
         latent = encoder.maps(batch.obs) if self.on_maps else features
         with torch.no_grad():

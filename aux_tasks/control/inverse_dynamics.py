@@ -31,7 +31,7 @@ class InverseDynamics(AuxTask):
         self.head = mlp(2 * setting.feature_dim, hidden, setting.action_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Cross-entropy or squared error (B,)."""
+        """Return the cross-entropy or squared error (B,)."""
         output = self._predict(batch, features, encoder)
         if batch.action.is_floating_point():
             error = errors("action", output, batch.action)
@@ -43,14 +43,14 @@ class InverseDynamics(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight observations, with the predicted and the true action."""
+        """Return the first eight observations, with the predicted and the true action."""
         output, action = self._predict(batch, encoder(batch.obs), encoder)[:8], batch.action[:8]
         if not action.is_floating_point():
             output = output.argmax(1)
         return Examples(batch.obs[:8], _words(output), _words(action))
 
     def _predict(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
-        """(B, A) logits or actions."""
+        """Return logits or actions (B, A)."""
         assert batch.next_obs is not None
         return self.head(torch.cat([features, encoder(batch.next_obs)], dim=1)).float()  # type: ignore[no-any-return]
 

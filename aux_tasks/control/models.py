@@ -14,12 +14,12 @@ KERNEL_WIDTHS = (0.5, 1.0, 2.0)  # times sqrt(Z), the norm of layer-normalised f
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """One hidden layer, layer-normalised."""
+    """Return a perceptron with one hidden layer, which is layer-normalised."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 def action_vector(action: Tensor, width: int) -> Tensor:
-    """(..., width) float32: integer actions (...) one-hot, continuous ones (..., width) as they are."""
+    """Return float32 vectors (..., width): integer actions (...) one-hot, continuous ones (..., width) as they are."""
     return action if action.is_floating_point() else F.one_hot(action, width).float()
 
 
@@ -31,14 +31,14 @@ class Gaussian:
     std: Tensor | None
 
     def moments(self) -> "Gaussian":
-        """The normal (B, Z) with mean and variance of the members' mixture (Lakshminarayanan et al. 2017, 2.4)."""
+        """Return the normal (B, Z) with the moments of the members' mixture (Lakshminarayanan et al. 2017, 2.4)."""
         mean = self.mean.mean(0)
         if self.std is None:
             return Gaussian(mean, None)
         return Gaussian(mean, (self.std.square() + (self.mean - mean).square()).mean(0).sqrt())
 
     def coordinates(self) -> Tensor:
-        """(B, 2, Z), or (B, 1, Z) for points: the W2 distance of two distributions is the Euclidean one of these.
+        """Return points (B, 2, Z), or (B, 1, Z) without `std`; W2 distances of normals are Euclidean ones of these.
 
         W2(N(m, S), N(n, T))^2 = |m - n|^2 + |S^1/2 - T^1/2|_F^2 for commuting S and T.
         """
@@ -70,7 +70,7 @@ class LatentTransition(nn.Module):
         self.members = nn.ModuleList(mlp(feature_dim + action_dim, hidden, width) for _ in range(count))
 
     def forward(self, latent: Tensor, action: Tensor) -> Gaussian:
-        """Each member's prediction (E, B, Z) from latents (B, Z) and action vectors (B, A)."""
+        """Return each member's prediction (E, B, Z) from latents (B, Z) and action vectors (B, A)."""
         inputs = torch.cat([latent, action], dim=1)
         outputs = torch.stack([member(inputs) for member in self.members]).float()
         if self.deterministic:
@@ -92,14 +92,14 @@ class MapTransition(nn.Module):
         self.conv = nn.Conv2d(map_shape[0], num_actions * map_shape[0], 3, padding=1)
 
     def forward(self, maps: Tensor, action: Tensor) -> Gaussian:
-        """Flat point predictions (1, B, C' * H' * W') from maps (B, C', H', W') and one-hot actions (B, A)."""
+        """Return flat point predictions (1, B, C' * H' * W') from maps (B, C', H', W') and one-hot actions (B, A)."""
         by_action = self.conv(maps).unflatten(1, (action.shape[1], -1))
         chosen = by_action[torch.arange(len(maps), device=maps.device), action.argmax(1)]
         return Gaussian(chosen.flatten(1).float()[None], None)
 
 
 def negative_log_likelihood(predicted: Gaussian, target: Tensor) -> Tensor:
-    """(B,), mean over members and dimensions, without the constant; points count as normals of unit variance.
+    """Return the likelihood loss (B,), mean over members and dimensions, without the constant; points have variance 1.
 
     Args:
         predicted: of E members, (E, B, Z).
@@ -112,12 +112,12 @@ def negative_log_likelihood(predicted: Gaussian, target: Tensor) -> Tensor:
 
 
 def wasserstein(predicted: Gaussian, target: Tensor) -> Tensor:
-    """(B,) Wasserstein distance of points, the Euclidean one, mean over members."""
+    """Return the Wasserstein distance (B,) of points, which is the Euclidean one, mean over members."""
     return (predicted.mean - target).norm(dim=2).mean(0)  # type: ignore[no-any-return]
 
 
 def mmd(predicted: Gaussian, target: Tensor) -> Tensor:
-    """(B,) squared maximum mean discrepancy (Gretton et al. 2012, lemma 6) of each prediction to its target.
+    """Return the squared maximum mean discrepancy (B,) of predictions to targets (Gretton et al. 2012, lemma 6).
 
     In closed form for Gaussian kernels exp(-|x - y|^2 / (2 w^2)), mean over the widths w = KERNEL_WIDTHS * sqrt(Z) and
     over members. One sample of the next state gives an unbiased gradient, which the Wasserstein distance of a
@@ -135,7 +135,7 @@ def mmd(predicted: Gaussian, target: Tensor) -> Tensor:
 
 
 def errors(name: str, predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Mean squared error of predictions (B, ...), and `baseline`, that of the batch mean as a constant prediction."""
+    """Return the mean squared error of predictions (B, ...), and as `baseline` that of predicting the batch mean."""
     return {
         f"{name}_error": F.mse_loss(predicted.detach(), target),
         f"{name}_baseline": target.var(0, correction=0).mean(),

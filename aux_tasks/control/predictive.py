@@ -1,4 +1,4 @@
-"""Predictive auxiliary objective: a discounted mean of the latents to come."""
+"""Predictive task: a discounted mean of the latents to come."""
 
 from typing import ClassVar
 
@@ -44,7 +44,7 @@ class Predictive(AuxTask):
         self.transition = mlp(setting.feature_dim + setting.action_dim, hidden, setting.feature_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Prediction and negative term (B,)."""
+        """Return the sum of prediction and negative term (B,)."""
         assert batch.clip is not None
         assert batch.clip_action is not None
         assert batch.clip_mask is not None

@@ -47,20 +47,20 @@ class Reconstruction(AuxTask):
         self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Reconstruction error and penalty (B,)."""
+        """Return the reconstruction error and penalty (B,)."""
         target = self.target(batch.obs)
         pixels = image_error(self.decoder(features), target)
         penalty = features.float().square().sum(1) / 2
         return AuxOutput(pixels.loss + self.latent_weight * penalty, pixels.metrics)
 
     def target(self, obs: Tensor) -> Tensor:
-        """uint8 pixels (B, C, H, W) to `bits`, with uniform noise of one level, in [-0.5, 0.5)."""
+        """Return uint8 pixels (B, C, H, W) reduced to `bits`, with uniform noise of one level, in [-0.5, 0.5)."""
         levels = 1 << self.bits
         noise = torch.empty_like(obs, dtype=torch.float32).uniform_(generator=self.generator)  # in the layout of obs
         return noise.add_(obs >> (8 - self.bits)).div_(levels).sub_(0.5)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations, each above its reconstruction."""
+        """Return four observations, each above its reconstruction."""
         obs = batch.obs[:4]
         return gallery(input=obs, decoded=to_pixels(self.decoder(encoder(obs))))

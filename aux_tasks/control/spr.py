@@ -60,7 +60,7 @@ class SPR(AuxTask):
         self.target_projection = momentum_copy(self.projection)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Mean cosine loss (B,) over the horizon, in [0, 4]."""
+        """Return the mean cosine loss (B,) over the horizon, in [0, 4]."""
         clip, taken, mask = batch.clip, batch.clip_action, batch.clip_mask
         assert clip is not None
         assert taken is not None

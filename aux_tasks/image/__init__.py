@@ -1,1 +1,1 @@
-"""Objectives on single observations."""
+"""Auxiliary tasks on single observations."""

@@ -1,4 +1,4 @@
-"""The discriminator of adversarial objectives, and its side of their game."""
+"""The discriminator of adversarial tasks, and its loss."""
 
 import math
 from typing import Self
@@ -12,12 +12,11 @@ from torch.nn.utils.parametrize import is_parametrized
 
 
 class Discriminator(nn.Module):
-    """A logit (B,): real, or generated? Of images (B, C, H, W), together with latents (B, Z) if there are any.
+    """Images (B, C, H, W), and latents (B, Z) if there are any, to logits (B,): real or generated.
 
-    Spectral normalisation (Miyato et al. 2018) keeps it from winning for good; none is over the batch, in which real
-    and generated samples would give each other away. Its singular vectors move in `advance` alone, never in a forward
-    pass. A latent is stretched to the length of an image, beside whose many
-    pixels it would else hardly count under the norm that both share.
+    Spectral normalisation (Miyato et al. 2018) limits its slope. Its singular vectors move in `advance` alone, never in
+    a forward pass. Nothing is normalised over the batch, where real and generated samples would give each other away.
+    Latents are scaled to the norm of an image, whose many pixels would otherwise outweigh them under the shared norm.
 
     Args:
         image_shape: (C, H, W).
@@ -33,8 +32,8 @@ class Discriminator(nn.Module):
             wide = 32 * min(2, layer + 1)
             layers += [spectral_norm(nn.Conv2d(depth, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
             depth, height, width = wide, height // 2, width // 2
-        self.look = nn.Sequential(*layers, nn.Flatten())
-        self.judge = nn.Sequential(
+        self.trunk = nn.Sequential(*layers, nn.Flatten())
+        self.classifier = nn.Sequential(
             spectral_norm(nn.Linear(depth * height * width + latent_dim, 256)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(256, 1)),
@@ -46,7 +45,7 @@ class Discriminator(nn.Module):
         super().train(mode)
         for module in self.modules():
             if is_parametrized(module):
-                module.parametrizations.eval()  # type: ignore[operator,union-attr]
+                module.parametrizations.eval()  # type: ignore[union-attr]
         return self
 
     @torch.no_grad()
@@ -59,18 +58,18 @@ class Discriminator(nn.Module):
                 norm.eval()
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Logits, above 0 for real."""
-        seen = self.look(image)
+        """Return logits (B,), above 0 for real."""
+        seen = self.trunk(image)
         known = seen if latent is None else torch.cat([seen, self.stretch * latent], dim=1)
-        return self.judge(known).squeeze(1).float()  # type: ignore[no-any-return]
+        return self.classifier(known).squeeze(1).float()  # type: ignore[no-any-return]
 
 
-def frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """What the module gives, with a gradient for the inputs and none for its weights."""
+def call_frozen(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Return the module's output, with a gradient for the inputs and none for its weights."""
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
     return functional_call(module, weights, inputs)  # type: ignore[no-any-return]
 
 
-def telling_apart(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits of real and of generated samples: the discriminator's loss."""
+def discrimination_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Return the discriminator's loss: the mean cross-entropy of the logits of real and of generated samples."""
     return (F.softplus(-real) + F.softplus(generated)).mean()

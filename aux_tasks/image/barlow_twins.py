@@ -36,7 +36,7 @@ class BarlowTwins(ViewTask):
         self.redundancy = redundancy
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """The batch's loss (B,), the mean agreement C_ii, 1 at best, and the spread of the projections."""
+        """Return the batch's loss (B,), the mean agreement C_ii, 1 at best, and the spread of the projections."""
         halves = self.embed(self.two_views(batch.obs), encoder).chunk(2)
         first, second = (F.batch_norm(half, None, None, training=True) for half in halves)
         size, width = first.shape

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
-from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
+from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
 from encoders import Encoder
 from replay import Batch
 
@@ -21,9 +21,9 @@ class BiGAN(AuxTask):
     without it all images come to have one code, since most of a feature is common to all. The gradient passes through A
     and leaves its weights alone. Only pairs that belong together fool A, so E has to invert G, though no term asks for
     it: `accuracy` is the share of images that are the nearest in the batch to their own G(E(x)), `error_ratio` its
-    error over that of the batch's mean image. The second lies above 1 for long, and falls at first by nothing but G
-    learning the mean; trust the first. The game is slow, and unstable at learning rates much above the adversary's
-    2e-4; an `adversary_accuracy` that stays at 1 says that it is lost.
+    error over that of the batch's mean image. `error_ratio` stays above 1 for long and at first falls only because G
+    learns the mean, so read `accuracy`. Training is slow, and unstable at learning rates far above the adversary's
+    2e-4. An `adversary_accuracy` that stays at 1 means that it has failed.
 
     Args:
         setting: the run.
@@ -48,20 +48,20 @@ class BiGAN(AuxTask):
         self.adversary = Discriminator(setting.obs_shape, latent_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Loss (B,) of an encoded and of a generated pair."""
+        """Return the loss (B,) of an encoded and of a generated pair."""
         image, latent, z = centred(batch.obs), self.to_latent(features), self._prior(len(batch.obs))
-        real = frozen(self.adversary, image, latent)
-        generated = frozen(self.adversary, self.generate(z), z)
+        real = call_frozen(self.adversary, image, latent)
+        generated = call_frozen(self.adversary, self.generate(z), z)
         told = torch.cat([real.detach() > 0, generated.detach() <= 0]).float().mean()
         metrics = self._inversion(image, latent) | {"adversary_accuracy": told}
         return AuxOutput(F.softplus(real) + F.softplus(-generated), metrics)
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
-        """Cross-entropy of telling encoded from generated pairs."""
+        """Return the cross-entropy of telling encoded from generated pairs."""
         z = self._prior(len(batch.obs))
         with torch.no_grad():
             latent, image = self.to_latent(encoder(batch.obs)), self.generate(z)
-        return telling_apart(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
+        return discrimination_loss(self.adversary(centred(batch.obs), latent), self.adversary(image, z))
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Let the discriminator's spectral norms follow its weights."""
@@ -76,7 +76,7 @@ class BiGAN(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations, each with what the generator makes of its code, and of a random one."""
+        """Return four observations, each with what the generator makes of its code, and of a random one."""
         latents = {"rebuilt": self.to_latent(encoder(batch.obs)), "dreamt": self._prior(len(batch.obs))}
         pictures = {name: to_pixels(self.generate(latent)[:4]) for name, latent in latents.items()}
         return gallery(input=batch.obs[:4], **pictures)

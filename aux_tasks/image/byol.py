@@ -41,7 +41,7 @@ class BYOL(ViewTask):
         self.target_head = momentum_copy(self.head)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Both cosine losses (B,), in [0, 8], and how the collapse is avoided."""
+        """Return the sum of both cosine losses (B,), in [0, 8]."""
         pixels = self.two_views(batch.obs)
         embedding = self.embed(pixels, encoder)
         predicted = self.each_view(self.predictor, embedding).float()
@@ -52,7 +52,7 @@ class BYOL(ViewTask):
 
     @torch.no_grad()
     def target(self, pixels: Tensor) -> Tensor:
-        """Projections (B, D) by the momentum copies."""
+        """Return projections (B, D) by the momentum copies."""
         return self.each_view(self.target_head, self.target_encoder(pixels)).float()
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002

@@ -23,10 +23,10 @@ class Colorization(AuxTask):
     `stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
 
     t is a Gaussian of the distances to the bins, over all rather than the five nearest. Bins are the squares of a fixed
-    grid that hold any RGB colour: 261 of size 10. The authors' table has 313; some of them, such as their first, (-90,
-    50), hold no RGB colour, so that nothing would ever be of their class. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1, keep common
-    colours from being the answer to everything; p comes from running counts of the pixels of past updates, smoothed like t.
-    Images without colour are left out.
+    grid that hold any of the 256^3 RGB colours: 261 of size 10. The authors' table has 313: some of theirs, such as the
+    first, (-90, 50), hold no RGB colour. The weights w = 1 / ((1 - uniform) p + uniform / Q), scaled to a mean of 1,
+    keep common colours from being the answer to everything; p comes from running counts of the pixels of past updates,
+    smoothed like t. Images without colour are left out.
 
     The encoder sees no colour: one of colour frames sees their lightness in each channel, one of gray frames `obs`.
     `accuracy` is the mean over the batch's colours of the share of places put right, so that each blind answer has
@@ -72,7 +72,7 @@ class Colorization(AuxTask):
         self.decoder = decoder(setting.feature_dim, setting.map_shape, grid, channels)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Rebalanced cross-entropy (B,), 0 for grayish images."""
+        """Return the rebalanced cross-entropy (B,), 0 for grayish images."""
         level, colour, coloured = self._targets(batch)
         soft = self.soften(colour)  # (B, P, Q)
         label = soft.argmax(2)
@@ -94,19 +94,19 @@ class Colorization(AuxTask):
         counts.index_add_(0, place, coloured[:, None].expand_as(label).flatten().float())
 
     def colourless(self, obs: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) of the frames' lightness alone."""
+        """Return pixels (B, C, H, W) of the frames' lightness alone."""
         if self.gray:
             return obs
         lightness, colour = torch.split(to_lab(obs), [1, 2], dim=2)
         return from_lab(lightness, torch.zeros_like(colour))
 
     def soften(self, colour: Tensor) -> Tensor:
-        """Soft assignment (..., Q) of ab values (..., 2) to the bins."""
+        """Return the soft assignment (..., Q) of ab values (..., 2) to the bins."""
         distance = (colour[..., None, :] - self.get_buffer("bins")).square().sum(-1)
         return (-2 * distance / self.bin_size**2).softmax(-1)
 
     def class_weights(self) -> Tensor:
-        """(Q,) of the bins' colours, by the running counts."""
+        """Return the weights (Q,) of the bins by the running counts."""
         counts = self.get_buffer("counts").sum(0) + 1e-6
         prior = counts @ self.soften(self.get_buffer("bins")) / counts.sum()
         weight = 1 / ((1 - self.uniform) * prior + self.uniform / len(prior))
@@ -114,7 +114,7 @@ class Colorization(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations on the grid: lightness, predicted colours (the annealed mean, equation 5) and true ones."""
+        """Return four observations on the grid: lightness, predicted (annealed mean, equation 5) and true colours."""
         lightness, colour = torch.split(to_lab(self._on_grid(batch.rgb)[:4]), [1, 2], dim=2)
         logits = self.decoder(encoder(self.colourless(batch.obs[:4]))).float()
         share = (logits / TEMPERATURE).softmax(1)
@@ -124,7 +124,7 @@ class Colorization(AuxTask):
         return replace(gallery(**pictures), frames=1)
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Lightness level (B, P) and ab (B, P, 2) of the places, and which images (B,) have colour."""
+        """Return the lightness level (B, P) and ab (B, P, 2) of the places, and which images (B,) have colour."""
         lab = to_lab(self._on_grid(batch.rgb)).flatten(3)[:, 0].transpose(1, 2)
         colour = lab[..., 1:]
         return lab[..., 0].round().long(), colour, colour.abs().amax((1, 2)) > GRAYISH
@@ -134,12 +134,12 @@ class Colorization(AuxTask):
         return rgb[:, :, :: self.stride, :: self.stride]
 
     def _table(self) -> Tensor:
-        """(LIGHTNESS_LEVELS,) the colour that is most typical of each lightness: the best balanced answer to it."""
+        """Return the most typical colour of each lightness (LIGHTNESS_LEVELS,): the best balanced answer to it."""
         counts = self.get_buffer("counts")
         return (counts / counts.sum(0).clamp_min(1e-6)).argmax(1)
 
     def _balanced(self, answer: Tensor, label: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Mean over the classes among the labels (B, P) of the share that is answered right."""
+        """Return the share of right answers, mean over the classes among the labels (B, P), and its chance."""
         counts, hits = torch.zeros(2, len(self.get_buffer("bins")), device=label.device)
         counts.index_add_(0, label.flatten(), valid.flatten().float())
         hits.index_add_(0, label.flatten(), (valid & (answer == label)).flatten().float())

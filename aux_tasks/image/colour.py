@@ -9,12 +9,16 @@ from torch import Tensor
 from aux_tasks.base import TaskSetting
 
 XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))  # of linear RGB
-RGB = ((3.240481, -1.537152, -0.498536), (-0.969255, 1.875990, 0.041556), (0.055647, -0.204041, 1.057311))  # inverse
+RGB = (  # the inverse
+    (3.24048134, -1.53715152, -0.49853633),
+    (-0.96925495, 1.87599000, 0.04155593),
+    (0.05564664, -0.20404134, 1.05731107),
+)
 WHITE = (0.95047, 1.0, 1.08883)  # of daylight, D65
 
 
 def frame_channels(setting: TaskSetting) -> int:
-    """1 if the encoder reads gray frames, 3 if it reads colour.
+    """Return 1 if the encoder reads gray frames, 3 if it reads colour.
 
     Raises:
         ValueError: neither.
@@ -26,17 +30,17 @@ def frame_channels(setting: TaskSetting) -> int:
 
 
 def to_lab(obs: Tensor) -> Tensor:
-    """Lab (B, F, 3, H, W), L in [0, 100], of uint8 colour frames (B, F * 3, H, W)."""
+    """Return Lab (B, F, 3, H, W), L in [0, 100], of uint8 colour frames (B, F * 3, H, W)."""
     return rgb_to_lab(obs.reshape(len(obs), -1, 3, *obs.shape[2:]).float() / 255)
 
 
 def from_lab(lightness: Tensor, colour: Tensor) -> Tensor:
-    """Float pixels in [0, 255], (B, F * 3, H, W), of L (B, F, 1, H, W) and ab (B, F, 2, H, W)."""
+    """Return float pixels in [0, 255], (B, F * 3, H, W), of L (B, F, 1, H, W) and ab (B, F, 2, H, W)."""
     return lab_to_rgb(torch.cat([lightness, colour], dim=2)).flatten(1, 2) * 255
 
 
 def rgb_to_lab(pixels: Tensor) -> Tensor:
-    """CIE Lab (..., 3, H, W) of sRGB (..., 3, H, W) in [0, 1], by the standard's formulas for daylight (D65)."""
+    """Return CIE Lab (..., 3, H, W) of sRGB (..., 3, H, W) in [0, 1], by the standard's formulas for daylight (D65)."""
     linear = torch.where(pixels > 0.04045, ((pixels + 0.055) / 1.055) ** 2.4, pixels / 12.92)
     relative = [channel / white for channel, white in zip(_mix(XYZ, linear), WHITE, strict=True)]
     x, y, z = (torch.where(t > 0.008856, t.clamp_min(0.008856) ** (1 / 3), 7.787 * t + 4 / 29) for t in relative)
@@ -44,7 +48,7 @@ def rgb_to_lab(pixels: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """sRGB (..., 3, H, W) in [0, 1] of CIE Lab (..., 3, H, W): the nearest value of each channel that there is."""
+    """Return sRGB (..., 3, H, W) of CIE Lab (..., 3, H, W), each channel clamped to [0, 1]."""
     lightness, a, b = lab.unbind(-3)
     y = (lightness + 16) / 116
     roots = torch.stack([y + a / 500, y, (y - b / 200).clamp_min(0)], dim=-3)
@@ -56,14 +60,14 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def _mix(matrix: Sequence[tuple[float, float, float]], pixels: Tensor) -> list[Tensor]:
-    """The products of a 3 x 3 matrix and the channels; numbers instead of a tensor, which would have to be sent."""
+    """Return a 3 x 3 matrix times the channels; its numbers stay in Python, a tensor would be copied to the device."""
     first, second, third = pixels.unbind(-3)
     return [first * a + second * b + third * c for a, b, c in matrix]
 
 
 @cache
 def in_gamut(bin_size: float) -> Tensor:
-    """Centres (Q, 2) of the ab squares of that size that hold any of the 256^3 RGB colours.
+    """Return the centres (Q, 2) of the ab squares of that size that hold any of the 256^3 RGB colours.
 
     Colours on the faces of the RGB cube, where one channel is 0 or 1, suffice: those inside fall into the same squares.
     """

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_choice
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
-from aux_tasks.image.adversary import Discriminator, frozen, telling_apart
+from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
 from encoders import Encoder
 from replay import Batch
 
@@ -17,9 +17,9 @@ class ContextEncoder(AuxTask):
     """(1 - adversarial) |D(E(x~)) - x|^2 on the missing region alone + adversarial * -log A(filling), non-saturating
     (Pathak et al. 2016, "Context encoders: feature learning by inpainting").
 
-    Random regions have the shape of low-resolution noise, cut at the `share` of its highest values; they keep the
-    encoder from learning the border of one hole. They are missing from every frame of a stack, or the others would give
-    them away, and filled with the batch's mean colour. The discriminator A sees the filling without its context.
+    Random regions are where low-resolution noise is among the `share` of its highest values; they keep the encoder from
+    learning the border of one hole. A region is missing from every frame of a stack, since the other frames would show
+    it, and is filled with the batch's mean colour. The discriminator A sees the filling without its context.
     `error_ratio` is to the batch's mean image in the region; `fooled` the share of fillings that A takes for real.
 
     Args:
@@ -60,23 +60,23 @@ class ContextEncoder(AuxTask):
             self.adversary = Discriminator(setting.obs_shape)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Error (B,) in the region, and of fooling the discriminator."""
+        """Return the error (B,) in the region, and the adversarial loss if there is one."""
         missing, holed = self._holed(batch.obs)
         decoded = self.decoder(encoder(holed)).float()
         output = image_error(decoded, centred(batch.obs), missing.float())
         if self.adversary is None:
             return output
-        logits = frozen(self.adversary, decoded * missing)
+        logits = call_frozen(self.adversary, decoded * missing)
         loss = (1 - self.adversarial) * output.loss + self.adversarial * F.softplus(-logits)
         return AuxOutput(loss, output.metrics | {"fooled": (logits.detach() > 0).float().mean()})
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:
-        """Cross-entropy of telling true from decoded fillings."""
+        """Return the cross-entropy of telling true from decoded fillings."""
         assert self.adversary is not None
         with torch.no_grad():
             missing, holed = self._holed(batch.obs)
             decoded = self.decoder(encoder(holed)).float()
-        return telling_apart(self.adversary(centred(batch.obs) * missing), self.adversary(decoded * missing))
+        return discrimination_loss(self.adversary(centred(batch.obs) * missing), self.adversary(decoded * missing))
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Let the discriminator's spectral norms follow its weights."""
@@ -84,7 +84,7 @@ class ContextEncoder(AuxTask):
             self.adversary.advance()
 
     def missing(self, obs: Tensor) -> Tensor:
-        """Which pixels (B, 1, H, W) to leave out."""
+        """Return a mask (B, 1, H, W) of the pixels to leave out."""
         height, width = obs.shape[2:]
         if self.region == "centre":
             top, left = (round(side * (1 - self.share**0.5) / 2) for side in (height, width))
@@ -98,7 +98,7 @@ class ContextEncoder(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations: whole, as the encoder sees them, and filled."""
+        """Return four observations: whole, as the encoder sees them, and filled."""
         obs = batch.obs[:4]
         missing, holed = self._holed(obs)
         decoded = to_pixels(self.decoder(encoder(holed)))

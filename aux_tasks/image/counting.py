@@ -22,8 +22,8 @@ class Counting(AuxTask):
     of images whose tiles count closest to their own D x among the batch's, by chance 1 / B; `active_counts` the share
     of counts above 0 anywhere in the batch.
 
-    Against a look at the resolution instead of the content: D smooths each image by a random kernel, and most images
-    are gray, where frames have colours. What is counted is a window at a random place.
+    Guards against telling D x from the tiles by their resolution: D smooths each image by a random kernel, and most
+    colour images are turned gray. The image x is a window at a random place.
 
     Args:
         setting: the run.
@@ -60,7 +60,7 @@ class Counting(AuxTask):
         self.count = nn.Sequential(count, nn.ReLU())
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Loss (B,); its trivial value is M."""
+        """Return the loss (B,); its trivial value is M."""
         whole, parts = self._counts(self._views(batch.obs), encoder)
         same, other = (whole - parts).square().sum(1), (whole.roll(-1, 0) - parts).square().sum(1)
         loss = same + F.relu(self.margin - other)
@@ -72,14 +72,14 @@ class Counting(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight images at half the size, with the index of the one that counts closest to their tiles."""
+        """Return the first eight images at half size, with the index of the one that counts closest to their tiles."""
         views = self._views(batch.obs)
         whole, parts = self._counts(views, encoder)
         closest = torch.cdist(parts[:8], whole).argmin(1).tolist()
         return Examples(views[:8, 0].to(torch.uint8), [str(j) for j in closest], [str(i) for i in range(len(closest))])
 
     def _views(self, obs: Tensor) -> Tensor:
-        """(B, 5, C, H, W) in [0, 255]: D x, then T_1 x to T_4 x."""
+        """Return pixels (B, 5, C, H, W) in [0, 255]: D x, then T_1 x to T_4 x."""
         obs = some_gray(obs, self.frame_stack, self.gray, self.generator)
         height, width = self.tile
         window = self.grid.cut(obs, self.generator)[..., : 2 * height, : 2 * width].float()
@@ -90,6 +90,6 @@ class Counting(AuxTask):
         return torch.cat([whole, self.get_buffer("up_rows") @ tiles @ self.get_buffer("up_columns").mT], dim=1)
 
     def _counts(self, views: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """Counts (B, K) of D x, and those of the tiles added up."""
+        """Return the counts (B, K) of D x, and the sums of those of the tiles (B, K)."""
         counts = self.count(encoder(views.flatten(0, 1))).float().reshape(*views.shape[:2], -1)
         return counts[:, 0], counts[:, 1:].sum(1)

@@ -22,8 +22,8 @@ class CPCImage(AuxTask):
     row and the rows above; k = 1 is left out, since that row shares pixels with it. No layer normalises over patches
     or images: the statistics would tell one from the other.
 
-    Against answers without content: each patch lies at a random place in its cell, mean and contrast of each are
-    normalised, into the range of pixels (mean 127.5), and images are gray. Patches that look alike bound the accuracy.
+    Guards against answers without content: each patch lies at a random place in its cell; its mean and contrast are
+    normalised, into the range of pixels (mean 127.5); images are gray. Patches that look alike bound the accuracy.
 
     Args:
         setting: the run.
@@ -63,7 +63,7 @@ class CPCImage(AuxTask):
         self.target = nn.Linear(width, width, bias=False)  # a bias would be the same for all
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """InfoNCE (B,) and the share of predictions closest to their own patch."""
+        """Return InfoNCE (B,) and the share of predictions closest to their own patch."""
         logits = self._logits(self._patches(batch.obs), encoder)
         places = torch.arange(logits[0].shape[1], device=logits[0].device).view(len(batch.obs), self.grid.cells, -1)
         outputs = [classify(step, places[:, below:].flatten()) for below, step in enumerate(logits, start=FIRST)]
@@ -73,7 +73,7 @@ class CPCImage(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four images as patches, and in each place the patch that the rows above the last one let expect there."""
+        """Return four images as patches, and at each place the patch that the rows above predict."""
         patches = self._patches(batch.obs)
         chosen = self._logits(patches, encoder)[0].argmax(1).view(len(patches), -1)
         predicted = torch.full_like(patches, MIDDLE)
@@ -84,14 +84,14 @@ class CPCImage(AuxTask):
         return normalize(self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator))
 
     def _logits(self, patches: Tensor, encoder: Encoder) -> list[Tensor]:
-        """For each number of rows below, of every place that has so many (N,), over all patches: (N, B * cells^2)."""
+        """Return logits (N, B * cells^2) over all patches, for each number of rows below the N places that have it."""
         latents = self.latents(patches, encoder)
         context, target = self.context(latents), self.target(latents).flatten(0, 2)
         ahead = enumerate(self.predictors, start=FIRST)
         return [(predict(context[:, :-below]) * self.scale).flatten(0, 2) @ target.T for below, predict in ahead]
 
     def latents(self, patches: Tensor, encoder: Encoder) -> Tensor:
-        """(B, cells, cells, D) of patches (B, cells * cells, C, h, w), each by itself."""
+        """Return latents (B, cells, cells, D) of patches (B, cells * cells, C, h, w), each encoded by itself."""
         cells = self.grid.cells
         return self.latent(encoder(resize(patches, self.shape))).view(len(patches), cells, cells, -1)  # type: ignore[no-any-return]
 
@@ -104,7 +104,7 @@ class RowsAbove(nn.Module):
         self.read, self.norm, self.write = nn.Conv2d(width, width, (2, 3)), nn.LayerNorm(width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """Return maps of the same shape."""
         padded = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 0))
         seen = self.read(padded).permute(0, 2, 3, 1)
         return x + self.write(F.relu(self.norm(seen)))  # type: ignore[no-any-return]

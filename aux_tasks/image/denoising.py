@@ -50,7 +50,7 @@ class Denoising(AuxTask):
         self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Reconstruction error (B,), by the pixels' weights."""
+        """Return the reconstruction error (B,), by the pixels' weights."""
         target, corrupted = centred(batch.obs), self.corrupt(batch.obs)
         variance = target.var(0, correction=0)
         weight = 1 - self.emphasis + self.emphasis * variance / variance.mean().clamp_min(1e-12)
@@ -60,7 +60,7 @@ class Denoising(AuxTask):
         return AuxOutput(output.loss, output.metrics | ratio)
 
     def corrupt(self, obs: Tensor) -> Tensor:
-        """uint8 pixels (B, C, H, W) with noise."""
+        """Return uint8 pixels (B, C, H, W) with noise."""
         draw, device = self.generator, self.generator.device
         shape = (len(obs), 1, *obs.shape[2:])
         if self.noise == "gaussian":
@@ -72,7 +72,7 @@ class Denoising(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations: clean, corrupted and decoded."""
+        """Return four observations: clean, corrupted and decoded."""
         obs = batch.obs[:4]
         corrupted = self.corrupt(obs)
         return gallery(clean=obs, corrupted=corrupted, decoded=to_pixels(self.decoder(encoder(corrupted))))

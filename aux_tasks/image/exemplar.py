@@ -18,17 +18,16 @@ class Exemplar(ViewTask):
     "Discriminative unsupervised feature learning with convolutional neural networks"). Chance is 1 / N, over the
     images remembered so far.
 
-    The bank takes the images of the first batches until it holds N. What it holds already, byte by byte, and images
-    without gradients, which views cannot tell apart, are refused: either would be a class that nobody can learn.
-    With `patch` they are patches, as the paper's, drawn with a chance that grows with the mean square of the gradients
-    in them, and stretched to the encoder's input; one has no surroundings from which a view that is moved could fill
-    its edge.
+    The bank takes the images of the first batches until it holds N. Images that it already holds (equal bytes) and
+    images without gradients are not stored: no view could tell such classes apart. With `patch` the bank holds patches,
+    as in the paper, drawn with probability proportional to the mean squared gradient in them and stretched to the
+    encoder's input. Views of a patch repeat its border, since its surroundings are not kept.
 
     Args:
         setting: the run.
         classes: N, at least 2; the bank is N observations of memory, and of every checkpoint.
         patch: side, pixels; None for whole images.
-        flat: root mean square of the differences between neighbours, levels, up to which an image is refused.
+        flat: root mean square of the differences between neighbours, levels, up to which an image is not stored.
         options: of `ViewTask`.
 
     Raises:
@@ -63,7 +62,7 @@ class Exemplar(ViewTask):
         self.register_buffer("salt", salt.flatten(), persistent=False)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,) over the images remembered, and their number; before the first it is 0."""
+        """Return the cross-entropy (B,) over the images remembered, and their number; before the first it is 0."""
         inputs, label = self._draw(len(batch.obs))
         output = classify(self._logits(inputs, encoder), label)
         chance = 1 / self.filled.clamp_min(1).float()
@@ -88,14 +87,14 @@ class Exemplar(ViewTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Eight views, with predicted and right class."""
+        """Return eight views, with predicted and right class."""
         inputs, label = self._draw(min(8, len(batch.obs)))
         predicted = self._logits(inputs, encoder).argmax(1)
         said, right = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
         return Examples(inputs.to(torch.uint8), said, right)
 
     def _cut(self, obs: Tensor, gradients: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-        """A patch of each image (B, C, H, W), and the mean of the `gradients` (B, H - 1, W - 1) in it (B,)."""
+        """Return a patch of each image, stretched to it, and the mean (B,) of `gradients` (B, H - 1, W - 1) in it."""
         score = F.avg_pool2d(gradients[:, None], patch - 1, 1)[:, 0]
         chance = score.flatten(1) + 1e-6
         uniform = torch.rand(chance.shape, generator=self.generator, device=chance.device)
@@ -105,24 +104,24 @@ class Exemplar(ViewTask):
         return pixels.round().to(obs.dtype), score.flatten(1).gather(1, place)[:, 0]
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Views (B, C, H, W) of remembered images, and which."""
+        """Return views (B, C, H, W) of remembered images, and the images' classes (B,)."""
         ticket = torch.randint(2**62, (count,), generator=self.generator, device=self.generator.device)
         label = ticket % self.filled.clamp_min(1)
         return self.view(self.bank[label]), label
 
     def _logits(self, inputs: Tensor, encoder: Encoder) -> Tensor:
-        """(B, N), -inf for classes without an image; one stays, so that a run can begin."""
+        """Return logits (B, N), -inf for classes without an image but the first, so that a run can begin."""
         missing = ~self._held()[:-1]
         missing[0] = False
         return self.embed(inputs, encoder).masked_fill(missing, -torch.inf)
 
     def _held(self) -> Tensor:
-        """(N + 1,) which rows of the bank are images."""
+        """Return a mask (N + 1,) of the rows of the bank that hold images."""
         return torch.arange(self.classes + 1, device=self.filled.device) < self.filled
 
 
 def _gradients(obs: Tensor) -> Tensor:
-    """(B, H - 1, W - 1) mean square of each pixel's difference from that below it and that to its right."""
+    """Return the mean square (B, H - 1, W - 1) of each pixel's differences from those below and to the right."""
     pixels = obs.float()
     down, across = pixels.diff(dim=2)[..., :-1], pixels.diff(dim=3)[:, :, :-1]
     return (down.square() + across.square()).mean(1) / 2

@@ -32,10 +32,10 @@ class Jigsaw(AuxTask):
     orders, so that no tile's place gives the label away. Permutations of the set differ in as many places as can be
     found, so that two tiles that look alike leave the answer clear.
 
-    Against answers without content: a gap of random width, which lines do not cross; mean and contrast of each tile
-    normalised, into the range of pixels (mean 127.5); where frames have colours, some gray images, and in the
-    others colours that are moved against each other, tile by tile, which blurs chromatic aberration. Images with fewer
-    than two tiles of some content are left out of loss and metrics.
+    Guards against answers without content: gaps of random width between tiles, which lines do not cross; mean and
+    contrast of each tile are normalised, into the range of pixels (mean 127.5); some colour images are turned gray, and
+    in the others each tile's colours are shifted against each other, which hides chromatic aberration. Images with
+    fewer than two tiles of some content are left out of loss and metrics.
 
     Args:
         setting: the run.
@@ -88,14 +88,14 @@ class Jigsaw(AuxTask):
         self.head = mlp(cells**2 * width, hidden, permutations)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,), mean over the puzzles of an image."""
+        """Return the cross-entropy (B,), mean over the puzzles of an image."""
         tiles = self._tiles(batch.obs)
         label = self._labels(len(tiles), self.puzzles)
         return classify_valid(self._logits(tiles, label, encoder), label, textured(tiles).sum(1) > 1)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The first eight observations as puzzles, with the number of the permutation."""
+        """Return the first eight observations as puzzles, with the number of the permutation."""
         tiles = self._tiles(batch.obs[:8])
         label = self._labels(len(tiles), 1)
         predicted = self._logits(tiles, label, encoder)[:, 0].argmax(1)
@@ -104,7 +104,7 @@ class Jigsaw(AuxTask):
         return Examples(self.grid.join(laid), said, right)
 
     def lay_out(self, tiles: Tensor, label: Tensor) -> Tensor:
-        """(B, P, T, ...): tiles (B, T, ...), of which puzzle p shows number permutations[label[b, p], t] in place t."""
+        """Return tiles (B, T, ...) as puzzles (B, P, T, ...): p shows tile permutations[label[b, p], t] at place t."""
         sample = torch.arange(len(tiles), device=tiles.device)[:, None, None]
         return tiles[sample, self.permutations[label]]
 
@@ -120,13 +120,13 @@ class Jigsaw(AuxTask):
         return torch.randint(count, (batch, puzzles), generator=self.generator, device=device)
 
     def _logits(self, tiles: Tensor, label: Tensor, encoder: Encoder) -> Tensor:
-        """(B, P, K) of tiles (B, T, C, h, w) laid out in the permutations (B, P)."""
+        """Return logits (B, P, K) of tiles (B, T, C, h, w) laid out in the permutations `label` (B, P)."""
         features = self.tile(encoder(resize(normalize(tiles), self.shape)))
         features = features.reshape(*tiles.shape[:2], -1)
         return self.head(self.lay_out(features, label).flatten(2))  # type: ignore[no-any-return]
 
 
 def distant_permutations(count: int, length: int, seed: int) -> Tensor:
-    """(count, length) permutations that are far apart, of random ones."""
+    """Return permutations (count, length) that are far apart, chosen among random ones."""
     draw = torch.Generator().manual_seed(seed)
     return far_apart(torch.rand(CANDIDATES, length, generator=draw).argsort(1), count)

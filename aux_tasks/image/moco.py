@@ -20,10 +20,10 @@ class MoCo(ViewTask):
     (He et al. 2020, "Momentum contrast for unsupervised visual representation learning", equations 1 and 2).
 
     Keys come, without gradient, from momentum copies of encoder and head. Those that enter the queue are of a view of
-    their own, so that computing a loss leaves no trace; that is one more pass of the copies an update. Slots of the queue that no key has filled
-    yet are no candidates: random vectors there would be told apart at once. No head normalises over the batch, which
-    would tell which query and key share one. Keys in the queue are older than the own one, and that alone can give it
-    away, so `accuracy` is that of finding it among the batch's, all of one age.
+    their own, so that a loss changes nothing: one more forward pass of the copies in each update. Slots of the queue
+    that no key has filled yet are no candidates: random vectors there would be told apart at once. No head normalises
+    over the batch, which would tell which query and key share one. Keys in the queue are older than the own one, and
+    that alone can give it away, so `accuracy` is that of finding it among the batch's, all of one age.
 
     Args:
         setting: the run.
@@ -67,7 +67,7 @@ class MoCo(ViewTask):
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys, all told
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """InfoNCE (B,), and the spread of the keys."""
+        """Return InfoNCE (B,), and the spread of the keys."""
         length = len(self.queue)
         assert len(batch.obs) <= length, f"a queue of {length} keys is too short for batches of {len(batch.obs)}"
         query_obs, key_obs = self.two_views(batch.obs).chunk(2)

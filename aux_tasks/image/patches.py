@@ -38,7 +38,7 @@ class PatchGrid:
             raise ValueError(f"{cells}x{cells} patches of {height}x{width} pixels are smaller than 3x3: use fewer")
 
     def cut(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Patches (B, cells * cells, C, h, w) of (B, C, H, W) pixels of any type; all channels are cut alike."""
+        """Return patches (B, cells * cells, C, h, w) of pixels (B, C, H, W) of any type; all channels are cut alike."""
         batch, channels, height, width = pixels.shape
         assert (height, width) == self.shape, f"expected {self.shape}, got {(height, width)}"
         cell = torch.arange(self.cells**2, device=pixels.device)
@@ -55,7 +55,7 @@ class PatchGrid:
         return chosen.view(*index.shape, channels).permute(0, 1, 4, 2, 3)
 
     def join(self, patches: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) uint8 of patches (B, cells * cells, C, h, w) side by side, stretched to the image."""
+        """Return uint8 pictures (B, C, H, W) of patches (B, cells * cells, C, h, w), stretched to the image."""
         height, width = patches.shape[3:]
         grid = patches.float().reshape(len(patches), self.cells, self.cells, -1, height, width)
         joined = grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), -1, self.cells * height, self.cells * width)
@@ -63,7 +63,7 @@ class PatchGrid:
 
 
 def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, *size) windows of (B, C, H, W) images whose top left corners are `place` (B, 2), inside the image."""
+    """Return windows (B, C, *size) of images (B, C, H, W); their top left corners are `place` (B, 2)."""
     device = images.device
     rows = place[:, 0, None] + torch.arange(size[0], device=device)
     columns = place[:, 1, None] + torch.arange(size[1], device=device)
@@ -72,12 +72,12 @@ def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def corner_of(index: Tensor, width: int) -> Tensor:
-    """Row and column (B, 2) of flat indices (B,) into a map of that width: where `crop` begins."""
+    """Return the rows and columns (B, 2) of flat indices (B,) into a map of that width, as `crop` reads them."""
     return torch.stack([index // width, index % width], dim=1)
 
 
 def normalize(patches: Tensor) -> Tensor:
-    """Float patches (..., h, w) with mean 127.5 and standard deviation 42.5 in each channel, clamped to [0, 255].
+    """Return float patches (..., h, w), each channel with mean 127.5 and standard deviation 42.5, clamped to [0, 255].
 
     That is zero mean and unit variance in the range of pixels, which is what an encoder takes.
     """
@@ -87,7 +87,7 @@ def normalize(patches: Tensor) -> Tensor:
 
 
 def textured(patches: Tensor) -> Tensor:
-    """(B, N): whether patches (B, N, C, h, w) of pixels show anything in some channel."""
+    """Return a mask (B, N) of the patches (B, N, C, h, w) that show anything in some channel."""
     return (patches.float().std((-2, -1), correction=0) >= FLAT).any(2)
 
 
@@ -104,7 +104,7 @@ def drop_colours(patches: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shift_colours(patches: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Patches (B, N, frames * 3, h, w), each colour of each moved by up to `most` pixels; their edges repeat.
+    """Move each colour of each patch (B, N, frames * 3, h, w) by up to `most` pixels; edges repeat.
 
     That blurs what a lens tells of the place (Noroozi and Favaro 2016), and keeps the colours.
     """
@@ -125,12 +125,12 @@ def some_gray(obs: Tensor, frame_stack: int, share: float, generator: torch.Gene
 
 
 def resize(patches: Tensor, shape: Sequence[int]) -> Tensor:
-    """(B * N, C, H, W) of patches (B, N, C, h, w), bilinear."""
+    """Return patches (B, N, C, h, w) as images (B * N, C, H, W), bilinear."""
     return F.interpolate(patches.flatten(0, 1), tuple(shape), mode="bilinear")
 
 
 def resizing(sizes: Sequence[int], mode: str = "bilinear") -> Tensor:
-    """The matrix (sizes[-1], sizes[0]) that resizes a line of pixels to one size after the other, antialiased."""
+    """Return the matrix (sizes[-1], sizes[0]) that resizes a line of pixels to each size in turn, antialiased."""
     matrix = torch.eye(sizes[0])[None, None]
     for size in sizes[1:]:
         antialias = {} if mode == "area" else {"antialias": True}
@@ -145,7 +145,7 @@ def check_share(option: str, value: float) -> None:
 
 
 def classify_valid(logits: Tensor, label: Tensor, valid: Tensor) -> AuxOutput:
-    """Mean cross-entropy (B,) of Q questions on each image, with the accuracy, over the `valid` images.
+    """Return the mean cross-entropy (B,) of Q questions on each image, with the accuracy, over the `valid` images.
 
     Args:
         logits: (B, Q, K).

@@ -27,9 +27,9 @@ class RelativePosition(AuxTask):
     each of its neighbours, in both orders (Doersch et al. 2015, "Unsupervised visual representation learning by context
     prediction"). Chance is 1 / 8. Each patch is encoded alone, resized to the encoder's input.
 
-    Against answers without content: a gap that lines do not cross and a place that is jittered, since a patch lies
-    anywhere in its cell; one colour of three, which hides chromatic aberration; mean and contrast of each patch
-    normalised, into the range of pixels (mean 127.5); some patches of low resolution. Images without content in the
+    Guards against answers without content: a patch lies at a random place in its cell, which leaves gaps that lines do
+    not cross; one colour of three is kept, which hides chromatic aberration; mean and contrast of each patch are
+    normalised, into the range of pixels (mean 127.5); some patches have a low resolution. Images without content in the
     centre, or around it, are left out of loss and metrics.
 
     Args:
@@ -64,7 +64,7 @@ class RelativePosition(AuxTask):
         self.head = mlp(2 * setting.feature_dim, hidden, len(DIRECTIONS))
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,), mean over the 16 pairs of an image."""
+        """Return the cross-entropy (B,), mean over the 16 pairs of an image."""
         patches = self.grid.cut(batch.obs, self.generator)
         content = textured(patches)
         valid = content[:, CENTRE] & (content.sum(1) > 1)
@@ -75,7 +75,7 @@ class RelativePosition(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The patches of one observation as the encoder sees them, with the directions from the centre."""
+        """Return the patches of one observation as the encoder sees them, with the directions from the centre."""
         inputs = self._inputs(self.grid.cut(batch.obs[:1], self.generator))
         predicted = self._logits(inputs, encoder)[0, : len(DIRECTIONS)].argmax(1).tolist()
         names, correct = [DIRECTIONS[i] for i in predicted], list(DIRECTIONS)
@@ -84,7 +84,7 @@ class RelativePosition(AuxTask):
         return Examples(inputs[0].to(torch.uint8), names, correct)
 
     def _inputs(self, patches: Tensor) -> Tensor:
-        """Patches (B, 9, C, h, w) as the encoder sees them, (B, 9, C, H, W) in [0, 255]."""
+        """Return patches (B, 9, C, h, w) as the encoder sees them, (B, 9, C, H, W) in [0, 255]."""
         patches, (batch, count) = normalize(patches), patches.shape[:2]
         if self.keep_one_colour:
             patches = drop_colours(patches, self.generator)
@@ -96,7 +96,7 @@ class RelativePosition(AuxTask):
         return rows @ patches @ columns.mT
 
     def _logits(self, inputs: Tensor, encoder: Encoder) -> Tensor:
-        """(B, 16, 8): first from the centre to each neighbour, then back."""
+        """Return logits (B, 16, 8): first from the centre to each neighbour, then back."""
         features = encoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         neighbours = torch.cat([features[:, :CENTRE], features[:, CENTRE + 1 :]], dim=1)
         centre = features[:, CENTRE, None].expand_as(neighbours)

@@ -38,7 +38,7 @@ class SimCLR(ViewTask):
         self.temperature = temperature
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """NT-Xent (B,), the share of views closest to their other, and the spread of the projections."""
+        """Return NT-Xent (B,), the share of views closest to their other, and the spread of the projections."""
         embedding = F.normalize(self.embed(self.two_views(batch.obs), encoder))
         own = torch.arange(len(embedding), device=embedding.device)
         cosine = (embedding @ embedding.T).float().fill_diagonal_(-torch.inf)

@@ -49,7 +49,7 @@ class SplitBrain(AuxTask):
         )
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Mean error (B,) of both predictions."""
+        """Return the mean error (B,) of both predictions."""
         inputs, halves = self.split(batch.obs)
         seen = encoder(torch.cat(inputs)).chunk(2)
         decoded = (decode(half) for decode, half in zip(self.decoders, seen, strict=True))
@@ -65,7 +65,7 @@ class SplitBrain(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four observations, each above the one that its two halves make of each other."""
+        """Return four observations, each above the one that its two halves make of each other."""
         obs = batch.obs[:4]
         second, first = (decode(encoder(half)) for decode, half in zip(self.decoders, self.split(obs)[0], strict=True))
         if self.by_colour:
@@ -76,7 +76,7 @@ class SplitBrain(AuxTask):
         return gallery(observed=obs, predicted=predicted)
 
     def split(self, obs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Observations (B, C, H, W) that show one half alone, and the halves as targets of their decoders."""
+        """Return observations (B, C, H, W) that show one half alone, and the halves as targets of their decoders."""
         if self.by_colour:
             lightness, colour = torch.split(to_lab(obs), [1, 2], dim=2)
             shown = from_lab(lightness, torch.zeros_like(colour)), from_lab(torch.full_like(lightness, 50), colour)

@@ -44,11 +44,11 @@ class VICReg(ViewTask):
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """The three terms (B,), and the standard deviation of the embeddings."""
+        """Return the three terms (B,), and the standard deviation of the embeddings."""
         return self.compare(*self.embed(self.two_views(batch.obs), encoder).chunk(2))
 
     def compare(self, first: Tensor, second: Tensor) -> AuxOutput:
-        """Loss (B,) and metrics of two views' embeddings (B, D)."""
+        """Return the loss (B,) and metrics of two views' embeddings (B, D)."""
         distance = (first - second).square().mean(1)
         halves = (first, second)
         hinge = sum(F.relu(1 - deviation(half)).mean() for half in halves) / 2
@@ -58,11 +58,11 @@ class VICReg(ViewTask):
 
 
 def covariance(embedding: Tensor) -> Tensor:
-    """Covariance (D, D) over the batch; `Tensor.cov` would wait for the device."""
+    """Return the covariance (D, D) over the batch; `Tensor.cov` would wait for the device."""
     centred = embedding - embedding.mean(0)
     return centred.T @ centred / (len(embedding) - 1)
 
 
 def deviation(embedding: Tensor) -> Tensor:
-    """Standard deviation (D,) over the batch, with a gradient at 0 too."""
+    """Return the standard deviation (D,) over the batch, with a gradient at 0 too."""
     return (embedding.var(0) + 1e-4).sqrt()

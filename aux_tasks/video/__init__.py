@@ -1,1 +1,1 @@
-"""Objectives on the order and motion of frames."""
+"""Auxiliary tasks on the order and motion of frames."""

@@ -17,14 +17,15 @@ class ArrowOfTime(AuxTask):
     """Whether a clip runs forwards or backwards, asked of each clip in both directions; 0.5 by chance (Wei et al. 2018,
     "Learning and using the arrow of time").
 
-    As in their temporal class-activation map network, feature maps of several moments are concatenated over time, go
-    through convolutions and are pooled to the logits. Their network reads stacks of optical flow. This one reads the
-    observations, standardised by `contrast`. Backwards reverses the observations and the frames in their stacks.
+    As in their temporal class-activation map network, the feature maps of some observations, standardised by
+    `contrast`, are concatenated over time, go through convolutions and are pooled to the logits. The paper's network
+    reads optical flow, the encoder here the frames. Backwards, observations are in reverse order and so are the frames
+    in their stacks.
 
-    Cues other than motion are removed: the border is replaced by the pixels beside it; camera motion is undone by whole
-    pixels, in the paper by a homography; the clip is moved as a whole until the centre of its motion is the centre of
-    the picture. Clips that exceed their episode, or with hardly any motion inside the border, are left out. A score
-    further inside stays visible.
+    Guards against cues other than motion: the border is replaced by the pixels beside it; camera motion is undone, by
+    whole pixels (a homography in the paper); the clip is shifted as a whole to put the centre of its motion into the
+    middle. Clips that their episode does not fill, or in which hardly anything moves inside the border, are left out. A
+    score display further inside is not hidden.
 
     Args:
         setting: the run.
@@ -32,7 +33,7 @@ class ArrowOfTime(AuxTask):
         stride: from one of them to the next.
         border: pixels at each edge that are hidden.
         centre: move the centre of motion to the middle.
-        motion_floor: the least mean change of a pixel, in grey levels a group.
+        motion_floor: the least mean change of a pixel, in gray levels a group.
         hidden: channels of the head.
 
     Raises:
@@ -72,7 +73,7 @@ class ArrowOfTime(AuxTask):
         )
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,), the mean of both directions."""
+        """Return the cross-entropy (B,), the mean of both directions."""
         clip, inside = observations(batch, self.groups, self.stride)
         forwards = self.prepare(clip)
         valid = (inside[:, -1] > 0) & (change(forwards).mean(1) >= self.motion_floor)
@@ -83,7 +84,7 @@ class ArrowOfTime(AuxTask):
         return score(loss, hits, valid, 0.5)
 
     def prepare(self, clip: Tensor) -> Tensor:
-        """Clips (B, G, C, H, W) held still, without their border, the motion in the middle.
+        """Return clips (B, G, C, H, W) with the camera held still, the border hidden and the motion in the middle.
 
         They show what stays in sight; its edges repeat where that leaves gaps.
         """
@@ -109,7 +110,7 @@ class ArrowOfTime(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Eight clips, every other one backwards, the observations side by side."""
+        """Return eight clips, every other one backwards, the observations side by side."""
         clip = self.prepare(observations(batch, self.groups, self.stride)[0][:8])
         label = torch.arange(len(clip), device=clip.device) % 2
         clip = torch.where(label.view(-1, 1, 1, 1, 1) == 1, reverse(clip, self.frame_stack), clip)
@@ -122,13 +123,13 @@ class ArrowOfTime(AuxTask):
 
 
 def _pick(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Of (B, T, C, H, W) frames the rows (B, T or 1, H), and of these the columns (B, T or 1, W); or the nearest."""
+    """Gather rows (B, T or 1, H) and columns (B, T or 1, W) of frames (B, T, C, H, W); outside counts as the border."""
     rows, columns = rows.clamp(0, frames.shape[3] - 1), columns.clamp(0, frames.shape[4] - 1)
     frames = frames.gather(3, rows[:, :, None, :, None].expand_as(frames))
     return frames.gather(4, columns[:, :, None, None].expand_as(frames))
 
 
 def reverse(clip: Tensor, frame_stack: int) -> Tensor:
-    """Clips (B, T, C, H, W) backwards, and with them the frames of each stack, but not their channels."""
+    """Reverse clips (B, T, C, H, W) in time, and with them the frames of each stack, but not their channels."""
     size, length, _, height, width = clip.shape
     return clip.reshape(size, length, frame_stack, -1, height, width).flip(1, 2).flatten(2, 3)

@@ -1,4 +1,4 @@
-"""What the objectives on clips share: observations of one episode, moments of it, choices among them, and scores."""
+"""Functions that the tasks on clips share: observations of one episode, times, camera motion, choices, scores."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ EXCLUDED = -1e9  # logit of what is no candidate: finite, so that a row without 
 
 
 def observations(batch: Batch, length: int, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Every `stride`-th of the clip, (B, length, C, H, W), and 1 in (B, length) for those of the first's episode."""
+    """Return every `stride`-th observation (B, length, C, H, W), and 1 in (B, length) for the first's episode."""
     clip, mask = batch.clip, batch.clip_mask
     assert clip is not None
     assert mask is not None
@@ -25,26 +25,26 @@ def observations(batch: Batch, length: int, stride: int = 1) -> tuple[Tensor, Te
 
 
 def draw_times(size: int, count: int, length: int, gap: int, generator: torch.Generator) -> Tensor:
-    """(size, count) rising times in [0, length), at least `gap` apart: any choice is as likely as any other."""
+    """Draw rising times (size, count) in [0, length), at least `gap` apart; all choices are equally likely."""
     free = length - (count - 1) * (gap - 1)
     chosen = torch.rand(size, free, generator=generator, device=generator.device).argsort(1)[:, :count]
     return chosen.sort(1).values + (gap - 1) * torch.arange(count, device=chosen.device)
 
 
 def at_times(clip: Tensor, times: Tensor) -> Tensor:
-    """What belongs to clips (B, T, ...), at times (B, *): (B, *, ...)."""
+    """Return the values (B, *, ...) of clips (B, T, ...) at times (B, *)."""
     sample = torch.arange(len(clip), device=clip.device)
     return clip[sample.view(-1, *[1] * (times.dim() - 1)), times]
 
 
 def change(clip: Tensor, stride: int = 1) -> Tensor:
-    """(B, T - stride) mean absolute difference, in grey levels, of observations (B, T, C, H, W) `stride` apart."""
+    """Return the mean absolute change (B, T - stride), gray levels, of observations (B, T, C, H, W)."""
     clip = clip.float()
     return (clip[:, stride:] - clip[:, :-stride]).abs().mean((2, 3, 4))
 
 
 def camera_path(frames: Tensor) -> Tensor:
-    """How far the picture as a whole has moved since the first of (B, T, H, W) frames, (B, T, 2) rows and columns.
+    """Return how far the whole picture has moved since the first of frames (B, T, H, W): rows and columns (B, T, 2).
 
     Phase correlation of neighbours (Kuglin and Hines 1975) by whole pixels, at most a quarter of the sides. It also
     finds things that move before a plain ground, so a shift counts only where it explains much of the picture.
@@ -71,18 +71,18 @@ def camera_path(frames: Tensor) -> Tensor:
 
 
 def _moved(step: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """(..., size) where the pixels of an axis went by `step` (...), and whether they are still in the picture."""
+    """Return where `step` (...) moves the pixels of an axis (..., size), and whether they are still in the picture."""
     place = torch.arange(size, device=step.device) + step[..., None]
     return place.clamp(0, size - 1), (place >= 0) & (place < size)
 
 
 def side_by_side(clip: Tensor) -> Tensor:
-    """(B, C, H, T * W) pictures of clips (B, T, C, H, W)."""
+    """Return pictures (B, C, H, T * W) of clips (B, T, C, H, W)."""
     return clip.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 def score(loss: Tensor, hits: Tensor, valid: Tensor, chance: float) -> AuxOutput:
-    """Losses (B,) and accuracy, the mean of hits (B,) in [0, 1], over the valid clips (B,) alone.
+    """Return losses (B,) and accuracy, the mean of hits (B,) in [0, 1], of the valid clips (B,) alone.
 
     Without any, the accuracy is that of chance. `valid` is their share.
     """
@@ -92,7 +92,7 @@ def score(loss: Tensor, hits: Tensor, valid: Tensor, chance: float) -> AuxOutput
 
 
 def choose(logits: Tensor, own: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """InfoNCE (..., N) of (..., N, M) logits, and 1 where the choice is right.
+    """Return InfoNCE (..., N) of (..., N, M) logits, and 1 where the choice is right.
 
     Args:
         logits: of N questions, over M candidates.
@@ -106,12 +106,12 @@ def choose(logits: Tensor, own: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def exclude(logits: Tensor, valid: Tensor) -> Tensor:
-    """Float32 logits (..., M) that never choose what is no candidate, where valid (M,) is 0."""
+    """Return float32 logits (..., M) in which no candidate with valid (M,) 0 is ever chosen."""
     return logits.float().masked_fill(valid == 0, EXCLUDED)
 
 
 def contrast(features: Tensor, valid: Tensor) -> Tensor:
-    """Features (B, T, F), or maps (B, T, C, H, W) by channel, standardised over all of the valid clips (B,).
+    """Standardise features (B, T, F), or maps (B, T, C, H, W) by channel, over all of the valid clips (B,).
 
     What all have in common, such as a background, tells nothing of time, and is most of them: Adam's steps along it
     silence the units before the little that moves is found.

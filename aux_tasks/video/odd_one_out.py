@@ -21,7 +21,7 @@ class OddOneOut(AuxTask):
 
     The encoder reads a sub-clip as one observation. Where that is a stack of three frames or more, the sub-clip is its
     frames. Otherwise it is their sum weighted 1 - W, 3 - W, ..., W - 1, which is the sum of all differences of a later
-    and an earlier frame, on medium grey: unlike the sum of neighbours' differences it does not cancel out.
+    and an earlier frame, on medium gray: unlike the sum of neighbours' differences it does not cancel out.
 
     The odd order is neither the original nor its reverse. Sub-clips begin at different times, because the odd one has
     no double; clips that their episode does not fill, or where a sub-clip hardly moves, are left out. The head scores
@@ -35,7 +35,7 @@ class OddOneOut(AuxTask):
         frames: W, of a sub-clip; only where `frame_stack` is 1 or 2.
         stride: observations from one frame of a sub-clip to the next.
         clip_length: observations that the sub-clips are drawn from.
-        motion_floor: the least mean change of a pixel in each sub-clip, in grey levels a step.
+        motion_floor: the least mean change of a pixel in each sub-clip, in gray levels a step.
         hidden: width of the head's hidden layer.
 
     Raises:
@@ -72,7 +72,7 @@ class OddOneOut(AuxTask):
         self.head = mlp(2 * setting.feature_dim, hidden, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Cross-entropy (B,) with the place of the odd one."""
+        """Return the cross-entropy (B,) with the place of the odd one."""
         clip, inside = observations(batch, self.clip_length)
         inputs, label, motion = self.draw(clip)
         logits = self._scores(inputs, encoder)
@@ -81,7 +81,7 @@ class OddOneOut(AuxTask):
         return score(classify(logits, label).loss, hits, valid, 1 / self.sub_clips)
 
     def draw(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sub-clips (B, N + 1, C, H, W) of clips (B, T, C, H, W), the odd one's place (B,), the least motion (B,)."""
+        """Return sub-clips (B, N + 1, C, H, W) of clips (B, T, C, H, W), the odd one's place and the least motion."""
         size, device = len(clip), clip.device
         if self.frame_stack > 2:
             clip = clip[:, :, -(clip.shape[2] // self.frame_stack) :]  # the newest frames
@@ -99,20 +99,20 @@ class OddOneOut(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The sub-clips of the first eight clips, side by side; the answers are places, from 0."""
+        """Return the sub-clips of the first eight clips, side by side; the answers are places, from 0."""
         inputs, label, _ = self.draw(observations(batch, self.clip_length)[0][:8])
         said = self._scores(inputs, encoder).argmax(1)
         return Examples(side_by_side(inputs), [str(i) for i in said.tolist()], [str(i) for i in label.tolist()])
 
     def _scores(self, inputs: Tensor, encoder: Encoder) -> Tensor:
-        """(B, N + 1) of sub-clips (B, N + 1, C, H, W)."""
+        """Return scores (B, N + 1) of sub-clips (B, N + 1, C, H, W)."""
         features = encoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         others = (features.sum(1, keepdim=True) - features) / (self.sub_clips - 1)
         return self.head(torch.cat([features, others], dim=2)).squeeze(2)  # type: ignore[no-any-return]
 
 
 def odd_orders(size: int, frames: int, generator: torch.Generator) -> Tensor:
-    """(size, frames) random orders, neither rising nor falling, all others equally likely.
+    """Draw orders (size, frames), neither rising nor falling; all others are equally likely.
 
     The rising order is the first in the lexicographic list of all, the falling one the last: a number between them is
     drawn, and its digits in the factorial number system (Lehmer code) give the order.
@@ -126,7 +126,7 @@ def odd_orders(size: int, frames: int, generator: torch.Generator) -> Tensor:
 
 
 def weighted_sum(frames: Tensor) -> Tensor:
-    """(..., C, H, W) uint8 of uint8 frames (..., W, C, H, W): the sum of all later minus earlier ones, 0 as grey."""
+    """Return the sum of all later minus earlier frames (..., W, C, H, W) as uint8 (..., C, H, W), 0 as gray."""
     count = frames.shape[-4]
     weights = 2.0 * torch.arange(count, device=frames.device) - (count - 1)
     total = torch.einsum("...wchx,w->...chx", frames.float(), weights / weights.abs().sum())

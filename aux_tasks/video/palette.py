@@ -8,7 +8,9 @@ LLOYD_STEPS = 4
 
 
 def kmeans(points: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Nearest of `count` centres (N,), and the centres (count, D), of points (N, D); begun with the farthest points.
+    """Return the nearest of `count` centres (N,) of points (N, D), and the centres (count, D).
+
+    They start at points that are far apart.
 
     Points of weight (N,) 0 have no say. With fewer different points than centres, some centres are alike, and the first
     of them is the nearest.

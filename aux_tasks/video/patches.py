@@ -8,8 +8,9 @@ from aux_tasks.image.patches import corner_of, crop
 
 
 def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Top left corner (B, 2) of the patch of the first frame that differs most from the others of (B, T, H, W), and the
-    difference (B,).
+    """Return the patch of the first frame that differs most from the other frames (B, T, H, W).
+
+    Returns its top left corner (B, 2) and the difference (B,).
 
     Where a thing was at first nearly all later frames differ, where it comes later only that one does. Two box filters
     put the thing into the middle of the patch.
@@ -22,7 +23,7 @@ def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
 
 
 def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
-    """Top left corner (B, 2) of the patch around what stands out of the one at `place` (B, 2) of (B, H, W) images.
+    """Return the corner (B, 2) of the patch around what stands out in that at `place` (B, 2) of images (B, H, W).
 
     That is the centroid of the differences from the patch's median, its ground; looked for twice, since a part may lie
     outside at first.
@@ -40,8 +41,9 @@ def centre_patch(images: Tensor, place: Tensor, patch: int) -> Tensor:
 
 
 def follow_patch(before: Tensor, after: Tensor, place: Tensor, patch: int, reach: int) -> tuple[Tensor, Tensor]:
-    """Where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`, at most `reach` pixels away, and how alike
-    both are (B,).
+    """Return where the patch at `place` (B, 2) of `before` (B, H, W) is in `after`, and how alike both are (B,).
+
+    It is looked for at most `reach` pixels away.
 
     That is 2 cov(x, y) / (var(x) + var(y)) in [-1, 1], 0 for flat patches: correlation times the likeness of contrasts
     (Wang et al. 2004, "Image quality assessment", equations 9 and 10). Correlation alone takes a dark thing for a

@@ -62,7 +62,7 @@ class Permutation(TransformTask):
 
 
 def distant_orders(frames: int, count: int) -> Tensor:
-    """(count, 2, frames) orders that are far apart and their reverses, always the same ones, the first unchanged."""
+    """Return orders that are far apart and their reverses (count, 2, frames); the first is the identity."""
     if frames <= ENUMERABLE:
         pool = torch.tensor([order for order in permutations(range(frames)) if order[0] < order[-1]])
     else:

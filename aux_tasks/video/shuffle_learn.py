@@ -33,7 +33,7 @@ class ShuffleLearn(AuxTask):
         clip_length: observations that the five are drawn from.
         gap: the least distance between neighbours; by default `frame_stack`, so that no two of them share a frame.
         positives: weight of the triple in order; the paper finds its 0.25 best.
-        motion_floor: the least mean change of a pixel from b over c to d, in grey levels a step.
+        motion_floor: the least mean change of a pixel from b over c to d, in gray levels a step.
         swap_floor: the least change from c to a and to e, in parts of that motion.
         hidden: width of the head's hidden layer.
 
@@ -69,7 +69,7 @@ class ShuffleLearn(AuxTask):
         self.head = mlp(3 * setting.feature_dim, hidden, 2)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Weighted cross-entropy (B,) of the three questions."""
+        """Return the weighted cross-entropy (B,) of the three questions."""
         clip, inside = observations(batch, self.clip_length)
         times, backwards = self._draw(len(clip))
         frames = at_times(clip, times)
@@ -85,14 +85,14 @@ class ShuffleLearn(AuxTask):
         return score(loss, accuracy, valid, 0.5)
 
     def answerable(self, frames: Tensor) -> Tensor:
-        """(B,) of frames (B, 5, C, H, W): whether b, c and d move, and neither a nor e is nearly c."""
+        """Return a mask (B,) of the frames (B, 5, C, H, W) in which b, c and d move and neither a nor e is nearly c."""
         motion = change(frames[:, 1:4]).mean(1)
         swap = change(frames, stride=2)[:, ::2].amin(1)  # from a to c, and from c to e
         return (motion >= self.motion_floor) & (swap >= self.swap_floor * motion)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """A triple of each of the first eight clips, side by side."""
+        """Return a triple of each of the first eight clips, side by side."""
         clip = observations(batch, self.clip_length)[0][:8]
         times, backwards = self._draw(len(clip))
         frames = at_times(clip, times)
@@ -103,18 +103,18 @@ class ShuffleLearn(AuxTask):
         return Examples(pictures, [NAMES[i] for i in said.tolist()], [NAMES[i == 0] for i in asked.tolist()])
 
     def _draw(self, size: int) -> tuple[Tensor, Tensor]:
-        """Five times (B, 5), and whether the sample runs backwards (B,)."""
+        """Return five times (B, 5), and whether the sample runs backwards (B,)."""
         times = draw_times(size, 5, self.clip_length, self.gap, self.generator)
         return times, torch.randint(2, (size,), generator=self.generator, device=self.generator.device) > 0
 
     def _answers(self, frames: Tensor, backwards: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
-        """Logits (B, 3, 2) of the three questions."""
+        """Return logits (B, 3, 2) of the three questions."""
         features = encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         return self.head(triples(contrast(features, valid), backwards).flatten(2))  # type: ignore[no-any-return]
 
 
 def triples(five: Tensor, backwards: Tensor) -> Tensor:
-    """(B, 3, 3, ...), with c, a and e in the middle, of what belongs to the five times (B, 5, ...)."""
+    """Return triples (B, 3, 3, ...), with c, a and e in the middle, of the values (B, 5, ...) at the five times."""
     ends = five[:, 1::2]
     ends = torch.where(backwards.view(-1, *[1] * (five.dim() - 1)), ends.flip(1), ends)
     return torch.stack([torch.stack([ends[:, 0], five[:, middle], ends[:, 1]], dim=1) for middle in MIDDLES], dim=1)

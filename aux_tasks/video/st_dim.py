@@ -45,7 +45,7 @@ class STDIM(AuxTask):
         self.local = nn.Linear(channels, channels, bias=False)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Sum of the two terms (B,)."""
+        """Return the sum of the two terms (B,)."""
         clip, valid = observations(batch, 2, self.stride)
         valid = valid[:, 1]
         logits = self._logits(clip, encoder)
@@ -63,7 +63,7 @@ class STDIM(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Three observations, the next one put together from what each place chose, by either term, and as it was."""
+        """Return three observations, the next one as the places chose it, by either term, and the true next one."""
         clip, valid = observations(batch, 2, self.stride)
         now, later = clip.unbind(1)
         chosen = exclude(self._logits(clip, encoder), valid[:, 1]).argmax(-1).movedim(-1, 1)[:, :3]  # (2, 3, H', W')
@@ -72,7 +72,7 @@ class STDIM(AuxTask):
         return gallery(now=now[:3], whole=whole, local=local, next=later[:3])
 
     def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
-        """Of both terms, at each place, of clip i for the next observation of clip j: (2, H', W', B, B)."""
+        """Return logits (2, H', W', B, B) of both terms at each place: of clip i for the next observation of clip j."""
         maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
         now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
         whole = self.whole(encoder.features(maps[: len(now)]))

@@ -49,7 +49,7 @@ class TemporalCPC(AuxTask):
         self.predictors = nn.ModuleList(nn.Linear(hidden, setting.feature_dim, bias=False) for _ in range(horizon))
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """InfoNCE (B,), mean over the predictions of a clip."""
+        """Return InfoNCE (B,), mean over the predictions of a clip."""
         clip, valid = observations(batch, self.length, self.stride)
         latent = encoder(clip.flatten(0, 1)).float()
         predicted = self.predictions(latent.unflatten(0, valid.shape))
@@ -62,7 +62,7 @@ class TemporalCPC(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four clips up to the context of the last prediction, then what that chose and what came, as `clip:time`."""
+        """Return four clips up to the last context, then what it chose and what came, named `clip:time`."""
         clip, valid = observations(batch, self.length, self.stride)
         latent = encoder(clip.flatten(0, 1)).float()
         predicted = self.predictions(latent.unflatten(0, valid.shape))[:4, -1]
@@ -74,6 +74,6 @@ class TemporalCPC(AuxTask):
         return Examples(shown.flatten(1, 2), said, right, shown.shape[1] * self.frame_stack)
 
     def predictions(self, latent: Tensor) -> Tensor:
-        """W_k c_t (B, N, Z) from latents (B, T, Z): t = 0 .. T - 1 - k for k = 1, then for k = 2, to K."""
+        """Return W_k c_t (B, N, Z) from latents (B, T, Z): t = 0 .. T - 1 - k for k = 1, then for k = 2, to K."""
         context, _ = self.context(latent)
         return torch.cat([w(context[:, :-k]) for k, w in enumerate(self.predictors, 1)], dim=1)

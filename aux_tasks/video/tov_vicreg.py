@@ -49,7 +49,7 @@ class TOVVICReg(VICReg):
         self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """VICReg and temporal order (B,)."""
+        """Return VICReg and temporal order (B,)."""
         _, latents, whole = self._moments(batch, encoder)
         both = (self.head(view).float() for view in (latents[:, 0], encoder(self.view(batch.obs))))
         views = self.compare(*both)
@@ -67,7 +67,7 @@ class TOVVICReg(VICReg):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """The three moments of eight clips as they were arranged."""
+        """Return the three moments of eight clips as they were arranged."""
         seen, latents, whole = self._moments(batch, encoder)
         order = self.draw(len(seen))
         said = self._answer(latents, whole, order)[:8].argmax(1)
@@ -76,18 +76,18 @@ class TOVVICReg(VICReg):
         return Examples(shown, [NAMES[i] for i in said.tolist()], right, 3 * self.frame_stack)
 
     def _moments(self, batch: Batch, encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
-        """Views (B, 3, C, H, W) of the three moments, their latents (B, 3, Z), and 1 in (B,) for whole clips."""
+        """Return views (B, 3, C, H, W) of the three moments, their latents (B, 3, Z), and 1 in (B,) for whole clips."""
         moments, valid = observations(batch, 3, self.stride)
         seen = self.views(moments.flatten(1, 2), self.generator, 3 * self.frame_stack)
         latents = encoder(seen.reshape(-1, *batch.obs.shape[1:])).view(len(batch.obs), 3, -1)
         return seen.reshape(moments.shape), latents, valid[:, -1]
 
     def _answer(self, latents: Tensor, whole: Tensor, order: Tensor) -> Tensor:
-        """Logits (B, 2)."""
+        """Return logits (B, 2)."""
         return self.verifier(self.arrange(contrast(latents, whole), order).flatten(1))  # type: ignore[no-any-return]
 
     def draw(self, count: int) -> Tensor:
-        """Indices (B,) into ORDERS: 0 for half, the others alike."""
+        """Return indices (B,) into ORDERS: 0 for half, the others alike."""
         ticket = torch.randint(2 * (len(ORDERS) - 1), (count,), generator=self.generator, device=self.generator.device)
         return (ticket - (len(ORDERS) - 2)).clamp_min(0)
 

@@ -1,4 +1,4 @@
-"""Tracked patches: the first and the last sight of a thing that moves are alike."""
+"""Tracked patches: the first and the last patch of a moving object embed alike."""
 
 from itertools import pairwise
 from typing import ClassVar
@@ -22,22 +22,22 @@ MAX_ERROR = 2  # pixels from where a track began to where it leads back
 
 class Tracking(AuxTask):
     """Mean over negatives of max(0, D(x, x+) - D(x, x-) + margin) with D = 1 - cos, where x and x+ are the first and
-    the last patch of a thing tracked through the clip and x- the last patches of other tracks (Wang and Gupta 2015,
+    the last patch of an object tracked through the clip and x- the last patches of other tracks (Wang and Gupta 2015,
     "Unsupervised learning of visual representations using videos").
 
-    The patch that differs most from the rest of its clip is followed from frame to frame by its likeness, instead of
-    SURF and KCF, and back again: what does not lead back to where it began has changed things on its way (Kalal et al.
-    2010, "Forward-backward error"). Negatives come from other clips, or all features alike would do; they are drawn at
-    random, and only after `hard_after` updates is a share of them the nearest ones, which from the start, or alone,
-    press all features together, at a loss of `margin`. Still or flat clips, lost tracks and clips of a moving camera
-    are left out; `tracked` is the share of the others. Patches fill the encoder's input, centred on the thing in them,
-    because the tracker keeps its place there, which would give the track away, and are shifted, each by itself.
-    `accuracy` is the share of first patches closest to their own last one; `spread` is 1 for features all over the
-    sphere, 0 for equal ones.
+    The patch that differs most from the rest of its clip is followed from frame to frame by likeness (the paper uses
+    SURF and KCF), and back again: a track that does not return to its start has switched objects (Kalal et al. 2010,
+    "Forward-backward error"). Negatives are of other clips and drawn at random; after `hard_after` updates a share of
+    them are the nearest ones, which from the start, or alone, collapse the features at a loss of `margin`. Still or
+    flat clips, lost tracks and clips of a moving camera are left out; `tracked` is the share of the others.
+
+    Patches are centred on their object, resized to the encoder's input, and each is shifted by itself: the tracker
+    keeps an object at its place in the patch, which would identify the track. `accuracy` is the share of first patches
+    closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
 
     Args:
         setting: the run.
-        length: observations of a track; the paper's have 30.
+        length: observations of a track; 30 in the paper.
         stride: from one of them to the next.
         patch: side of a patch, pixels; None for a third of the shorter side.
         search: the farthest that a patch is followed in one step, pixels.
@@ -90,7 +90,7 @@ class Tracking(AuxTask):
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Triplet loss (B,)."""
+        """Return the triplet loss (B,)."""
         *pair, valid = self.tracks(batch)
         first, last = (random_shift(patches, self.shift, self.generator) for patches in pair)
         near, similarity = self._similarities(first, last, encoder)
@@ -114,7 +114,7 @@ class Tracking(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Four first patches beside their last ones, with the index of the closest patch and their own."""
+        """Return four first patches beside their last ones, with the index of the closest patch and their own."""
         first, last, _ = self.tracks(batch)
         _, similarity = self._similarities(first, last, encoder)
         closest = torch.stack([similarity.argmax(1), similarity.argmax(0)], dim=1)[:4].flatten().tolist()
@@ -123,7 +123,7 @@ class Tracking(AuxTask):
 
     @torch.no_grad()
     def tracks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """First and last patch (B, C, H, W) in [0, 255], resized, and 1 in (B,) where they are a track."""
+        """Return first and last patch (B, C, H, W) in [0, 255], resized, and 1 in (B,) where they are a track."""
         clip, inside = observations(batch, self.length, self.stride)
         frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
         place, motion = most_moving(frames, self.patch)
@@ -138,7 +138,7 @@ class Tracking(AuxTask):
         return first, last, valid
 
     def _follow(self, frames: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the patch at `place` (B, 2) of the first of (B, T, H, W) is in the last, and its worst match (B,)."""
+        """Follow the patch at `place` (B, 2) through frames (B, T, H, W); return the last place and the worst match."""
         matches = []
         for before, after in pairwise(frames.unbind(1)):
             place, match = follow_patch(before, after, place, self.patch, self.search)
@@ -146,7 +146,7 @@ class Tracking(AuxTask):
         return place, torch.stack(matches).amin(0)
 
     def _choose_negatives(self, similarity: Tensor, others: Tensor) -> Tensor:
-        """(B, K) indices of different columns of (B, B), those with 1 in `others` first: the hard ones, then random."""
+        """Return K columns of each row of (B, B), those with 1 in `others` first: hard ones, then random ones."""
         count = min(self.negatives, len(others))
         hard = min(self.hard, count)
         noise = torch.rand(similarity.shape, generator=self.generator, device=similarity.device)
@@ -156,7 +156,7 @@ class Tracking(AuxTask):
         return torch.cat([nearest, noise.scatter(1, nearest, -3).topk(count - hard, dim=1).indices], dim=1)
 
     def _similarities(self, first: Tensor, last: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """Embeddings (2 B, D) of unit length, and the cosines (B, B) of first with last ones."""
+        """Return embeddings (2 B, D) of unit length, and the cosines (B, B) of first with last ones."""
         embedded = F.normalize(self.embed(encoder(torch.cat([first, last]))).float())
         x, y = embedded.chunk(2)
         return embedded, x @ y.T

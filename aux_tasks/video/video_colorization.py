@@ -72,7 +72,7 @@ class VideoColorization(AuxTask):
         self.embed = nn.Conv2d(setting.map_shape[0] + len(self.place), embedding, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Balanced cross-entropy (B,), mean over the target's cells."""
+        """Return the balanced cross-entropy (B,), mean over the target's cells."""
         clip, valid = observations(batch, self.references + 1, self.stride)
         label, _ = self._colours(clip, valid[:, -1])
         target, hot = label[:, -1], self._one_hot(label[:, :-1])
@@ -138,8 +138,9 @@ class VideoColorization(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Three observations: as the encoder sees them, coloured by the pointer, and as they are; then the patch of the
-        first reference that moves most, and what of the observation points into it.
+        """Return three observations as the encoder sees them, coloured by the pointer, and as they are.
+
+        Then the patch of the first reference that moves most, and what of the observation points into it.
         """
         clip, valid = observations(batch, self.references + 1, self.stride)
         label, palette = self._colours(clip, valid[:, -1])
@@ -156,7 +157,7 @@ class VideoColorization(AuxTask):
         return gallery(**{name: pixels.to(torch.uint8) for name, pixels in pictures.items()})
 
     def _moving(self, clip: Tensor) -> Tensor:
-        """(B, 1, H, W), 1 in the patch of the first of the clip's observations (B, T, C, H, W) that moves most."""
+        """Return a mask (B, 1, H, W) of the patch of the first of the observations (B, T, C, H, W) that moves most."""
         frames, side = clip[:, :, -3:].float().mean(2), min(clip.shape[3:]) // 3
         mask = torch.zeros_like(frames[:, :1])
         for marked, (top, left) in zip(mask, most_moving(frames, side)[0].tolist(), strict=True):
@@ -164,17 +165,17 @@ class VideoColorization(AuxTask):
         return mask
 
     def _colours(self, clip: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour (B, T, H', W') of each cell in every observation's newest frame, and the palette (K, 2) in Lab."""
+        """Return the colours (B, T, H', W') of the cells of the newest frames, and the palette (K, 2) in Lab."""
         chroma = to_lab(clip[:, :, -3:].flatten(0, 1))[:, 0, 1:]
         points = F.adaptive_avg_pool2d(chroma, self.cells).movedim(1, -1).flatten(0, 2)
         label, palette = kmeans(points, valid.repeat_interleave(len(points) // len(valid)), self.colours)
         return label.view(*clip.shape[:2], *self.cells), palette
 
     def _one_hot(self, label: Tensor) -> Tensor:
-        """(..., K, H', W') of (..., H', W')."""
+        """Return labels (..., H', W') one-hot, (..., K, H', W')."""
         return F.one_hot(label, self.colours).movedim(-1, -3).float()
 
 
 def colourless(obs: Tensor) -> Tensor:
-    """The luma of each frame of colour stacks (B, C, H, W) in all three of its channels, float32."""
+    """Return the luma of each frame of colour stacks (B, C, H, W) in all three of its channels, float32."""
     return luma(obs).repeat_interleave(3, dim=1)

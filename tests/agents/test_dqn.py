@@ -160,7 +160,7 @@ def test_the_target_starts_equal_and_belongs_to_no_optimiser():
     assert not target & set(owned)
     assert len(owned) == len(set(owned))
     check_ownership(agent, optimizers)
-    with pytest.raises(ValueError, match=r"parameter auxiliary\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
+    with pytest.raises(ValueError, match=r"parameter suite\.tasks\.rotation\.head\.0\.weight is in 0 optimisers"):
         check_ownership(agent, agent.optimizers)
 
 
@@ -279,7 +279,7 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
     idle = {name: TaskConfig(weight=0.0) for name in TASKS}
     baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift) for tasks in ({}, idle))
     for i in range(6):
-        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
+        a, b = learn(baseline, make_batch(i), step=i), learn(agent, make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())

@@ -353,7 +353,7 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
     idle = {name: replace(task, weight=0.0) for name, task in TASKS.items()}
     baseline, agent = (make_agent(tasks, random_shift=shift, policy_delay=2) for tasks in ({}, idle))
     for i in range(5):
-        a, b = learn(baseline, make_batch(i), step=i), agent.update(make_batch(i), i)
+        a, b = learn(baseline, make_batch(i), step=i), learn(agent, make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)
     weights = agent.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())

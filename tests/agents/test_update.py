@@ -1,16 +1,13 @@
 """The update that all agents share: schedules, limits, and what a captured graph needs."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from agent_help import equal, learn, snapshot
+from capture_help import run_without_data
 from test_dqn import make_agent as make_dqn
 from test_dqn import make_batch as dqn_batch
 from test_sac import make_agent as make_sac
 from test_sac import make_batch as sac_batch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map_only
 
 from agents import AuxSchedule
 from agents.learning import Schedule
@@ -35,23 +32,11 @@ def test_a_schedule_overwrites_its_tensors_in_place():
 
 def test_the_learning_rate_schedule_reaches_every_parameter_of_the_agent_and_no_auxiliary_head(family):
     make, batch = family
-    moved = []
-    for final in (None, 0.002):
-        agent = make(ROTATION, final_learning_rate=final, decay_steps=100, aux_schedule=AuxSchedule.joint)
-        own = [p for optimizer in agent.optimizers for group in optimizer.param_groups for p in group["params"]]
-        heads = list(agent.suite.parameters())
-        before = [[p.detach().clone() for p in part] for part in (own, heads)]
-        for _ in range(2):  # the policy of SAC learns at every second update
-            learn(agent, batch(), 100)
-        now = [[p.detach().clone() for p in part] for part in (own, heads)]
-        moved.append(
-            [
-                sum(float((p - q).abs().sum()) for p, q in zip(*pair, strict=True))
-                for pair in zip(before, now, strict=True)
-            ]
-        )
-    assert moved[1][0] == pytest.approx(moved[0][0] / 5, rel=0.2)
-    assert moved[1][1] == pytest.approx(moved[0][1], rel=0.2)
+    agent = make(ROTATION, learning_rate=0.01, final_learning_rate=0.002, decay_steps=100)
+    learn(agent, batch(), 75)
+    rates = [float(group["lr"]) for optimizer in agent.optimizers for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.004] * len(rates))
+    assert agent.suite.optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_the_limit_of_the_gradient_norm_binds(family):
@@ -81,13 +66,11 @@ def test_alternating_tasks_step_the_encoder_once_more(family):
 
 
 @pytest.mark.parametrize("tasks", [{}, ROTATION])
-def test_an_update_reads_nothing_from_the_device(family, tasks):
-    """Tensors without values run through it, so it has no data-dependent control flow and no host read."""
+def test_an_update_could_be_captured(family, tasks):
     make, batch = family
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        agent = make(tasks, random_shift=2, max_grad_norm=1.0, final_learning_rate=1e-4)
-        agent.schedule.advance(3)
-        values = {name: tree_map_only(torch.Tensor, mode.from_tensor, value) for name, value in vars(batch()).items()}
-        for _ in range(2):
-            result = agent.update(replace(batch(), **values))
-    assert result.td_error.shape == batch().weight.shape
+    agent = make(tasks, random_shift=2, max_grad_norm=1.0, final_learning_rate=1e-4)
+    learn(agent, batch(), 3)
+    streams = [agent.suite.generator, *agent.streams]
+    for _ in range(2):  # SAC's policy learns at every second one
+        run_without_data(lambda parts: parts[0].update(parts[1]), (agent, batch()), streams)
+        agent.updates += 1

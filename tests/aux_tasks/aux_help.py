@@ -1,4 +1,4 @@
-"""Pixels, encoders and a plain training loop for tests of the objectives."""
+"""Pixels, encoders and a plain training loop for tests of the auxiliary tasks."""
 
 import torch
 from torch import Tensor, nn

@@ -68,10 +68,19 @@ def small_encoder(seed: int = 0) -> Encoder:
     return Encoder(nn.Conv2d(SHAPE[0], 4, 4, stride=4), nn.LazyLinear(6), SHAPE)
 
 
-def suite_of(case: str, encoder: Encoder, *, weight: float = 1.0, continuous: bool = False, seed: int = 1) -> AuxSuite:
-    """A suite of the one task, or of none where the case is empty."""
+def suite_of(
+    case: str,
+    encoder: Encoder,
+    *,
+    weight: float = 1.0,
+    continuous: bool = False,
+    seed: int = 1,
+    options: dict[str, Any] | None = None,
+) -> AuxSuite:
+    """A suite of the one task, with the options of its row or others, or of none where the case is empty."""
     setting = TaskSetting(encoder, STACK, None if continuous else ACTIONS, ACTIONS, 0.9, generator(2))
-    tasks = {case.partition("/")[0]: TaskConfig(weight, options=CASES[case])} if case else {}
+    name, row = case.partition("/")[0], CASES.get(case, {})
+    tasks = {name: TaskConfig(weight, options=row if options is None else options)} if case else {}
     torch.manual_seed(seed)
     return AuxSuite(tasks, setting, learning_rate=1e-2, adam_eps=1e-8, max_grad_norm=10.0)
 

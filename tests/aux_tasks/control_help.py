@@ -1,4 +1,4 @@
-"""Transitions, clips and slow networks for tests of the objectives on control."""
+"""Transitions, clips and slow networks for tests of the tasks on control."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Clips, a quick encoder and a learning check for tests of the objectives on the order of frames."""
+"""Clips, a quick encoder and a learning check for tests of the tasks on the order of frames."""
 
 import torch
 import torch.nn.functional as F

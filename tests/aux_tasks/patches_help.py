@@ -1,4 +1,4 @@
-"""A cheap encoder and draws of batches for the tests of the patch objectives."""
+"""A cheap encoder and draws of batches for the tests of the tasks on patches."""
 
 import torch
 from aux_help import batch_of, generator

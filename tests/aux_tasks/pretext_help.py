@@ -1,4 +1,4 @@
-"""Images, clips and a plain training loop for tests of the pretext objectives."""
+"""Images, clips and a plain training loop for tests of the tasks on images and clips."""
 
 from functools import cache
 

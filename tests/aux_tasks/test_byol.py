@@ -5,7 +5,7 @@ import pytest
 import torch
 from aux_help import batch_of, generator, noise, tiny_encoder
 from pretext_help import build_task, measure, train_on
-from view_help import SHAPE, B, loss_of, move, moved_by_backward, next_views, sixteen, tiny, unit
+from view_help import SHAPE, B, loss_of, move, next_views, sixteen, tiny, unit
 
 
 def test_the_loss_against_a_loop():
@@ -25,18 +25,6 @@ def test_the_loss_against_a_loop():
         hits += similar[i] == max(similar)
     assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
     assert float(output.metrics["chance"]) == pytest.approx(1 / B)
-
-
-def test_the_online_side_learns_and_the_copies_only_follow():
-    task, encoder = tiny("byol", momentum=0.75)
-    learned = moved_by_backward(task, encoder, noise(B, *SHAPE))
-    assert {f"encoder.{n}" for n, _ in encoder.named_parameters()} <= learned
-    assert {"head.0.weight", "predictor.0.weight", "predictor.3.bias"} <= learned
-    assert not any(name.startswith("target") for name in learned)
-    before = task.target_encoder.trunk.weight.clone()
-    move(encoder)
-    task.after_step(batch_of(noise(B, *SHAPE)), encoder)
-    torch.testing.assert_close(task.target_encoder.trunk.weight, 0.75 * before + 0.25 * encoder.trunk.weight.detach())
 
 
 def spread_after(steps: int, *, guarded: bool) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Every objective on control is learned from 64 samples, and from none whose content was destroyed."""
+"""Every task on control is learned from 64 samples, and from none whose content was destroyed."""
 
 import pytest
 import torch

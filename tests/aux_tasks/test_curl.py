@@ -40,25 +40,6 @@ def test_the_loss_against_a_loop():
         assert float(output.loss[i].detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
         hits += logits[i] == max(logits)
     assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
-    assert not output.metrics["accuracy"].requires_grad
-
-
-def test_encoder_and_similarity_learn_and_the_target_encoder_does_not():
-    encoder, obs = tiny_encoder(SHAPE, Z), noise(B, *SHAPE)
-    task = make_task("curl", encoder)
-    task.loss(batch_of(obs), torch.empty(0), moved(encoder)).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.similarity])
-    assert all(p.grad is None and not p.requires_grad for p in task.target_encoder.parameters())
-
-
-def test_the_target_encoder_begins_as_a_copy_and_follows():
-    encoder = tiny_encoder(SHAPE, Z)
-    task = make_task("curl", encoder, momentum=0.75)
-    before = [p.clone() for p in encoder.parameters()]
-    assert all(torch.equal(p, q) for p, q in zip(task.target_encoder.parameters(), before, strict=True))
-    task.after_step(batch_of(noise(B, *SHAPE)), moved(encoder))
-    for key, old, new in zip(task.target_encoder.parameters(), before, encoder.parameters(), strict=True):
-        torch.testing.assert_close(key, 0.75 * old + 0.25 * new.detach())
 
 
 def test_examples_are_queries_with_the_closest_key():

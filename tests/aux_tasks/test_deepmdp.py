@@ -58,7 +58,6 @@ def test_the_next_latent_has_no_gradient():
     task, features = deepmdp(encoder), encoder(batch.obs).detach().requires_grad_()
     output = task.loss(batch, features, encoder)
     output.loss.sum().backward()
-    assert not any(metric.requires_grad for metric in output.metrics.values())
     assert features.grad.abs().sum(1).all()
     assert all(p.grad is None for p in encoder.parameters())
     assert all(p.grad is not None and p.grad.any() for p in task.parameters())

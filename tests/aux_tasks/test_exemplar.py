@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from aux_help import batch_of, generator, noise, tiny_encoder
 from pretext_help import build_task, measure, train_on
-from view_help import SHAPE, B, array, loss_of, move, moved_by_backward, sixteen, tiny
-
-from harness.checkpoint import load_latest, save
+from view_help import SHAPE, B, array, loss_of, moved_by_backward, sixteen, tiny
 
 
 def show(task, encoder, obs: torch.Tensor) -> None:
@@ -119,22 +117,6 @@ def test_encoder_and_the_classes_in_use_learn():
     assert {"encoder.trunk.weight", "encoder.neck.weight", "head.weight"} <= learned
     assert task.head.weight.grad[:5].any()
     assert not task.head.weight.grad[5:].any()
-
-
-def test_a_checkpoint_holds_the_bank(tmp_path):
-    (task, encoder), (other, _) = tiny("exemplar", classes=9), tiny("exemplar", classes=9)
-    move(task)
-    show(task, encoder, noise(6, *SHAPE))
-    save(tmp_path, 1, {"task": task.state_dict()})
-    other.load_state_dict(load_latest(tmp_path).state["task"])
-    other.generator.set_state(task.generator.get_state())
-    for seed in (0, 7):  # the first batch again: all of it is known
-        obs = noise(6, *SHAPE, seed=seed)
-        assert torch.equal(*(loss_of(t, obs, encoder).loss for t in (task, other)))
-        show(task, encoder, obs)
-        show(other, encoder, obs)
-        assert held(task) == held(other)
-    assert int(task.filled) == 9
 
 
 def test_fewer_than_two_classes_are_refused():

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 import torch
 from aux_help import batch_of, noise
-from view_help import SHAPE, Z, collapse, loss_of, move, moved_by_backward, next_views, tiny, unit
+from view_help import SHAPE, Z, collapse, loss_of, move, next_views, tiny, unit
 
 from aux_tasks.image.moco import MoCo
 
@@ -56,19 +56,6 @@ def test_one_point_for_all_views_is_no_solution_and_no_answer():
     torch.testing.assert_close(output.loss, torch.full((5,), math.log(9)))
     assert float(output.metrics["accuracy"]) == pytest.approx(1 / 5)
     assert float(output.metrics["spread"]) < 1e-5
-
-
-def test_only_query_side_learns_and_the_copies_follow_after_the_step():
-    task, encoder = tiny("moco", momentum=0.75)
-    step(task, encoder, 0)
-    learned = moved_by_backward(task, encoder, noise(5, *SHAPE))
-    assert learned == {f"encoder.{n}" for n, _ in encoder.named_parameters()} | {
-        f"head.{n}" for n, _ in task.head.named_parameters()
-    }
-    before = task.target_head[0].weight.clone()
-    move(task.head)
-    step(task, encoder, 1)
-    torch.testing.assert_close(task.target_head[0].weight, 0.75 * before + 0.25 * task.head[0].weight.detach())
 
 
 def test_the_linear_projection_has_no_hidden_layer():

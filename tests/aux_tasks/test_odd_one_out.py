@@ -1,15 +1,18 @@
 """Odd one out: its sub-clips, its loss, and what keeps it honest."""
 
 import math
+from collections import Counter
+from itertools import permutations
 
 import pytest
 import torch
 from aux_help import generator, tiny_encoder
 from control_help import array, slow_mlp
 from order_help import broken, learned, noise_clip, out_of_order, stacked, still
-from pretext_help import build_task, clips_of, measure, small_encoder
+from pretext_help import build_task, clips_of, measure
+from scipy.stats import chisquare
 
-from aux_tasks.video.odd_one_out import odd_orders, weighted_sum
+from aux_tasks.video.odd_one_out import MOST_FRAMES, odd_orders, weighted_sum
 
 B, N, T = 5, 3, 9
 OPTIONS = {"clip_length": T, "sub_clips": N, "hidden": 6}
@@ -48,7 +51,6 @@ def test_the_loss_against_a_loop():
         hits.append(scores.index(max(scores)) == label[i])
     assert float(output.metrics["accuracy"]) == pytest.approx(sum(hits) / 3)
     assert float(output.metrics["valid"]) == pytest.approx(0.6)
-    assert not output.metrics["accuracy"].requires_grad
 
 
 @pytest.mark.parametrize(("stride", "colours"), [(1, 1), (2, 3)])
@@ -90,13 +92,19 @@ def test_the_weighted_sum_is_of_all_differences(count):
     assert weighted_sum(extremes.flip(0)).item() == 0
 
 
-@pytest.mark.parametrize(("frames", "possible"), [(3, 4), (4, 22)])
-def test_the_odd_order_is_any_but_the_straight_ones(frames, possible):
-    orders = odd_orders(3000, frames, generator())
-    assert torch.equal(orders.sort(1).values, torch.arange(frames).expand(3000, -1))
-    found = set(map(tuple, orders.tolist()))
-    assert len(found) == possible
-    assert not found & {tuple(range(frames)), tuple(reversed(range(frames)))}
+@pytest.mark.parametrize("frames", [3, 4, 5])
+def test_all_orders_but_the_straight_ones_are_equally_likely(frames):
+    straight = tuple(range(frames))
+    possible = set(permutations(straight)) - {straight, straight[::-1]}
+    drawn = Counter(map(tuple, odd_orders(300 * len(possible), frames, generator()).tolist()))
+    assert drawn.keys() == possible
+    assert chisquare(list(drawn.values())).pvalue > 1e-4
+
+
+def test_as_many_frames_as_can_be_numbered():
+    orders = odd_orders(500, MOST_FRAMES, generator())
+    assert torch.equal(orders.sort(1).values, torch.arange(MOST_FRAMES).expand(500, -1))
+    assert len(orders.unique(dim=0)) == 500
 
 
 def test_the_place_of_a_sub_clip_does_not_matter():
@@ -115,15 +123,6 @@ def test_a_clip_with_a_sub_clip_that_stands_still_is_refused(moving):
         for task in (odd_one_out(encoder, sub_clips=6), odd_one_out(encoder, sub_clips=6, motion_floor=0.0))
     ]
     assert found == [moving == T, 1]
-
-
-def test_encoder_and_head_learn():
-    encoder = tiny_encoder((1, 12, 12), 7)
-    task = odd_one_out(encoder)
-    task.loss(clips_of(noise_clip(B, T)), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None for p in [*encoder.parameters(), *task.parameters()])
-    assert all(p.grad.any() for p in [*encoder.parameters(), *task.head[:-1].parameters()])
-    assert {id(p) for p in task.parameters()} == {id(p) for p in task.head.parameters()}
 
 
 def test_a_head_that_says_nothing_has_the_loss_of_a_die():
@@ -160,22 +159,11 @@ def test_still_clips_are_no_question():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "stack"), [("small", (1, 28, 28), 1), ("small", (3, 32, 32), 1), ("der", (4, 84, 84), 4)]
-)
-def test_it_runs_at_its_defaults(name, shape, stack):
-    encoder = small_encoder(shape, name)
-    clip = stacked(noise_clip(2, 15 + stack, shape[0] // stack, shape[1]), stack)
-    output = build_task("odd_one_out", encoder, stack).loss(clips_of(clip), torch.empty(0), encoder)
-    output.loss.mean().backward()
-    assert output.loss.shape == (2,)
-    assert output.metrics["valid"] == 1
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"sub_clips": 2}, "sub_clips must be at least 3, got 2"),
         ({"frames": 2}, "frames must be at least 3, got 2"),
+        ({"frames": 21}, "a sub-clip must have at most 20 frames, got 21"),
         ({"stride": 0}, "stride must be at least 1, got 0"),
         ({"stride": 3}, "3 sub-clips of 4 frames need clip_length=12, got 9"),
     ],

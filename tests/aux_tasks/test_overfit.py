@@ -1,4 +1,4 @@
-"""Every objective on images or clips comes to know 64 samples by heart, and not when a gradient is cut."""
+"""Every task on images or clips comes to know 64 samples by heart, and not when a gradient is cut."""
 
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ def known(name, *, gradient=True):
     return found["accuracy"] > case.bound > 1.25 * found["chance"]
 
 
-def test_no_objective_on_images_or_clips_is_left_out():
+def test_no_task_on_images_or_clips_is_left_out():
     assert CASES.keys() | ELSEWHERE == {name for name, kind in TASKS.items() if ".control." not in kind.__module__}
 
 

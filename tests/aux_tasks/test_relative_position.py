@@ -131,14 +131,6 @@ def test_gray_stacks_keep_all_their_frames():
     torch.testing.assert_close(inputs, fine, rtol=0, atol=1e-3)
 
 
-def test_encoder_and_head_learn_from_the_generator_alone():
-    encoder, obs = patch_encoder(), noise(B, 1, SIZE, SIZE)
-    task, state = build_task("relative_position", encoder), torch.get_rng_state()
-    task.loss(batch_of(obs), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), *task.parameters()])
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_examples_are_the_patches_around_the_centre():
     encoder, obs = patch_encoder(), noise(B, 1, SIZE, SIZE)
     task = build_task("relative_position", encoder)

@@ -97,12 +97,6 @@ def test_the_loss_against_a_loop(shape, frames):
     assert float(output.metrics["error_ratio"]) == pytest.approx(np.mean(ratios), rel=1e-4)
 
 
-def test_encoder_and_both_decoders_learn():
-    task, encoder = task_of(GRAY, 4)
-    task.loss(batch_of(noise(B, *GRAY)), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), *task.parameters()])
-
-
 def stacks(batch: int, seed: int = 0, *, torn: bool = False) -> torch.Tensor:
     """Four frames of a bouncing ball; or, torn, the older ones of one and the newer ones of another."""
     obs = balls(64, 4, 12)[:, :, 0][torch.randint(64, (batch,), generator=generator(seed))]

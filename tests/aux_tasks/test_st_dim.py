@@ -55,7 +55,6 @@ def test_the_loss_against_a_loop(broken):
     torch.testing.assert_close(found, hits)
     torch.testing.assert_close(output.metrics["accuracy"], hits.mean())
     assert float(output.metrics["chance"]) == pytest.approx(1 / (B - len(broken)))
-    assert not any(metric.requires_grad for metric in output.metrics.values())
 
 
 def test_a_broken_clip_changes_nothing():
@@ -84,12 +83,6 @@ def test_the_neck_learns_from_the_global_term_alone():
     task.loss(clips(), torch.empty(0), encoder).loss.sum().backward()
     assert all(not p.grad.any() for p in encoder.neck.parameters())
     assert all(p.grad.any() for p in [*encoder.trunk.parameters(), *task.parameters()])
-
-
-def test_encoder_and_both_similarities_learn():
-    encoder, task = made()
-    task.loss(clips(), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), *task.parameters()])
 
 
 def test_a_stack_is_seen_once():

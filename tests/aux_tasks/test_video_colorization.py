@@ -94,7 +94,6 @@ def test_the_loss_against_a_loop(broken):
     losses, metrics = reference(encoder, task, batch, batch.clip_mask[:, 1])
     torch.testing.assert_close(output.loss.detach(), losses, rtol=1e-3, atol=1e-4)
     assert {key: float(value) for key, value in output.metrics.items()} == pytest.approx(metrics, abs=1e-5)
-    assert not any(metric.requires_grad for metric in output.metrics.values())
 
 
 def test_a_broken_clip_changes_nothing():
@@ -170,12 +169,6 @@ def test_gray_observations_are_refused():
 def test_what_is_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         made(**wrong)
-
-
-def test_encoder_trunk_and_embedding_learn():
-    encoder, task = made()
-    task.loss(clips(), torch.empty(0), encoder).loss.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in [*encoder.parameters(), task.embed.weight])
 
 
 def test_a_blind_pointer_spreads_the_references_evenly():

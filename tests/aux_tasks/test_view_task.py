@@ -5,63 +5,13 @@ import math
 import pytest
 import torch
 from aux_help import batch_of, generator, noise
-from pretext_help import build_task, clips_of, small_encoder
-from view_help import SHAPE, SMALL, B, accuracy_on_digits, array, loss_of, next_views, sixteen, tiny, unit
+from view_help import SHAPE, SMALL, B, accuracy_on_digits, array, next_views, sixteen, tiny, unit
 
 from aux_tasks.views import off_diagonal, perceptron, retrieval, spread
 from encoders.views import VIEWS
 
 every = pytest.mark.parametrize("name", SMALL)
 choosing = pytest.mark.parametrize("name", sorted(SMALL.keys() - {"exemplar"}))
-SETTINGS = [
-    ("small", (1, 28, 28), 1),
-    ("small", (3, 32, 32), 1),
-    ("nature", (4, 84, 84), 4),
-    ("der", (4, 84, 84), 4),
-    ("vit", (4, 84, 84), 4),
-]
-
-
-@pytest.mark.parametrize(("kind", "shape", "stack"), SETTINGS)
-@pytest.mark.parametrize("name", [*SMALL, "tov_vicreg"])
-def test_it_runs_on_every_size_of_observation(name, kind, shape, stack):
-    encoder = small_encoder(shape, kind)
-    task = build_task(name, encoder, stack, **SMALL.get(name, {}))
-    batch = clips_of(noise(27, *shape).unflatten(0, (3, 9))) if name == "tov_vicreg" else batch_of(noise(3, *shape))
-    output = task.loss(batch, torch.empty(0), encoder)
-    assert output.loss.shape == (3,)
-    assert output.loss.isfinite().all()
-    assert {"accuracy", "chance"} <= output.metrics.keys()
-    assert all(metric.shape == () and not metric.requires_grad for metric in output.metrics.values())
-
-
-@every
-def test_only_the_generator_decides(name):
-    obs, before, losses = noise(B, *SHAPE), torch.get_rng_state(), []
-    for seed in (5, 5, 6):
-        task, encoder = tiny(name, **SMALL[name])
-        loss_of(task, obs, encoder)
-        task.after_step(encoder)  # MoCo and Exemplar have something to choose from now
-        torch.set_rng_state(before)
-        task.generator = generator(seed)
-        losses.append(loss_of(task, obs, encoder).loss)
-    assert torch.equal(losses[0], losses[1])
-    assert not torch.equal(losses[0], losses[2])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@every
-def test_an_update_never_waits_for_a_value(name, monkeypatch):
-    task, encoder = tiny(name, **SMALL[name])
-
-    def waits(*_):
-        raise AssertionError("a value was read")
-
-    for read in ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
-        monkeypatch.setattr(torch.Tensor, read, waits)
-    for _ in range(2):
-        loss_of(task, noise(B, *SHAPE), encoder).loss.mean().backward()
-        task.after_step(encoder)
 
 
 @choosing

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -78,28 +76,6 @@ def test_flags_of_an_episode(limit: int) -> None:
         assert (step.reward.dtype, step.frame.dtype) == (np.float32, np.uint8)
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_one_seed_one_future_and_a_copy_does_not_see_the_others(noise: bool) -> None:
-    config = PointMassConfig(num_envs=COPIES, time_limit=9, noise=noise)
-    (start, steps), (again, repeated), (other, _) = (play(config, 25, seed) for seed in (3, 3, 4))
-    fewer = play(replace(config, num_envs=2), 25, seed=3)[1]
-    np.testing.assert_array_equal(start, again)
-    assert not np.array_equal(start, other)
-    for step, same, less in zip(steps, repeated, fewer, strict=True):
-        np.testing.assert_array_equal(step.frame, same.frame)
-        np.testing.assert_array_equal(step.frame[:2], less.frame)
-    assert len({step.frame.tobytes() for step in steps if step.first.all()}) == 2
-
-
-def test_reset_in_the_middle_starts_again() -> None:
-    env = PointMassConfig(num_envs=1, control="force").build()
-    start = env.reset(1)
-    push = np.ones((1, 2), np.float32)
-    future = [env.step(push).frame for _ in range(5)]
-    np.testing.assert_array_equal(env.reset(1), start)
-    np.testing.assert_array_equal([env.step(push).frame for _ in range(5)], future)
-
-
 def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
     plain, noisy = PointMassConfig(num_envs=COPIES), PointMassConfig(num_envs=COPIES, noise=True)
     clear, hazy = play(plain, 1)[0], play(noisy, 1)[0]
@@ -110,26 +86,3 @@ def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
     assert color.shape == (COPIES, 3, 36, 36)
     np.testing.assert_array_equal(color[:, :1], clear)
     assert {tuple(pixel) for pixel in color.transpose(0, 2, 3, 1).reshape(-1, 3)} >= {(255, 64, 64), (128, 255, 64)}
-
-
-@pytest.mark.parametrize("bad", [{"control": "torque"}, {"size": 11}, {"num_envs": 0}, {"time_limit": 0}])
-def test_bad_values_are_named(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        PointMassConfig(**bad)
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        np.full((COPIES, 2), 1.01),
-        np.full((COPIES, 2), np.nan),
-        np.zeros((COPIES, 2), dtype=int),
-        np.zeros((2, COPIES)),
-        np.zeros(COPIES),
-    ],
-)
-def test_bad_actions_are_refused(action: np.ndarray) -> None:
-    env = PointMassConfig(num_envs=COPIES).build()
-    env.reset(0)
-    with pytest.raises(ValueError, match=r"^action"):
-        env.step(action)

@@ -4,7 +4,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, SingleEnv, ToyConfig
+from envs import AtariConfig, DmcConfig, EnvConfig, PointMassConfig, SingleEnv, ToyConfig
 
 
 def toy(**config: int) -> SingleEnv:
@@ -93,13 +93,6 @@ def test_stepping_outside_an_episode_is_an_error() -> None:
 def test_one_copy_only() -> None:
     with pytest.raises(ValueError, match="num_envs=1"):
         SingleEnv(ToyConfig(num_envs=2).build())
-
-
-def test_every_named_environment_builds() -> None:
-    for config in ENVS.values():
-        env = config(num_envs=2).build()
-        assert env.reset(0).shape == (2, *env.frame_shape)
-        env.close()
 
 
 def test_continuous_episodes_follow_each_other() -> None:

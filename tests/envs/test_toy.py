@@ -1,7 +1,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 from envs import ToyConfig, VectorStep
 
@@ -90,44 +89,3 @@ def test_time_limit_truncates_unless_the_ball_landed() -> None:
     landing = play(ToyConfig(num_envs=3, time_limit=11), predict, 11)[-1]
     assert landing.terminated.all()
     assert not landing.truncated.any()
-
-
-def test_one_seed_one_future_and_a_copy_does_not_see_the_others() -> None:
-    first, again, other = (play(ToyConfig(num_envs=5), predict, 60, seed) for seed in (3, 3, 4))
-    fewer = play(ToyConfig(num_envs=2), predict, 60, seed=3)
-    for t in range(60):
-        np.testing.assert_array_equal(first[t].frame, again[t].frame)
-        np.testing.assert_array_equal(first[t].frame[:2], fewer[t].frame)
-    assert any((step.frame != one.frame).any() for step, one in zip(first, other, strict=True))
-    assert len({b"".join(step.frame[i].tobytes() for step in first) for i in range(5)}) == 5
-
-
-def test_reset_in_the_middle_starts_again() -> None:
-    env = ToyConfig(num_envs=3).build()
-    start = env.reset(1)
-    for _ in range(11):
-        step = env.step(np.full(3, 2))
-    assert step.game_over.all()
-    np.testing.assert_array_equal(env.reset(1), start)
-    assert not env.step(np.ones(3, dtype=np.int64)).first.any()
-
-
-@pytest.mark.parametrize("size", [12, 84])
-def test_frames_have_the_size_asked_for(size: int) -> None:
-    env = ToyConfig(num_envs=2, size=size).build()
-    frame = env.reset(0)
-    assert (frame.shape, frame.dtype, env.frame_shape) == ((2, 1, size, size), np.uint8, (1, size, size))
-
-
-@pytest.mark.parametrize("bad", [{"size": 40}, {"size": 0}, {"balls": 0}, {"time_limit": 0}])
-def test_bad_numbers_are_named(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        ToyConfig(**bad)
-
-
-@pytest.mark.parametrize("action", [np.array([0, 3]), np.array([-1, 0]), np.zeros(2), np.zeros(1, dtype=int)])
-def test_bad_actions_are_refused(action: np.ndarray) -> None:
-    env = ToyConfig(num_envs=2).build()
-    env.reset(0)
-    with pytest.raises(ValueError, match=r"^action"):
-        env.step(action)

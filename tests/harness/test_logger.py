@@ -19,12 +19,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from harness.logger import MetricWindow, NonFiniteError, RunLogger, shown_losses
 
+ROW = '{"step": 1, "clock": {"seconds": 2.5, "env_steps": 1, "updates": 0}}'
+
 
 def logger(run_dir: Path, step: int = 0) -> RunLogger:
     return RunLogger(run_dir, step=step, total=1_000_000, tasks=["rotation", "permutation"])
 
 
-def rows(run_dir: Path) -> list[dict[str, object]]:
+def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -39,11 +41,29 @@ def test_the_window_averages_what_came_since_it_was_drained() -> None:
     assert window.drain() == {}
 
 
+def test_the_mean_of_one_update_is_its_value_and_of_many_as_exact_as_float32() -> None:
+    values = torch.randn(1_000, 3, generator=torch.Generator().manual_seed(0)) * 10 ** torch.tensor([-20.0, 0, 20])
+    window = MetricWindow()
+    for rows in (values[:1], values):
+        buffer = torch.empty(3)  # written again at each update, as by a captured graph
+        for step, row in enumerate(rows):
+            window.add(step, dict(zip("abc", buffer.copy_(row), strict=True)))
+        assert list(window.drain().values()) == rows.double().mean(0).float().tolist()
+
+
+def test_adding_reads_nothing_back() -> None:
+    window, value = MetricWindow(), torch.empty((), device="meta")  # reading it raises
+    for step in range(3):
+        window.add(step, {"loss": value, "norm": value})
+    with pytest.raises(NotImplementedError, match="meta"):
+        window.drain()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_the_window_names_what_was_not_finite_first(value: float) -> None:
     window = MetricWindow()
     for step in (8, 12, 16, 20):
-        bad = {"total": step >= 16, "part": step >= 12, "fine": False}
+        bad = {"total": step >= 16, "part": step == 12, "fine": False} | ({"rare": True} if step == 20 else {})
         window.add(step, {name: torch.tensor(value if wrong else 1.0) for name, wrong in bad.items()})
     with pytest.raises(NonFiniteError, match=f"^part is {value} at step 12$"):
         window.drain()
@@ -52,24 +72,38 @@ def test_the_window_names_what_was_not_finite_first(value: float) -> None:
 def test_continuing_drops_later_and_torn_records(tmp_path: Path) -> None:
     with logger(tmp_path) as first:
         for step in (10, 20, 30):
-            first.scalars(step, {"loss": step / 8, "score": float("nan")})
+            first.log_scalars(step, {"loss": step / 8, "score": float("nan")}, updates=step // 2, env_steps=4 * step)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 15, "lo')
     with logger(tmp_path, step=20) as second:
-        second.scalars(25, {"loss": 1.0})
-    assert rows(tmp_path) == [
+        second.log_scalars(25, {"loss": 1.0}, updates=12)
+    logged = rows(tmp_path)
+    clocks = [row.pop("clock") for row in logged]
+    assert logged == [
         {"step": 10, "loss": 1.25, "score": None},
         {"step": 20, "loss": 2.5, "score": None},
         {"step": 25, "loss": 1.0},
     ]
+    assert [(clock["env_steps"], clock["updates"]) for clock in clocks] == [(40, 5), (80, 10), (0, 12)]
+
+
+def test_seconds_go_on_where_the_kept_rows_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for step, kept in ((0, 0), (100, 100), (300, 100)):  # of the second process, nothing is kept
+        with logger(tmp_path, step=kept) as opened:
+            now += 60
+            opened.log_scalars(step + 100, {}, updates=step)
+        now += 999
+    assert [(row["step"], row["clock"]["seconds"]) for row in rows(tmp_path)] == [(100, 60.0), (400, 120.0)]
 
 
 @pytest.mark.parametrize("torn", ["{", '{"loss": 1}', "\x00\x00"])
 def test_whatever_a_crash_left_at_the_end_is_dropped(torn: str, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + torn)
+    (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n{torn}")
     with logger(tmp_path, step=5):
         pass
-    assert rows(tmp_path) == [{"step": 1}]
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
 
 
 def test_a_kill_while_later_records_are_dropped_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +111,11 @@ def test_a_kill_while_later_records_are_dropped_loses_none(tmp_path: Path, monke
         path.open("w").close()
         raise KeyboardInterrupt
 
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n")
     monkeypatch.setattr(Path, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         logger(tmp_path, step=5)
-    assert rows(tmp_path) == [{"step": 1}]
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
 
 
 def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
@@ -103,8 +137,8 @@ def test_progress_is_one_short_line_where_there_is_no_terminal(
     tasks = {"aux/permutation/loss": 1.6094, "aux/permutation/accuracy": 0.9, "aux/rotation/loss": 0.69}
     with logger(tmp_path) as opened:
         monkeypatch.setattr(opened, "_started", time.monotonic() - 2_000)
-        opened.health(1_000, {"score": score} | shown_losses({"train/loss": 1e9}))
-        opened.health(1_000_000, {"score": score} | shown_losses({"train/loss": 0.0123} | tasks))
+        opened.log_health(1_000, {"score": score} | shown_losses({"train/loss": 1e9}))
+        opened.log_health(1_000_000, {"score": score} | shown_losses({"train/loss": 0.0123} | tasks))
         lines = sys.stderr.getvalue().split("\n")
     assert lines.pop() == ""
     assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]
@@ -115,8 +149,8 @@ def test_progress_is_one_short_line_where_there_is_no_terminal(
 def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
     sheet = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
     with logger(tmp_path) as opened:
-        opened.image(7, "rotation", sheet)
-        opened.image(9, "rotation", 255 - sheet)
+        opened.log_examples(7, "rotation", sheet)
+        opened.log_examples(9, "rotation", 255 - sheet)
     events = EventAccumulator(str(tmp_path)).Reload().Images("aux/rotation/inputs")
     assert [event.step for event in events] == [7, 9]
     for event, expected in zip(events, (sheet, 255 - sheet), strict=True):
@@ -126,8 +160,8 @@ def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) ->
 
 def test_hyperparameters_join_the_scores_without_logging_them_again(tmp_path: Path) -> None:
     with logger(tmp_path) as opened:
-        opened.scalars(40, {"eval/mean_reward": 20.5})
-        opened.hparams({"seed": 1, "aux": [1, 2], "run_dir": None}, {"eval/mean_reward": 20.5})
+        opened.log_scalars(40, {"eval/mean_reward": 20.5}, updates=0)
+        opened.log_hparams({"seed": 1, "aux": [1, 2], "run_dir": None}, {"eval/mean_reward": 20.5})
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("eval/mean_reward")] == [(40, 20.5)]
@@ -145,7 +179,7 @@ def test_a_full_disk_leaves_a_gap_and_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with logger(tmp_path) as opened:
-        opened.scalars(10, {"loss": 1.0})
+        opened.log_scalars(10, {"loss": 1.0}, updates=0)
         opened.flush()
         with monkeypatch.context() as patch:
             patch.setattr(opened, "_file", SimpleNamespace(write=full, flush=full))
@@ -153,13 +187,13 @@ def test_a_full_disk_leaves_a_gap_and_one_warning(
             patch.setattr(Image.Image, "save", full)
             patch.setattr(opened._console, "print", full)
             for step in (20, 30):
-                opened.scalars(step, {"loss": 1.0})
-                opened.health(step, {})
-                opened.image(step, "rotation", np.zeros((2, 3, 3), np.uint8))
+                opened.log_scalars(step, {"loss": 1.0}, updates=0)
+                opened.log_health(step, {})
+                opened.log_examples(step, "rotation", np.zeros((2, 3, 3), np.uint8))
                 opened.flush()
         opened.flush()
         for step in (40, 50):
-            opened.scalars(step, {"loss": 1.0})
+            opened.log_scalars(step, {"loss": 1.0}, updates=0)
             opened.flush()
     assert [record.message for record in caplog.records] == [
         "the log will have gaps: [Errno 28] No space left on device"

@@ -1,0 +1,138 @@
+"""What every environment family promises, whatever it shows."""
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Discrete
+
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig, VectorEnv, VectorStep
+
+# A configuration, what may differ without changing an episode, and the agent steps to compare.
+CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
+    "toy": (ToyConfig(num_envs=3), {}, 60),
+    "time limit": (ToyConfig(num_envs=3, time_limit=4), {}, 20),
+    "point mass": (PointMassConfig(num_envs=3, time_limit=9, control="force"), {}, 25),
+    "noise": (PointMassConfig(num_envs=3, time_limit=9, noise=True), {}, 25),
+    "atari": (AtariConfig(game="breakout", num_envs=3, sticky=0.25), {"threads": 2}, 100),
+    "gas": (DmcConfig(domain="ball_in_cup", task="catch", num_envs=3, action_repeat=500, background="gas"), {}, 4),
+    "background noise": (DmcConfig(num_envs=3, action_repeat=500, background="noise"), {"processes": 2}, 4),
+    "fish": (DmcConfig(domain="fish", task="swim", num_envs=3, action_repeat=500), {}, 4),
+    "hard": (DmcConfig(domain="point_mass", task="hard", num_envs=3, action_repeat=500), {}, 4),
+}
+
+
+def play(env: VectorEnv, seed: Any, steps: int) -> list[dict[str, np.ndarray]]:
+    """Columns by name, of random actions that are the same for copy i whatever the number of copies."""
+    rng, space = np.random.default_rng(0), env.action_space
+    rows = [{"frame": env.reset(seed)}]
+    for _ in range(steps):
+        discrete = isinstance(space, Discrete)
+        action = rng.integers(space.n, size=3) if discrete else rng.uniform(-1, 1, (3, *space.shape))  # type: ignore[union-attr]
+        step = env.step(action[: env.num_envs].astype(np.int64 if discrete else np.float32))
+        rows.append({field.name: getattr(step, field.name) for field in fields(VectorStep)} | env.labels())
+    return rows
+
+
+@pytest.mark.parametrize(("config", "free", "steps"), CASES.values(), ids=CASES)
+def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, int], steps: int) -> None:
+    env, fewer = config.build(), replace(config, num_envs=2, **free).build()
+    expected = play(env, 11, steps)
+    other = play(env, 12, steps)
+    play(env, 12, steps // 3)  # ends in the middle of an episode
+    for row, again, less in zip(expected, play(env, np.int64(11), steps), play(fewer, 11, steps), strict=True):
+        for name, values in row.items():
+            np.testing.assert_array_equal(again[name], values, err_msg=name)
+            np.testing.assert_array_equal(less[name], values[:2], err_msg=name)
+    histories = {b"".join(row["frame"][i].tobytes() for row in run) for run in (expected, other) for i in range(3)}
+    assert len(histories) == 6
+    env.close()
+    fewer.close()
+    env.close()
+
+
+@pytest.mark.parametrize(("config", "free", "steps"), CASES.values(), ids=CASES)
+def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps: int) -> None:
+    env = replace(config, **free).build()
+    assert (env.num_envs, env.frame_shape[1:]) == (3, (config.size, config.size))  # type: ignore[attr-defined]
+    over = np.zeros(3, bool)
+    starts, ended = [], False
+    for row in play(env, 11, steps):
+        assert (row["frame"].dtype, row["frame"].shape) == (np.uint8, (3, *env.frame_shape))
+        if "first" not in row:
+            starts += list(row["frame"])
+            continue
+        np.testing.assert_array_equal(row["first"], over)
+        assert not (row["terminated"] & row["truncated"]).any()
+        assert not (row["truncated"] & ~row["game_over"]).any()
+        assert not row["reward"][row["first"]].any()
+        assert row["reward"].dtype == np.float32
+        starts += list(row["frame"][row["first"]])
+        over = row["game_over"]
+        ended |= over.any()
+    if ended:
+        assert len({start.tobytes() for start in starts}) > 3
+    env.close()
+
+
+@pytest.mark.parametrize("name", ENVS)
+@pytest.mark.timeout(10)
+def test_bad_actions_are_refused_at_once(name: str) -> None:
+    env = ENVS[name](num_envs=2).build()
+    env.reset(0)
+    if isinstance(env.action_space, Discrete):
+        good, n = np.zeros(2, np.int64), env.action_space.n
+        bad = [np.array([0, n]), np.array([-1, 0]), np.zeros(3, np.int64), np.zeros(2)]
+    else:
+        good = np.zeros((2, *env.action_space.shape), np.float32)
+        bad = [good + 1.01, good + np.nan, good.astype(int), np.zeros((2, 7)), np.zeros(2)]
+    for action in bad:
+        with pytest.raises(ValueError, match=r"^action"):
+            env.step(action)
+    env.close()
+    env = ENVS[name](num_envs=2).build()
+    env.reset(0)
+    env.step(good)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("atari", {"game": "Breakuot"}, "unknown Atari game 'Breakuot': did you mean 'breakout'?"),
+        ("atari", {"game": "MsPacman"}, "unknown Atari game 'MsPacman': did you mean 'ms_pacman'?"),
+        ("atari", {"game": "warlords"}, "unknown Atari game 'warlords': "),
+        ("atari", {"game": "q"}, "unknown Atari game 'q': there are adventure, air_raid, alien, "),
+        ("atari", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
+        ("atari", {"threads": 0}, "threads is 0: it must be at least 1"),
+        ("atari", {"sticky": 1.5}, "sticky is 1.5: it must be a probability below 1"),
+        ("dmc", {"quality": "fst"}, "quality is 'fst': did you mean 'fast'?"),
+        ("dmc", {"background": "vidoe"}, "background is 'vidoe': did you mean 'video'?"),
+        ("dmc", {"background_split": "test"}, "background_split is 'test': there are train, eval"),
+        ("dmc", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
+        ("dmc", {"processes": -1}, "processes is -1: it must be at least 0"),
+        ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
+        *(("pointmass", {key: n}, "num_envs and time_limit must") for key, n in [("size", 11), ("time_limit", 0)]),
+        ("toy", {"size": 40}, "size is 40: it must be a multiple of 12"),
+        *(("toy", {key: 0}, "num_envs, balls and time_limit must") for key in ("balls", "time_limit", "num_envs")),
+    ],
+)
+def test_bad_values_are_named(name: str, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        ENVS[name](**wrong)
+
+
+def test_what_a_family_says_of_itself() -> None:
+    walker = DmcConfig(domain="walker", task="walk", background="gas")
+    configs: list[EnvConfig] = [AtariConfig(game="breakout"), walker, ToyConfig()]
+    assert [(config.name, config.label, config.fps) for config in configs] == [
+        ("atari", "breakout", 15),
+        ("dmc", "walker_walk_gas", 25),
+        ("toy", "toy", 6),
+    ]
+    assert [config.padding for config in (walker, replace(walker, repeat_first=False), ToyConfig())] == [
+        *("repeat", "zeros", "zeros")
+    ]
+    assert {name: kind().name for name, kind in ENVS.items()} == {name: name for name in ENVS}
