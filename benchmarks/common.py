@@ -1,4 +1,4 @@
-"""What the benchmarks of objectives share: options, runs side by side, the cost of an update, tables."""
+"""What the benchmarks share: options, runs side by side, kept reports, tables and the blocks of pages."""
 
 import json
 import os
@@ -99,20 +99,20 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def curve(games: Iterable[tuple[int, float]], steps: int, window: int) -> list[float]:
-    """Mean of the logged scores in each window of steps."""
+    """Mean of the logged returns in each window of steps."""
     windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
     if not all(windows):
-        sys.exit(f"no game ended in some {window:,} steps; give more steps")
+        sys.exit(f"no episode ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
 
 
 def games(run: Path) -> list[tuple[int, float]]:
-    """Each agent step where games were logged, and the mean score of those since the one before."""
+    """Each agent step where episodes were logged, and the mean return of those since the row before."""
     return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 
 def keep_report(run: Path, name: str, **more: Any) -> None:
-    """Put a run's report, with its config, its training games and what else there is of it, into results/."""
+    """Put a run's report, with its config, its training episodes and what else there is of it, into results/."""
     report: dict[str, Any] = json.loads((run / "report.json").read_text())
     training = {"config": (run / "config.yaml").read_text(), "games": games(run), **more}
     write_json(report | {"training": training}, RESULTS / name)
@@ -161,32 +161,40 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def rows_in(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON of results, none where there is no such file."""
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON of results, empty where there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def renewed(
     kept: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]], order: Iterable[str]
 ) -> list[dict[str, Any]]:
-    """`rows` in place of those of the same objective in `kept`, sorted by objective."""
-    by_name = {row["objective"]: row for row in chain(kept, rows)}
+    """`rows` in place of those of the same task in `kept`, sorted by task."""
+    by_name = {row["task"]: row for row in chain(kept, rows)}
     return [by_name[name] for name in order if name in by_name]
 
 
 def origins(rows: Iterable[dict[str, Any]]) -> str:
-    """A list of what made the rows (`made`), each with the objectives of its rows."""
+    """A list of what made the rows (`made`), each with the tasks of its rows."""
     named: dict[str, list[str]] = {}
     for row in rows:
-        named.setdefault(row["made"], []).append(row["objective"])
+        named.setdefault(row["made"], []).append(row["task"])
     return "".join(f"- {made}: {', '.join(names)}\n" for made, names in named.items())
 
 
-def fill_in(page: Path, text: str) -> None:
-    """Put `text` between the marks of a page, `<!-- table -->` and `<!-- /table -->`, and show it."""
-    marked = f"<!-- table -->\n{text}<!-- /table -->"
-    page.write_text(re.sub("<!-- table -->.*<!-- /table -->", lambda _: marked, page.read_text(), flags=re.DOTALL))
-    sys.stdout.write(text)
+def with_block(page: str, script: str, content: str) -> str:
+    """The text of a page with `content` in the block of a benchmark; all other text is written by people.
+
+    The block stands between `<!-- table: made by python benchmarks/SCRIPT -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: the page does not have exactly one such block.
+    """
+    begin, end = f"<!-- table: made by python benchmarks/{Path(script).name} -->\n", "<!-- end -->"
+    found, count = re.subn(f"{re.escape(begin)}.*?{end}", lambda _: f"{begin}{content}{end}", page, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the page has {count} blocks that begin with {begin!r}, instead of one")
+    return found
 
 
 def finish(failed: Sequence[tuple[Any, ...]]) -> None:

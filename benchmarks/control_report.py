@@ -15,21 +15,29 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, fill_in, keep_report, kept_reports, table
+from common import RESULTS, arms, keep_report, kept_reports, table, with_block
 from omegaconf import OmegaConf
 
 from analysis.probes import interval
 from envs import DmcConfig
 
-HEADER = ["world", "arm", "device, batch", "environment steps", "mean of the seeds", "score of 100 episodes, by seed"]
+HEADER = [
+    "world",
+    "arm",
+    "device, batch",
+    "environment steps",
+    "mean of the seeds",
+    "mean return of 100 episodes, by seed",
+]
 HEADER += ["end of training"]
+PAGE = RESULTS / "control.md"
 LAST = 5  # rows of the log
 DRAWN = ("cartpole", "cartpole_films")
 COLOURS = plt.get_cmap("tab20")
 
 
 def curve(report: dict[str, Any]) -> list[tuple[int, float]]:
-    """Environment steps where games were logged, and the mean score of those since the one before."""
+    """Environment steps where episodes were logged, and the mean return of those since the row before."""
     repeat = DmcConfig(**report["env"]).repeat
     return [(step * repeat, score) for step, score in report["training"]["games"]]
 
@@ -57,7 +65,7 @@ def cells(arm: str, reports: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def draw(reports: dict[str, dict[str, Any]]) -> None:
-    """Scores of the training games, a panel for each world, a colour for each arm, a line for each seed."""
+    """Returns of the training episodes, a panel for each world, a colour for each arm, a line for each seed."""
     figure, panels = plt.subplots(1, len(DRAWN), figsize=(13, 4.5), sharey=True)
     for axes, world in zip(panels, DRAWN, strict=True):
         shown = [(arm, seeds) for arm, seeds in arms(reports) if arm.startswith(world + "-")]
@@ -68,14 +76,18 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
                 label = "_"  # once
         axes.set(xlabel="environment steps", title=world)
         axes.legend(fontsize="small")
-    panels[0].set(ylabel="score of the training games")
+    panels[0].set(ylabel="return of the training episodes")
     figure.tight_layout()
     figure.savefig(RESULTS / "control.png", dpi=110)
+
+
+def remade(page: str) -> str:
+    """The page with the table of all kept reports."""
+    return with_block(page, __file__, table(HEADER, [cells(*arm) for arm in arms(kept_reports("control"))]))
 
 
 if __name__ == "__main__":
     for run in map(Path, sys.argv[1:]):
         keep_report(run, f"control-{'-'.join(run.parts[-3:])}.json")
-    kept = kept_reports("control")
-    draw(kept)
-    fill_in(RESULTS / "control.md", table(HEADER, [cells(*arm) for arm in arms(kept)]))
+    draw(kept_reports("control"))
+    PAGE.write_text(remade(PAGE.read_text()))

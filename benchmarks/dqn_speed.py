@@ -3,21 +3,20 @@
 Same Nature network (the two dueling streams together are as wide as SB3's hidden layer), batch 32, one update every
 four agent steps, eight copies of Pong, the same torch threads, in alternating rounds of one process. Ours learns
 double, dueling, 3-step; SB3's plain one-step update has one forward pass less. The preset is `experiment=pong_cpu`
-without its side quest. The table goes to results/dqn_speed.md. Options: threads=N rounds=N steps=N.
+without its auxiliary task. Writes results/dqn_speed.json
+and the block of its page. Options: threads=N rounds=N steps=N.
 """
 
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from common import RESULTS, config_of, read_json, table, with_block
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
@@ -27,13 +26,14 @@ import agents
 import train
 from configs.schema import Config
 from experiment.build import Parts, build
-from experiment.composition import freeze, register
 from experiment.training import Progress
 from harness.process import matmul_rate, tune_process
+from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
 
-ROOT = Path(__file__).parent.parent
+JSON, PAGE = RESULTS / "dqn_speed.json", RESULTS / "dqn_speed.md"
 WARMUP, COPIES, BATCH = 5_000, 8, 32
+FRAME = 84 * 84
 PEER = ["encoder.layer_norm=false", "agent.hidden=256", "agent.layer_norm=false"]  # what SB3's network has
 NETWORKS = {
     "nature": ["encoder=nature", *PEER],
@@ -71,8 +71,7 @@ def our_config(arm: str, steps: int) -> Config:
     network, precision = arm.split(", ")
     words = [f"agent.precision={precision}", f"learning_starts={WARMUP}", f"batch_size={BATCH}", "device=cpu"]
     words += [f"env.num_envs={COPIES}", "log_every=200", "diagnose_every=0", f"steps={steps}"]
-    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return freeze(compose("config", [*NETWORKS[network], *words]), Config)
+    return config_of("config", [*NETWORKS[network], *words], Config)  # type: ignore[no-any-return]
 
 
 def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
@@ -159,16 +158,10 @@ def closer(parts: Parts) -> dict[str, float]:
     }
 
 
-def machine() -> str:
-    """The idle matrix-multiply rate, since these figures mean little without it."""
-    return f"{matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products"
-
-
 def main(argv: list[str]) -> None:
     """Measure and write the table."""
     options = {"threads": 0, "rounds": 3, "steps": 2_000} | {k: int(v) for k, _, v in (w.partition("=") for w in argv)}
     threads = tune_process(options["threads"])
-    register()
     ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
     peer: list[tuple[float, float]] = []
     details = {}
@@ -179,33 +172,35 @@ def main(argv: list[str]) -> None:
             details[arm] = closer(parts)
             parts.env.close()
         peer.append(peer_speed(options["steps"]))
-    frame = 84 * 84
-    lines = [
-        "# DQN speed",
-        "",
-        f'`make bench ARGS="{" ".join(argv)}"`: {options["rounds"]} alternating rounds of {options["steps"]} '
-        f"agent steps, {threads} torch threads, {platform.processor() or platform.machine()}, {machine()}; "
-        f"torch {version('torch')}, stable-baselines3 {version('stable-baselines3')}.",
-        "",
-        "| | agent steps/s (median, range) | ratio to SB3 in the same round | updates/s | ms a sample of 32 | "
-        "ms an update | of both not network | bytes a transition |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for arm, speeds in ours.items():
-        d, ratios = details[arm], [a / b for a, (b, _) in zip(speeds, peer, strict=True)]
-        lines.append(
-            f"| Sidequest, {arm} | {spread(speeds)} | {spread(ratios, 2)} | {statistics.median(speeds) / 4:.0f} "
-            f"| {d['sample']:.2f} | {d['update']:.1f} | {d['other share']:.0%} | {d['bytes']:.0f} "
-            f"({d['bytes'] / frame:.3f} x frame) |"
-        )
-    speeds, stacks = [speed for speed, _ in peer], peer[0][1]
-    lines.append(
-        f"| SB3 DQN, nature, float32 | {spread(speeds)} | 1 | {statistics.median(speeds) / 4:.0f} | | | "
-        f"| {stacks:.0f} (two stacks) |"
+    rows = [{"arm": f"Sidequest, {arm}", "speeds": speeds, **details[arm]} for arm, speeds in ours.items()]
+    theirs = {"arm": "SB3 DQN, nature, float32", "speeds": [speed for speed, _ in peer], "bytes": peer[0][1]}
+    command = f'make bench ARGS="{" ".join(argv)}"'
+    content = {"command": command, "options": options | {"threads": threads}, "gflops": matmul_rate()}
+    write_json(content | {"versions": versions("stable-baselines3"), "rows": [*rows, theirs]}, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    given, used, peer = content["options"], content["versions"], content["rows"][-1]["speeds"]
+    header = ["", "agent steps/s (median, range)", "ratio to SB3 in the same round", "updates/s", "ms a sample of 32"]
+    header += ["ms an update", "share of both outside of the network", "bytes a transition"]
+    lines = []
+    for row in content["rows"]:
+        speeds = row["speeds"]
+        ratios = spread([a / b for a, b in zip(speeds, peer, strict=True)], 2) if "sample" in row else "1"
+        parts = [""] * 3
+        if "sample" in row:
+            parts = [f"{row['sample']:.2f}", f"{row['update']:.1f}", f"{row['other share']:.0%}"]
+        first = [row["arm"], spread(speeds), ratios, f"{statistics.median(speeds) / 4:.0f}"]
+        lines.append([*first, *parts, f"{row['bytes']:.0f} ({row['bytes'] / FRAME:.3f} x frame)"])
+    told = (
+        f"`{content['command']}`: {given['rounds']} alternating rounds of {given['steps']} agent steps, "
+        f"{given['threads']} torch threads, {used['cpu']}, {content['gflops']:.0f} GFLOP/s at float32 1024 x 1024 "
+        f"matrix products; torch {used['torch']}, stable-baselines3 {used['stable-baselines3']}.\n\n"
     )
-    text = "\n".join(lines) + "\n"
-    (ROOT / "results" / "dqn_speed.md").write_text(text)
-    print(text)
+    return with_block(page, __file__, told + table(header, lines))
 
 
 def spread(values: list[float], digits: int = 0) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_updates.py [device=cuda] [updates=300]
 
-One torch thread for the launches. The table goes to results/gpu_updates.md.
+One torch thread for the launches. Writes results/gpu_updates.json and the block of its page.
 """
 
 import time
@@ -11,14 +11,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import RESULTS, config_of, options, table
+from common import RESULTS, config_of, options, read_json, table, with_block
 
 from configs.schema import Config
 from envs import Rollout
 from experiment.build import build
 from harness.process import tune_process
-from harness.provenance import versions
+from harness.provenance import versions, write_json
 
+JSON, PAGE = RESULTS / "gpu_updates.json", RESULTS / "gpu_updates.md"
 STORED, STEPS = "replay.storage=cuda", 400
 PONG, CARTPOLE = "experiment=pong_cpu aux=none", "experiment=sac_cartpole agent.random_shift=4"
 PAPER = f"{CARTPOLE} batch_size=512 encoder=control agent.hidden=1024 {STORED}"
@@ -47,8 +48,8 @@ def milliseconds(work: Callable[[], Any], repeats: int) -> float:
     return 1e3 * (time.perf_counter() - start) / repeats
 
 
-def cells(variant: str, device: str, updates: int) -> list[str]:
-    """A line of the table."""
+def measured(variant: str, device: str, updates: int) -> dict[str, Any]:
+    """A row of the JSON: milliseconds of acting, learning and sampling, and seconds of the first 15 updates."""
     config = config_of("config", [*variant.split(), f"device={device}"], Config)
     parts = build(config)
     env, replay, agent, suite = parts.env, parts.replay, parts.agent, parts.suite
@@ -70,21 +71,28 @@ def cells(variant: str, device: str, updates: int) -> list[str]:
     warm = milliseconds(learn, 15) * 15 / 1e3
     times += [milliseconds(learn, updates), milliseconds(sample, updates)]
     env.close()
-    return [f"`{variant}`", f"{env.num_envs}", *(f"{value:.1f}" for value in times), f"{warm:.0f}"]
+    return {"run": variant, "copies": env.num_envs, "milliseconds": times, "warm_seconds": warm}
 
 
 def main() -> None:
     """Measure and write the table."""
     chosen = options(device="cuda", updates=300)
     tune_process(1)
-    rows = [cells(variant, chosen["device"], chosen["updates"]) for variant in VARIANTS]
-    text = (
-        f"# Updates on a GPU\n\n`python benchmarks/gpu_updates.py`: {torch.cuda.get_device_name()}, torch "
-        f"{versions()['torch']}, one thread of its machine. Milliseconds; an update includes its sampling, the first "
-        "fifteen are left out of it.\n\n"
-    )
+    rows = [measured(variant, chosen["device"], chosen["updates"]) for variant in VARIANTS]
+    write_json({"device": torch.cuda.get_device_name(), "versions": versions(), "rows": rows}, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    text = f"`python benchmarks/gpu_updates.py`: {content['device']}, torch {content['versions']['torch']}.\n\n"
     header = ["run", "copies", "act and step all copies", "update", "of it sampling", "seconds of the first 15"]
-    (RESULTS / "gpu_updates.md").write_text(text + table(header, rows))
+    lines = [
+        [f"`{r['run']}`", f"{r['copies']}", *(f"{v:.1f}" for v in r["milliseconds"]), f"{r['warm_seconds']:.1f}"]
+        for r in content["rows"]
+    ]
+    return with_block(page, __file__, text + table(header, lines))
 
 
 if __name__ == "__main__":

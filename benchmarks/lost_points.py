@@ -43,7 +43,7 @@ def play(checkpoint: str, epsilon: float, games: int, seed: int) -> tuple[NDArra
 
 
 def main() -> None:
-    """Play and tell."""
+    """Play and print."""
     chosen = options(checkpoint="zoo/pong-permutation", epsilon=0.05, games=8, seed=5)
     tune_process(1)
     moved, points = play(**chosen)

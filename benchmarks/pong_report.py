@@ -13,11 +13,12 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, curve, fill_in, keep_report, kept_reports, log_of, table
+from common import RESULTS, arms, curve, keep_report, kept_reports, log_of, table, with_block
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 games"]
-HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training games by 50k steps"]
+HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 episodes"]
+HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training episodes by 50k steps"]
+PAGE = RESULTS / "pong.md"
 WINDOW = 50_000  # agent steps
 DRAWN = 25_000
 
@@ -44,7 +45,7 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
 
 
 def keep(run: Path) -> None:
-    """Put a run's report, and what the page tells of its training, into results/."""
+    """Put a run's report, and what the page shows of its training, into results/."""
     rows, (minutes, rates) = log_of(run), clock(run)
     steps, updates = rows[-1]["step"], max(row.get("train/n_updates", 0) for row in rows)
     told = {"steps": steps, "updates": updates, "minutes": minutes, "gflops": rates, "accuracy": accuracy(rows)}
@@ -64,7 +65,7 @@ def cells(name: str, report: dict[str, Any]) -> list[str]:
 
 
 def draw(reports: dict[str, dict[str, Any]]) -> None:
-    """Mean score of the training games in each stretch of steps, a colour for each arm, a line for each seed."""
+    """Mean return of the training episodes in each window of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
     for i, (label, seeds) in enumerate(arms(reports)):
         for training in (report["training"] for report in seeds.values()):
@@ -72,16 +73,20 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
             ends = [(k + 1) * DRAWN / 1000 for k in range(len(points))]
             axes.plot(ends, points, linewidth=1, color=f"C{i}", label=label)
             label = "_"  # once
-    axes.set(xlabel="agent steps, thousands", ylabel="mean score of the training games", title="Pong")
+    axes.set(xlabel="agent steps, thousands", ylabel="mean return of the training episodes", title="Pong")
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()
     figure.savefig(RESULTS / "pong.png", dpi=110)
 
 
+def remade(page: str) -> str:
+    """The page with the table of all kept reports."""
+    return with_block(page, __file__, table(HEADER, [cells(*one) for one in kept_reports("pong").items()]))
+
+
 if __name__ == "__main__":
     for folder in map(Path, sys.argv[1:]):
         keep(folder)
-    kept = kept_reports("pong")
-    draw(kept)
-    fill_in(RESULTS / "pong.md", table(HEADER, [cells(*one) for one in kept.items()]))
+    draw(kept_reports("pong"))
+    PAGE.write_text(remade(PAGE.read_text()))

@@ -1,9 +1,9 @@
-"""What an update of each objective costs: its time over that of a supervised step with the same encoder and batch.
+"""What an update of each task costs: its time over that of a supervised step with the same encoder and batch.
 
-    python benchmarks/pretext_cost.py [objectives=jigsaw,simclr] [device=cpu]
+    python benchmarks/pretext_cost.py [tasks=jigsaw,simclr] [device=cpu]
 
-Image objectives on MNIST and the others on bouncing balls, with the settings of pretext_mnist.py and pretext_video.py.
-Writes these rows into results/pretext_cost.md and .json; others stay.
+Image tasks on MNIST and the others on bouncing balls, with the settings of pretext_mnist.py and pretext_video.py.
+Writes these rows into results/pretext_cost.json and the page's block; others stay.
 """
 
 import shlex
@@ -21,7 +21,7 @@ import pretext_mnist
 import pretext_video
 import torch
 import torch.nn.functional as F
-from common import RESULTS, config_of, options, origins, renewed, rows_in, table
+from common import RESULTS, config_of, options, origins, read_json, renewed, table, with_block
 from torch import Tensor, nn
 
 from configs.schema import PretrainConfig
@@ -30,15 +30,16 @@ from harness.process import matmul_rate, tune_process
 from harness.provenance import write_json
 from pretrain import draw, update
 
+JSON, PAGE = RESULTS / "pretext_cost.json", RESULTS / "pretext_cost.md"
 CLASSES = 10  # of the supervised step
 ROUNDS, UPDATES = 15, 3  # rounds that count, steps in each
 
 
-def words_of(objective: str) -> list[str]:
+def words_of(task: str) -> list[str]:
     """The command line of its pretraining."""
-    if objective in pretext_mnist.OBJECTIVES:
-        return pretext_mnist.words_of(objective, seed=0)
-    return pretext_video.words_of("balls", objective, seed=0)
+    if task in pretext_mnist.TASKS:
+        return pretext_mnist.words_of(task, seed=0)
+    return pretext_video.words_of("balls", task, seed=0)
 
 
 def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
@@ -67,9 +68,9 @@ def seconds(step: Callable[[], Any], device: torch.device) -> float:
     return (time.perf_counter() - start) / UPDATES
 
 
-def measured(objective: str, device: str) -> dict[str, Any]:
+def measured(task: str, device: str) -> dict[str, Any]:
     """Milliseconds of both in alternating rounds, medians, and the median ratio; drawing the batch is in neither."""
-    config = config_of("pretrain", [*words_of(objective), f"device={device}"], PretrainConfig)
+    config = config_of("pretrain", [*words_of(task), f"device={device}"], PretrainConfig)
     tune_process(config.threads)
     parts = build_pretraining(config)
     batch = draw(parts, parts.train, config.batch_size, parts.rng)
@@ -77,30 +78,27 @@ def measured(objective: str, device: str) -> dict[str, Any]:
     rounds = [[seconds(step, batch.obs.device) for step in steps] for _ in range(ROUNDS + 1)][1:]  # the first warms up
     update_ms, supervised_ms = (1e3 * statistics.median(column) for column in zip(*rounds, strict=True))
     ratio = statistics.median(ours / theirs for ours, theirs in rounds)
-    return {"objective": objective, "update_ms": update_ms, "supervised_ms": supervised_ms, "ratio": ratio}
+    return {"task": task, "update_ms": update_ms, "supervised_ms": supervised_ms, "ratio": ratio}
 
 
 def main() -> None:
     """Measure one after the other and write the table."""
-    every = dict.fromkeys([*pretext_mnist.OBJECTIVES, *pretext_video.OBJECTIVES])
-    chosen = options(objectives=",".join(every), device="cpu")
+    every = dict.fromkeys([*pretext_mnist.TASKS, *pretext_video.TASKS])
+    chosen = options(tasks=",".join(every), device="cpu")
     tune_process(1)
     command = shlex.join(["python", *sys.argv])
     made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"
-    rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["objectives"].split(",")]
-    write(renewed(rows_in(RESULTS / "pretext_cost.json"), rows, every))
+    rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["tasks"].split(",")]
+    write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, every)}, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    """Both files of results."""
-    write_json({"rows": rows}, RESULTS / "pretext_cost.json")
-    text = (
-        f"# Cost of the objectives\n\n{origins(rows)}\nMedians of {ROUNDS} alternating rounds, one torch thread. A "
-        "supervised step is cross-entropy with the same encoder and batch; drawing the batch is in neither.\n\n"
-    )
-    cells = ([r["objective"], *(f"{r[k]:.1f}" for k in ("update_ms", "supervised_ms", "ratio"))] for r in rows)
-    header = ["objective", "ms an update", "ms a supervised step", "ratio"]
-    (RESULTS / "pretext_cost.md").write_text(text + table(header, cells))
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    rows = read_json(JSON)["rows"]
+    cells = ([r["task"], *(f"{r[k]:.1f}" for k in ("update_ms", "supervised_ms", "ratio"))] for r in rows)
+    header = ["task", "ms an update", "ms a supervised step", "ratio"]
+    return with_block(page, __file__, f"{origins(rows)}\n{table(header, cells)}")
 
 
 if __name__ == "__main__":

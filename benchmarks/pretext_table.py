@@ -9,7 +9,7 @@ from typing import Any
 from common import RESULTS, ROOT, gain_cell
 
 PAGE = ROOT / "docs" / "pretexts.md"
-MEASURES = 3  # the last columns: answered, gain, cost
+COLUMNS, MEASURED = 6, 3  # of the tables of tasks; the last are metric, gain and cost
 UNKNOWN = ["not measured", ""]
 
 
@@ -19,27 +19,29 @@ def read(name: str) -> Any:
 
 
 def measured() -> dict[str, list[str]]:
-    """By objective: what it answers (and a guess), what a probe of the maps gains, its cost."""
-    costs = {row["objective"]: f"{row['ratio']:.1f}" for row in read("cost")["rows"]}
-    told = {row["objective"]: (row["metric"], row["guess"], gain_cell(row["maps"], 1)) for row in read("mnist")["rows"]}
+    """By task: metric (and that of a guess), gain of a probe of the maps, cost of an update."""
+    costs = {row["task"]: f"{row['ratio']:.1f}" for row in read("cost")["rows"]}
+    told = {row["task"]: (row["metric"], row["guess"], gain_cell(row["maps"], 1)) for row in read("mnist")["rows"]}
     for row in read("video")["sources"]["balls"]:
         real = row["real"]
         answered = (real["accuracy"], real["chance"]) if "accuracy" in real else (real["error_ratio"], 1.0)
-        told[row["objective"]] = (*answered, gain_cell(row["maps"], 2))
+        told[row["task"]] = (*answered, gain_cell(row["maps"], 2))
     cells = {name: [f"{metric:.2f} ({guess:.2f})", gain] for name, (metric, guess, gain) in told.items()}
     return {name: [*cells.get(name, UNKNOWN), cost] for name, cost in costs.items()}
 
 
-def main() -> None:
-    """Rewrite the last cells of each line that begins with an objective."""
+def remade(page: str) -> str:
+    """The page with the measured cells of each line that begins with a task."""
     found = measured()
 
     def filled(line: re.Match[str]) -> str:
-        told = line[0].split(" | ")[:-MEASURES]
-        return " | ".join([*told, *found[line[1]]]) + " |" if line[1] in found else line[0]
+        told = line[0].split(" | ")
+        if len(told) != COLUMNS or line[1] not in found:
+            return line[0]
+        return " | ".join([*told[:-MEASURED], *found[line[1]]]) + " |"
 
-    PAGE.write_text(re.sub(r"^\| `(\w+)` .*$", filled, PAGE.read_text(), flags=re.MULTILINE))
+    return re.sub(r"^\| `(\w+)` .*$", filled, page, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(remade(PAGE.read_text()))

@@ -1,14 +1,14 @@
-"""Each objective of video or colour alone on bouncing balls, real clips and Pong: is it answered, by its content?
+"""Each task of video or colour alone on bouncing balls, real clips and Pong: accuracy beside a control without content.
 
-    python benchmarks/pretext_video.py [sources=balls,clips,pong] [objectives=tracking,st_dim] [seeds=1] [steps=1000]
+    python benchmarks/pretext_video.py [sources=balls,clips,pong] [tasks=tracking,st_dim] [seeds=1] [steps=1000]
                                        [device=auto] [jobs=1]
 
-Pretrains what is missing in runs/pretext_video/<source>/<objective>/s<seed>, and beside it, in .../control/s<seed>, the
-same on frames that lack what the objective reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
-probed for the places of the balls. Then it writes these rows into results/pretext_video.md and .json; others stay.
+Pretrains what is missing in runs/pretext_video/<source>/<task>/s<seed>, and beside it, in .../control/s<seed>, the
+same on frames that lack what the task reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
+probed for the places of the balls. Then it writes these rows into results/pretext_video.json and the page's block;
+others stay.
 """
 
-import json
 import shlex
 import sys
 from dataclasses import replace
@@ -30,11 +30,13 @@ from common import (
     made_on,
     options,
     origins,
+    read_json,
     renewed,
     result_of,
     side_by_side,
     table,
     train,
+    with_block,
 )
 from numpy.typing import NDArray
 from torch import Tensor
@@ -54,14 +56,15 @@ from pretrain import draw, losses
 from probe import measure
 
 RUNS = ROOT / "runs" / "pretext_video"
+JSON, PAGE = RESULTS / "pretext_video.json", RESULTS / "pretext_video.md"
 SOURCES = {
     "balls": ["source=balls", "encoder=small"],
     "clips": ["source=videos", "encoder=small"],
     "pong": ["source=frames", "env=atari", "env.grayscale=false", "env.num_envs=16", "encoder=nips"],
 }
-# Nearly all of a picture is background: on plain pixels, or at 1e-3, most objectives silence the units at once.
+# Nearly all of a picture is background: on plain pixels, or at 1e-3, most tasks silence the units at once.
 BASE = ["threads=1", "log_every=200", "encoder.standardize=true", "learning_rate=3e-4"]
-OBJECTIVES = {  # with their settings, some twice: <task>@<variant>
+TASKS = {  # with their settings, some twice: <task>@<variant>
     "permutation": ["frame_stack=4"],
     "shuffle_learn": [],
     "odd_one_out": [],
@@ -98,13 +101,13 @@ Rows: TypeAlias = NDArray[np.int64]
 Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
 
 
-# --- content that lacks what an objective reads ---
+# --- content that lacks what a task reads ---
 
 
-def destroyed(objective: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> EpisodeSampler:
-    """A sampler of frames where the objective can only be guessed."""
+def destroyed(task: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> EpisodeSampler:
+    """A sampler of frames where the task can only be guessed."""
     episodes = sampler.episodes
-    match objective:
+    match task:
         case "tracking":
             return over(sampler, episodes, one_track(sampler, parts, rng))
         case "video_colorization" | "colorization" | "split_brain":
@@ -160,33 +163,33 @@ def spans(episodes: Episodes) -> list[tuple[int, int]]:
 # --- a run ---
 
 
-def folder_of(source: str, objective: str, control: bool, seed: int) -> Path:
+def folder_of(source: str, task: str, control: bool, seed: int) -> Path:
     """Where a run is."""
-    return RUNS / source / objective / ("control" if control else "") / f"s{seed}"
+    return RUNS / source / task / ("control" if control else "") / f"s{seed}"
 
 
-def words_of(source: str, objective: str, seed: int) -> list[str]:
+def words_of(source: str, task: str, seed: int) -> list[str]:
     """The command line of a pretraining, but for its length, device and folder."""
     frames = [f"source.path={RUNS}/frames/pong-s{seed}"] if source == "pong" else []
-    special = SPECIAL.get((source, objective), [])
-    task = objective.partition("@")[0]
-    return [*SOURCES[source], *frames, f"aux={task}", f"seed={seed}", *BASE, *OBJECTIVES[objective], *special]
+    special = SPECIAL.get((source, task), [])
+    name = task.partition("@")[0]
+    return [*SOURCES[source], *frames, f"aux={name}", f"seed={seed}", *BASE, *TASKS[task], *special]
 
 
-def run(source: str, objective: str, control: bool, seed: int, steps: int, device: str) -> None:
-    """Pretrain and judge; what is not a control is probed as well."""
-    folder = folder_of(source, objective, control, seed)
+def run(source: str, task: str, control: bool, seed: int, steps: int, device: str) -> None:
+    """Pretrain and evaluate; what is not a control is probed as well."""
+    folder = folder_of(source, task, control, seed)
     words = [f"steps={steps}", f"device={device}", f"diagnose_every={steps}", f"checkpoint_every={steps}"]
-    config = config_of("pretrain", [*words_of(source, objective, seed), *words, f"run_dir={folder}"], PretrainConfig)
+    config = config_of("pretrain", [*words_of(source, task, seed), *words, f"run_dir={folder}"], PretrainConfig)
     tune_process(config.threads)
     parts = build_pretraining(config)
     rng = numpy_stream(seed, "control")
     if control:
-        train_on, test_on = (destroyed(objective, sampler, parts, rng) for sampler in (parts.train, parts.test))
+        train_on, test_on = (destroyed(task, sampler, parts, rng) for sampler in (parts.train, parts.test))
         parts = replace(parts, train=train_on, test=test_on)
     train(config, parts)
-    result: dict[str, Any] = {"steps": steps, **judged(config, parts)}
-    if (source, objective) == ("balls", "video_colorization"):
+    result: dict[str, Any] = {"steps": steps, **evaluated(config, parts)}
+    if (source, task) == ("balls", "video_colorization"):
         result |= followed(config, parts)
     if not control:
         result["places"] = places(folder, PLACES[source], device) if source in PLACES else None
@@ -194,8 +197,8 @@ def run(source: str, objective: str, control: bool, seed: int, steps: int, devic
 
 
 @torch.no_grad()
-def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
-    """Means over the clips of held-out batches that have an answer, and how many these are (`judgements`)."""
+def evaluated(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+    """Means over the clips of held-out batches that have an answer, and how many these are (`answers`)."""
     rng, suite = numpy_stream(config.seed, "judge"), parts.suite
     suite.eval()
     rows = []
@@ -205,7 +208,7 @@ def judged(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     answered = np.array([row.get("valid", row.get("tracked", 1.0)) for row in rows]) * config.batch_size
     count, names = answered.sum(), METRICS & rows[0].keys()
     means = {name: float(answered @ [row[name] for row in rows] / max(count, 1)) for name in names}
-    return means | {"judgements": round(count), "asked": TEST_BATCHES * config.batch_size}
+    return means | {"answers": round(count), "asked": TEST_BATCHES * config.batch_size}
 
 
 @torch.no_grad()
@@ -247,7 +250,7 @@ def places(folder: Path, labels: str, device: str) -> dict[str, float]:
 # --- the tables ---
 
 HEADER = [
-    "objective",
+    "task",
     "updates",
     "held-out accuracy (95 %)",
     "chance",
@@ -259,9 +262,9 @@ HEADER = [
 PROBED = ["pixels", "maps: untrained", "trained", "difference", "output: untrained", "trained", "difference"]
 
 
-def row_of(source: str, objective: str, real: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds of the results of an objective and of its control."""
-    row: dict[str, Any] = {"objective": objective, "seeds": len(real)}
+def row_of(source: str, task: str, real: list[dict[str, Any]], control: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of the results of a task and of its control."""
+    row: dict[str, Any] = {"task": task, "seeds": len(real)}
     row |= {"real": pooled(real), "control": pooled(control), "torch": made_on(real)}
     if source in PLACES:
         found = [result["places"] for result in real]
@@ -272,8 +275,8 @@ def row_of(source: str, objective: str, real: list[dict[str, Any]], control: lis
 
 
 def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """All judgements of some runs together, with Wilson's 95 % interval of the accuracy; None without any."""
-    weight = np.array([result["judgements"] for result in results])
+    """All answers of some runs together, with Wilson's 95 % interval of the accuracy; None without any."""
+    weight = np.array([result["answers"] for result in results])
     if not (count := int(weight.sum())):
         return None
     names = METRICS & results[0].keys()
@@ -282,18 +285,18 @@ def pooled(results: list[dict[str, Any]]) -> dict[str, Any] | None:
         z = 1.96
         middle, half = share + z**2 / 2 / count, z * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
         found["interval"] = [(middle + side * half) / (1 + z**2 / count) for side in (-1, 1)]
-    return found | {"judgements": count, "answerable": count / sum(result["asked"] for result in results)}
+    return found | {"answers": count, "answerable": count / sum(result["asked"] for result in results)}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
-    first = [row["objective"], f"{row['steps']:,}", *judgement_cells(row["real"]), *judgement_cells(row["control"])]
+    first = [row["task"], f"{row['steps']:,}", *answer_cells(row["real"]), *answer_cells(row["control"])]
     first += [f"{row['real']['answerable']:.2f}" if row["real"] else "0", row["torch"]]
     first += [f"{row['pixels']:.2f}"] if "pixels" in row else []
     return first + [cell for layer in ("maps", "output") if layer in row for cell in gain_cells(row[layer], 2)]
 
 
-def judgement_cells(found: dict[str, Any] | None) -> list[str]:
+def answer_cells(found: dict[str, Any] | None) -> list[str]:
     """Accuracy with its interval and what else there is, and chance."""
     if found is None:
         return ["", ""]
@@ -317,58 +320,42 @@ def score_changes(seed: int) -> float:
     return float((bar != bar[:, :1]).flatten(1).any(1).float().mean())
 
 
-def write(sources: dict[str, list[dict[str, Any]]], score: float | None) -> None:
-    """Both files of results."""
-    write_json({"sources": sources, "score_changes": score}, RESULTS / "pretext_video.json")
-    text = (
-        "# Objectives of video and of colour\n\nHeld-out episodes; the interval counts a clip as one judgement and "
-        "does not know that clips of an episode are alike. One seed, 0, or as many as a command says. The control is "
-        "trained and judged on frames without what the objective reads: out of order (those of order), mixed over "
-        "episodes (`temporal_cpc`, `st_dim`), a single clip (`tracking`: at chance by construction), random colours "
-        "(`colorization`, `split_brain` and `video_colorization`). The accuracy of `video_colorization` is over cells "
-        "whose pixels changed, its chance that of the most frequent colour, its error ratio to copying the colour of "
-        f"the same place; overlap is that of a ball with its mask carried through {FOLLOWED} frames, beside the mask "
-        "left where it was (copied). `lookup` is the best table from a place's own lightness to its colour. "
-        "`answerable` is the share of clips with enough motion. A difference has its 95 % interval over the seeds "
-        "where there are several.\n"
-    )
-    for source, rows in sources.items():
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content, text = read_json(JSON), ""
+    for source, rows in content["sources"].items():
         text += f"\n## {source}\n\n{origins(rows)}"
         if source == "pong":
-            text += f"\nThe score bar changes in {score:.2f} of the clips, and tells the order of no others.\n"
-        if source in PLACES:
-            text += "\nBehind: mean R2 of the balls' places by a linear probe, 1,000 labels.\n"
+            text += f"\nThe score bar changes in {content['score_changes']:.2f} of the clips.\n"
         text += "\n" + table(HEADER + (PROBED if source in PLACES else []), map(cells, rows))
-    (RESULTS / "pretext_video.md").write_text(text)
+    return with_block(page, __file__, text)
 
 
 def main() -> None:
     """Run what is missing and write the tables."""
-    chosen = options(
-        sources=",".join(SOURCES), objectives=",".join(OBJECTIVES), seeds=1, steps=1000, device="auto", jobs=1
-    )
+    chosen = options(sources=",".join(SOURCES), tasks=",".join(TASKS), seeds=1, steps=1000, device="auto", jobs=1)
     steps, seeds = chosen["steps"], range(chosen["seeds"])
-    pairs = list(product(chosen["sources"].split(","), chosen["objectives"].split(",")))
+    pairs = list(product(chosen["sources"].split(","), chosen["tasks"].split(",")))
     wanted = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
     missing = [(*each, steps, chosen["device"]) for each in wanted if not result_of(folder_of(*each), steps)]
     for seed in sorted({each[3] for each in missing if each[0] == "pong"}):  # or all of its runs would record at once
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
         build_source(config.source, config.env, seed)
     failed = side_by_side(run, missing, chosen["jobs"])
-    path, made = RESULTS / "pretext_video.json", f"`{shlex.join(['python', *sys.argv])}`"
-    page: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"sources": {}, "score_changes": None}
-    told, score = page["sources"], page["score_changes"]
-    for source, objective in pairs:
+    made, before = f"`{shlex.join(['python', *sys.argv])}`", read_json(JSON)
+    told, score = before.get("sources", {}), before.get("score_changes")
+    for source, task in pairs:
         real, control = (
-            [result for seed in seeds if (result := result_of(folder_of(source, objective, side, seed), steps))]
+            [result for seed in seeds if (result := result_of(folder_of(source, task, side, seed), steps))]
             for side in (False, True)
         )
         if real:
-            row = {"made": made, "steps": steps, **row_of(source, objective, real, control)}
-            told[source] = renewed(told.get(source, []), [row], OBJECTIVES)
+            row = {"made": made, "steps": steps, **row_of(source, task, real, control)}
+            told[source] = renewed(told.get(source, []), [row], TASKS)
     if "pong" in chosen["sources"]:
         score = score_changes(0)
-    write({source: told[source] for source in SOURCES if source in told}, score)
+    write_json({"sources": {name: told[name] for name in SOURCES if name in told}, "score_changes": score}, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
     finish(failed)
 
 

@@ -2,7 +2,8 @@
 
 Pictures per second of CPU time, all threads of the renderer together, of one moment drawn again and again, the
 background and the copy to channels-first included; medians of rounds that alternate within a task. Beside them the
-simulation alone, at PlaNet's action repeat. The table goes to results/rendering.md. Options: rounds=N.
+simulation alone, at PlaNet's action repeat. Writes results/rendering.json and
+the block of its page. Options: rounds=N.
 """
 
 import statistics
@@ -10,18 +11,18 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import RESULTS, read_json, table, with_block
 
 from envs import DmcConfig
 from envs.dmc import _Copy
 from envs.rendering import choose_backend
+from harness.provenance import versions, write_json
 
-RESULTS = Path(__file__).parent.parent / "results"
+JSON, PAGE = RESULTS / "rendering.json", RESULTS / "rendering.md"
 TASKS = {"cartpole": "swingup", "walker": "walk", "cheetah": "run"}
 LOOKS = list(product(("fast", "full"), (84, 64)))  # quality, pixels a side
 BACKGROUNDS = ("none", "gas")
@@ -44,18 +45,23 @@ def rate(work: Callable[[], Any]) -> float:
     return PICTURES / (time.process_time() - begun)
 
 
-def rows(domain: str, rounds: int) -> list[str]:
-    """Lines of the table."""
+def rows(domain: str, rounds: int) -> list[dict[str, Any]]:
+    """Rows of the JSON: medians per second of CPU time, one row for each background."""
     works: dict[tuple[Any, ...], Callable[[], Any]] = {}
     for background, (quality, size) in product(BACKGROUNDS, LOOKS):
         copy = start(domain, quality=quality, size=size, background=background)
         works[background, quality, size] = partial(copy.draw, np.empty((3, size, size), np.uint8))
     timed: list[Callable[[], Any]] = [partial(copy.step, np.zeros(copy.action_dim, np.float32)), *works.values()]
     rates = [[rate(work) for work in timed] for _ in range(1 + rounds)]
-    steps, *pictures = (f"{statistics.median(column):.0f}" for column in zip(*rates[1:], strict=True))
-    cells = dict(zip(works, pictures, strict=True))
+    steps, *pictures = (statistics.median(column) for column in zip(*rates[1:], strict=True))
+    found = dict(zip(works, pictures, strict=True))
     return [
-        f"| {domain} {TASKS[domain]} | {name} | {' | '.join(cells[name, *look] for look in LOOKS)} | {steps} |"
+        {
+            "task": f"{domain} {TASKS[domain]}",
+            "background": name,
+            "pictures": [found[name, *look] for look in LOOKS],
+            "agent_steps": steps,
+        }
         for name in BACKGROUNDS
     ]
 
@@ -64,21 +70,33 @@ def main(argv: list[str]) -> None:
     """Measure and write the table."""
     options = {"rounds": 7} | {k: int(v) for k, _, v in (word.partition("=") for word in argv)}
     choose_backend()
-    looks = " | ".join(f"{quality}, {size} pixels" for quality, size in LOOKS)
+    content = {
+        "command": f'make bench-rendering ARGS="{" ".join(argv)}"',
+        "options": options,
+        "renderer": start("cartpole").screen.renderer,
+        "versions": versions("mujoco", "dm-control"),
+        "rows": [row for domain in TASKS for row in rows(domain, options["rounds"])],
+    }
+    write_json(content, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    used = content["versions"]
+    text = (
+        f"`{content['command']}`: medians of {content['options']['rounds']} alternating rounds of {PICTURES}, per "
+        f"second of CPU time; drawn by {content['renderer']}, mujoco {used['mujoco']}, "
+        f"dm-control {used['dm-control']}.\n\n"
+    )
+    looks = [f"{quality}, {size} pixels" for quality, size in LOOKS]
+    header = ["task", "background", *looks, "simulation alone, agent steps"]
     lines = [
-        "# Pictures of dm_control",
-        "",
-        f'`make bench-rendering ARGS="{" ".join(argv)}"`: medians of {options["rounds"]} alternating rounds of '
-        f"{PICTURES}, per second of CPU time; drawn by {start('cartpole').screen.renderer}, "
-        f"mujoco {version('mujoco')}, dm-control {version('dm-control')}.",
-        "",
-        f"| task | background | {looks} | simulation alone, agent steps |",
-        "|---" * (len(LOOKS) + 3) + "|",
-        *(line for domain in TASKS for line in rows(domain, options["rounds"])),
+        [row["task"], row["background"], *(f"{rate:.0f}" for rate in [*row["pictures"], row["agent_steps"]])]
+        for row in content["rows"]
     ]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "rendering.md").write_text(text)
-    print(text)
+    return with_block(page, __file__, text + table(header, lines))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 Both learn `experiment=sac_cartpole agent.random_shift=4` with the same networks and losses, which a check compares
 first. `PlainSAC` below is written as the published code bases of SAC-AE and DrQ are: replay that holds both stacks of
 a transition, float pixels in the default layout, an optimiser for each part, the encoder run again for the actor and
-for the critics that judge it. Ours reads the critics' features there, as they were before the critics' step.
+for the critics that evaluate it. Ours reads the critics' features there, as they were before the critics' step.
 
 Times are CPU time of one thread, which on an idle core is wall-clock time, and arms alternate in one process: a busy
-machine changes the figures little, and the ratios less. The table goes to results/sac_speed.md. Options: rounds=N.
+machine changes the figures little, and the ratios less. Writes results/sac_speed.json and the block of
+its page. Options: rounds=N.
 """
 
 import math
@@ -18,16 +19,14 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import RESULTS, config_of, read_json, table, with_block
 from gymnasium.spaces import Box
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from agents import SAC, SACConfig
@@ -38,11 +37,11 @@ from aux_tasks.control.models import MIN_STD
 from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
 from experiment.build import build_agent, build_streams
-from experiment.composition import freeze, register
 from harness.process import tune_process
+from harness.provenance import versions, write_json
 from replay import Batch, Replay, build_replay
 
-ROOT = Path(__file__).parent.parent
+JSON, PAGE = RESULTS / "sac_speed.json", RESULTS / "sac_speed.md"
 CPU = torch.device("cpu")
 FRAME, ACTIONS = (3, 84, 84), Box(-1, 1, (1,), np.float32)  # of cartpole
 TRANSITIONS = 2_000  # in either replay
@@ -217,15 +216,19 @@ class Arm:
         marks.append(time.process_time())
         self.rounds.append([1e3 * (end - start) / delay for start, end in pairwise(marks)])
 
-    def line(self, peer: "Arm") -> str:
-        """Of the table."""
-        speeds = [1e3 / (sample + update) for sample, update, _ in self.rounds]
-        peers = [1e3 / (sample + update) for sample, update, _ in peer.rounds]
-        ratios = [mine / theirs for mine, theirs in zip(speeds, peers, strict=True)]
-        sample, update, _ = (statistics.median(column) for column in zip(*self.rounds, strict=True))
-        other = statistics.median(1 - networks / update for _, update, networks in self.rounds)
-        cells = [spread(speeds), spread(ratios), f"{sample:.1f}", f"{update:.0f}", f"{other:.0%}"]
-        return " | ".join([*cells, f"{self.stored:.0f}"])
+    def row(self, name: str) -> dict[str, Any]:
+        """What the JSON of results keeps."""
+        return {"arm": name, "peer": PEERS.get(name, name), "bytes": self.stored, "rounds": self.rounds}
+
+
+def cells(row: dict[str, Any], peer: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    speeds, theirs = ([1e3 / (sample + update) for sample, update, _ in r["rounds"]] for r in (row, peer))
+    ratios = [a / b for a, b in zip(speeds, theirs, strict=True)]
+    sample, update, _ = (statistics.median(column) for column in zip(*row["rounds"], strict=True))
+    other = statistics.median(1 - networks / update for _, update, networks in row["rounds"])
+    told = [f"{sample:.1f}", f"{update:.0f}", f"{other:.0%}", f"{row['bytes']:.0f}"]
+    return [row["arm"], spread(speeds), spread(ratios), *told]
 
 
 def bare_passes(nets: SAC | PlainSAC, batch: Batch) -> Callable[[], None]:
@@ -252,10 +255,8 @@ def bare_passes(nets: SAC | PlainSAC, batch: Batch) -> Callable[[], None]:
 
 def configs() -> dict[str, Config]:
     """The preset with DrQ's augmentation, and its variants."""
-    register()
-    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        words = ["experiment=sac_cartpole", "agent.random_shift=4", f"replay.capacity={TRANSITIONS}", "device=cpu"]
-        preset = freeze(compose("config", words), Config)
+    words = ["experiment=sac_cartpole", "agent.random_shift=4", f"replay.capacity={TRANSITIONS}", "device=cpu"]
+    preset: Config = config_of("config", words, Config)
     return {
         OURS: preset,
         BFLOAT16: replace(preset, agent=replace(preset.agent, precision=Precision.bfloat16)),
@@ -353,24 +354,35 @@ def main(argv: list[str]) -> None:
     for _ in range(options["rounds"]):
         for arm in arms.values():
             arm.measure(config.agent.policy_delay)
-    lines = [
-        "# SAC speed",
-        "",
-        f'`make bench-sac ARGS="{" ".join(argv)}"`: {options["rounds"]} alternating rounds of '
-        f"{config.agent.policy_delay} updates, batch {config.batch_size}, encoder {config.encoder.name}, "
-        f"{config.agent.hidden} units, one torch thread; torch {version('torch')}. The losses of the two "
-        f"implementations on one batch, with equal weights and random numbers, differ by {difference:.0e} of their "
-        f"size at most. Forward and backward of the papers' encoder (`control`) take {encoder_ratio(32):.1f} times as "
-        "long as those of `control_fast`.",
-        "",
-        "| | updates/s with sampling (median, range) | ratio to the straightforward one of the same losses, by round "
-        "| ms a batch | ms an update | of it not SAC's bare network passes | bytes a transition |",
-        "|---|---|---|---|---|---|---|",
-        *(f"| {name} | {arm.line(arms[PEERS.get(name, name)])} |" for name, arm in arms.items()),
-    ]
-    text = "\n".join(lines) + "\n"
-    (ROOT / "results" / "sac_speed.md").write_text(text)
-    print(text)
+    content = {
+        "command": f'make bench-sac ARGS="{" ".join(argv)}"',
+        "options": options,
+        "setting": f"{config.agent.policy_delay} updates, batch {config.batch_size}, encoder {config.encoder.name}, "
+        f"{config.agent.hidden} units",
+        "loss_difference": difference,
+        "encoder_ratio": encoder_ratio(32),
+        "versions": versions(),
+        "rows": [arm.row(name) for name, arm in arms.items()],
+    }
+    write_json(content, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    rows = {row["arm"]: row for row in content["rows"]}
+    text = (
+        f"`{content['command']}`: {content['options']['rounds']} alternating rounds of {content['setting']}, one torch "
+        f"thread; torch {content['versions']['torch']}. The losses of the two implementations on one batch, with equal "
+        f"weights and random numbers, differ by at most {content['loss_difference']:.0e} of their size. Forward and "
+        f"backward of the papers' encoder (`control`) take {content['encoder_ratio']:.1f} times as long as those of "
+        "`control_fast`.\n\n"
+    )
+    header = ["", "updates/s with sampling (median, range)", "ratio to the straightforward one of the same losses"]
+    header += ["ms a batch", "ms an update", "share of the update outside of SAC's bare network passes"]
+    header += ["bytes a transition"]
+    return with_block(page, __file__, text + table(header, [cells(row, rows[row["peer"]]) for row in rows.values()]))
 
 
 def spread(values: list[float]) -> str:

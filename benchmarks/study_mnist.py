@@ -2,8 +2,9 @@
 
     python benchmarks/study_mnist.py [seeds=3] [steps=5000] [labels=60000] [device=auto] [jobs=1]
 
-Trains what is missing in runs/study_mnist (the same command continues), `jobs` processes side by side, then writes
-results/study_mnist.md and .json. With and without begin with the same weights and see the same digits in one order.
+Trains what is missing in runs/study_mnist (run the same command again to resume), `jobs` processes side by side, then
+writes results/study_mnist.json and the block of its page. Both arms begin with the same weights and see the same digits
+in the same order.
 """
 
 import json
@@ -15,7 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, ROOT, config_of, finish, gain_cells, gains, options, side_by_side, table
+from common import (
+    RESULTS,
+    ROOT,
+    config_of,
+    finish,
+    gain_cells,
+    gains,
+    options,
+    read_json,
+    side_by_side,
+    table,
+    with_block,
+)
 
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import EpisodeSampler
@@ -27,6 +40,7 @@ from harness.provenance import versions, write_json
 from probe import draw, supervised
 
 RUNS = ROOT / "runs" / "study_mnist"
+JSON, PAGE = RESULTS / "study_mnist.json", RESULTS / "study_mnist.md"
 ARMS = {"without": ["mode=finetune"], "with": ["mode=joint", "aux=rotation", "aux.rotation.options.hidden=0"]}
 SHARED = ["checkpoint=none", "labels=[class]", "test_labels=10000", "batch_size=128"]
 STUDY = {"without": 99.19, "with": 98.45}  # test accuracy over all digits, percent
@@ -86,18 +100,21 @@ def main() -> None:
     rows = [row_of(metric, runs) for metric in DIGITS]
     command = shlex.join(["python", "benchmarks/study_mnist.py", *sys.argv[1:]])
     content = {"command": command, "options": given, "study": STUDY, "rows": rows, "runs": runs}
-    write_json(content, RESULTS / "study_mnist.json")
-    one = runs["with"][0]
+    write_json(content, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    given, study, one = content["options"], content["study"], content["runs"]["with"][0]
     text = (
-        f"# Digits with and without rotation\n\n`{command}`: encoder `study_digits` with linear heads, {steps} updates "
-        f"of 128, {one['train']:,} labelled digits, {one['test']:,} official test digits, {seeds} seeds, on "
-        f"{one['device']}, torch {one['versions']['torch']}. Accuracy in percent. The differences are paired by seed, "
-        "with 95 % t intervals. The classifier learns and is judged on upright digits; the loss of the rotation, of "
-        "the same weight, is on the same digits turned.\n\n"
+        f"`{content['command']}`: {given['steps']} updates of 128, {one['train']:,} labelled digits, {one['test']:,} "
+        f"official test digits, {given['seeds']} seeds, {one['device']}, torch {one['versions']['torch']}.\n\n"
     )
     header = ["digit", "without rotation", "with rotation", "difference (95 %)"]
-    theirs = ["all, the study", *(f"{score}" for score in STUDY.values()), f"{STUDY['with'] - STUDY['without']:+.2f}"]
-    (RESULTS / "study_mnist.md").write_text(text + table(header, [*map(cells, rows), theirs]))
+    theirs = ["all, the study", *(f"{score}" for score in study.values()), f"{study['with'] - study['without']:+.2f}"]
+    return with_block(page, __file__, text + table(header, [*map(cells, content["rows"]), theirs]))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Pong from an encoder pretrained on random play, beside Pong from scratch, with the same budget of steps.
 
-    python benchmarks/transfer.py [objectives=shuffle_learn,st_dim] [seeds=2] [steps=150000] [pretrain_steps=5000]
+    python benchmarks/transfer.py [tasks=shuffle_learn,st_dim] [seeds=2] [steps=150000] [pretrain_steps=5000]
                                      [device=auto] [jobs=1]
 
-Records, pretrains and trains what is missing in runs/transfer (the same command continues), `jobs` processes side by
-side, then writes results/transfer.md and .json. By default with the two objectives after which a probe of the agent's
-network finds Pong's ball best in one frame (pretext_video.md). Each seed has a recording and a pretraining of its own,
-which begins with the weights that its training from scratch begins with.
+Records, pretrains and trains what is missing in runs/transfer (run the same command again to resume), `jobs` processes
+side by side, then writes results/transfer.json and the block of its page. The default tasks are the two after which a
+probe of the agent's network finds Pong's ball best in one frame (pretext_video.md). Each seed has its own recording and
+its own pretraining, which begins with the same weights as its training from scratch.
 """
 
 import shlex
@@ -15,7 +15,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, config_of, curve, finish, gain_cell, gains, games, log_of, options, side_by_side, table
+from common import (
+    RESULTS,
+    config_of,
+    curve,
+    finish,
+    gain_cell,
+    gains,
+    games,
+    log_of,
+    options,
+    read_json,
+    side_by_side,
+    table,
+    with_block,
+)
 from pretext_mnist import answered
 
 from configs.schema import Config, PretrainConfig
@@ -24,21 +38,22 @@ from harness.provenance import versions, write_json
 from pretrain import pretrain
 from train import train
 
+JSON, PAGE = RESULTS / "transfer.json", RESULTS / "transfer.md"
 RUNS = Path("runs/transfer")  # relative: the folder may go on on another machine
 SCRATCH = "scratch"
 WINDOW = 25_000  # agent steps for a point of the curve
 PIXELS = "encoder.standardize=true"  # on plain pixels of Pong next to nothing is learned: results/pretext_video.md
 
 
-def pretrained_at(objective: str, seed: int, given: dict[str, Any]) -> Path:
+def pretrained_at(task: str, seed: int, given: dict[str, Any]) -> Path:
     """The pretraining's folder."""
-    return RUNS / f"pretrain-{given['pretrain_steps']}" / objective / f"s{seed}"
+    return RUNS / f"pretrain-{given['pretrain_steps']}" / task / f"s{seed}"
 
 
-def pretraining(objective: str, seed: int, given: dict[str, Any]) -> PretrainConfig:
+def pretraining(task: str, seed: int, given: dict[str, Any]) -> PretrainConfig:
     """On 12,000 frames of random play, for the encoder of `experiment=pong_cpu`."""
-    folder = pretrained_at(objective, seed, given)
-    words = ["source=frames", "env=atari", "env.game=pong", "frame_stack=4", "encoder=nips", f"aux={objective}"]
+    folder = pretrained_at(task, seed, given)
+    words = ["source=frames", "env=atari", "env.game=pong", "frame_stack=4", "encoder=nips", f"aux={task}"]
     words += [PIXELS, "learning_rate=3e-4", f"steps={given['pretrain_steps']}"]
     words += [f"device={given['device']}", f"seed={seed}", f"run_dir={folder}", "threads=1"]
     return config_of("pretrain", words, PretrainConfig)  # type: ignore[no-any-return]
@@ -92,39 +107,36 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["start"], f"{metric:.3f} ({guess:.3f})", *points, area, gain_cell(row, 2)]
 
 
-def page(command: str, given: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The text of results/transfer.md."""
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    given, window = content["options"], content["window"]
     steps = given["steps"]
     text = (
-        f"# Pong from a pretrained encoder\n\n`{command}`: `experiment=pong_cpu {PIXELS} aux=none`, {steps:,} steps, "
-        f"{given['seeds']} seeds. Pretraining, {given['pretrain_steps']:,} updates on 12,000 frames of random "
-        "play, comes on top. Mean scores of the training games that end in the steps before; the area is the mean of "
-        "these, for each seed in brackets. Differences are paired by seed, with 95 % t intervals. The pretext "
-        "metric is held-out accuracy, or error over that of the trivial answer, with that of a guess.\n\n"
+        f"`{content['command']}`: {steps:,} agent steps, {given['seeds']} seeds, {given['pretrain_steps']:,} updates "
+        f"of pretraining, torch {content['versions']['torch']}.\n\n"
     )
-    marks = [f"{min(low + WINDOW, steps) / 1000:g}k" for low in range(0, steps, WINDOW)]
+    marks = [f"{min(low + window, steps) / 1000:g}k" for low in range(0, steps, window)]
     header = ["start", "pretext (guess)", *marks, "area (seeds)", "difference (95 %)"]
-    return text + table(header, map(cells, rows))
+    return with_block(page, __file__, text + table(header, map(cells, content["rows"])))
 
 
 def main() -> None:
     """Run what is missing and write the table."""
-    given = options(
-        objectives="shuffle_learn,st_dim", seeds=2, steps=150_000, pretrain_steps=5_000, device="auto", jobs=1
-    )
-    objectives, seeds, steps = given["objectives"].split(","), range(given["seeds"]), given["steps"]
+    given = options(tasks="shuffle_learn,st_dim", seeds=2, steps=150_000, pretrain_steps=5_000, device="auto", jobs=1)
+    tasks, seeds, steps = given["tasks"].split(","), range(given["seeds"]), given["steps"]
     for seed in seeds:  # or all of its runs would record at once
-        config = pretraining(objectives[0], seed, given)
+        config = pretraining(tasks[0], seed, given)
         build_source(config.source, config.env, seed)
-    starts = (SCRATCH, *objectives)
+    starts = (SCRATCH, *tasks)
     each = [(start, seed, given) for seed in seeds for start in starts]
     finish(side_by_side(run, [one for one in each if not done(folder_of(*one), steps)], given["jobs"]))
     scratch = [curve(games(folder_of(SCRATCH, seed, given)), steps, WINDOW) for seed in seeds]
     rows = [row_of(start, given, scratch) for start in starts]
     command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
     content = {"command": command, "options": given, "window": WINDOW, "rows": rows, "versions": versions()}
-    write_json(content, RESULTS / "transfer.json")
-    (RESULTS / "transfer.md").write_text(page(command, given, rows))
+    write_json(content, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
 
 
 if __name__ == "__main__":

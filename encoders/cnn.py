@@ -118,9 +118,11 @@ def impala(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def control(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Four convolutions of Yarats et al. 2019, SAC-AE; with `feature_dim: 50`, the encoder of CURL, DBC and DrQ too.
+    """Four convolutions of Yarats et al. 2019, SAC-AE. CURL, DBC and DrQ use them too, with `feature_dim: 50`.
 
-    Unpadded, so at 84x84 the last row and column are never read. Only the centre taps start at other values than 0.
+    Unpadded: at 84x84 the last row and column are never read. The convolutions start delta-orthogonal, as in SAC-AE,
+    CURL and DBC; DrQ's released code starts them orthogonal. After the layer norm, SAC-AE and DrQ apply a tanh, which
+    this encoder does not have; CURL and DBC have none.
     """
     layers: list[nn.Module] = []
     for stride in (2, 1, 1, 1):

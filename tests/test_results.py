@@ -1,0 +1,52 @@
+"""Every table that a benchmark writes into a page is what the committed JSON gives."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MARK = re.compile(r"^<!-- table: made by python benchmarks/(\w+)\.py -->$", re.MULTILINE)
+JSON_OF = {"control_report": "control-*-s*.json", "pong_report": "pong-*-s*.json", "mutation_report": "mutation-*.json"}
+SCRIPTS = [
+    "pretext_table",
+    *sorted(name for page in ROOT.glob("results/*.md") for name in MARK.findall(page.read_text())),
+]
+KEPT = [
+    name for name in SCRIPTS if name == "pretext_table" or [*ROOT.glob(f"results/{JSON_OF.get(name, name + '.json')}")]
+]
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_page_is_what_its_json_gives(name):
+    script = import_module(name)
+    page = script.PAGE.read_text()
+    assert script.remade(page) == page, f"run python benchmarks/{name}.py, or edit the text outside of its block"
+
+
+def test_a_changed_figure_is_found():
+    script = import_module("pretext_mnist")
+    page = script.PAGE.read_text()
+    figure = re.search(r"\| rotation \| 3 \| \S+ \| (\S+) \|", page)
+    changed = page[: figure.start(1)] + "0.123" + page[figure.end(1) :]
+    assert script.remade(changed) == page
+
+
+def test_text_around_the_block_belongs_to_people():
+    with_block = import_module("common").with_block
+    page = "Before.\n<!-- table: made by python benchmarks/x.py -->\nold\n<!-- end -->\nAfter.\n"
+    assert with_block(page, "benchmarks/x.py", "new\n") == page.replace("old", "new")
+    for wrong in ("Before.\n", page + page):
+        with pytest.raises(ValueError, match="instead of one"):
+            with_block(wrong, "benchmarks/x.py", "new\n")
+
+
+def test_every_kept_json_has_a_page():
+    assert {"control_report", "pong_report", "pretext_cost", "pretext_mnist", "pretext_video", "study_mnist"} <= {*KEPT}
+    assert len(SCRIPTS) == len({*SCRIPTS})
