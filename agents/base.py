@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -83,7 +83,7 @@ class AuxSchedule(StrEnum):
 class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
 
-    name: str
+    name: str = field(kw_only=True)
     learning_rate: float = 1e-3
     final_learning_rate: float | None = None  # reached linearly after `decay_steps`
     decay_steps: int = 400_000

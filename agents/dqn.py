@@ -1,7 +1,7 @@
 """Double dueling DQN with n-step returns."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -29,7 +29,7 @@ class Target(StrEnum):
 class DQNConfig(AgentConfig):
     """Hyperparameters; steps are agent steps."""
 
-    name: str = "dqn"
+    name: str = field(default="dqn", kw_only=True)
     learning_rate: float = 2.5e-4
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0

@@ -2,7 +2,7 @@
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 class SACConfig(AgentConfig):
     """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `num_shifts`."""
 
-    name: str = "sac"
+    name: str = field(default="sac", kw_only=True)
     hidden: int = 256  # width of both hidden layers of actor and critics
     init_temperature: float = 0.1
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target

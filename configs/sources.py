@@ -1,6 +1,6 @@
 """Where pretraining and probes get their frames, by the name that a config uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -9,14 +9,14 @@ from omegaconf import MISSING
 class SourceConfig:
     """Where frames come from; `name` says which of `SOURCES`."""
 
-    name: str
+    name: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class FramesConfig(SourceConfig):
     """Frames of the environment `env`, recorded once and used again."""
 
-    name: str = "frames"
+    name: str = field(default="frames", kw_only=True)
     frames: int = 12_000  # of all copies together
     policy: str = "random"  # or a run folder, or a folder of zoo/: its agent, with 5 % random actions
     path: str | None = None  # default: data/frames/<env>-<policy>-<frames>-s<seed>
@@ -29,7 +29,7 @@ class FramesConfig(SourceConfig):
 class ReplayRunConfig(SourceConfig):
     """The replay that a training left in its newest checkpoint."""
 
-    name: str = "replay"
+    name: str = field(default="replay", kw_only=True)
     run: str = MISSING  # its folder
 
 
@@ -37,7 +37,7 @@ class ReplayRunConfig(SourceConfig):
 class ImagesConfig(SourceConfig):
     """A folder of images: folder/class/image.png, folder/class/group/image.png, or without labels."""
 
-    name: str = "images"
+    name: str = field(default="images", kw_only=True)
     folder: str = MISSING
     size: int = 64  # pixels, height and width
 
@@ -49,7 +49,7 @@ class ImagesConfig(SourceConfig):
 class VideosConfig(SourceConfig):
     """A folder of video files."""
 
-    name: str = "videos"
+    name: str = field(default="videos", kw_only=True)
     folder: str = "data/clips"  # where `make clips` puts three
     size: int = 64  # pixels, height and width
     stride: int = 1  # of so many frames, one is used
@@ -63,7 +63,7 @@ class VideosConfig(SourceConfig):
 class IdxConfig(SourceConfig):
     """A folder of IDX files, such as those of MNIST and Fashion-MNIST."""
 
-    name: str = "idx"
+    name: str = field(default="idx", kw_only=True)
     folder: str = "data/mnist"  # where `make mnist` puts them
 
 
@@ -71,7 +71,7 @@ class IdxConfig(SourceConfig):
 class BallsConfig(SourceConfig):
     """Coloured balls that fall and bounce, with their places and speeds as labels, made in memory."""
 
-    name: str = "balls"
+    name: str = field(default="balls", kw_only=True)
     balls: int = 2
     episodes: int = 120
     length: int = 100  # frames of an episode

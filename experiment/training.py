@@ -44,7 +44,8 @@ class Progress:
 
     def updates_due(self, config: Config) -> int:
         """Updates to make now, so that there are `replay_ratio` for each step since learning started."""
-        ratio = Fraction(str(config.replay_ratio))  # the decimal number that was asked for: 0.1 is not below a tenth
+        # The fraction that was meant, 1/10 or 1/3: products of the float may fall just below a whole number.
+        ratio = Fraction(config.replay_ratio).limit_denominator(10_000)
         return max(0, floor((self.steps - config.learning_starts) * ratio) - self.updates)
 
     def clock(self, config: Config) -> dict[str, int]:

@@ -92,9 +92,9 @@ def test_saved_and_live_agents_score_the_same(checkpoint, agent):
 
 def test_evaluating_touches_neither_the_agent_nor_its_streams(agent):
     before = {k: v.clone() for k, v in agent.state_dict().items()}
-    explore, torch_state = agent.explore_rng.bit_generator.state, torch.get_rng_state()
+    explore, torch_state = agent.streams.explore.bit_generator.state, torch.get_rng_state()
     evaluate(greedy(agent), TOY.protocol(), 4, episodes=3)
-    assert agent.explore_rng.bit_generator.state == explore
+    assert agent.streams.explore.bit_generator.state == explore
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert all(torch.equal(before[k], v) for k, v in agent.state_dict().items())
 

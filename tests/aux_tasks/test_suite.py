@@ -34,14 +34,14 @@ def make_suite(tasks, encoder: Encoder | None = None, frame_stack: int = 4) -> A
 )
 def test_a_weight_moves_linearly_and_then_stays(config, step, weight):
     assert config.at(step) == pytest.approx(weight)
-    assert make_suite({"rotation": config}).weights(step) == {"rotation": config.at(step)}
+    assert make_suite({"rotation": config}).schedules()["rotation"](step) == config.at(step)
 
 
 def test_terms_weights_and_metrics_carry_the_names_of_the_config():
     encoder = tiny_encoder(SHAPE)
     suite, obs = make_suite(BOTH, encoder), noise(5, *SHAPE)
     terms, metrics = suite.losses(batch_of(obs), encoder(obs), encoder)
-    assert suite.weights(0) == {"rotation": 0.5, "permutation": 2.0}
+    assert {name: weight(0) for name, weight in suite.schedules().items()} == {"rotation": 0.5, "permutation": 2.0}
     assert suite.reads == {"obs"}
     assert {name: term.shape for name, term in terms.items()} == {"rotation": (5,), "permutation": (5,)}
     assert metrics.keys() == {f"aux/{task}/{metric}" for task in BOTH for metric in ("loss", "accuracy", "chance")}
@@ -114,7 +114,8 @@ def test_no_task_is_a_valid_set():
     suite, obs = make_suite({}, encoder), noise(5, *SHAPE)
     suite.after_step(batch_of(obs), encoder)
     assert suite.losses(batch_of(obs), encoder(obs), encoder) == ({}, {})
-    assert suite.weights(7) == {}
+    assert suite.schedules() == {}
+    assert not suite.active
     assert suite.reads == frozenset()
     assert suite.optimizer is None
 

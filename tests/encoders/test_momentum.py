@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from agents.base import acting_weights
 from aux_tasks import TaskSetting
 from aux_tasks.control.curl import CURL
 from encoders import EncoderConfig, build_encoder
 from encoders.momentum import follow, is_momentum_copy, momentum_copy
-from experiment.build import acting_weights
 
 
 def test_a_copy_is_equal_apart_marked_and_without_gradient():
