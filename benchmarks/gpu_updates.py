@@ -60,7 +60,7 @@ def measured(variant: str, device: str, updates: int) -> dict[str, Any]:
         replay.add(*rollout.step(partial(agent.act, explore=True)))
 
     def sample() -> Any:
-        return replay.sample(config.batch_size, suite.reads, 0.5, suite.clip_length)
+        return replay.sample(config.batch_size, suite.reads, 5_000, suite.clip_length)
 
     def learn() -> None:
         update = agent.update(batch := sample())

@@ -10,18 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from configs.schema import Config
 from experiment.composition import read_config, write_config
+from experiment.weights import read_weights, write_weights
 
 
 def main(run: Path, folder: Path) -> None:
     """Write the config and the halved weights."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(replace(read_config(run / "config.yaml", Config), run_dir=None), folder / "config.yaml")
-    weights = load_file(run / "agent.safetensors")
-    save_file({name: tensor.to(torch.float16) for name, tensor in weights.items()}, folder / "agent.safetensors")
+    weights, shapes = read_weights(run / "agent.safetensors")
+    halved = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    write_weights(halved, folder / "agent.safetensors", shapes)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass
+from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
@@ -159,6 +159,16 @@ def _options(task: type[AuxTask]) -> list[tuple[Parameter, Any]]:
             if parameter.kind is Parameter.KEYWORD_ONLY:
                 found.setdefault(parameter.name, (parameter, get_type_hints(constructor)[parameter.name]))
     return list(found.values())
+
+
+def complete(config: C) -> C:
+    """The config with every option of its tasks, those that were left out at their defaults."""
+    aux = getattr(config, "aux", None)
+    if not aux:
+        return config
+    defaults = {name: {p.name: p.default for p, _ in _options(TASKS[name])} for name in aux}
+    tasks = {name: replace(task, options={**defaults[name], **task.options}) for name, task in aux.items()}
+    return replace(config, aux=tasks)  # type: ignore[arg-type]
 
 
 def _without_none(hint: Any) -> Any:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
-from experiment.composition import freeze, read_config, write_config
+from experiment.composition import complete, freeze, read_config, write_config
 from experiment.launch import Composed
 from harness.process import exclusive
 
@@ -101,7 +101,7 @@ def claim_run_dir(config: RunConfig) -> Iterator[Path]:
 
 
 def _leave_config(config: RunConfig, run_dir: Path) -> None:
-    path = run_dir / "config.yaml"
+    path, config = run_dir / "config.yaml", complete(config)
     if path.is_file():
         old, new = flat(read_config(path, type(config))), flat(config)
         for key in old | new:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Discrete
@@ -15,6 +16,7 @@ from agents.base import acting_weights
 from encoders import Encoder
 from harness.process import replacing
 
+HEADER = "network"  # entry of the metadata
 ENCODER = "encoder."  # how the names of its weights begin among those of an agent
 
 
@@ -31,16 +33,16 @@ def export_encoder(encoder: Encoder, run_dir: Path) -> None:
     write_weights(acting_weights(encoder), run_dir / "encoder.safetensors", shapes_of(encoder))
 
 
-def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> dict[str, str]:
+def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> dict[str, Any]:
     """What the header of exported weights says of the network: `obs_shape` (C, H, W), and `num_actions` or
-    `action_dim`, so that loading an agent builds no environment.
+    `action_shape`, so that loading an agent builds no environment.
     """
-    shapes = {"obs_shape": json.dumps(encoder.obs_shape)}
+    shapes: dict[str, Any] = {"obs_shape": encoder.obs_shape}
     match action_space:
         case Discrete():
-            shapes["num_actions"] = str(action_space.n)
+            shapes["num_actions"] = int(action_space.n)
         case Box():
-            shapes["action_dim"] = json.dumps(action_space.shape)
+            shapes["action_shape"] = action_space.shape
     return shapes
 
 
@@ -50,12 +52,12 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box]:
     Raises:
         ValueError: missing or corrupt, or the file does not say.
     """
-    header = _read(path)[1]
+    header = read_weights(path)[1]
     try:
-        channels, height, width = map(int, json.loads(header["obs_shape"]))
+        channels, height, width = map(int, header["obs_shape"])
         if "num_actions" in header:
             return (channels, height, width), Discrete(int(header["num_actions"]))
-        return (channels, height, width), Box(-1, 1, tuple(map(int, json.loads(header["action_dim"]))))
+        return (channels, height, width), Box(-1, 1, tuple(map(int, header["action_shape"])))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
 
@@ -86,7 +88,7 @@ def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
     Raises:
         ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
     """
-    held, _ = _read(path)
+    held, _ = read_weights(path)
     weights = {n.removeprefix(prefix): t for n, t in held.items() if n.startswith(prefix)}
     try:
         check_network(module.acting_weights() if isinstance(module, Agent) else module.state_dict(), weights)
@@ -107,21 +109,27 @@ def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torc
             )
 
 
-def write_weights(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, str]) -> None:
+def write_weights(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, Any]) -> None:
     """Write a safetensors file at once, with its SHA-256 and the network's shapes in the header."""
+    header = json.dumps({**shapes, "sha256": checksum(weights)})  # one entry: the order of several is not kept
     with replacing(path) as temporary:  # not by save_file, which lets nobody else read
-        temporary.write_bytes(save(weights, {"sha256": checksum(weights), **shapes}))
+        temporary.write_bytes(save(weights, {HEADER: header}))
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file, verified."""
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of a safetensors file, verified.
+
+    Raises:
+        ValueError: missing or corrupt; the message names the file.
+    """
     try:
         with safe_open(path, "pt") as file:
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not iterable
-            header = dict(file.metadata() or {})
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            assert isinstance(header, dict)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, AssertionError, ValueError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if header.get("sha256") not in (None, checksum(held)):
         raise ValueError(f"{path} is damaged: its tensors do not match the sha256 that they were written with")

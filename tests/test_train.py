@@ -20,9 +20,8 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
 from experiment.build import build, load_agent
-from experiment.composition import freeze, read_config
+from experiment.composition import complete, freeze, read_config
 from experiment.launch import exit_code, launch
-from experiment.weights import acting_weights
 from harness.checkpoint import load_latest
 from replay import Replay, ReplayConfig
 
@@ -46,10 +45,10 @@ def test_nan_stops_the_run_and_names_where_it_began(
     original = agents.dqn.DQN.update
     with monkeypatch.context() as patch:
 
-        def poisoned(self: agents.dqn.DQN, batch: Any, *, step: int) -> Any:
-            if step == 60:
+        def poisoned(self: agents.dqn.DQN, batch: Any) -> Any:
+            if self.updates == 5:
                 batch.nstep_reward[0] = float("nan")
-            return original(self, batch, step=step)
+            return original(self, batch)
 
         patch.setattr(agents.dqn.DQN, "update", poisoned)
         assert exit_code(lambda: run(kind(tmp_path))) == 2
@@ -144,11 +143,17 @@ def test_no_transition_joins_two_games(
 def test_a_run_acts_samples_and_logs_by_its_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acted, sampled = [], []
     act, sample = agents.dqn.DQN.act, Replay.sample
-    monkeypatch.setattr(agents.dqn.DQN, "act", lambda self, obs, **how: acted.append(how) or act(self, obs, **how))
+
+    def noted(self: agents.dqn.DQN, obs: Any, *, explore: bool) -> Any:
+        acted.append((self.schedule.values["epsilon"], explore))
+        return act(self, obs, explore=explore)
+
+    monkeypatch.setattr(agents.dqn.DQN, "act", noted)
     monkeypatch.setattr(Replay, "sample", lambda self, *args: sampled.append(args[2]) or sample(self, *args))
     assert run(hard(tmp_path)) == 0
-    assert acted == [{"step": step, "explore": True} for step in range(0, 120, COPIES)]
-    assert sampled == [step / 120 for step in range(30, 121, 6)]
+    epsilons = [max(0.01, 1 - 0.99 * step / 60) for step in range(0, 120, COPIES)]
+    assert [epsilon for epsilon, explore in acted if explore] == pytest.approx(epsilons)
+    assert sampled == list(range(30, 121, 6))
     priority = load_latest(tmp_path / "checkpoints").state["parts"]["replay"]["sampler"]["priority"]
     assert len(np.unique(priority[priority > 0])) > 10
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -169,9 +174,7 @@ def test_the_learner_clips_rewards_if_asked_and_replay_keeps_them_raw(
         return replace(result, reward=5 * result.reward)
 
     monkeypatch.setattr(ToyVector, "step", step)
-    monkeypatch.setattr(
-        agents.dqn.DQN, "update", lambda self, batch, **how: batches.append(batch) or update(self, batch, **how)
-    )
+    monkeypatch.setattr(agents.dqn.DQN, "update", lambda self, batch: batches.append(batch) or update(self, batch))
     assert run(small(tmp_path, clip_reward=clip, replay=ReplayConfig(capacity=90, n_step=1))) == 0
     assert max(float(batch.reward.abs().max()) for batch in batches) == 5
     assert max(float(batch.nstep_reward.abs().max()) for batch in batches) == (1 if clip else 5)
@@ -188,9 +191,9 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
         assert (tmp_path / name).stat().st_size > 0
     assert "_hparams_/session_start_info" in EventAccumulator(str(tmp_path)).Reload().summary_metadata
     read, agent = load_agent(tmp_path)
-    assert read == config
+    assert read == complete(config)
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
-    acting = acting_weights(agent)
+    acting = agent.acting_weights()
     moments = [tensor for name, tensor in trained.items() if name.endswith("pixel_moments")]
     assert len(moments) == (0 if kind is small else 3), "encoder, its average and CURL's keys"
     assert all(torch.equal(tensor, moments[0]) and tensor[0] > 0 for tensor in moments)
@@ -206,10 +209,10 @@ def test_the_average_is_what_a_run_leaves_and_is_evaluated_by(tmp_path: Path, mo
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
     alone = load_file(tmp_path / "encoder.safetensors")
     for name, tensor in acting[0].encoder.state_dict().items():
-        assert torch.equal(tensor, trained[f"target_average.encoder.{name}"])
+        assert torch.equal(tensor, trained[f"average.encoder.{name}"])
         assert torch.equal(tensor, alone[name])
     weight = acting[0].head.value.weight
-    assert torch.equal(weight, trained["target_average.head.value.weight"])
+    assert torch.equal(weight, trained["average.head.value.weight"])
     assert not torch.equal(weight, trained["head.value.weight"])
 
 
@@ -271,7 +274,7 @@ def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_learning_may_be_rarer_than_logging(tmp_path: Path) -> None:
     for steps in (75, 120):  # continues at a step without an update
-        config = small(tmp_path, steps=steps, learning_starts=15, steps_per_update=40, log_every=3, diagnose_every=3)
+        config = small(tmp_path, steps=steps, learning_starts=15, replay_ratio=1 / 40, log_every=3, diagnose_every=3)
         assert run(config) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     logged = [(row["step"], row["train/n_updates"]) for row in rows if "train/n_updates" in row]
@@ -298,4 +301,4 @@ def test_a_good_score_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
     assert lost is not None
     assert won.step < lost.step == 480
     assert won.step % 48 == 0
-    assert len(won.state["progress"]["scores"]) >= 10
+    assert len(won.state["progress"]["returns"]) >= 10

@@ -1,39 +1,35 @@
-"""Every config composes, freezes, survives a file; a folder keeps its run."""
+"""Every config composes by its name, freezes, survives a file; a folder keeps its run and is named by it."""
 
-import inspect
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hydra import compose, initialize_config_dir
 
-from agents import AGENTS, DQNConfig, SACConfig
+import configs
+from agents import AGENTS, DQNConfig
 from agents.base import Precision
-from aux_tasks import TaskConfig
-from aux_tasks.registry import TASKS
-from configs.schema import Config, PretrainConfig, ProbeConfig, default_run_dir, flat
-from configs.sources import IdxConfig
+from aux_tasks import TASKS, TaskConfig
+from configs.schema import Config, PretrainConfig, ProbeConfig, flat
+from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
-from envs import AtariConfig, DmcConfig, ToyConfig
+from envs import ENVS, AtariConfig, ToyConfig
 from experiment.build import build
-from experiment.composition import freeze, read_config, register, write_config
-from experiment.run_folder import claim_run_dir
+from experiment.composition import complete, freeze, read_config, write_config
+from experiment.launch import compose_words
+from experiment.run_folder import claim_run_dir, named
 from replay import ReplayConfig
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "configs"
-FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
-VARIANTS = {"dbc_robust": "dbc"}  # a task with other options
+CONFIGS = Path(configs.__path__[0])
+GROUPS = {"env": ENVS, "agent": AGENTS, "encoder": ENCODERS, "aux": [*TASKS, "none"], "replay": ["uniform"]}
+CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
+CHOICES += [f"{path.parent.name}={path.stem}" for path in sorted(CONFIGS.glob("*/*.yaml"))]
 
 
 def composed(*words: str, kind: Any = Config, name: str = "config") -> Any:
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return freeze(compose(name, list(words)), kind)
+    return freeze(compose_words(name, *words).config, kind)
 
 
 def pretraining(*words: str) -> PretrainConfig:
@@ -44,31 +40,56 @@ def config(**changes: Any) -> Config:
     return replace(Config(ToyConfig(), DQNConfig(), EncoderConfig(), ReplayConfig()), **changes)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_file_composes_and_survives_a_file(file: Path, tmp_path: Path) -> None:
-    made = composed(f"{file.parent}={file.stem}")
+@pytest.mark.parametrize("choice", dict.fromkeys(CHOICES))
+def test_every_choice_composes_under_its_name_and_survives_a_file(choice: str, tmp_path: Path) -> None:
+    made, (group, _, name) = composed(choice), choice.partition("=")
     write_config(made, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml", Config) == made
-    if str(file.parent) in ("encoder", "aux"):
-        chosen = {"encoder": [made.encoder.name], "aux": list(made.aux) or ["none"]}[str(file.parent)]
-        assert chosen == [VARIANTS.get(file.stem, file.stem)]
+    if group in ("env", "agent", "encoder"):
+        assert getattr(made, group).name == name
+    if group in ("env", "agent"):
+        assert getattr(made, group) == GROUPS[group][name]()
+    if group == "aux" and name in TASKS:
+        assert complete(config(aux={name: TaskConfig(TASKS[name].default_weight)})).aux == made.aux
 
 
-def test_there_is_a_file_for_every_encoder_and_task() -> None:
-    assert {file.stem for file in FILES if str(file.parent) == "encoder"} == set(ENCODERS)
-    assert {file.stem for file in FILES if str(file.parent) == "aux"} == {"none", *TASKS, *VARIANTS}
+def test_two_families_with_the_same_keys_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Twin(ToyConfig):
+        name: str = "twin"
+
+    monkeypatch.setitem(ENVS, "twin", Twin)
+    for name, kind in (("twin", Twin), ("toy", ToyConfig)):
+        made = composed(f"env={name}", "env.balls=2")
+        assert made.env == kind(balls=2)
+        assert type(made.env) is kind
+        write_config(made, tmp_path / "config.yaml")
+        assert type(read_config(tmp_path / "config.yaml", Config).env) is kind
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_options_of_a_task_are_in_its_file_with_the_defaults_of_its_class(name: str) -> None:
-    makers = [inspect.signature(kind.__init__) for kind in TASKS[name].__mro__ if "__init__" in vars(kind)]
-    options = [option for maker in makers for option in maker.parameters.values() if option.kind is option.KEYWORD_ONLY]
-    defaults = {option.name: option.default for option in options}
-    assert yaml.safe_load((CONFIGS / "aux" / f"{name}.yaml").read_text()).get("options", {}) == defaults
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_is_composed_under_its_name(name: str) -> None:
+    words = [f"source.{key}=x" for key in ("run", "folder") if key in {f.name for f in fields(SOURCES[name])}]
+    made = pretraining("aux=rotation", f"source={name}", *words).source
+    assert type(made) is SOURCES[name]
+    assert made.name == name
 
 
 def test_an_empty_command_line_gives_the_defaults_of_the_dataclasses() -> None:
     assert composed() == Config(AtariConfig(), DQNConfig(), EncoderConfig(), ReplayConfig())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("aux=rotation aux.rotation.options.hidden=wide", "aux.rotation.options.hidden"),
+        ("aux=rotation aux.rotation.options.all_rotations=3.5", "aux.rotation.options.all_rotations"),
+        ("aux=permutation aux.permutation.options.crop_rows=[1,x]", "crop_rows"),
+    ],
+)
+def test_the_options_of_a_task_have_the_types_of_its_constructor(words: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        composed(*words.split())
 
 
 def test_a_config_is_frozen_to_the_leaves() -> None:
@@ -80,16 +101,13 @@ def test_a_config_is_frozen_to_the_leaves() -> None:
             setattr(node, fields(node)[0].name, None)
 
 
-def test_a_pretraining_is_frozen_too_and_needs_something_to_learn() -> None:
-    made = pretraining("aux=[rotation,permutation]", "frame_stack=4", "seed=2", "env.game=breakout")
-    assert made.env == AtariConfig(game="breakout")
-    assert default_run_dir(made) == "runs/pretrain/frames-breakout/rotation+permutation/s2"
+def test_a_pretraining_needs_something_to_learn() -> None:
     assert pretraining("aux=rotation", "env=toy").env == ToyConfig()
     with pytest.raises(ValueError, match="nothing to learn: give aux=rotation"):
         pretraining()
 
 
-def test_a_probe_is_frozen_too_and_leaves_the_source_to_the_run() -> None:
+def test_a_probe_leaves_the_source_to_the_run() -> None:
     def probing(*words: str) -> ProbeConfig:
         return composed("checkpoint=zoo/x", *words, kind=ProbeConfig, name="probe")
 
@@ -101,24 +119,48 @@ def test_a_probe_is_frozen_too_and_leaves_the_source_to_the_run() -> None:
         composed(kind=ProbeConfig, name="probe")
 
 
-def test_default_run_dir() -> None:
-    tasks = {"rotation": TaskConfig(), "permutation": TaskConfig()}
-    assert default_run_dir(config()) == "runs/toy/dqn/s0"
-    assert default_run_dir(config(env=AtariConfig(game="breakout"), aux=tasks, seed=3)) == (
-        "runs/breakout/dqn+rotation+permutation/s3"
+LONG = (
+    "aux=[rotation,permutation,deepmdp] "
+    + " ".join(
+        f"{key}=3"
+        for key in ("aux.deepmdp.options.hidden", "aux.rotation.options.hidden", "aux.permutation.options.hidden")
     )
-    dmc = DmcConfig(domain="walker", task="walk")
-    assert default_run_dir(config(env=dmc, agent=SACConfig())) == "runs/walker_walk/sac/s0"
-    assert default_run_dir(config(env=replace(dmc, background="gas"))) == "runs/walker_walk_gas/dqn/s0"
+    + " agent.epsilon_steps=7 agent.target_every=9 agent.decay_steps=8 batch_size=5"
+)
 
 
-@pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_is_its_own_group_and_survives_a_file(name: str, tmp_path: Path) -> None:
-    made = composed(f"agent={name}", "agent.hidden=9", "agent.precision=bfloat16")
-    assert type(made.agent) is AGENTS[name]
-    assert (made.agent.hidden, made.agent.precision) == (9, Precision.bfloat16)
-    write_config(made, tmp_path / "config.yaml")
-    assert read_config(tmp_path / "config.yaml", Config) == made
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        ("env=toy", "toy/dqn/s0"),
+        ("env=toy seed=3 steps=50 device=cpu threads=1 eval_episodes=2", "toy/dqn/s3"),
+        ("env=toy agent.learning_rate=1e-3", "toy/dqn-learning_rate_0.001/s0"),
+        ("env=toy agent.learning_rate=1e-4", "toy/dqn-learning_rate_0.0001/s0"),
+        ("env=atari/breakout aux=[rotation,permutation]", "breakout/dqn+rotation+permutation/s0"),
+        ("env=atari env.game=breakout env.sticky=0.25", "breakout/dqn-sticky_0.25/s0"),
+        ("encoder=nature replay=prioritized", "pong/dqn-nature-prioritized/s0"),
+        ("experiment=sac_cartpole env.background=gas", "cartpole_swingup_gas/sac-sac_cartpole/s0"),
+        ("env=toy aux=[rotation,deepmdp] aux.rotation.weight=0.5", "toy/dqn+rotation+deepmdp-rotation.weight_0.5/s0"),
+        ("env=toy aux=permutation aux.permutation.options.crop_rows=[1,9]", "toy/dqn+permutation-crop_rows_1_9/s0"),
+    ],
+)
+def test_a_folder_is_named_by_all_that_changes_the_learning(words: str, folder: str) -> None:
+    assert named(compose_words("config", *words.split()), Config).run_dir == f"runs/{folder}"
+
+
+def test_names_of_folders_differ_are_bounded_and_can_be_typed() -> None:
+    names = {
+        str(named(compose_words("config", *LONG.split(), f"agent.hidden={hidden}"), Config).run_dir)
+        for hidden in (8, 9, 10)
+    }
+    assert len(names) == 3
+    for name in names:
+        assert max(map(len, name.split("/"))) < 180
+        assert composed(f"checkpoint={name}", kind=ProbeConfig, name="probe").checkpoint == name
+    pretrained = named(compose_words("pretrain", "aux=rotation", "env=atari/breakout", "seed=2"), PretrainConfig)
+    assert pretrained.run_dir == "runs/pretrain/frames-breakout/rotation/s2"
+    given = named(compose_words("config", "run_dir=elsewhere", "gamma=0.5"), Config)
+    assert given.run_dir == "elsewhere"
 
 
 def test_the_arms_of_cartpole() -> None:
@@ -132,8 +174,7 @@ def test_the_arms_of_cartpole() -> None:
     assert replace(dbc, aux=best.aux) == best
     assert dbc.aux == {"dbc": replace(best.aux["deepmdp"], options=dbc.aux["dbc"].options)}
     assert dbc.aux["dbc"].options["form"] == "robust"
-    assert (list(best.aux), best.agent.copies, best.env) == (["deepmdp"], 2, plain.env)
-    assert default_run_dir(plain) == "runs/cartpole_swingup/sac/s0"
+    assert (list(best.aux), best.agent.num_shifts, best.env) == (["deepmdp"], 2, plain.env)
     paper = composed("experiment=dbc_paper")
     assert (paper.env.repeat, paper.batch_size, paper.agent.hidden, paper.encoder.name) == (2, 128, 1024, "control")
     assert paper.aux == {"dbc": replace(dbc.aux["dbc"], options={**dbc.aux["dbc"].options, "form": "released"})}
@@ -213,7 +254,7 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"steps_per_update": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"gamma": math.nan}]
+    [{"steps": 0}, {"replay_ratio": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"gamma": math.nan}]
     + [{name: -1} for name in ("seed", "threads", "learning_starts", "log_every", "eval_episodes")],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
@@ -253,6 +294,6 @@ def test_values_of_a_pretraining_out_of_range_are_named(wrong: dict[str, Any]) -
 
 
 def test_learning_may_start_when_a_window_is_full() -> None:
-    assert config(learning_starts=12, steps_per_update=1).learning_starts == 12  # at step 16: four of each
+    assert config(learning_starts=12, replay_ratio=1).learning_starts == 12  # at step 16: four of each
     with pytest.raises(ValueError, match="must be at least 16"):
-        config(learning_starts=11, steps_per_update=1)  # at 12
+        config(learning_starts=11, replay_ratio=1)  # at 12
