@@ -216,12 +216,11 @@ class Agent(nn.Module, ABC):
         alternating = self.config.aux_schedule is AuxSchedule.alternating
         weights: dict[str, Tensor | float] = {"td": 1.0}
         with self.autocast():
-            maps = self.encoder.maps(obs)
-            features = self.encoder.features(maps)
+            features = self.encoder(obs)
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
-            terms, maps, features = {"td": td_loss}, maps[: len(own)], features[: len(own)]
+            terms = {"td": td_loss}
             if not alternating:
-                terms, metrics = self._add_auxiliary(terms, metrics, batch, features)
+                terms, metrics = self._add_auxiliary(terms, metrics, batch, features[: len(own)])
                 weights |= self.weights
         metrics["health/grad_norm"] = self.descend(terms, weights, batch.weight)
         if alternating and self.weights:
@@ -231,7 +230,7 @@ class Agent(nn.Module, ABC):
                 self.descend(terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
         self.updates += 1
-        metrics |= self.update_policy(own, maps.detach(), features.detach(), batch.weight)
+        metrics |= self.update_policy(own, batch.weight)
         self.update_targets()
         return Update(td_error, metrics)
 
@@ -241,14 +240,8 @@ class Agent(nn.Module, ABC):
         more_terms, more_metrics = self.suite.losses(batch, features, self.encoder)
         return terms | more_terms, metrics | more_metrics
 
-    def update_policy(
-        self,
-        obs: Tensor,  # noqa: ARG002
-        maps: Tensor,  # noqa: ARG002
-        features: Tensor,  # noqa: ARG002
-        sample_weight: Tensor,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
-        """Train what acts, where the TD loss does not; returns scalars to log."""
+    def update_policy(self, obs: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """Train what acts, where the TD loss does not, on the augmented `obs`; returns scalars to log."""
         return {}
 
     @abstractmethod

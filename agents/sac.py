@@ -50,7 +50,8 @@ class SAC(Agent):
     """SAC (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications") on an encoder that the critics train.
 
     As in SAC-AE (Yarats et al. 2019) the actor reads the critics' convolutions without moving them, through a neck of
-    its own, the target is an average of critics and encoder, and actor and target follow every other update. With
+    its own, the target is an average of critics and encoder, and actor and target follow every other update. The actor
+    learns on features of the encoder after the critics' step, so the observations are encoded a second time. With
     windows of n > 1 steps, the entropy of the steps within is left out of the return.
 
     Args:
@@ -130,11 +131,14 @@ class SAC(Agent):
             "temperature": temperature * (self.action_dim - log_prob.detach()),
         }
 
-    def update_policy(self, obs: Tensor, maps: Tensor, features: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+    def update_policy(self, obs: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
         """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
         if self.updates % self.config.policy_delay:
             return {}
         with self.autocast():
+            with torch.no_grad():
+                maps = self.encoder.maps(obs)
+                features = self.encoder.features(maps)
             terms = self.policy_terms(maps, features)
         total = weighted_sum(terms, dict.fromkeys(terms, 1.0), sample_weight)
         total.backward(inputs=self.policy)  # type: ignore[no-untyped-call]  # the critics only pass gradients on

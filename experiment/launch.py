@@ -20,6 +20,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
@@ -63,7 +64,7 @@ def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: st
     Returns:
         The exit code of the run. In a sweep it is the highest, and a run that a signal ended (128 or more) is the last.
     """
-    handler = RichHandler(show_time=False, show_path=False)
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         options = {_option(word) for word in argv if word.startswith("-")}

@@ -170,11 +170,12 @@ def test_flipped_bytes_get_one_line(checkpoint, capsys, place):
     assert capsys.readouterr().err.startswith(f"error: {path} is damaged: ")
 
 
-def test_weights_are_for_everyone_and_may_come_without_a_checksum(checkpoint):
+def test_weights_are_for_everyone_and_say_for_which_observations_they_are(checkpoint, capsys):
     path = checkpoint / "agent.safetensors"
     assert path.stat().st_mode == (checkpoint / "config.yaml").stat().st_mode
     save_file(load_file(path), path)
-    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
+    assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} does not say for which observations and actions it is")
 
 
 def test_a_compiled_agent_is_evaluated_without_a_compiler(checkpoint, config, monkeypatch):

@@ -20,6 +20,7 @@ from tensorboard.summary.writer import event_file_writer
 import agents.dqn
 import harness.checkpoint
 import train as script
+from experiment import training
 from envs import DmcConfig, workers
 from experiment.launch import exit_code
 from harness.checkpoint import load_latest, save
@@ -116,7 +117,7 @@ def test_a_signal_saves_and_leaves(
         if moment == "step":
             at_step(60, lambda: os.kill(os.getpid(), signum), patch)
         else:
-            owner, name = {"update": (agents.dqn.DQN, "update"), "checkpoint": (script, "save")}[moment]
+            owner, name = {"update": (agents.dqn.DQN, "update"), "checkpoint": (training, "save")}[moment]
             original = getattr(owner, name)
 
             def signalled(*args: Any, **kwargs: Any) -> Any:
@@ -128,7 +129,7 @@ def test_a_signal_saves_and_leaves(
         assert run(small(tmp_path)) == code
     checkpoint = load_latest(tmp_path / "checkpoints")
     assert (
-        checkpoint.step == checkpoint.state["progress"]["steps"] == {"step": 60, "update": 33, "checkpoint": 48}[moment]
+        checkpoint.step == checkpoint.state["progress"]["steps"] == {"step": 60, "update": 30, "checkpoint": 48}[moment]
     )
     reached: list[int] = []
     at_step(COPIES, lambda: reached.append(1), monkeypatch)
@@ -140,8 +141,8 @@ def test_a_signal_saves_and_leaves(
 
 
 def test_sigusr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, save = [], script.save
-    monkeypatch.setattr(script, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
+    saved, save = [], training.save
+    monkeypatch.setattr(training, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
     at_step(60, lambda: os.kill(os.getpid(), signal.SIGUSR1), monkeypatch)
     assert run(small(tmp_path)) == 0
     assert saved == [48, 60, 96, 120]

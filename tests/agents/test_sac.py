@@ -299,7 +299,8 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     online = [*slow.encoder.parameters(), *slow.critic.parameters()]
     torch.optim.Adam(online, lr=0.01, foreach=False, fused=False).step()
     slow.actor.zero_grad()
-    policy_terms = slow.policy_terms(maps.detach(), features.detach())
+    maps = slow.encoder.maps(batch.obs).detach()  # the encoder has moved, and the actor reads what it gives now
+    policy_terms = slow.policy_terms(maps, slow.encoder.features(maps).detach())
     (batch.weight * (policy_terms["actor"] + policy_terms["temperature"])).mean().backward()
     policy = [*slow.actor.parameters(), slow.log_temperature]
     torch.optim.Adam(policy, lr=0.01, foreach=False, fused=False).step()
