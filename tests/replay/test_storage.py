@@ -1,6 +1,7 @@
 """Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
 
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.spaces import Discrete
 from replay_help import CPU, GAMMA, NEXT, World, assert_equal_batches, build
 
 from replay import Replay
-from replay.frames import free_memory
+from replay.frames import check_room, free_memory
 from replay.samplers import UniformSampler
 from replay.storage import FrameStorage
 
@@ -62,10 +63,10 @@ def test_segments_keep_their_names_and_bytes():
     assert np.mean(shared[10:]) > 0.75
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_memory_of_a_million_atari_transitions(prioritized):
+@pytest.mark.parametrize(("prioritized", "sampler"), [(False, 1_000_000), (True, 8_128_000)])
+def test_memory_of_a_million_atari_transitions(prioritized, sampler):
     replay = build(World(8, (1, 84, 84), seed=0), 1_000_000, prioritized=prioritized)
-    assert replay.nbytes <= 7.6e9
+    assert replay.nbytes == 1_000_000 * (84 * 84 + 4 + 4 + 1) + sampler  # frame, action, reward and flags
     assert replay.bytes_per_transition <= 84 * 84 + 20
 
 
@@ -94,6 +95,12 @@ def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
         build(world, 10**10, storage=storage, path=path)
     fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
     build(world, fits, storage=storage, path=path)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(123_456, 120_000), (1_999, 1_900), (120, 120), (12, 12), (9, 9)])
+def test_the_capacity_that_fits_is_rounded_down_to_two_digits(free, fits):
+    with pytest.raises(MemoryError, match=f"set replay.capacity to {fits} or less$"):
+        check_room(10**6, (1, 1, 1), free, "memory")
 
 
 def test_a_file_belongs_to_one_replay_until_it_ends(tmp_path):
@@ -135,22 +142,45 @@ def test_memory_is_the_machines_capped_by_the_container(limit, free, tmp_path, m
     assert free_memory() == free
 
 
-def test_rows_out_of_order_are_refused():
-    world = World(2, (1, 5, 7), seed=11)
-    frame, first, action, reward, *_ = world.row()
-    no, yes = np.zeros(2, bool), np.ones(2, bool)
-    storage = FrameStorage(20, 2, (1, 5, 7), world.action_space)
-    with pytest.raises(ValueError, match="row 0 of copy 0 breaks the order"):
-        storage.add(frame, no, action, reward, no, no, yes)
-    storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="breaks the order"):  # the frame after the last action is missing
-        storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):  # nothing ended there
-        storage.add(frame, no, action, reward, no, no, np.array([True, False]))
+ROWS = {"begin": (1, 0, 0, 1), "run": (0, 0, 0, 1), "die": (0, 1, 0, 1), "cut": (0, 0, 1, 1), "last": (0, 0, 0, 0)}
+ROWS |= {"wait": (1, 0, 0, 0)}  # first, terminated, truncated, valid
+
+
+def put(storage, *rows):
+    """Write one row of each copy."""
+    n = storage.num_envs
+    first, terminated, truncated, valid = np.array([ROWS[row] for row in rows], bool).T
+    storage.add(np.zeros((n, 1, 5, 7), np.uint8), first, np.zeros(n, int), np.zeros(n), terminated, truncated, valid)
+
+
+@pytest.mark.parametrize("row", ["begin", "run", "last", "wait"])
+@pytest.mark.parametrize(
+    ("before", "may_follow"),
+    [
+        ([], {"begin"}),
+        (["begin"], {"run"}),
+        (["begin", "die"], {"run", "last"}),
+        (["begin", "cut"], {"run", "last"}),
+        (["begin", "run", "run", "run"], {"run"}),
+        (["begin", "run", "cut", "last"], {"begin", "last", "wait"}),
+    ],
+)
+def test_which_row_may_follow_which(before, may_follow, row):
+    storage = FrameStorage(3, 1, (1, 5, 7), Discrete(18))  # the ring wraps
+    for name in before:
+        put(storage, name)
+    with nullcontext() if row in may_follow else pytest.raises(ValueError, match=f"^replay: row {len(before)} of copy 0"):
+        put(storage, row)
+    assert storage.written == len(before) + (row in may_follow)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    storage = FrameStorage(20, 2, (1, 5, 7), Discrete(18))
+    put(storage, "begin", "begin")
+    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):
+        put(storage, "run", "last")
+    frame, action, reward, flag = np.zeros((2, 1, 5, 7), np.uint8), np.zeros(2, int), np.zeros(2), np.zeros(2, bool)
     with pytest.raises(ValueError, match=r"frame must be uint8 \(2, 1, 5, 7\)"):
-        storage.add(frame[:1], no, action, reward, no, no, yes)
-    storage.add(frame, no, action, reward, no, yes, yes)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, first, action, reward, no, no, yes)
-    assert storage.written == 5
+        storage.add(frame[:1], flag, action, reward, flag, flag, ~flag)
+    with pytest.raises(ValueError, match=r"valid must be \(2,\)"):
+        storage.add(frame, flag, action, reward[:1], flag, flag, ~flag)
