@@ -1,4 +1,6 @@
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -81,8 +83,7 @@ def test_every_episode_of_the_gas_is_somewhere_in_a_film_that_repeats() -> None:
 
 
 def episodes(kind: str, split: str, folder: Path, seed: int = 0, count: int = 6, length: int = 5) -> list[bytes]:
-    background = build_background(kind, SIZE, balls=10, films=2, folder=str(folder), split=split)
-    assert background is not None
+    background = build(kind, folder, split)
     rng = background_rng(np.random.SeedSequence(seed), split)
     seen = []
     for _ in range(count):
@@ -136,21 +137,23 @@ def test_the_middle_square_is_shown(tmp_path: Path) -> None:
     wide = np.zeros((30, 90, 3), np.uint8)
     wide[:, 30:60] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    clip = load_clip(tmp_path / "wide.png", SIZE)
-    assert clip.shape == (1, SIZE, SIZE, 3)
-    assert clip[0, :, 3:-3].min() > 150
+    assert load_clip(tmp_path / "wide.png", SIZE)[:, :, 3:-3].min() > 150
 
 
-@pytest.mark.parametrize("kind", ["images", "video"])
-def test_too_few_files_are_named(kind: str, tmp_path: Path) -> None:
-    (tmp_path / f"one.{'png' if kind == 'images' else 'mp4'}").touch()
-    with pytest.raises(ValueError, match=rf"background_folder=.* has 1 {kind} files .*: 2 are needed"):
-        build_background(kind, SIZE, balls=10, films=2, folder=str(tmp_path), split="train")
+def build(kind: str, folder: Path, split: str = "train") -> Any:
+    return build_background(kind, SIZE, balls=10, films=2, folder=str(folder), split=split)
 
 
-def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.mp4"
-    path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"broken\.mp4 shows nothing: ") as error:
-        load_clip(path, SIZE)
+@pytest.mark.parametrize(
+    ("use", "name", "message"),
+    [
+        (partial(build, "images"), "one.png", "background_folder=.* has 1 images files .*: 2 are needed"),
+        (partial(build, "video"), "one.mp4", "background_folder=.* has 1 video files .*: 2 are needed"),
+        (lambda folder: load_clip(folder / "broken.mp4", SIZE), "broken.mp4", r"broken\.mp4 shows nothing: "),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(use: Any, name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=message) as error:
+        use(tmp_path)
     assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """What every environment family promises, whatever it shows."""
 
+import multiprocessing
 import re
 from dataclasses import fields, replace
 from typing import Any
@@ -77,6 +78,34 @@ def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps:
     env.close()
 
 
+@pytest.mark.parametrize(
+    ("config", "flag", "ends"),
+    [
+        (ToyConfig(num_envs=3), "terminated", [10, 22, 34]),
+        (ToyConfig(num_envs=3, time_limit=11), "terminated", [10]),  # the ball lands as the time is over
+        (ToyConfig(num_envs=3, balls=4), "terminated", [46, 94]),  # 4 * 12 - 1 steps
+        (ToyConfig(num_envs=3, time_limit=4), "truncated", [3, 8, 13]),
+        (PointMassConfig(num_envs=3, time_limit=1), "truncated", [0, 2]),
+        (PointMassConfig(num_envs=3, time_limit=50), "truncated", [49, 100]),
+        (AtariConfig(num_envs=3, max_frames=42, noop_max=0, fire_reset=False), "truncated", [10, 22]),
+        (DmcConfig(num_envs=3, action_repeat=300), "truncated", [3, 8]),  # of 300, 300, 300 and 100 control steps
+    ],
+)
+def test_episodes_end_when_they_should(config: EnvConfig, flag: str, ends: list[int]) -> None:
+    env, none = config.build(), np.zeros(3, bool)
+    for t, row in enumerate(play(env, 0, ends[-1] + 1)[1:]):
+        for name in ("terminated", "truncated", "game_over", "first"):
+            expected = t in ends if name in (flag, "game_over") else name == "first" and t - 1 in ends
+            np.testing.assert_array_equal(row[name], none | expected, err_msg=f"{name} at step {t}")
+        if isinstance(config, ToyConfig):
+            np.testing.assert_array_equal(row["reward"] != 0, none | (flag == "terminated" and t % 12 == 10))
+        elif not isinstance(config, AtariConfig):
+            np.testing.assert_array_equal(row["reward"] == 0, row["first"])
+    env.reset(0)  # at an end: what follows is no step of a reset
+    assert not play(env, 0, 1)[1]["first"].any()
+    env.close()
+
+
 @pytest.mark.parametrize("name", ENVS)
 @pytest.mark.timeout(10)
 def test_bad_actions_are_refused_at_once(name: str) -> None:
@@ -110,18 +139,31 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("atari", {"sticky": 1.5}, "sticky is 1.5: it must be a probability below 1"),
         ("dmc", {"quality": "fst"}, "quality is 'fst': did you mean 'fast'?"),
         ("dmc", {"background": "vidoe"}, "background is 'vidoe': did you mean 'video'?"),
+        ("dmc", {"background": "video", "background_folder": "no"}, "background_folder=no has 0 video files"),
         ("dmc", {"background_split": "test"}, "background_split is 'test': there are train, eval"),
         ("dmc", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
         ("dmc", {"processes": -1}, "processes is -1: it must be at least 0"),
+        (
+            "dmc",
+            {"domain": "cartpol", "action_repeat": 1},
+            "unknown dm_control domain 'cartpol': did you mean 'cart",
+        ),
+        ("dmc", {"domain": "lqr", "action_repeat": 1}, "domain lqr is left out"),
+        ("dmc", {"domain": "hopper"}, "PlaNet has no action repeat for 'hopper', only for ball_in_cup, "),
+        ("dmc", {"task": "swing_up"}, "unknown task 'swing_up' of cartpole: did you mean 'swingup'?"),
+        ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
+        ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
         *(("pointmass", {key: n}, "num_envs and time_limit must") for key, n in [("size", 11), ("time_limit", 0)]),
         ("toy", {"size": 40}, "size is 40: it must be a multiple of 12"),
         *(("toy", {key: 0}, "num_envs, balls and time_limit must") for key in ("balls", "time_limit", "num_envs")),
     ],
 )
-def test_bad_values_are_named(name: str, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
-        ENVS[name](**wrong)
+def test_what_cannot_be_is_named(name: str, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        ENVS[name](**wrong).build()
+    assert "\n" not in str(error.value)
+    assert multiprocessing.active_children() == []
 
 
 def test_what_a_family_says_of_itself() -> None:

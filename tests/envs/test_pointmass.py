@@ -16,10 +16,10 @@ def place(frame: np.ndarray) -> np.ndarray:
     return (center - size / 12) / (size - 1 - size / 6) * 2 - 1
 
 
-def play(config: PointMassConfig, steps: int, seed: int = 0, gain: float = -5) -> tuple[np.ndarray, list[VectorStep]]:
+def play(config: PointMassConfig, steps: int, gain: float = -5) -> tuple[np.ndarray, list[VectorStep]]:
     """Steer by the pixels: towards the middle for a negative gain."""
     env = config.build()
-    first = frame = env.reset(seed)
+    first = frame = env.reset(0)
     played = []
     for _ in range(steps):
         played.append(env.step(np.clip(gain * place(frame), -1, 1).astype(np.float32)))
@@ -28,10 +28,8 @@ def play(config: PointMassConfig, steps: int, seed: int = 0, gain: float = -5) -
 
 
 def test_who_reads_the_position_gets_nearly_all_of_the_reward_and_others_little() -> None:
-    config = PointMassConfig(num_envs=8)
-    steered = np.mean([step.reward for step in play(config, 50)[1]])
-    drifting = np.mean([step.reward for step in play(config, 50, gain=0)[1]])
-    fled = np.mean([step.reward for step in play(config, 50, gain=5)[1]])
+    runs = [play(PointMassConfig(num_envs=8), 50, gain)[1] for gain in (5, 0, -5)]
+    fled, drifting, steered = (np.mean([step.reward for step in run]) for run in runs)
     assert fled < drifting < 0.4 < 0.85 < steered < 1
 
 
@@ -62,18 +60,6 @@ def test_a_force_gathers_speed_until_the_wall_takes_it() -> None:
         expected.append(min(expected[-1] + speed, 1.0))
     np.testing.assert_allclose(seen, expected, atol=0.01)
     assert seen[-1] == pytest.approx(1, abs=0.01)
-
-
-@pytest.mark.parametrize("limit", [1, 50])
-def test_flags_of_an_episode(limit: int) -> None:
-    _, steps = play(PointMassConfig(num_envs=COPIES, time_limit=limit), 2 * limit + 1)
-    assert [t for t, step in enumerate(steps) if step.truncated.all()] == [limit - 1, 2 * limit]
-    assert [t for t, step in enumerate(steps) if step.first.all()] == [limit]
-    for step in steps:
-        np.testing.assert_array_equal(step.game_over, step.truncated)
-        np.testing.assert_array_equal(step.reward == 0, step.first)
-        assert not step.terminated.any()
-        assert (step.reward.dtype, step.frame.dtype) == (np.float32, np.uint8)
 
 
 def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:

@@ -85,26 +85,17 @@ def test_entries_can_be_read_alone(tmp_path: Path) -> None:
         load_latest(tmp_path, ["agnt"])
 
 
-def test_nothing_there_is_none(tmp_path: Path) -> None:
-    assert load_latest(tmp_path / "missing") is None
+def test_the_newest_are_kept_and_an_abandoned_future_is_removed(tmp_path: Path, caplog: Any) -> None:
     (tmp_path / ".tmp-1-step_000000001").mkdir()
-    assert load_latest(tmp_path) is None
-
-
-def test_the_newest_are_kept(tmp_path: Path) -> None:
+    assert load_latest(tmp_path / "missing") is load_latest(tmp_path) is None
     for step in (5, 20, 100, 1_234_567_890):
         save(tmp_path, step, OLD | {"step": step}, keep_last=2)
     assert steps(tmp_path) == ["step_000000100", "step_1234567890"]
     assert load_latest(tmp_path).state["step"] == 1_234_567_890
-
-
-def test_an_abandoned_future_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for step in (1, 2, 3):
-        save(tmp_path, step, OLD, keep_last=3)
-    save(tmp_path, 2, NEW, keep_last=3)
-    assert steps(tmp_path) == ["step_000000001", "step_000000002"]
+    save(tmp_path, 101, NEW, keep_last=3)
+    assert steps(tmp_path) == ["step_000000100", "step_000000101"]
     assert same(load_latest(tmp_path).state, NEW)
-    assert "step_000000003 removed" in caplog.text
+    assert "step_1234567890 removed" in caplog.text
 
 
 def test_only_the_dead_are_swept(tmp_path: Path) -> None:
@@ -161,18 +152,15 @@ def test_a_resumed_run_never_links_what_it_did_not_see(tmp_path: Path, other: np
     assert same(load(abandoned).state["replay"], [A, B])
 
 
-def test_segments_are_written_where_links_do_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_written_anew_where_links_do_not_work_or_the_old_is_torn(tmp_path: Path, monkeypatch: Any) -> None:
     def refuse(*_: Any) -> None:
         raise PermissionError("links are not allowed")
 
     first = save(tmp_path, 1, {"replay": A})
-    monkeypatch.setattr(os, "link", refuse)
-    second = save(tmp_path, 2, {"replay": A})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        second = save(tmp_path, 2, {"replay": A})
     assert inode(first, A) != inode(second, A)
     assert same(load(second).state["replay"], A)
-
-
-def test_a_truncated_segment_is_written_anew(tmp_path: Path) -> None:
-    first = save(tmp_path, 1, {"replay": A})
-    (first / "segments" / f"{A.name}.safetensors").write_bytes(b"")
-    assert same(load(save(tmp_path, 2, {"replay": A})).state["replay"], A)
+    (second / "segments" / f"{A.name}.safetensors").write_bytes(b"")
+    assert same(load(save(tmp_path, 3, {"replay": A})).state["replay"], A)

@@ -30,25 +30,20 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_window_averages_what_came_since_it_was_drained() -> None:
-    window = MetricWindow()
-    assert not window
-    for step, value in enumerate((1.0, 2.0, 6.0)):
-        window.add(step, {"loss": torch.tensor(value), **({"rare": torch.tensor(5.0)} if step == 1 else {})})
-    assert window
-    assert window.drain() == {"loss": 3.0, "rare": 5.0}
-    assert not window
-    assert window.drain() == {}
-
-
 def test_the_mean_of_one_update_is_its_value_and_of_many_as_exact_as_float32() -> None:
     values = torch.randn(1_000, 3, generator=torch.Generator().manual_seed(0)) * 10 ** torch.tensor([-20.0, 0, 20])
     window = MetricWindow()
     for rows in (values[:1], values):
         buffer = torch.empty(3)  # written again at each update, as by a captured graph
+        assert not window
         for step, row in enumerate(rows):
-            window.add(step, dict(zip("abc", buffer.copy_(row), strict=True)))
-        assert list(window.drain().values()) == rows.double().mean(0).float().tolist()
+            rare = {"rare": torch.tensor(5.0)} if step == 7 else {}
+            window.add(step, dict(zip("abc", buffer.copy_(row), strict=True)) | rare)
+        assert window
+        drained = window.drain()
+        assert drained.pop("rare", None) == (5.0 if len(rows) > 7 else None)
+        assert list(drained.values()) == rows.double().mean(0).float().tolist()
+    assert window.drain() == {}
 
 
 def test_adding_reads_nothing_back() -> None:
@@ -98,23 +93,21 @@ def test_seconds_go_on_where_the_kept_rows_end(tmp_path: Path, monkeypatch: pyte
     assert [(row["step"], row["clock"]["seconds"]) for row in rows(tmp_path)] == [(100, 60.0), (400, 120.0)]
 
 
+def kill(path: Path, text: str) -> None:
+    path.open("w").close()
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("torn", ["{", '{"loss": 1}', "\x00\x00"])
-def test_whatever_a_crash_left_at_the_end_is_dropped(torn: str, tmp_path: Path) -> None:
+def test_what_a_crash_left_is_dropped_and_a_kill_meanwhile_loses_none(torn: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n{torn}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", kill)
+        with pytest.raises(KeyboardInterrupt):
+            logger(tmp_path, step=5)
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n{torn}"
     with logger(tmp_path, step=5):
         pass
-    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
-
-
-def test_a_kill_while_later_records_are_dropped_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(path: Path, text: str) -> None:
-        path.open("w").close()
-        raise KeyboardInterrupt
-
-    (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n")
-    monkeypatch.setattr(Path, "write_text", killed)
-    with pytest.raises(KeyboardInterrupt):
-        logger(tmp_path, step=5)
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
 
 
