@@ -85,6 +85,11 @@ class World:
             for replay in replays:
                 replay.add(*row)
 
+    def locate(self, index, held):
+        """The newest row that lies at an index, and its copy."""
+        slot, copy = divmod(index, self.num_envs)
+        return next(row for row in range(self.rows - 1, -1, -1) if row % held == slot), copy
+
     def sampleable(self, held, depth, n):
         """{(row, copy): (episode, step)} by the definition, when the newest `held` rows are still there."""
         oldest = max(0, self.rows - held)
@@ -98,6 +103,7 @@ class World:
 
 
 def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", **config):
+    """A replay of what has `num_envs`, a `frame_shape` and an `action_space`."""
     return build_replay(
         ReplayConfig(capacity=capacity, n_step=n_step, **config),
         num_envs=world.num_envs,
@@ -110,6 +116,14 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=C
         device=device,
         padding=padding,
     )
+
+
+def filled(rows, capacity=60, num_envs=2, mean_length=6, action_space=Discrete(18), **options):  # noqa: B008
+    """A small world, and a replay of it that has `rows` rows."""
+    world = World(num_envs, (1, 5, 7), 1, mean_length, action_space)
+    replay = build(world, capacity, **options)
+    world.fill(rows, replay)
+    return world, replay
 
 
 def assert_equal_batches(left, right):

@@ -33,23 +33,18 @@ from replay import ReplayConfig
 ENCODER = EncoderConfig(name="small")
 
 
-def images(count: int = 500, **changes: Any) -> Episodes:
-    """Digits of scikit-learn, an episode each, with their class, how bright they are, and four useless labels."""
+def images(count: int = 500) -> Episodes:
+    """Digits of scikit-learn, an episode each, with their class, how bright they are, and useless labels."""
     pixels = load_digits().images[:count, None].repeat(2, 2).repeat(2, 3)
     frames = (pixels * 15.9).astype(np.uint8)
-    digit = load_digits().target[:count].astype(str)
-    brightness = frames.mean((1, 2, 3)) / 255
+    digit, brightness = load_digits().target[:count].astype(str), frames.mean((1, 2, 3)) / 255
     labels = {
-        "digit": digit,
-        "brightness": brightness,
-        "level": (100 * brightness).astype(np.uint8),
+        **{"digit": digit, "brightness": brightness, "level": (100 * brightness).astype(np.uint8)},
         "shuffled": np.random.default_rng(0).permutation(digit),
         "noise": np.random.default_rng(1).normal(size=count),
-        "same": np.full(count, 3),
-        "rare": np.arange(count) % 8 == 0,
+        **{"same": np.full(count, 3), "rare": np.arange(count) % 8 == 0},
     }
-    begin = np.arange(count)
-    return Episodes(frames, begin, begin + 1, **{"labels": labels, **changes})
+    return Episodes(frames, np.arange(count), np.arange(count) + 1, labels)
 
 
 @pytest.fixture
@@ -63,16 +58,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(folder: Path, **changes: Any) -> ProbeConfig:
-    settings = {
-        "seeds": 2,
-        "train_labels": 200,
-        "test_labels": 80,
-        "steps": 6,
-        "batch_size": 16,
-        "threads": 1,
-        "device": "cpu",
-    }
-    return ProbeConfig(**{"checkpoint": str(folder), "aux": {}, **settings, **changes})
+    settings = {"seeds": 2, "train_labels": 200, "test_labels": 80, "steps": 6, "batch_size": 16, "threads": 1}
+    return ProbeConfig(**{"checkpoint": str(folder), "aux": {}, "device": "cpu", **settings, **changes})
 
 
 @pytest.fixture
@@ -92,18 +79,13 @@ def probed(config: ProbeConfig) -> dict[str, Any]:
     return json.loads(Path(config.report or f"{folder}/probe-{config.mode}-frames.json").read_text())
 
 
+FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
+
+
 def means(report: dict[str, Any], **wanted: str) -> dict[tuple[str, str], float]:
     """Mean score by (features, metric) of the rows that have these values."""
     rows = [row for row in report["scores"] if all(row[key] == value for key, value in wanted.items())]
     return {(row["features"], row["metric"]): row["mean"] for row in rows}
-
-
-FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
-
-
-def test_an_encoder_is_found_by_its_file_too(folder: Path, source: Any) -> None:
-    by_folder, by_file = (probed(config(path)) for path in (folder, folder / "encoder.safetensors"))
-    assert by_file["scores"] == by_folder["scores"]
 
 
 def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(
@@ -209,20 +191,17 @@ def test_an_encoder_that_learned_nothing_differs_by_nothing(folder: Path, source
         assert {value for row in report["differences"] for value in row["values"]} == {0.0}
 
 
-def test_a_report_is_reproducible_and_complete(folder: Path, source: Any) -> None:
-    first, second = (
-        probed(config(folder, raw=True, seeds=1, labels=["digit", "noise"], report=str(folder / f"{n}.json")))
-        for n in "ab"
-    )
+def test_a_report_is_reproducible_from_the_encoders_file_too_and_complete(folder: Path, source: Any) -> None:
+    settings = {"raw": True, "seeds": 1, "labels": ["digit", "noise"]}
+    files = {"a": folder, "b": folder / "encoder.safetensors"}
+    first, second = (probed(config(path, report=str(folder / f"{n}.json"), **settings)) for n, path in files.items())
     for key in first.keys() - {"seconds", "config"}:
         assert first[key] == second[key], key
     assert first["command"] == "python probe.py words"
     assert {"torch", "scikit-learn", "sidequest"} <= first["versions"].keys()
     assert first["config"]["train_labels"] == 200
-    raw, standard = (
-        means(first, label="digit", scaling=s)["trained output", "accuracy"] for s in ("raw", "standardised")
-    )
-    assert raw != standard
+    raw, standard = (means(first, label="digit", scaling=scaling) for scaling in ("raw", "standardised"))
+    assert raw["trained output", "accuracy"] != standard["trained output", "accuracy"]
 
 
 def grouped(frames_each: int = 6, groups: int = 30) -> Episodes:

@@ -1,5 +1,6 @@
 """Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
 
+import re
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -8,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
-from replay_help import CPU, GAMMA, NEXT, World, assert_equal_batches, build
+from replay_help import CPU, NEXT, World, assert_equal_batches, build, filled
 
-from replay import Replay
 from replay.frames import check_room, free_memory
-from replay.samplers import UniformSampler
 from replay.storage import FrameStorage
 
 
@@ -23,25 +22,14 @@ def test_storages_agree(storage, tmp_path):
     if storage == "mmap":
         other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
     else:
-        other = Replay(
-            FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU),
-            UniformSampler(3 * 24),
-            frame_stack=4,
-            n_step=3,
-            gamma=GAMMA,
-            clip_reward=True,
-            beta=0.4,
-            beta_steps=100,
-            rng=np.random.default_rng(2),
-            device=CPU,
-        )
+        other = build(world, 3 * 24, seed=2)
+        other._storage = FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU)
     world.fill(40, ram, other)
     for _ in range(3):
         assert_equal_batches(ram.sample(16, NEXT), other.sample(16, NEXT))
     assert other.sample(16, NEXT).obs.is_contiguous(memory_format=torch.channels_last)
-    for (name, left), (other_name, right) in zip(
-        ram.state_dict()["storage"]["segments"], other.state_dict()["storage"]["segments"], strict=True
-    ):
+    segments = (replay.state_dict()["storage"]["segments"] for replay in (ram, other))
+    for (name, left), (other_name, right) in zip(*segments, strict=True):
         assert name == other_name
         np.testing.assert_array_equal(left, right)
 
@@ -71,27 +59,24 @@ def test_memory_of_a_million_atari_transitions(prioritized, sampler):
 
 
 def test_announces_memory(caplog):
-    with caplog.at_level("INFO"):
-        build(World(8, (1, 84, 84), seed=0), 100_000)
-    assert "replay: 0.71 GB of " in caplog.text
-    assert "GB (100000 transitions of 84x84x1)" in caplog.text
+    caplog.set_level("INFO")
+    build(World(8, (1, 84, 84), seed=0), 100_000)
+    assert re.search(r"replay: 0\.71 GB of .* GB \(100000 transitions of 84x84x1\)", caplog.text)
 
 
 @pytest.mark.parametrize(("device", "free", "told"), [("cuda", 10**6, True), ("cuda", 10**3, False), ("cpu", 0, False)])
 def test_a_replay_that_fits_on_the_gpu_is_told(device, free, told, caplog, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**9))
-    with caplog.at_level("INFO"):
-        build(World(2, (1, 5, 7), seed=0), 2 * 100, device=torch.device(device))  # 7 kB of frames
+    caplog.set_level("INFO")
+    filled(0, 2 * 100, device=torch.device(device))  # 7 kB of frames
     assert ("replay.storage=cuda" in caplog.text) == told
 
 
 @pytest.mark.parametrize("storage", ["ram", "mmap"])
 def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
-    world = World(8, (1, 84, 84), seed=0)
     path = str(tmp_path / "frames.bin") if storage == "mmap" else None
-    with pytest.raises(
-        MemoryError, match=r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity to"
-    ) as error:
+    world, message = World(8, (1, 84, 84), seed=0), r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity"
+    with pytest.raises(MemoryError, match=message) as error:
         build(world, 10**10, storage=storage, path=path)
     fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
     build(world, fits, storage=storage, path=path)
@@ -104,20 +89,17 @@ def test_the_capacity_that_fits_is_rounded_down_to_two_digits(free, fits):
 
 
 def test_a_file_belongs_to_one_replay_until_it_ends(tmp_path):
-    world, path = World(2, (1, 5, 7), seed=0), tmp_path / "frames.bin"
-    replay = build(world, 60, storage="mmap", path=str(path))
-    with pytest.raises(ValueError, match=f"^replay.path={path}: in use by another run"):
-        build(world, 60, storage="mmap", path=str(path))
-    del replay
-    build(world, 60, storage="mmap", path=str(path))
-
-
-def test_a_file_of_something_else_is_left_alone(tmp_path):
-    path = tmp_path / "thesis.tex"
+    path = tmp_path / "frames.bin"
     path.write_text("all of it")
     with pytest.raises(ValueError, match=f"^replay.path={path}: 9 bytes of something else"):
-        build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+        filled(0, storage="mmap", path=str(path))
     assert path.read_text() == "all of it"
+    path.unlink()
+    held = filled(0, storage="mmap", path=str(path))
+    with pytest.raises(ValueError, match=f"^replay.path={path}: in use by another run"):
+        filled(0, storage="mmap", path=str(path))
+    del held
+    filled(0, storage="mmap", path=str(path))
 
 
 def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
@@ -126,7 +108,7 @@ def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
     before = path.stat().st_blocks
     assert before > 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size * (path.stat().st_blocks < before)))
-    build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+    filled(0, storage="mmap", path=str(path))
 
 
 @pytest.mark.parametrize(
@@ -142,8 +124,10 @@ def test_memory_is_the_machines_capped_by_the_container(limit, free, tmp_path, m
     assert free_memory() == free
 
 
-ROWS = {"begin": (1, 0, 0, 1), "run": (0, 0, 0, 1), "die": (0, 1, 0, 1), "cut": (0, 0, 1, 1), "last": (0, 0, 0, 0)}
-ROWS |= {"wait": (1, 0, 0, 0)}  # first, terminated, truncated, valid
+ROWS = {  # first, terminated, truncated, valid
+    **{"begin": (1, 0, 0, 1), "run": (0, 0, 0, 1), "die": (0, 1, 0, 1), "cut": (0, 0, 1, 1)},
+    **{"last": (0, 0, 0, 0), "wait": (1, 0, 0, 0)},
+}
 
 
 def put(storage, *rows):
@@ -169,18 +153,14 @@ def test_which_row_may_follow_which(before, may_follow, row):
     storage = FrameStorage(3, 1, (1, 5, 7), Discrete(18))  # the ring wraps
     for name in before:
         put(storage, name)
-    with nullcontext() if row in may_follow else pytest.raises(ValueError, match=f"^replay: row {len(before)} of copy 0"):
+    refused = pytest.raises(ValueError, match=f"^replay: row {len(before)} of copy 0 breaks the order")
+    with nullcontext() if row in may_follow else refused:
         put(storage, row)
     assert storage.written == len(before) + (row in may_follow)
 
 
-def test_rows_that_do_not_fit_are_refused():
+def test_the_copy_that_breaks_the_order_is_named():
     storage = FrameStorage(20, 2, (1, 5, 7), Discrete(18))
     put(storage, "begin", "begin")
     with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):
         put(storage, "run", "last")
-    frame, action, reward, flag = np.zeros((2, 1, 5, 7), np.uint8), np.zeros(2, int), np.zeros(2), np.zeros(2, bool)
-    with pytest.raises(ValueError, match=r"frame must be uint8 \(2, 1, 5, 7\)"):
-        storage.add(frame[:1], flag, action, reward, flag, flag, ~flag)
-    with pytest.raises(ValueError, match=r"valid must be \(2,\)"):
-        storage.add(frame, flag, action, reward[:1], flag, flag, ~flag)
