@@ -85,11 +85,6 @@ class World:
             for replay in replays:
                 replay.add(*row)
 
-    def locate(self, index, held):
-        """The newest row that lies at an index, and its copy."""
-        slot, copy = divmod(index, self.num_envs)
-        return next(row for row in range(self.rows - 1, -1, -1) if row % held == slot), copy
-
     def sampleable(self, held, depth, n):
         """{(row, copy): (episode, step)} by the definition, when the newest `held` rows are still there."""
         oldest = max(0, self.rows - held)

@@ -57,7 +57,7 @@ def test_training_continues_bit_for_bit(tmp_path: Path) -> None:
     assert load_latest(tmp_path).step == 1
 
 
-def test_memory_mapped_and_strided_arrays(tmp_path: Path) -> None:
+def test_memory_mapped_and_strided_arrays_are_stored_and_mapped_again(tmp_path: Path) -> None:
     ring = np.memmap(tmp_path / "ring", np.uint8, "w+", shape=(6, 3, 5))
     ring[:] = np.arange(90).reshape(6, 3, 5)
     frozen = np.memmap(tmp_path / "ring", np.uint8, "r", shape=(6, 3, 5))
@@ -65,15 +65,12 @@ def test_memory_mapped_and_strided_arrays(tmp_path: Path) -> None:
     replay = load(save(tmp_path / "run", 1, {"replay": views})).state["replay"]
     assert same(replay, {name: np.array(view) for name, view in views.items()})
 
-
-def test_loading_maps_instead_of_copying(tmp_path: Path) -> None:
     def anonymous_kib() -> int:
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
 
     save(tmp_path, 1, {"replay": np.ones((64, 1 << 20), np.uint8)})
     before = anonymous_kib()
-    frames = load_latest(tmp_path).state["replay"]
-    assert frames.sum(dtype=np.int64) == 64 << 20
+    assert load_latest(tmp_path).state["replay"].sum(dtype=np.int64) == 64 << 20
     assert anonymous_kib() - before < 16 << 10
 
 
@@ -118,24 +115,20 @@ def inode(path: Path, segment: Segment) -> int:
     return (path / "segments" / f"{segment.name}.safetensors").stat().st_ino
 
 
-def test_segments_are_shared_and_outlive_their_first_checkpoint(tmp_path: Path) -> None:
-    first = save(tmp_path, 1, {"replay": {"frames": [A, B]}}, keep_last=1)
+def test_segments_are_shared_neither_read_nor_counted_and_outlive_their_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = Segment("big", np.zeros(1_000_000, np.uint8))
+    first = save(tmp_path, 1, {"replay": {"frames": [A, B]}, "big": big}, keep_last=1)
     shared = inode(first, B)
-    second = save(tmp_path, 2, {"replay": {"frames": [B, C]}, "more": B}, keep_last=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    second = save(tmp_path, 2, {"replay": {"frames": [B, C]}, "more": B, "big": big}, keep_last=1)
     assert inode(second, B) == shared
     assert not first.exists()
-    assert same(load(second).state, {"replay": {"frames": [B, C]}, "more": B})
+    assert same(load(second).state, {"replay": {"frames": [B, C]}, "more": B, "big": big})
     third = save(tmp_path, 3, load(second).state, keep_last=1)
     assert inode(third, B) == shared
     assert same(load_latest(tmp_path).state["replay"], {"frames": [B, C]})
-
-
-def test_a_linked_segment_is_neither_read_nor_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    big = Segment("big", np.zeros(1_000_000, np.uint8))
-    save(tmp_path, 1, {"replay": big})
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
-    save(tmp_path, 2, {"replay": big})
-    assert load_latest(tmp_path).step == 2
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,21 @@ import os
 import signal
 
 import pytest
+from checkpoint_help import in_child
 
 from harness.signals import GracefulExit
 
 
 def child_status(*signals: signal.Signals) -> int:
     """How a forked process ends that gets `signals` inside GracefulExit: its exit code, or minus the signal."""
-    if pid := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    code = 99
-    try:
+
+    def end() -> int:
         with GracefulExit() as stop:
             for signum in signals:
                 os.kill(os.getpid(), signum)
-        code = stop.exit_code
-    finally:
-        os._exit(code)
+        return stop.exit_code
+
+    return in_child(end)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

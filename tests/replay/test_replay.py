@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from replay_help import NEXT, World, assert_equal_batches, build, filled
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     channels=st.sampled_from([1, 3]),
     depth=st.integers(1, 4),
     n_step=st.integers(1, 5),
+    length=st.integers(2, 7),
     spare_rows=st.integers(0, 25),
     rows=st.integers(1, 80),
     mean_length=st.integers(1, 12),
@@ -26,7 +27,7 @@ from replay_help import NEXT, World, assert_equal_batches, build, filled
     seed=st.integers(0, 2**16),
 )
 def test_matches_episode_lists(
-    num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
+    num_envs, channels, depth, n_step, length, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
 ):
     world = World(num_envs, (channels, 5, 7), seed, mean_length, action_space)
     held = depth + n_step + spare_rows
@@ -38,59 +39,33 @@ def test_matches_episode_lists(
         with pytest.raises(ValueError, match="nothing to sample"):
             replay.sample(2, NEXT)
         return
-    batch = replay.sample(20 * len(expected), NEXT)
+    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, clip_length=length)
+    assert batch.clip.shape == (len(batch.index), length, *batch.obs.shape[1:])
     first_seen = dict(zip(reversed(batch.index.tolist()), range(len(batch.index) - 1, -1, -1), strict=True))
     seen = set()
     for index, b in first_seen.items():
-        row, copy = world.locate(index, held)
+        slot, copy = divmod(index, num_envs)
+        row = next(row for row in range(world.rows - 1, -1, -1) if row % held == slot)
         episode, i = expected[row, copy]
         nstep_reward, discount, after = episode.window(i, n_step)
         seen.add((row, copy))
-        np.testing.assert_array_equal(batch.obs[b], episode.stack(i, depth, padding))
-        np.testing.assert_array_equal(batch.next_obs[b], episode.stack(i + 1, depth, padding))
-        np.testing.assert_array_equal(batch.nstep_obs[b], episode.stack(after, depth, padding))
+        for stack, at in (("obs", i), ("next_obs", i + 1), ("nstep_obs", after)):
+            np.testing.assert_array_equal(getattr(batch, stack)[b], episode.stack(at, depth, padding))
         assert batch.action[b].tolist() == episode.action[i]
         assert batch.reward[b] == episode.reward[i]
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)
         assert batch.discount[b].item() == pytest.approx(discount, abs=1e-6)
-    assert seen == set(expected)  # so many draws miss none
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    num_envs=st.integers(1, 3),
-    depth=st.integers(1, 4),
-    n_step=st.integers(1, 3),
-    length=st.integers(2, 7),
-    spare_rows=st.integers(0, 25),
-    rows=st.integers(8, 80),
-    action_space=st.sampled_from([Discrete(18), Box(-1, 1, (6,))]),
-    seed=st.integers(0, 2**16),
-)
-def test_clips_match_episode_lists(num_envs, depth, n_step, length, spare_rows, rows, action_space, seed):
-    world = World(num_envs, (1, 5, 7), seed, mean_length=8, action_space=action_space)
-    held = depth + n_step + spare_rows
-    replay = build(world, held * num_envs, depth, n_step)
-    world.fill(rows, replay)
-    expected = world.sampleable(held, depth, n_step)
-    if not expected:
-        return
-    batch = replay.sample(3 * len(expected), frozenset({"clip"}), clip_length=length)
-    assert batch.clip.shape == (len(batch.index), length, depth, 5, 7)
-    for b, index in enumerate(batch.index.tolist()):
-        row, copy = world.locate(index, held)
-        episode, i = expected[row, copy]
-        for first in (batch.clip[b, 0], batch.obs[b]):
-            np.testing.assert_array_equal(first, episode.stack(i, depth))
         inside = True
+        np.testing.assert_array_equal(batch.clip[b, 0], batch.obs[b])
         for k in range(length - 1):
             inside = inside and i + k < len(episode.reward) and i + k + 1 < len(episode.frames)
             assert batch.clip_mask[b, k] == inside
             if not inside:
                 continue
-            np.testing.assert_array_equal(batch.clip[b, k + 1], episode.stack(i + k + 1, depth))
+            np.testing.assert_array_equal(batch.clip[b, k + 1], episode.stack(i + k + 1, depth, padding))
             assert batch.clip_action[b, k].tolist() == episode.action[i + k]
             inside = not (episode.terminated[i + k] or episode.truncated[i + k])
+    assert seen == set(expected)  # so many draws miss none
 
 
 @pytest.mark.parametrize(
