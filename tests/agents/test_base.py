@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from agents import AgentConfig, DQNConfig, SACConfig
+from agents import DQNConfig, SACConfig
 from agents.learning import check_ownership, weighted_sum
 from analysis.representation import effective_rank, gradient_cosines
 from encoders import Encoder
@@ -96,7 +96,7 @@ EVERY_AGENT = {
     **{"final_learning_rate": None, "decay_steps": 400_000, "encoder_scale": 1.0, "random_shift": 0},
     **{"aux_schedule": "joint", "precision": "float32", "compile": False, "hidden": 256},
 }
-DQN = {  # Adam and the clipped norm of Rainbow
+DQN = {  # the epsilon of Adam is Rainbow's
     **{"name": "dqn", "learning_rate": 2.5e-4, "adam_eps": 1.5e-4, "max_grad_norm": 10.0, "layer_norm": True},
     **{"target": "soft", "target_tau": 0.005, "target_every": 1000, "average_tau": 0.0, "target_epsilon": 0.0},
     **{"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_steps": 30_000},
@@ -107,6 +107,6 @@ SAC = {  # of DrQ
 }
 
 
-@pytest.mark.parametrize(("config", "own"), [(DQNConfig(), DQN), (SACConfig(), SAC)])
-def test_the_default_hyperparameters(config: AgentConfig, own: dict[str, object]) -> None:
-    assert asdict(config) == EVERY_AGENT | own
+@pytest.mark.parametrize(("kind", "own"), [(DQNConfig, DQN), (SACConfig, SAC)])
+def test_the_default_hyperparameters(kind: type[DQNConfig | SACConfig], own: dict[str, object]) -> None:
+    assert asdict(kind()) == EVERY_AGENT | own

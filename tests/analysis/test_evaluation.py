@@ -1,5 +1,4 @@
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -110,19 +109,17 @@ def test_epsilon_is_the_share_of_random_actions(epsilon: float, share: float) ->
     config = Lengths(num_envs=7, lengths=(50,) * 7)
     env = config.build()
     play_episodes(*begin(stay, env, Protocol("env", epsilon, config), 2, 0), 7 * 20)
-    other = np.mean(np.array(env.actions) != 1)  # a random action is another one with probability 2/3
-    assert other == pytest.approx(share, abs=0.03)
+    assert np.mean(np.array(env.actions) != 1) == pytest.approx(share, abs=0.03)  # another one two times in three
 
 
 def test_continuous_actions_are_those_of_the_policy() -> None:
-    config, actions = PointMassConfig(num_envs=3, time_limit=7), np.random.default_rng(0).uniform(-1, 1, (8, 3, 2))
-    actions = actions.astype(np.float32)
-    replies: Iterator[np.ndarray] = iter(actions)
+    config = PointMassConfig(num_envs=3, time_limit=7)
+    actions = np.random.default_rng(0).uniform(-1, 1, (8, 3, 2)).astype(np.float32)
+    replies = iter(actions)
     episodes = played(config, lambda _: next(replies), 3, epsilon=0.5, seed=1)
-    alone, totals = config.build(), np.zeros(3)
+    alone = config.build()
     alone.reset(env_seed(1))
-    for action in actions[:7]:
-        totals += alone.step(action).reward
+    totals = sum(alone.step(action).reward.astype(float) for action in actions[:7])
     assert episodes == [(total, 7) for total in totals]
 
 

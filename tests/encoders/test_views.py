@@ -50,16 +50,15 @@ def slow_view(view: Views, obs: torch.Tensor, draw: torch.Generator) -> np.ndarr
     return result.clip(0, 255)
 
 
-def test_a_view_is_the_slow_one():
+def test_a_view_is_the_slow_one_the_preset_for_games_a_shift_times_an_intensity_and_an_empty_one_nothing():
     obs = pixels(SAMPLES, 6, 9, 12)
     seen = EVERYTHING(obs, generator(3), frame_stack=2)
     assert seen.dtype == torch.float32
     assert seen.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(seen.numpy(), slow_view(EVERYTHING, obs, generator(3)), atol=0.02)
-
-
-def test_without_parameters_nothing_changes():
-    obs = pixels(5, 6, 8, 10)
+    draw = generator()
+    shifted, gain = random_shift(obs, 4, draw), 1 + 0.1 * (2 * torch.rand(SAMPLES, 1, 1, 1, generator=draw) - 1)
+    torch.testing.assert_close(VIEWS["shift"](obs, generator(), 6), (shifted * gain).clamp(0, 255), atol=1e-3, rtol=0)
     assert torch.equal(Views()(obs, generator(), 2), obs.float())
     assert torch.equal(replace(Views(), shift=1e-9, hue=1e-9)(obs, generator(), 2).round(), obs.float())
 
@@ -143,11 +142,3 @@ def test_intensity_and_contrast_reach_their_bounds_and_noise_is_of_its_own_in_ev
     noise = Views(noise=8)(torch.full((64, 2, 16, 16), 128, dtype=torch.uint8), generator(), 2) - 128
     assert abs(float(noise.std()) - 8) < 0.2
     assert abs(float((noise[:, 0] * noise[:, 1]).mean())) < 2
-
-
-def test_the_preset_for_games_is_a_shift_times_an_intensity():
-    obs = pixels(5, 4, 20, 20)
-    draw = generator()
-    shifted = random_shift(obs, 4, draw)
-    gain = 1 + 0.1 * (2 * torch.rand(5, 1, 1, 1, generator=draw) - 1)
-    torch.testing.assert_close(VIEWS["shift"](obs, generator(), 4), (shifted * gain).clamp(0, 255), atol=1e-3, rtol=0)

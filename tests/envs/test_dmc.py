@@ -183,8 +183,3 @@ def test_qualities_show_the_same_scene_and_cameras_have_names() -> None:
     assert 0 < (np.abs(seen["usual"] - seen["full"]).max(0) > 30).mean() < 0.1  # edges and shadows
     np.testing.assert_array_equal(seen["usual"], seen["side"])
     assert not np.array_equal(seen["side"], seen["back"])
-
-
-def test_action_repeat_is_planets_unless_given() -> None:
-    assert [DmcConfig(domain=domain).repeat for domain in ("cartpole", "walker", "cheetah")] == [8, 2, 4]
-    assert DmcConfig(domain="walker", action_repeat=5).repeat == 5

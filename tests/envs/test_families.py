@@ -110,19 +110,16 @@ def test_episodes_end_when_they_should(config: EnvConfig, flag: str, ends: list[
 @pytest.mark.timeout(10)
 def test_bad_actions_are_refused_at_once(name: str) -> None:
     env = ENVS[name](num_envs=2).build()
-    env.reset(0)
     if isinstance(env.action_space, Discrete):
         good, n = np.zeros(2, np.int64), env.action_space.n
         bad = [np.array([0, n]), np.array([-1, 0]), np.zeros(3, np.int64), np.zeros(2)]
     else:
         good = np.zeros((2, *env.action_space.shape), np.float32)
         bad = [good + 1.01, good + np.nan, good.astype(int), np.zeros((2, 7)), np.zeros(2)]
+    env.reset(0)
     for action in bad:
         with pytest.raises(ValueError, match=r"^action"):
             env.step(action)
-    env.close()
-    env = ENVS[name](num_envs=2).build()
-    env.reset(0)
     env.step(good)
     env.close()
 
@@ -168,13 +165,12 @@ def test_what_cannot_be_is_named(name: str, wrong: dict[str, Any], message: str)
 
 def test_what_a_family_says_of_itself() -> None:
     walker = DmcConfig(domain="walker", task="walk", background="gas")
-    configs: list[EnvConfig] = [AtariConfig(game="breakout"), walker, ToyConfig()]
-    assert [(config.name, config.label, config.fps) for config in configs] == [
-        ("atari", "breakout", 15),
-        ("dmc", "walker_walk_gas", 25),
-        ("toy", "toy", 6),
+    configs: list[EnvConfig] = [AtariConfig(game="breakout"), walker, replace(walker, repeat_first=False), ToyConfig()]
+    assert [(config.name, config.label, config.fps, config.padding) for config in configs] == [
+        ("atari", "breakout", 15, "zeros"),
+        *(("dmc", "walker_walk_gas", 25, padding) for padding in ("repeat", "zeros")),
+        ("toy", "toy", 6, "zeros"),
     ]
-    assert [config.padding for config in (walker, replace(walker, repeat_first=False), ToyConfig())] == [
-        *("repeat", "zeros", "zeros")
-    ]
+    assert [DmcConfig(domain=domain).repeat for domain in ("cartpole", "walker", "cheetah")] == [8, 2, 4]  # PlaNet's
+    assert DmcConfig(domain="walker", action_repeat=5).repeat == 5
     assert {name: kind().name for name, kind in ENVS.items()} == {name: name for name in ENVS}

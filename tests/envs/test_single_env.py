@@ -22,13 +22,12 @@ def test_gymnasium_accepts_it(name: str) -> None:
 
 
 def episode(env: SingleEnv, seed: int | None) -> list[np.ndarray]:
-    obs, _ = env.reset(seed=seed)
-    seen, ended = [obs], False
+    seen, ended = [env.reset(seed=seed)[0]], False
     while not ended:
-        obs, reward, terminated, truncated, _ = env.step(env.action_space.n - 1)
+        obs, reward, ended, truncated, _ = env.step(env.action_space.n - 1)
         seen.append(obs)
-        ended = terminated or truncated
-        assert (reward != 0) == terminated
+        assert not truncated
+        assert (reward != 0) == ended
     return seen
 
 
@@ -50,9 +49,8 @@ def test_episodes_are_stacked_and_follow_from_the_seed() -> None:
 
 def test_a_lost_life_does_not_end_the_episode() -> None:
     vector = AtariConfig(game="breakout", num_envs=1).build()
-    env = SingleEnv(vector)
+    env, actions, steps = SingleEnv(vector), np.random.default_rng(0), 0
     env.reset(seed=0)
-    actions, steps = np.random.default_rng(0), 0
     while not env.step(actions.integers(4))[2]:
         steps += 1
     assert steps > 100  # a life lasts some 35 random steps

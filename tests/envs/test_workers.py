@@ -34,16 +34,18 @@ class Adder:
 
 
 def test_both_kinds_answer_in_order() -> None:
-    local, worker = Local(partial(Adder, 1)), Worker(partial(Adder, 1), "worker 0")
-    for share in (local, worker):
+    shares = Local(partial(Adder, 1)), Worker(partial(Adder, 1), "worker 0")
+    for share in shares:
         share.ask("add", 2)
-    assert [share.answer()[0] for share in (local, worker)] == [3, 3]
-    for share in (local, worker):
-        share.ask("add", 4)
-    totals, pids = zip(*(share.answer() for share in (local, worker)), strict=True)
-    assert totals == (7, 7)
+    totals, pids = zip(*(share.answer() for share in shares), strict=True)
+    assert totals == (3, 3)
     assert (pids[0] == os.getpid()) != (pids[1] == os.getpid())
-    for share in (local, worker, local, worker):
+    for number in (signal.SIGINT, signal.SIGTERM):  # signals of the terminal are the parent's
+        os.kill(pids[1], number)
+    for share in shares:
+        share.ask("add", 4)
+    assert [share.answer() for share in shares] == [(7, pid) for pid in pids]
+    for share in shares * 2:
         share.close()
     assert multiprocessing.active_children() == []
 
@@ -82,17 +84,6 @@ def test_a_dead_or_stopped_process_is_named(
         worker.answer()
     worker.close()
     assert multiprocessing.active_children() == []
-
-
-def test_signals_of_the_terminal_are_the_parents() -> None:
-    worker = Worker(partial(Adder, 1), "worker 0")
-    worker.ask("add", 0)
-    _, pid = worker.answer()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(pid, number)
-    worker.ask("add", 1)
-    assert worker.answer() == (2, pid)
-    worker.close()
 
 
 PATH = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)])}
