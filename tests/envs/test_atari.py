@@ -8,20 +8,13 @@ import gymnasium
 import numpy as np
 import pytest
 from ale_py import roms
+from env_help import play
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from envs import AtariConfig, AtariVector, FrameStack, VectorStep, atari_games
+from envs import AtariConfig, AtariVector, FrameStack, atari_games
 
 BREAKOUT = AtariConfig(game="breakout", num_envs=2)
 PLAIN = AtariConfig(num_envs=2, noop_max=0, fire_reset=False, life_loss=False)
-
-
-def play(config: AtariConfig, steps: int) -> list[VectorStep]:
-    """Random actions."""
-    env = AtariVector(config)
-    actions = np.random.default_rng(0).integers(env.action_space.n, size=(steps, 2))
-    env.reset(0)
-    return [env.step(action) for action in actions]
 
 
 def gymnasium_atari(game: str, *, grayscale: bool = True) -> gymnasium.Env:
@@ -81,7 +74,7 @@ def test_score_of_a_game_is_the_sum_of_ales_own_points(game: str, most: int) -> 
 
 
 def test_a_lost_life_ends_the_return_and_not_the_game_and_changes_only_the_flag() -> None:
-    breakout, plain = (play(replace(BREAKOUT, life_loss=flag), steps=260) for flag in (True, False))
+    breakout, plain = (play(replace(BREAKOUT, life_loss=flag).build(), 0, 260)[1:] for flag in (True, False))
     for i in range(2):
         over = next(t for t, step in enumerate(breakout) if step.game_over[i])
         assert sum(step.terminated[i] for step in breakout[: over + 1]) == 5  # 4, 3, 2, 1, 0 lives left

@@ -2,14 +2,15 @@
 
 import multiprocessing
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from env_help import play
 from gymnasium.spaces import Discrete
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig, VectorEnv, VectorStep
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig
 
 # A configuration, what may differ without changing an episode, and the agent steps to compare.
 CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
@@ -25,18 +26,6 @@ CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
 }
 
 
-def play(env: VectorEnv, seed: Any, steps: int) -> list[dict[str, np.ndarray]]:
-    """Columns by name, of random actions that are the same for copy i whatever the number of copies."""
-    rng, space = np.random.default_rng(0), env.action_space
-    rows = [{"frame": env.reset(seed)}]
-    for _ in range(steps):
-        discrete = isinstance(space, Discrete)
-        action = rng.integers(space.n, size=3) if discrete else rng.uniform(-1, 1, (3, *space.shape))  # type: ignore[union-attr]
-        step = env.step(action[: env.num_envs].astype(np.int64 if discrete else np.float32))
-        rows.append({field.name: getattr(step, field.name) for field in fields(VectorStep)} | env.labels())
-    return rows
-
-
 @pytest.mark.parametrize(("config", "free", "steps"), CASES.values(), ids=CASES)
 def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, int], steps: int) -> None:
     env, fewer = config.build(), replace(config, num_envs=2, **free).build()
@@ -44,10 +33,10 @@ def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, in
     other = play(env, 12, steps)
     play(env, 12, steps // 3)  # ends in the middle of an episode
     for row, again, less in zip(expected, play(env, np.int64(11), steps), play(fewer, 11, steps), strict=True):
-        for name, values in row.items():
-            np.testing.assert_array_equal(again[name], values, err_msg=name)
-            np.testing.assert_array_equal(less[name], values[:2], err_msg=name)
-    histories = {b"".join(row["frame"][i].tobytes() for row in run) for run in (expected, other) for i in range(3)}
+        for name, values in vars(row).items():
+            np.testing.assert_array_equal(getattr(again, name), values, err_msg=name)
+            np.testing.assert_array_equal(getattr(less, name), values[:2], err_msg=name)
+    histories = {b"".join(row.frame[i].tobytes() for row in run) for run in (expected, other) for i in range(3)}
     assert len(histories) == 6
     env.close()
     fewer.close()
@@ -61,17 +50,17 @@ def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps:
     over = np.zeros(3, bool)
     starts, ended = [], False
     for row in play(env, 11, steps):
-        assert (row["frame"].dtype, row["frame"].shape) == (np.uint8, (3, *env.frame_shape))
-        if "first" not in row:
-            starts += list(row["frame"])
+        assert (row.frame.dtype, row.frame.shape) == (np.uint8, (3, *env.frame_shape))
+        if not hasattr(row, "first"):
+            starts += list(row.frame)
             continue
-        np.testing.assert_array_equal(row["first"], over)
-        assert not (row["terminated"] & row["truncated"]).any()
-        assert not (row["truncated"] & ~row["game_over"]).any()
-        assert not row["reward"][row["first"]].any()
-        assert row["reward"].dtype == np.float32
-        starts += list(row["frame"][row["first"]])
-        over = row["game_over"]
+        np.testing.assert_array_equal(row.first, over)
+        assert not (row.terminated & row.truncated).any()
+        assert not (row.truncated & ~row.game_over).any()
+        assert not row.reward[row.first].any()
+        assert row.reward.dtype == np.float32
+        starts += list(row.frame[row.first])
+        over = row.game_over
         ended |= over.any()
     if ended:
         assert len({start.tobytes() for start in starts}) > 3
@@ -96,13 +85,13 @@ def test_episodes_end_when_they_should(config: EnvConfig, flag: str, ends: list[
     for t, row in enumerate(play(env, 0, ends[-1] + 1)[1:]):
         for name in ("terminated", "truncated", "game_over", "first"):
             expected = t in ends if name in (flag, "game_over") else name == "first" and t - 1 in ends
-            np.testing.assert_array_equal(row[name], none | expected, err_msg=f"{name} at step {t}")
+            np.testing.assert_array_equal(getattr(row, name), none | expected, err_msg=f"{name} at step {t}")
         if isinstance(config, ToyConfig):
-            np.testing.assert_array_equal(row["reward"] != 0, none | (flag == "terminated" and t % 12 == 10))
+            np.testing.assert_array_equal(row.reward != 0, none | (flag == "terminated" and t % 12 == 10))
         elif not isinstance(config, AtariConfig):
-            np.testing.assert_array_equal(row["reward"] == 0, row["first"])
+            np.testing.assert_array_equal(row.reward == 0, row.first)
     env.reset(0)  # at an end: what follows is no step of a reset
-    assert not play(env, 0, 1)[1]["first"].any()
+    assert not play(env, 0, 1)[1].first.any()
     env.close()
 
 
