@@ -146,7 +146,7 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
     ],
 )
 def test_what_cannot_be_is_named(name: str, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as error:
         ENVS[name](**wrong).build()
     assert "\n" not in str(error.value)
     assert multiprocessing.active_children() == []

@@ -85,7 +85,9 @@ def test_continuing_drops_later_and_torn_records_and_the_clock_goes_on(
         {"step": 25, "clock": {"seconds": 180.0, "env_steps": 100, "updates": 12}, "loss": 1.0},
     ]
     assert rows(tmp_path) == expected
-    (layout,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")  # written once
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [10, 20, 25]
+    (layout,) = events.Tensors("custom_scalars__config__")  # written once
     for chart in (b"aux/rotation/accuracy", b"aux/permutation/loss", b"repr/effective_rank"):
         assert chart in layout.tensor_proto.string_val[0]
 
