@@ -33,23 +33,18 @@ from replay import ReplayConfig
 ENCODER = EncoderConfig(name="small")
 
 
-def images(count: int = 500, **changes: Any) -> Episodes:
-    """Digits of scikit-learn, an episode each, with their class, how bright they are, and four useless labels."""
+def images(count: int = 500) -> Episodes:
+    """Digits of scikit-learn, an episode each, with their class, how bright they are, and useless labels."""
     pixels = load_digits().images[:count, None].repeat(2, 2).repeat(2, 3)
     frames = (pixels * 15.9).astype(np.uint8)
-    digit = load_digits().target[:count].astype(str)
-    brightness = frames.mean((1, 2, 3)) / 255
+    digit, brightness = load_digits().target[:count].astype(str), frames.mean((1, 2, 3)) / 255
     labels = {
-        "digit": digit,
-        "brightness": brightness,
-        "level": (100 * brightness).astype(np.uint8),
+        **{"digit": digit, "brightness": brightness, "level": (100 * brightness).astype(np.uint8)},
         "shuffled": np.random.default_rng(0).permutation(digit),
         "noise": np.random.default_rng(1).normal(size=count),
-        "same": np.full(count, 3),
-        "rare": np.arange(count) % 8 == 0,
+        **{"same": np.full(count, 3), "rare": np.arange(count) % 8 == 0},
     }
-    begin = np.arange(count)
-    return Episodes(frames, begin, begin + 1, **{"labels": labels, **changes})
+    return Episodes(frames, np.arange(count), np.arange(count) + 1, labels)
 
 
 @pytest.fixture
@@ -63,16 +58,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(folder: Path, **changes: Any) -> ProbeConfig:
-    settings = {
-        "seeds": 2,
-        "train_labels": 200,
-        "test_labels": 80,
-        "steps": 6,
-        "batch_size": 16,
-        "threads": 1,
-        "device": "cpu",
-    }
-    return ProbeConfig(**{"checkpoint": str(folder), "aux": {}, **settings, **changes})
+    settings = {"seeds": 2, "train_labels": 200, "test_labels": 80, "steps": 6, "batch_size": 16, "threads": 1}
+    return ProbeConfig(**{"checkpoint": str(folder), "aux": {}, "device": "cpu", **settings, **changes})
 
 
 @pytest.fixture
@@ -92,18 +79,13 @@ def probed(config: ProbeConfig) -> dict[str, Any]:
     return json.loads(Path(config.report or f"{folder}/probe-{config.mode}-frames.json").read_text())
 
 
+FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
+
+
 def means(report: dict[str, Any], **wanted: str) -> dict[tuple[str, str], float]:
     """Mean score by (features, metric) of the rows that have these values."""
     rows = [row for row in report["scores"] if all(row[key] == value for key, value in wanted.items())]
     return {(row["features"], row["metric"]): row["mean"] for row in rows}
-
-
-FEATURES = ["pixels", "initial maps", "initial output", "trained maps", "trained output"]
-
-
-def test_an_encoder_is_found_by_its_file_too(folder: Path, source: Any) -> None:
-    by_folder, by_file = (probed(config(path)) for path in (folder, folder / "encoder.safetensors"))
-    assert by_file["scores"] == by_folder["scores"]
 
 
 def test_what_is_in_the_pixels_is_found_and_what_is_not_is_not(
@@ -209,34 +191,28 @@ def test_an_encoder_that_learned_nothing_differs_by_nothing(folder: Path, source
         assert {value for row in report["differences"] for value in row["values"]} == {0.0}
 
 
-def test_a_report_is_reproducible_and_complete(folder: Path, source: Any) -> None:
-    first, second = (
-        probed(config(folder, raw=True, seeds=1, labels=["digit", "noise"], report=str(folder / f"{n}.json")))
-        for n in "ab"
-    )
+def test_a_report_is_reproducible_from_the_encoders_file_too_and_complete(folder: Path, source: Any) -> None:
+    settings = {"raw": True, "seeds": 1, "labels": ["digit", "noise"]}
+    files = {"a": folder, "b": folder / "encoder.safetensors"}
+    first, second = (probed(config(path, report=str(folder / f"{n}.json"), **settings)) for n, path in files.items())
     for key in first.keys() - {"seconds", "config"}:
         assert first[key] == second[key], key
     assert first["command"] == "python probe.py words"
     assert {"torch", "scikit-learn", "sidequest"} <= first["versions"].keys()
     assert first["config"]["train_labels"] == 200
-    raw, standard = (
-        means(first, label="digit", scaling=s)["trained output", "accuracy"] for s in ("raw", "standardised")
-    )
-    assert raw != standard
+    raw, standard = (means(first, label="digit", scaling=scaling) for scaling in ("raw", "standardised"))
+    assert raw["trained output", "accuracy"] != standard["trained output", "accuracy"]
 
 
-def grouped(frames_each: int = 6, groups: int = 30) -> Episodes:
+def grouped() -> Episodes:
     """Images that tell their group at once; the group's class is a coin's, so it can be known but not inferred."""
-    rng = np.random.default_rng(0)
-    count = frames_each * groups
-    group = np.arange(groups).repeat(frames_each)
-    frames = rng.integers(256, size=(groups, 1, 16, 16)).astype(np.uint8)[group]
-    frames[:, :, 0, :] = rng.integers(256, size=(count, 1, 16))  # no two the same
-    begin = np.arange(count)
-    return Episodes(frames, begin, begin + 1, {"group": group, "fake": (np.arange(groups) % 2)[group]})
+    rng, group = np.random.default_rng(0), np.arange(30).repeat(6)
+    frames = rng.integers(256, size=(30, 1, 16, 16)).astype(np.uint8)[group]
+    frames[:, :, 0, :] = rng.integers(256, size=(180, 1, 16))  # no two the same
+    return Episodes(frames, np.arange(180), np.arange(180) + 1, {"group": group, "fake": group % 2})
 
 
-def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, source: Any) -> None:
+def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, source: Any, monkeypatch: Any) -> None:
     source(grouped())
     report = probed(config(folder))
     held, random = (means(report, split=split, label="fake") for split in ("held-out", "random"))
@@ -252,6 +228,10 @@ def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, sour
     for known, asked in parts.splits.values():
         assert sorted([*known, *asked]) == list(range(len(group)))
     assert len(test) == len(mixed_test)
+
+    monkeypatch.setattr("experiment.pretraining.build_source", lambda *_, **__: grouped())
+    pretraining = build_pretraining(replace(experiment.probing.read_run(folder), device="cpu"))
+    assert np.array_equal(pretraining.test.episodes.rows(), test)  # what it held out
 
 
 def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Path, source: Any) -> None:
@@ -272,13 +252,15 @@ def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Pa
         probed(config(folder))
 
 
-def test_the_test_frames_are_those_that_the_pretraining_held_out(folder: Path, source: Any) -> None:
-    source(grouped())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiment.pretraining.build_source", lambda *_, **__: grouped())
-        run_config = experiment.probing.read_run(folder)
-        pretraining = build_pretraining(replace(run_config, device="cpu"))
-    assert np.array_equal(pretraining.test.episodes.rows(), build_probing(config(folder)).splits["held-out"][1])
+def recording() -> Episodes:
+    """A hundred episodes of Catch's size, with labels that are in their pixels and one that is not."""
+    rng = np.random.default_rng(0)
+    place = rng.integers(30, size=(400, 2))
+    frames, begin = np.zeros((400, 1, 36, 36), np.uint8), np.arange(0, 400, 4)
+    for frame, (x, y) in zip(frames, place, strict=True):
+        frame[0, y : y + 6, x : x + 6] = 255
+    labels = {"x": place[:, 0], "y": place[:, 1].astype(np.float32), "coin": rng.normal(size=400), "same": np.ones(400)}
+    return Episodes(frames, begin, begin + 4, labels)
 
 
 def weights_after(config: ProbeConfig) -> list[Any]:
@@ -292,20 +274,15 @@ def weights_after(config: ProbeConfig) -> list[Any]:
 
 def test_joint_with_weight_zero_is_finetune_bit_for_bit(folder: Path, source: Any) -> None:
     alone = weights_after(config(folder, mode="finetune"))
-    ignored, heeded = (
-        weights_after(config(folder, mode="joint", aux={"rotation": TaskConfig(weight=weight)}))
-        for weight in (0.0, 1.0)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(alone, ignored, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(alone, heeded, strict=True))
+    for weight in (0.0, 1.0):
+        joint = weights_after(config(folder, mode="joint", aux={"rotation": TaskConfig(weight=weight)}))
+        assert all(torch.equal(a, b) for a, b in zip(alone, joint, strict=True)) == (weight == 0)
 
 
-@pytest.mark.parametrize(("mode", "aux"), [("finetune", {}), ("joint", {"rotation": TaskConfig(weight=0.1)})])
-def test_finetuning_learns_the_digits_and_shuffled_labels_stay_at_the_baseline(
-    mode: str, aux: dict[str, TaskConfig], folder: Path, source: Any
-) -> None:
+@pytest.mark.parametrize("changes", [{"mode": "finetune"}, {"mode": "joint", "aux": {"rotation": TaskConfig(0.1)}}])
+def test_finetuning_learns_the_digits_and_nothing_of_shuffled_ones(changes: Any, folder: Path, source: Any) -> None:
     settings = {"seeds": 1, "steps": 50, "batch_size": 32, "learning_rate": 3e-3, "labels": ["digit", "shuffled"]}
-    report = probed(config(folder, mode=mode, aux=aux, **settings))
+    report = probed(config(folder, **changes, **settings))
     digit, shuffled = means(report, label="digit"), means(report, label="shuffled")
     for start in ("initial", "trained"):
         assert digit[f"{start} output", "accuracy"] > 0.7
@@ -345,18 +322,6 @@ def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> N
         (tmp_path / file).unlink()  # zoo/ has the agent alone
     with pytest.raises(ValueError, match=r"encoder\.safetensors does not exist"):
         build_probing(config(tmp_path))
-
-
-def recording() -> Episodes:
-    """A hundred episodes of Catch's size, with labels that are in their pixels and one that is not."""
-    rng = np.random.default_rng(0)
-    place = rng.integers(30, size=(400, 2))
-    frames = np.zeros((400, 1, 36, 36), np.uint8)
-    for frame, (x, y) in zip(frames, place, strict=True):
-        frame[0, y : y + 6, x : x + 6] = 255
-    begin = np.arange(0, 400, 4)
-    labels = {"x": place[:, 0], "y": place[:, 1].astype(np.float32), "coin": rng.normal(size=400), "same": np.ones(400)}
-    return Episodes(frames, begin, begin + 4, labels)
 
 
 def test_an_online_probe_tells_what_is_there_and_repeats_itself(source: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,14 @@
 """The weighted sum, ownership of parameters, and the two measurements, against slow versions and closed forms."""
 
+import math
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
 
+from agents import DQNConfig, SACConfig
 from agents.learning import check_ownership, weighted_sum
 from analysis.representation import effective_rank, gradient_cosines
 from encoders import Encoder
@@ -86,3 +90,23 @@ def test_gradient_cosines_against_flattened_gradients():
         torch.testing.assert_close(cosine, a @ b / (a.norm() * b.norm()))
     assert float(cosines["same"]) == pytest.approx(1)
     assert float(cosines["foe"]) == pytest.approx(-1)
+
+
+EVERY_AGENT = {
+    **{"final_learning_rate": None, "decay_steps": 400_000, "encoder_scale": 1.0, "random_shift": 0},
+    **{"aux_schedule": "joint", "precision": "float32", "compile": False, "hidden": 256},
+}
+DQN = {  # the epsilon of Adam is Rainbow's
+    **{"name": "dqn", "learning_rate": 2.5e-4, "adam_eps": 1.5e-4, "max_grad_norm": 10.0, "layer_norm": True},
+    **{"target": "soft", "target_tau": 0.005, "target_every": 1000, "average_tau": 0.0, "target_epsilon": 0.0},
+    **{"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_steps": 30_000},
+}
+SAC = {  # of DrQ
+    **{"name": "sac", "learning_rate": 1e-3, "adam_eps": 1e-8, "max_grad_norm": math.inf},
+    **{"init_temperature": 0.1, "target_tau": 0.01, "num_shifts": 1, "policy_delay": 2},
+}
+
+
+@pytest.mark.parametrize(("kind", "own"), [(DQNConfig, DQN), (SACConfig, SAC)])
+def test_the_default_hyperparameters(kind: type[DQNConfig | SACConfig], own: dict[str, object]) -> None:
+    assert asdict(kind()) == EVERY_AGENT | own

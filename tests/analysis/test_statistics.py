@@ -4,16 +4,13 @@ import pytest
 from analysis.statistics import bootstrap_interval, iqm, mean, summary
 
 
-def test_iqm_literals():
+def test_iqm_literals_and_against_a_loop():
     assert iqm(np.random.default_rng(0).permutation(100)) == 49.5
     assert iqm([-1000, 1, 2, 1000]) == 1.5
     # scipy.stats.trim_mean(x, 0.25) cuts int(0.25 * 7) = 1 score at each end, no fraction of a second one.
     assert iqm([50, 1, 2, 3, 4, 9, 0]) == pytest.approx(19 / 5)
     assert iqm([3, 4, 20]) == 9
-
-
-def test_iqm_reduces_the_last_axis():
-    scores = np.random.default_rng(1).normal(size=(3, 10))
+    scores = np.random.default_rng(1).normal(size=(3, 10))  # the last axis is reduced
     np.testing.assert_allclose(iqm(scores), [np.mean(sorted(row)[2:8]) for row in scores])
 
 
@@ -24,15 +21,11 @@ def test_interval_covers_the_truth_about_95_times_in_100(statistic):
     assert 0.90 <= np.mean([low <= 5 <= high for low, high in intervals]) <= 0.99
 
 
-def test_interval_of_the_mean_matches_the_normal_one():
+def test_interval_of_the_mean_is_the_normal_one_and_strata_keep_their_share():
     scores = np.random.default_rng(3).normal(0, 1, size=400)
     half = 1.96 * scores.std() / 20
-    assert bootstrap_interval([scores], mean, resamples=20_000) == pytest.approx(
-        (scores.mean() - half, scores.mean() + half), abs=0.01
-    )
-
-
-def test_strata_keep_their_share():
+    expected = pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.01)
+    assert bootstrap_interval([scores], mean, resamples=20_000) == expected
     # Without stratification the mean would vary with the number of scores drawn from each game.
     assert bootstrap_interval([[0.0] * 5, [10.0] * 15], mean) == (7.5, 7.5)
 
@@ -52,22 +45,10 @@ def test_summary_literals():
     iqm_low, iqm_high = result.pop("iqm_interval")
     assert 2 < low < 5 < high < 9
     assert 2 < iqm_low <= 4.5 <= iqm_high < 9
-    assert result == {
-        "n": 8,
-        "mean": 5.0,
-        "std": pytest.approx(2.13809),
-        "standard_error": pytest.approx(0.755929),
-        "iqm": 4.5,
-        "median": 4.5,
-        "min": 2.0,
-        "max": 9.0,
-        "distinct": 5,
-    }
-
-
-def test_summary_of_one_return_is_finite():
-    result = summary([3.0])
-    assert (result["std"], result["mean_interval"]) == (0.0, (3.0, 3.0))
+    spread = {"std": pytest.approx(2.13809), "standard_error": pytest.approx(0.755929), "min": 2.0, "max": 9.0}
+    assert result == spread | {"n": 8, "mean": 5.0, "iqm": 4.5, "median": 4.5, "distinct": 5}
+    alone = summary([3.0])  # finite
+    assert (alone["std"], alone["mean_interval"]) == (0.0, (3.0, 3.0))
 
 
 @pytest.mark.parametrize("returns", [[], [1.0, float("nan")]])

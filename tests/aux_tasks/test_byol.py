@@ -17,6 +17,7 @@ def test_the_loss_against_a_loop():
     predicted = np.concatenate([unit(task.predictor(task.head(encoder(view)))) for view in views])
     target = np.concatenate([unit(task.target_head(task.target_encoder(view))) for view in views])
     output = loss_of(task, obs, encoder)
+    assert not task.target(torch.cat([*views]).float().requires_grad_()).requires_grad
     hits = 0
     for i in range(B):
         expected = 2 - 2 * predicted[i] @ target[B + i] + 2 - 2 * predicted[B + i] @ target[i]

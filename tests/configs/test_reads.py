@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from aux_tasks import TaskConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig
 from encoders import EncoderConfig
-from envs import ENVS, DmcConfig, EnvConfig, ToyConfig
+from envs import ENVS, DmcConfig, EnvConfig, Rollout, ToyConfig
 from experiment.sources import build_source
 from replay import ReplayConfig
 
@@ -110,10 +110,9 @@ def worlds(folder: Path) -> None:
     for kind in ENVS.values():
         config = kind(**({"background": "gas"} if kind is DmcConfig else {}), num_envs=1)
         config.check_training()
-        vector = config.build()
-        vector.reset(0)
-        vector.step(vector.action_space.sample()[None])
-        vector.close()
+        with closing(config.build()) as vector:
+            Rollout(vector, 2, config.padding).reset(0)
+            vector.step(np.asarray(vector.action_space.sample())[None])
     for name, kind in SOURCES.items():
         needed = {"images": {"folder": str(folder)}, "replay": {"run": str(folder / "alternating")}}
         with suppress(ValueError):  # an empty folder
@@ -145,9 +144,9 @@ def test_a_dead_key_is_noticed_though_configs_are_copied_compared_and_printed() 
         assert hash(config) == hash(Unread(**dataclasses.asdict(config)))
         assert "dead=0" in repr(config)
         assert found == set()
-        env = config.build()
-        env.reset(0)
-        env.step(np.zeros(4, int))
+        with closing(config.build()) as env:
+            env.reset(0)
+            env.step(np.zeros(4, int))
     read = {name for kind, name in found if kind is Unread}
     assert read >= {"size", "num_envs", "balls"}
     assert "dead" not in read

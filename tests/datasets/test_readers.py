@@ -1,18 +1,19 @@
 """Files become episodes: each kind read back against what was written."""
 
 import gzip
+import io
 import json
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from PIL import Image
+from video_help import write_video
 
-from datasets import Episodes
 from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
 from replay.storage import FrameStorage
 
@@ -28,14 +29,8 @@ def plain(colour: tuple[int, int, int], height: int = 8, width: int = 8) -> np.n
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def video(path: Path, frames: list[np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, _ = frames[0].shape
-    writer = imageio_ffmpeg.write_frames(path, (width, height), macro_block_size=2, ffmpeg_log_level="quiet")
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+huge_images = partial(read_images, size=2_000_000)
+images, videos = partial(read_images, size=4), partial(read_videos, size=8, stride=1, cut=40)
 
 
 # --- images ---
@@ -77,30 +72,14 @@ def test_an_image_is_cut_to_its_middle_square_resized_and_turned_upright(tmp_pat
     assert read_images(tmp_path, 2).labels == {}
 
 
-def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no files with one of the endings .* \.png"):
-        read_images(tmp_path, 4)
-    image(tmp_path / "cat/1.png", plain((1, 2, 3)))
-    with pytest.raises(MemoryError, match=r"1 images of .* of memory is free: lower source.size"):
-        read_images(tmp_path, 2_000_000)
-    image(tmp_path / "2.png", plain((1, 2, 3)))
-    with pytest.raises(ValueError, match="must all lie in folder/, in folder/class/ or in folder/class/group/"):
-        read_images(tmp_path, 4)
-    (tmp_path / "2.png").unlink()
-    torn = (tmp_path / "cat/1.png").read_bytes()[:40]
-    (tmp_path / "cat/1.png").write_bytes(torn)
-    with pytest.raises(ValueError, match=r"cat/1.png is not a readable image"):
-        read_images(tmp_path, 4)
-
-
 # --- videos ---
 
 
 def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> None:
     red, blue = plain((220, 0, 0), 16, 16), plain((0, 0, 220), 16, 16)
-    video(tmp_path / "a.mp4", [red] * 5 + [blue] * 4)
-    video(tmp_path / "sub/b.mp4", [blue] * 3)
-    video(tmp_path / ".half.mp4", [blue])
+    write_video(tmp_path / "a.mp4", [red] * 5 + [blue] * 4)
+    write_video(tmp_path / "sub/b.mp4", [blue] * 3)
+    write_video(tmp_path / ".half.mp4", [blue])
     for stride, begin, end in [(1, [0, 5, 9], [5, 9, 12]), (2, [0, 3, 5], [3, 5, 7])]:
         episodes = read_videos(tmp_path, 8, stride, cut=40)
         assert (episodes.begin.tolist(), episodes.end.tolist()) == (begin, end)
@@ -109,14 +88,7 @@ def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> No
         assert [set(colours[b:e]) for b, e in zip(begin, end, strict=True)] == [{0}, {2}, {2}]
         assert episodes.labels["group"].tolist() == [0] * end[1] + [1] * (end[2] - end[1])
     assert len(read_videos(tmp_path, 8, 1, cut=255).begin) == 2
-    alone = read_videos(tmp_path / "sub", 8, 1, cut=40)
-    assert alone.labels == {}
-
-
-def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match=r"a.mp4 is not a readable video"):
-        read_videos(tmp_path, 8, 1, 40)
+    assert videos(tmp_path / "sub").labels == {}
 
 
 # --- IDX ---
@@ -128,12 +100,10 @@ def idx(array: np.ndarray) -> bytes:
 
 def write_idx(folder: Path, packed: bool = False) -> np.ndarray:
     pixels = np.random.default_rng(0).integers(256, size=(9, 4, 5), dtype=np.uint8)
-    parts = {"train": slice(0, 6), "t10k": slice(6, 9)}
-    for name, part in parts.items():
+    for name, part in {"train": slice(0, 6), "t10k": slice(6, 9)}.items():
         for kind, values in (("images-idx3", pixels[part]), ("labels-idx1", np.arange(9)[part] % 4)):
-            content = idx(values)
             path = folder / f"{name}-{kind}-ubyte{'.gz' if packed else ''}"
-            path.write_bytes(gzip.compress(content) if packed else content)
+            path.write_bytes(gzip.compress(idx(values)) if packed else idx(values))
     return pixels
 
 
@@ -147,27 +117,37 @@ def test_idx_files_keep_their_official_test_images(tmp_path: Path, packed: bool)
     assert (train.rows().tolist(), test.rows().tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
 
 
+PNG = io.BytesIO()
+Image.new("RGB", (8, 8)).save(PNG, "PNG")
+PIXELS, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("read", "files", "message"),
     [
-        ("train-images-idx3-ubyte", None, "has no train-images-idx3-ubyte .* `make mnist`"),
-        ("t10k-labels-idx1-ubyte", idx(np.zeros(3))[:-1], "t10k-labels-idx1-ubyte is not an IDX file of 1 dim"),
-        ("t10k-labels-idx1-ubyte", idx(np.zeros(2)), "t10k has 3 images, but 2 labels"),
-        ("train-images-idx3-ubyte", idx(np.zeros((6, 4))), "not an IDX file of 3 dimensions"),
-        ("train-images-idx3-ubyte", b"", "not an IDX file"),
+        (images, {}, r"has no files with one of the endings .* \.png"),
+        (images, {"cat/1.png": PNG.getvalue(), "2.png": PNG.getvalue()}, "must all lie in folder/, in folder/class/ "),
+        (huge_images, {"1.png": PNG.getvalue()}, "1 images of .* of memory is free: lower source.size"),
+        (images, {"cat/1.png": PNG.getvalue()[:40]}, "cat/1.png is not a readable image"),
+        (videos, {"a.mp4": b"no video"}, "a.mp4 is not a readable video"),
+        (read_idx, {PIXELS: None}, f"has no {PIXELS} .* `make mnist`"),
+        (read_idx, {LABELS: idx(np.zeros(3))[:-1]}, f"{LABELS} is not an IDX file of 1 dim"),
+        (read_idx, {LABELS: idx(np.zeros(2))}, "t10k has 3 images, but 2 labels"),
+        (read_idx, {PIXELS: idx(np.zeros((6, 4)))}, "not an IDX file of 3 dimensions"),
+        (read_idx, {PIXELS: b""}, "not an IDX file"),
+        (read_idx, {PIXELS: None, f"{PIXELS}.gz": gzip.compress(b"1234567")[:-3]}, "ubyte.gz cannot be read"),
     ],
 )
-def test_torn_idx_files_are_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    write_idx(tmp_path)
-    (tmp_path / name).unlink()
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_idx(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"1234567")[:-3])
-    (tmp_path / "train-images-idx3-ubyte").unlink(missing_ok=True)
-    with pytest.raises(ValueError, match=r"ubyte.gz cannot be read"):
-        read_idx(tmp_path)
+def test_what_cannot_be_read_is_named(tmp_path: Path, read: Any, files: dict[str, bytes | None], message: str) -> None:
+    if read is read_idx:
+        write_idx(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, MemoryError), match=message):
+        read(tmp_path)
 
 
 # --- recordings ---
@@ -203,23 +183,21 @@ def played(storage: FrameStorage, steps: int, seed: int) -> list[list[dict[str, 
     for _ in range(steps):
         frame = rng.integers(256, size=(copies, *SHAPE), dtype=np.uint8)
         action = rng.uniform(-1, 1, (copies, 2)).astype(np.float32)
-        flags = {name: np.zeros(copies, bool) for name in ("first", "terminated", "truncated", "valid")}
-        for i in range(copies):
-            now = state[i]
-            flags["valid"][i] = now in ("first", "running")
-            flags["first"][i] = now == "first"
-            if now == "first":
+        first, terminated, truncated, valid = np.zeros((4, copies), bool)
+        for i, now in enumerate(state):
+            valid[i] = now in ("first", "running")
+            first[i] = now == "first"
+            if first[i]:
                 number += 1
                 episode[i] = number
             rows[i].append({"frame": frame[i], "action": action[i], "episode": episode[i], "what": now})
-            if now in ("first", "running"):
+            if valid[i]:
                 end = rng.choice(["go on", "terminated", "truncated", "life"], p=[0.6, 0.15, 0.15, 0.1])
-                flags["terminated"][i], flags["truncated"][i] = end in ("terminated", "life"), end == "truncated"
+                terminated[i], truncated[i] = end in ("terminated", "life"), end == "truncated"
                 state[i] = "last" if end in ("terminated", "truncated") else "running"
             else:
                 state[i] = "junk" if rng.random() < 0.3 else "first"
-        reward = frame[:, 0, 0, 0].astype(np.float32)
-        storage.add(frame, flags["first"], action, reward, flags["terminated"], flags["truncated"], flags["valid"])
+        storage.add(frame, first, action, frame[:, 0, 0, 0].astype(np.float32), terminated, truncated, valid)
     return rows
 
 
@@ -234,12 +212,6 @@ def test_the_episodes_of_a_replay(steps: int, seed: int) -> None:
         kept = [row for row in copy[-held:] if row["what"] != "junk"]
         games = [[row for row in kept if row["episode"] == game] for game in sorted({row["episode"] for row in kept})]
         wanted += [game for game in games if game[0]["what"] != "last"]  # nothing but its last frame is still held
-    check(episodes, wanted)
-
-
-def check(episodes: Episodes, wanted: list[list[dict[str, Any]]]) -> None:
-    assert episodes.action is not None
-    assert episodes.reward is not None
     assert len(episodes.begin) == len(wanted)
     for begin, end, game in zip(episodes.begin, episodes.end, wanted, strict=True):
         np.testing.assert_array_equal(episodes.frames[begin:end], [row["frame"] for row in game])

@@ -4,44 +4,45 @@ import copy
 
 import pytest
 import torch
+from encoder_help import make, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize
+from encoders import ENCODERS, Encoder, dead_share, standardize
 
 # features of 84x84 pixels
-FLAT = {
-    "nature": 64 * 7 * 7,
-    "nips": 32 * 9 * 9,
-    "der": 64 * 4 * 4,
-    "study": 512,
-    "impala": 256,
-    "control": 32 * 35 * 35,
-    "control_fast": 32 * 11 * 11,
-    "small": 128,
-    "study_digits": 128,
-    "vit": 96,
-}
-
-
-def make(name: str, shape: tuple[int, int, int] = (4, 84, 84), seed: int = 0, **config: object) -> Encoder:
-    torch.manual_seed(seed)
-    return build_encoder(EncoderConfig(name=name, **config), shape)
-
-
-def pixels(batch: int, *shape: int) -> torch.Tensor:
-    return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
+# features of 84x84 pixels
+FLAT = {"nature": 64 * 7 * 7, "nips": 32 * 9 * 9, "der": 64 * 4 * 4, "study": 512, "impala": 256, "small": 128}
+FLAT |= {"control": 32 * 35 * 35, "control_fast": 32 * 11 * 11, "study_digits": 128, "vit": 96}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("shape", [(4, 84, 84), (3, 60, 48)])
-def test_the_feature_dimension_is_what_forward_gives(name, shape):
-    encoder = make(name, shape)
-    features = encoder(pixels(2, *shape))
-    assert features.shape == (2, encoder.feature_dim)
+def test_what_every_encoder_promises(name, shape, tmp_path):
+    encoder, obs = make(name, shape), pixels(3, *shape)
+    before, features = torch.get_rng_state(), encoder(obs)
+    assert features.shape == (3, encoder.feature_dim)
     assert features.dtype == torch.float32
     if shape[1] == 84:
         assert encoder.feature_dim == FLAT[name]
+    assert torch.equal(encoder.train()(obs), features)
+    assert torch.equal(torch.get_rng_state(), before), "nothing in it is random"
+
+    wide = [m for m in encoder.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in wide)
+    assert encoder.maps(obs).is_contiguous(memory_format=torch.channels_last)
+
+    other = make(name, shape, seed=1)
+    assert not torch.equal(other(obs), features)
+    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, tmp_path / "w.safetensors")
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert torch.equal(other(obs), features), "the weights alone do not carry them"
+
+    plain, normed = (make(name, shape, layer_norm=wanted) for wanted in (False, True))
+    assert not any(isinstance(m, nn.LayerNorm) for m in plain.neck.modules())
+    raw = plain(obs)
+    expected = (raw - raw.mean(1, keepdim=True)) / (raw.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(normed(obs), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_encoder_is_where_pixels_become_floats_in_0_1():
@@ -59,11 +60,8 @@ def test_standardized_pixels_are_measured_once_by_every_encoder_that_wants_them(
     seen = []
     trunk = nn.Conv2d(4, 3, 1)
     trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    encoder, plain = Encoder(trunk, nn.Sequential(), (4, 5, 6), standardize=True), make("der")
-    both, obs = (
-        nn.ModuleDict({"encoder": encoder, "target": copy.deepcopy(encoder), "plain": plain}),
-        pixels(7, 4, 5, 6),
-    )
+    encoder, plain, obs = Encoder(trunk, nn.Sequential(), (4, 5, 6), standardize=True), make("der"), pixels(7, 4, 5, 6)
+    both = nn.ModuleDict({"encoder": encoder, "target": copy.deepcopy(encoder), "plain": plain})
     before = plain(pixels(1, 4, 84, 84))
     encoder(obs)
     torch.testing.assert_close(seen[-1], obs / 255)
@@ -83,24 +81,6 @@ def test_the_share_of_dead_dimensions_where_their_mean_hides_them():
     assert float(dead_share(torch.cat([alive, dead], dim=1))) == 0.25
     assert float(dead_share(alive * torch.tensor([1.0, 1.0, 0.1]))) == 0  # little is not nothing
     assert float(dead_share(torch.ones(40, 3))) == 1
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_layer_norm_is_the_last_thing_and_only_where_asked(name):
-    obs = pixels(3, 4, 84, 84)
-    plain, normed = make(name, layer_norm=False), make(name, layer_norm=True)
-    assert not any(isinstance(m, nn.LayerNorm) for m in plain.neck.modules())
-    raw = plain(obs)
-    expected = (raw - raw.mean(1, keepdim=True)) / (raw.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
-    torch.testing.assert_close(normed(obs), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_weights_and_pixels_are_channels_last(name):
-    encoder = make(name)
-    wide = [m for m in encoder.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
-    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in wide)
-    assert encoder.maps(pixels(2, 4, 84, 84)).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"control"}))
@@ -146,30 +126,17 @@ def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(na
     torch.testing.assert_close(encoder(obs), norm(projection(encoder.maps(obs).flatten(1))))
 
 
-@pytest.mark.parametrize(("name", "shape"), [("nature", (4, 20, 84)), ("study", (4, 35, 35)), ("der", (4, 8, 8))])
-def test_too_small_observations_are_named(name, shape):
-    with pytest.raises(ValueError, match=rf"{shape[0]}, {shape[1]}, {shape[2]}.* too small"):
-        make(name, shape)
-
-
-def test_an_observation_of_another_shape_is_refused():
-    with pytest.raises(AssertionError, match=r"expected \(B, \(4, 36, 36\)\), got \(2, 4, 36, 40\)"):
-        make("der", (4, 36, 36))(pixels(2, 4, 36, 40))
-
-
 @pytest.mark.parametrize(
-    ("name", "hint"), [("natur", "did you mean 'nature'"), ("zzz", "nature, nips, der, study, impala, control")]
+    ("name", "shape", "message"),
+    [
+        ("nature", (4, 20, 84), r"4, 20, 84.* too small"),
+        ("study", (4, 35, 35), r"4, 35, 35.* too small"),
+        ("der", (4, 8, 8), r"4, 8, 8.* too small"),
+        ("natur", (4, 84, 84), "unknown encoder 'natur': did you mean 'nature'"),
+        ("zzz", (4, 84, 84), "unknown encoder 'zzz': .*nature, nips, der, study, impala, control"),
+        ("der", (4, 36, 40), r"expected \(B, \(4, 36, 40\)\), got \(2, 4, 36, 36\)"),
+    ],
 )
-def test_an_unknown_encoder_is_answered_with_the_nearest(name, hint):
-    with pytest.raises(ValueError, match=f"unknown encoder '{name}': .*{hint}"):
-        build_encoder(EncoderConfig(name=name), (4, 84, 84))
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_the_weights_alone_carry_the_features(name, tmp_path):
-    encoder, other = make(name, (4, 48, 48)), make(name, (4, 48, 48), seed=1)
-    obs = pixels(3, 4, 48, 48)
-    assert not torch.equal(encoder(obs), other(obs))
-    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, tmp_path / "w.safetensors")
-    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    assert torch.equal(encoder(obs), other(obs))
+def test_what_does_not_fit_is_named(name, shape, message):
+    with pytest.raises((ValueError, AssertionError), match=message):
+        make(name, shape)(pixels(2, 4, 36, 36))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from encoder_help import generator, pixels
 
 from encoders.augment import random_shift
 from encoders.views import LUMA, VIEWS, Views
@@ -14,14 +15,6 @@ EVERYTHING = Views(
     shift=0.1, area=(0.5, 1.4), aspect=1.5, rotation=40, flip=0.5, intensity=0.3, contrast=0.5, saturation=0.5, hue=0.2,
     gray=0.3,
 )  # fmt: skip
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pixels(batch: int, *shape: int) -> torch.Tensor:
-    return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=generator(9))
 
 
 def bilinear(plane: np.ndarray, y: float, x: float) -> float:
@@ -57,34 +50,27 @@ def slow_view(view: Views, obs: torch.Tensor, draw: torch.Generator) -> np.ndarr
     return result.clip(0, 255)
 
 
-def test_a_view_is_the_slow_one():
+def test_a_view_is_the_slow_one_the_preset_for_games_a_shift_times_an_intensity_and_an_empty_one_nothing():
     obs = pixels(SAMPLES, 6, 9, 12)
     seen = EVERYTHING(obs, generator(3), frame_stack=2)
     assert seen.dtype == torch.float32
     assert seen.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(seen.numpy(), slow_view(EVERYTHING, obs, generator(3)), atol=0.02)
-
-
-def test_without_parameters_nothing_changes():
-    obs = pixels(5, 6, 8, 10)
+    draw = generator()
+    shifted, gain = random_shift(obs, 4, draw), 1 + 0.1 * (2 * torch.rand(SAMPLES, 1, 1, 1, generator=draw) - 1)
+    torch.testing.assert_close(VIEWS["shift"](obs, generator(), 6), (shifted * gain).clamp(0, 255), atol=1e-3, rtol=0)
     assert torch.equal(Views()(obs, generator(), 2), obs.float())
     assert torch.equal(replace(Views(), shift=1e-9, hue=1e-9)(obs, generator(), 2).round(), obs.float())
 
 
 @pytest.mark.parametrize("preset", VIEWS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_frame_of_a_stack_changes_alike_and_every_sample_by_itself(preset, channels):
-    frame = pixels(1, channels, 28, 24)
-    stack = frame.repeat(6, 4, 1, 1)
-    seen = replace(VIEWS[preset], noise=0)(stack, generator(), 4).unflatten(1, (4, channels))
+def test_presets_treat_all_frames_of_a_sample_alike_and_the_generator_alone_decides(preset, channels):
+    obs, before = pixels(1, channels, 28, 24).repeat(6, 4, 1, 1), torch.get_rng_state()
+    seen = replace(VIEWS[preset], noise=0)(obs, generator(), 4).unflatten(1, (4, channels))
     torch.testing.assert_close(seen, seen[:, :1].expand_as(seen), atol=1e-3, rtol=0)
     assert all(not torch.equal(seen[i], seen[j]) for i in range(6) for j in range(i))
-
-
-@pytest.mark.parametrize("preset", VIEWS)
-def test_the_generator_alone_decides_and_pixels_stay_in_range(preset):
-    obs, before = pixels(5, 3, 16, 16), torch.get_rng_state()
-    first, again, other = (VIEWS[preset](obs, generator(seed)) for seed in (0, 0, 1))
+    first, again, other = (VIEWS[preset](obs, generator(seed), 4) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -131,31 +117,20 @@ def test_a_mirrored_view_is_the_flip_of_the_plain_one_and_off_by_default():
 
 
 def test_recolouring_keeps_gray_gray_and_the_brightness():
-    maps = Views(saturation=0.5, hue=0.25).recolouring(pixels(50, 3, 4, 4), generator())
-    gray = torch.full((3,), 100.0)
+    obs, gray, luma = pixels(3000, 3, 4, 4), torch.full((3,), 100.0), torch.tensor(LUMA)
+    maps = Views(saturation=0.5, hue=0.25).recolouring(obs[:50], generator())
     torch.testing.assert_close(maps @ gray, gray.expand(50, 3), atol=0.2, rtol=0)
-    luma = torch.tensor(LUMA[0])
-    torch.testing.assert_close(luma @ maps, luma.expand(50, 3), atol=2e-3, rtol=0)
-    none = Views(hue=0.25, gray=1.0)(pixels(5, 3, 4, 4), generator())
+    torch.testing.assert_close(luma[0] @ maps, luma[0].expand(50, 3), atol=2e-3, rtol=0)
+    none = Views(hue=0.25, gray=1.0)(obs[:5], generator())
     torch.testing.assert_close(none, none[:, :1].expand_as(none), atol=1e-3, rtol=0)
+    turned = Views(hue=1.0).recolouring(obs, generator())  # half a turn mirrors colours around gray
+    assert float((turned - (2 * luma - torch.eye(3))).abs().amax((1, 2)).min()) < 0.02
+    colours = Views(saturation=0.9, hue=0.3, gray=0.5)  # three gray frames look like one in colour: the stack tells
+    assert torch.equal(colours(obs[:4], generator(), frame_stack=3), obs[:4].float())
+    assert not torch.equal(colours(obs[:4], generator(), frame_stack=1), obs[:4].float())
 
 
-def test_half_a_turn_of_the_colours_mirrors_them_around_gray():
-    maps = Views(hue=1.0).recolouring(pixels(3000, 3, 2, 2), generator())
-    luma, same = torch.tensor(LUMA), torch.eye(3)
-    closest = (maps - (2 * luma - same)).abs().amax((1, 2)).min()
-    assert float(closest) < 0.02
-
-
-def test_gray_frames_have_no_colours_to_change():
-    """Three gray frames look like one in colour: only the frame stack tells."""
-    obs = pixels(4, 3, 6, 6)
-    colours = Views(saturation=0.9, hue=0.3, gray=0.5)
-    assert torch.equal(colours(obs, generator(), frame_stack=3), obs.float())
-    assert not torch.equal(colours(obs, generator(), frame_stack=1), obs.float())
-
-
-def test_intensity_and_contrast_reach_their_bounds():
+def test_intensity_and_contrast_reach_their_bounds_and_noise_is_of_its_own_in_every_pixel():
     obs = torch.full((3000, 1, 2, 2), 100, dtype=torch.uint8)
     seen = Views(intensity=0.25, contrast=0.9)(obs, generator())[:, 0, 0, 0]
     assert 75 <= float(seen.min()) < 76
@@ -164,18 +139,6 @@ def test_intensity_and_contrast_reach_their_bounds():
     half = (Views(contrast=0.5)(obs, generator())[:, 0, 0, 0] - 120) / 20
     assert 0.5 <= float(half.min()) < 0.51
     assert 1.49 < float(half.max()) <= 1.5
-
-
-def test_noise_is_of_its_own_in_every_pixel():
-    obs = torch.full((64, 2, 16, 16), 128, dtype=torch.uint8)
-    noise = Views(noise=8)(obs, generator(), 2) - 128
+    noise = Views(noise=8)(torch.full((64, 2, 16, 16), 128, dtype=torch.uint8), generator(), 2) - 128
     assert abs(float(noise.std()) - 8) < 0.2
     assert abs(float((noise[:, 0] * noise[:, 1]).mean())) < 2
-
-
-def test_the_preset_for_games_is_a_shift_times_an_intensity():
-    obs = pixels(5, 4, 20, 20)
-    draw = generator()
-    shifted = random_shift(obs, 4, draw)
-    gain = 1 + 0.1 * (2 * torch.rand(5, 1, 1, 1, generator=draw) - 1)
-    torch.testing.assert_close(VIEWS["shift"](obs, generator(), 4), (shifted * gain).clamp(0, 255), atol=1e-3, rtol=0)

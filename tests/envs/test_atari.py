@@ -8,29 +8,13 @@ import gymnasium
 import numpy as np
 import pytest
 from ale_py import roms
+from env_help import play
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from envs import AtariConfig, AtariVector, FrameStack, VectorStep, atari_games
+from envs import AtariConfig, AtariVector, FrameStack, atari_games
 
 BREAKOUT = AtariConfig(game="breakout", num_envs=2)
 PLAIN = AtariConfig(num_envs=2, noop_max=0, fire_reset=False, life_loss=False)
-FIELDS = ("frame", "reward", "terminated", "truncated", "game_over", "first")
-
-
-def play(config: AtariConfig, steps: int) -> list[VectorStep]:
-    return replay(AtariVector(config), 0, steps)
-
-
-def replay(env: AtariVector, seed: int, steps: int) -> list[VectorStep]:
-    """Random actions, the same for copy i whatever the number of copies."""
-    actions = np.random.default_rng(0).integers(env.action_space.n, size=(steps, 2))
-    env.reset(seed)
-    return [env.step(action[: env.num_envs]) for action in actions]
-
-
-@pytest.fixture(scope="module")
-def breakout() -> list[VectorStep]:
-    return play(BREAKOUT, steps=260)
 
 
 def gymnasium_atari(game: str, *, grayscale: bool = True) -> gymnasium.Env:
@@ -49,26 +33,22 @@ def test_equals_gymnasium_preprocessing_step_for_step(game: str, grayscale: bool
     stack = FrameStack(copies, env.frame_shape, 4)
     stacks = stack.reset(env.reset(7))
     references = [gymnasium_atari(game, grayscale=grayscale) for _ in range(copies)]
+    expected = [reference.reset()[0] for reference in references]
     actions, games = np.random.default_rng(1), 0
-
-    def assert_equal_stack(i: int, expected: np.ndarray) -> None:
-        if not grayscale:
-            expected = expected.transpose(0, 3, 1, 2).reshape(12, 84, 84)
-        np.testing.assert_array_equal(stacks[i], expected)
-
-    for i, reference in enumerate(references):
-        assert_equal_stack(i, reference.reset()[0])
-    for _ in range(steps):
+    for _ in range(steps + 1):
+        for got, wanted in zip(stacks, expected, strict=True):
+            planes = wanted if grayscale else wanted.transpose(0, 3, 1, 2).reshape(12, 84, 84)
+            np.testing.assert_array_equal(got, planes)
         action = actions.integers(env.action_space.n, size=copies)
         step = env.step(action)
         stacks = stack.push(step)
         for i, reference in enumerate(references):
+            reward, ended = 0.0, False
             if step.first[i]:
                 games += 1
-                expected, reward, ended = reference.reset()[0], 0.0, False
+                expected[i] = reference.reset()[0]
             else:
-                expected, reward, ended, _, _ = reference.step(action[i])
-            assert_equal_stack(i, expected)
+                expected[i], reward, ended, _, _ = reference.step(action[i])
             assert (step.reward[i], step.terminated[i], step.game_over[i]) == (reward, ended, ended)
     assert bool(games) == (copies == 2)  # the reset after a game was compared too
 
@@ -93,7 +73,8 @@ def test_score_of_a_game_is_the_sum_of_ales_own_points(game: str, most: int) -> 
     assert max(rewards) >= most
 
 
-def test_a_lost_life_ends_the_return_and_not_the_game(breakout: list[VectorStep]) -> None:
+def test_a_lost_life_ends_the_return_and_not_the_game_and_changes_only_the_flag() -> None:
+    breakout, plain = (play(replace(BREAKOUT, life_loss=flag).build(), 0, 260)[1:] for flag in (True, False))
     for i in range(2):
         over = next(t for t, step in enumerate(breakout) if step.game_over[i])
         assert sum(step.terminated[i] for step in breakout[: over + 1]) == 5  # 4, 3, 2, 1, 0 lives left
@@ -102,29 +83,17 @@ def test_a_lost_life_ends_the_return_and_not_the_game(breakout: list[VectorStep]
     for before, after in pairwise(breakout):
         np.testing.assert_array_equal(after.first, before.game_over)
         assert not (after.reward * after.first).any()
-
-
-def test_life_loss_changes_only_the_flag(breakout: list[VectorStep]) -> None:
-    for step, flagged in zip(play(replace(BREAKOUT, life_loss=False), steps=260), breakout, strict=True):
-        for field in set(FIELDS) - {"terminated"}:
+    for step, flagged in zip(plain, breakout, strict=True):
+        for field in ("frame", "reward", "truncated", "game_over", "first"):
             np.testing.assert_array_equal(getattr(step, field), getattr(flagged, field), err_msg=field)
         np.testing.assert_array_equal(step.terminated, step.game_over)
 
 
-def test_the_frame_limit_truncates_and_a_reset_then_starts_plainly() -> None:
-    env = AtariVector(replace(PLAIN, max_frames=42))
-    steps = replay(env, seed=0, steps=23)  # 11 steps, one for the reset, 11 steps
-    assert [t for t, step in enumerate(steps) if step.truncated.all()] == [10, 22]
-    assert [t for t, step in enumerate(steps) if step.game_over.all() and not step.terminated.any()] == [10, 22]
-    assert [t for t, step in enumerate(steps) if step.first.all()] == [11]
-    env.reset(0)
-    assert not env.step(np.zeros(2, dtype=np.int32)).first.any()
-
-
-def test_action_sets_and_shapes() -> None:
+def test_games_action_sets_and_shapes() -> None:
+    assert {"pong", "breakout", "ms_pacman"} <= set(atari_games())
+    assert atari_games() == sorted(atari_games())
     env = AtariVector(AtariConfig(num_envs=1, full_actions=True, grayscale=False, size=40))
-    assert (env.action_space.n, env.frame_shape) == (18, (3, 40, 40))
-    assert env.reset(0).shape == (1, 3, 40, 40)
+    assert (env.action_space.n, env.frame_shape, env.reset(0).shape) == (18, (3, 40, 40), (1, 3, 40, 40))
     assert AtariVector(AtariConfig(game="breakout", num_envs=1)).action_space.n == 4
 
 
@@ -135,12 +104,6 @@ def test_close_ends_the_threads_and_may_be_repeated() -> None:
         "env.close(); env.close(); assert threads() == before"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_games_are_listed() -> None:
-    games = atari_games()
-    assert games == sorted(games)
-    assert {"pong", "breakout", "ms_pacman"} <= set(games)
 
 
 @pytest.mark.slow

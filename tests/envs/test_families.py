@@ -1,14 +1,16 @@
 """What every environment family promises, whatever it shows."""
 
+import multiprocessing
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from env_help import play
 from gymnasium.spaces import Discrete
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig, VectorEnv, VectorStep
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig
 
 # A configuration, what may differ without changing an episode, and the agent steps to compare.
 CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
@@ -24,18 +26,6 @@ CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
 }
 
 
-def play(env: VectorEnv, seed: Any, steps: int) -> list[dict[str, np.ndarray]]:
-    """Columns by name, of random actions that are the same for copy i whatever the number of copies."""
-    rng, space = np.random.default_rng(0), env.action_space
-    rows = [{"frame": env.reset(seed)}]
-    for _ in range(steps):
-        discrete = isinstance(space, Discrete)
-        action = rng.integers(space.n, size=3) if discrete else rng.uniform(-1, 1, (3, *space.shape))  # type: ignore[union-attr]
-        step = env.step(action[: env.num_envs].astype(np.int64 if discrete else np.float32))
-        rows.append({field.name: getattr(step, field.name) for field in fields(VectorStep)} | env.labels())
-    return rows
-
-
 @pytest.mark.parametrize(("config", "free", "steps"), CASES.values(), ids=CASES)
 def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, int], steps: int) -> None:
     env, fewer = config.build(), replace(config, num_envs=2, **free).build()
@@ -43,10 +33,10 @@ def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, in
     other = play(env, 12, steps)
     play(env, 12, steps // 3)  # ends in the middle of an episode
     for row, again, less in zip(expected, play(env, np.int64(11), steps), play(fewer, 11, steps), strict=True):
-        for name, values in row.items():
-            np.testing.assert_array_equal(again[name], values, err_msg=name)
-            np.testing.assert_array_equal(less[name], values[:2], err_msg=name)
-    histories = {b"".join(row["frame"][i].tobytes() for row in run) for run in (expected, other) for i in range(3)}
+        for name, values in vars(row).items():
+            np.testing.assert_array_equal(getattr(again, name), values, err_msg=name)
+            np.testing.assert_array_equal(getattr(less, name), values[:2], err_msg=name)
+    histories = {b"".join(row.frame[i].tobytes() for row in run) for run in (expected, other) for i in range(3)}
     assert len(histories) == 6
     env.close()
     fewer.close()
@@ -60,20 +50,48 @@ def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps:
     over = np.zeros(3, bool)
     starts, ended = [], False
     for row in play(env, 11, steps):
-        assert (row["frame"].dtype, row["frame"].shape) == (np.uint8, (3, *env.frame_shape))
-        if "first" not in row:
-            starts += list(row["frame"])
+        assert (row.frame.dtype, row.frame.shape) == (np.uint8, (3, *env.frame_shape))
+        if not hasattr(row, "first"):
+            starts += list(row.frame)
             continue
-        np.testing.assert_array_equal(row["first"], over)
-        assert not (row["terminated"] & row["truncated"]).any()
-        assert not (row["truncated"] & ~row["game_over"]).any()
-        assert not row["reward"][row["first"]].any()
-        assert row["reward"].dtype == np.float32
-        starts += list(row["frame"][row["first"]])
-        over = row["game_over"]
+        np.testing.assert_array_equal(row.first, over)
+        assert not (row.terminated & row.truncated).any()
+        assert not (row.truncated & ~row.game_over).any()
+        assert not row.reward[row.first].any()
+        assert row.reward.dtype == np.float32
+        starts += list(row.frame[row.first])
+        over = row.game_over
         ended |= over.any()
     if ended:
         assert len({start.tobytes() for start in starts}) > 3
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "flag", "ends"),
+    [
+        (ToyConfig(num_envs=3), "terminated", [10, 22, 34]),
+        (ToyConfig(num_envs=3, time_limit=11), "terminated", [10]),  # the ball lands as the time is over
+        (ToyConfig(num_envs=3, balls=4), "terminated", [46, 94]),  # 4 * 12 - 1 steps
+        (ToyConfig(num_envs=3, time_limit=4), "truncated", [3, 8, 13]),
+        (PointMassConfig(num_envs=3, time_limit=1), "truncated", [0, 2]),
+        (PointMassConfig(num_envs=3, time_limit=50), "truncated", [49, 100]),
+        (AtariConfig(num_envs=3, max_frames=42, noop_max=0, fire_reset=False), "truncated", [10, 22]),
+        (DmcConfig(num_envs=3, action_repeat=300), "truncated", [3, 8]),  # of 300, 300, 300 and 100 control steps
+    ],
+)
+def test_episodes_end_when_they_should(config: EnvConfig, flag: str, ends: list[int]) -> None:
+    env, none = config.build(), np.zeros(3, bool)
+    for t, row in enumerate(play(env, 0, ends[-1] + 1)[1:]):
+        for name in ("terminated", "truncated", "game_over", "first"):
+            expected = t in ends if name in (flag, "game_over") else name == "first" and t - 1 in ends
+            np.testing.assert_array_equal(getattr(row, name), none | expected, err_msg=f"{name} at step {t}")
+        if isinstance(config, ToyConfig):
+            np.testing.assert_array_equal(row.reward != 0, none | (flag == "terminated" and t % 12 == 10))
+        elif not isinstance(config, AtariConfig):
+            np.testing.assert_array_equal(row.reward == 0, row.first)
+    env.reset(0)  # at an end: what follows is no step of a reset
+    assert not play(env, 0, 1)[1].first.any()
     env.close()
 
 
@@ -81,19 +99,16 @@ def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps:
 @pytest.mark.timeout(10)
 def test_bad_actions_are_refused_at_once(name: str) -> None:
     env = ENVS[name](num_envs=2).build()
-    env.reset(0)
     if isinstance(env.action_space, Discrete):
         good, n = np.zeros(2, np.int64), env.action_space.n
         bad = [np.array([0, n]), np.array([-1, 0]), np.zeros(3, np.int64), np.zeros(2)]
     else:
         good = np.zeros((2, *env.action_space.shape), np.float32)
         bad = [good + 1.01, good + np.nan, good.astype(int), np.zeros((2, 7)), np.zeros(2)]
+    env.reset(0)
     for action in bad:
         with pytest.raises(ValueError, match=r"^action"):
             env.step(action)
-    env.close()
-    env = ENVS[name](num_envs=2).build()
-    env.reset(0)
     env.step(good)
     env.close()
 
@@ -110,29 +125,41 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("atari", {"sticky": 1.5}, "sticky is 1.5: it must be a probability below 1"),
         ("dmc", {"quality": "fst"}, "quality is 'fst': did you mean 'fast'?"),
         ("dmc", {"background": "vidoe"}, "background is 'vidoe': did you mean 'video'?"),
+        ("dmc", {"background": "video", "background_folder": "no"}, "background_folder=no has 0 video files"),
         ("dmc", {"background_split": "test"}, "background_split is 'test': there are train, eval"),
         ("dmc", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
         ("dmc", {"processes": -1}, "processes is -1: it must be at least 0"),
+        (
+            "dmc",
+            {"domain": "cartpol", "action_repeat": 1},
+            "unknown dm_control domain 'cartpol': did you mean 'cart",
+        ),
+        ("dmc", {"domain": "lqr", "action_repeat": 1}, "domain lqr is left out"),
+        ("dmc", {"domain": "hopper"}, "PlaNet has no action repeat for 'hopper', only for ball_in_cup, "),
+        ("dmc", {"task": "swing_up"}, "unknown task 'swing_up' of cartpole: did you mean 'swingup'?"),
+        ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
+        ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
         *(("pointmass", {key: n}, "num_envs and time_limit must") for key, n in [("size", 11), ("time_limit", 0)]),
         ("toy", {"size": 40}, "size is 40: it must be a multiple of 12"),
         *(("toy", {key: 0}, "num_envs, balls and time_limit must") for key in ("balls", "time_limit", "num_envs")),
     ],
 )
-def test_bad_values_are_named(name: str, wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
-        ENVS[name](**wrong)
+def test_what_cannot_be_is_named(name: str, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as error:
+        ENVS[name](**wrong).build()
+    assert "\n" not in str(error.value)
+    assert multiprocessing.active_children() == []
 
 
 def test_what_a_family_says_of_itself() -> None:
     walker = DmcConfig(domain="walker", task="walk", background="gas")
-    configs: list[EnvConfig] = [AtariConfig(game="breakout"), walker, ToyConfig()]
-    assert [(config.name, config.label, config.fps) for config in configs] == [
-        ("atari", "breakout", 15),
-        ("dmc", "walker_walk_gas", 25),
-        ("toy", "toy", 6),
+    configs: list[EnvConfig] = [AtariConfig(game="breakout"), walker, replace(walker, repeat_first=False), ToyConfig()]
+    assert [(config.name, config.label, config.fps, config.padding) for config in configs] == [
+        ("atari", "breakout", 15, "zeros"),
+        *(("dmc", "walker_walk_gas", 25, padding) for padding in ("repeat", "zeros")),
+        ("toy", "toy", 6, "zeros"),
     ]
-    assert [config.padding for config in (walker, replace(walker, repeat_first=False), ToyConfig())] == [
-        *("repeat", "zeros", "zeros")
-    ]
+    assert [DmcConfig(domain=domain).repeat for domain in ("cartpole", "walker", "cheetah")] == [8, 2, 4]  # PlaNet's
+    assert DmcConfig(domain="walker", action_repeat=5).repeat == 5
     assert {name: kind().name for name, kind in ENVS.items()} == {name: name for name in ENVS}

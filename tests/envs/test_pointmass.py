@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from env_help import play
 
-from envs import PointMassConfig, VectorStep
+from envs import PointMassConfig
 
 COPIES = 3
 
@@ -16,27 +19,19 @@ def place(frame: np.ndarray) -> np.ndarray:
     return (center - size / 12) / (size - 1 - size / 6) * 2 - 1
 
 
-def play(config: PointMassConfig, steps: int, seed: int = 0, gain: float = -5) -> tuple[np.ndarray, list[VectorStep]]:
+def steer(config: PointMassConfig, steps: int, gain: float = -5) -> list[Any]:
     """Steer by the pixels: towards the middle for a negative gain."""
-    env = config.build()
-    first = frame = env.reset(seed)
-    played = []
-    for _ in range(steps):
-        played.append(env.step(np.clip(gain * place(frame), -1, 1).astype(np.float32)))
-        frame = played[-1].frame
-    return first, played
+    return play(config.build(), 0, steps, lambda _, now: np.clip(gain * place(now), -1, 1).astype(np.float32))
 
 
 def test_who_reads_the_position_gets_nearly_all_of_the_reward_and_others_little() -> None:
-    config = PointMassConfig(num_envs=8)
-    steered = np.mean([step.reward for step in play(config, 50)[1]])
-    drifting = np.mean([step.reward for step in play(config, 50, gain=0)[1]])
-    fled = np.mean([step.reward for step in play(config, 50, gain=5)[1]])
+    runs = [steer(PointMassConfig(num_envs=8), 50, gain)[1:] for gain in (5, 0, -5)]
+    fled, drifting, steered = (np.mean([step.reward for step in run]) for run in runs)
     assert fled < drifting < 0.4 < 0.85 < steered < 1
 
 
 def test_reward_is_that_of_the_distance_in_the_picture() -> None:
-    for step in play(PointMassConfig(num_envs=COPIES, size=84), 40, gain=0.3)[1]:
+    for step in steer(PointMassConfig(num_envs=COPIES, size=84), 40, gain=0.3)[1:]:
         distance = np.linalg.norm(place(step.frame), axis=1)
         np.testing.assert_allclose(step.reward, np.exp(-2 * distance), atol=0.01)
 
@@ -53,9 +48,7 @@ def test_a_velocity_moves_a_fifth_per_step_to_the_right_and_down() -> None:
 
 def test_a_force_gathers_speed_until_the_wall_takes_it() -> None:
     env = PointMassConfig(num_envs=1, size=84, control="force").build()
-    seen = [place(env.reset(1))[0, 0]]
-    for _ in range(49):
-        seen.append(place(env.step(np.array([[1, 0]], np.float32)).frame)[0, 0])
+    seen = [place(row.frame)[0, 0] for row in play(env, 1, 49, lambda *_: np.array([[1, 0]], np.float32))]
     expected, speed = [seen[0]], 0.0
     for _ in range(49):
         speed = 0.8 * speed + 0.05
@@ -64,21 +57,8 @@ def test_a_force_gathers_speed_until_the_wall_takes_it() -> None:
     assert seen[-1] == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("limit", [1, 50])
-def test_flags_of_an_episode(limit: int) -> None:
-    _, steps = play(PointMassConfig(num_envs=COPIES, time_limit=limit), 2 * limit + 1)
-    assert [t for t, step in enumerate(steps) if step.truncated.all()] == [limit - 1, 2 * limit]
-    assert [t for t, step in enumerate(steps) if step.first.all()] == [limit]
-    for step in steps:
-        np.testing.assert_array_equal(step.game_over, step.truncated)
-        np.testing.assert_array_equal(step.reward == 0, step.first)
-        assert not step.terminated.any()
-        assert (step.reward.dtype, step.frame.dtype) == (np.float32, np.uint8)
-
-
 def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
-    plain, noisy = PointMassConfig(num_envs=COPIES), PointMassConfig(num_envs=COPIES, noise=True)
-    clear, hazy = play(plain, 1)[0], play(noisy, 1)[0]
+    clear, hazy = (PointMassConfig(num_envs=COPIES, noise=noise).build().reset(0) for noise in (False, True))
     np.testing.assert_array_equal(clear == 255, hazy == 255)
     assert (hazy[clear == 0] < 128).all()
     assert hazy[clear == 0].std() > 30

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,19 +29,18 @@ def working(*backends: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return tried
 
 
-@pytest.mark.parametrize(("works", "tried"), [("egl", ["egl"]), ("osmesa", ["egl", "osmesa"])])
-def test_the_first_that_works_is_taken(works: str, tried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "works", "tried", "platform"),
+    [(None, "egl", ["egl"], "egl"), (None, "osmesa", ["egl", "osmesa"], "osmesa"), ("glfw", "glfw", [], None)],
+)
+def test_the_users_choice_or_the_first_that_works(
+    chosen: str | None, works: str, tried: list[str], platform: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = working(works, monkeypatch=monkeypatch)
+    if chosen:
+        monkeypatch.setenv("MUJOCO_GL", chosen)
     rendering.choose_backend()
-    assert seen == tried
-    assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == works
-
-
-def test_the_users_choice_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = working(monkeypatch=monkeypatch)
-    monkeypatch.setenv("MUJOCO_GL", "glfw")
-    rendering.choose_backend()
-    assert (tried, os.environ["MUJOCO_GL"], "PYOPENGL_PLATFORM" in os.environ) == ([], "glfw", False)
+    assert (seen, os.environ["MUJOCO_GL"], os.environ.get("PYOPENGL_PLATFORM")) == (tried, works, platform)
 
 
 def test_without_opengl_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +49,13 @@ def test_without_opengl_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) 
         DmcConfig().build()
 
 
+def python(script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], env=os.environ | env, capture_output=True, text=True)
+
+
 def test_a_library_that_is_not_there_is_one_line() -> None:
     script = "from envs import *\ntry: DmcConfig().build()\nexcept RuntimeError as error: print(error)"
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"MUJOCO_GL": "osmesa"}, capture_output=True, text=True
-    )
+    run = python(script, MUJOCO_GL="osmesa")
     if "drawn by" in run.stderr:
         pytest.skip("OSMesa is installed here")
     assert run.stdout.startswith("MUJOCO_GL=osmesa fails (")
@@ -61,34 +63,32 @@ def test_a_library_that_is_not_there_is_one_line() -> None:
     assert run.stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("installed", ["3.16.9", "4.0.0", "2.3"])
-def test_a_mujoco_that_does_not_fit_is_named(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "version", lambda name: installed)
-    with pytest.raises(RuntimeError, match=rf"mujoco {installed}: pip install 'mujoco>=3.17,<4'"):
-        rendering.load_suite()
-
-
-def test_a_missing_dm_control_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("installed", "message"),
+    [
+        ("3.16.9", "mujoco 3.16.9: pip install 'mujoco>=3.17,<4'"),
+        ("4.0.0", "mujoco 4.0.0: pip install 'mujoco>=3.17,<4'"),
+        ("2.3", "mujoco 2.3: pip install 'mujoco>=3.17,<4'"),
+        (None, "^dm-control is missing: pip install 'dm-control"),
+    ],
+)
+def test_packages_that_do_not_fit_are_named(installed: str | None, message: str, monkeypatch: Any) -> None:
     def version(name: str) -> str:
-        raise PackageNotFoundError(name)
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
 
     monkeypatch.setattr(rendering, "version", version)
-    with pytest.raises(RuntimeError, match=r"^dm-control is missing: pip install 'dm-control"):
+    with pytest.raises(RuntimeError, match=message):
         rendering.load_suite()
 
 
-def test_importing_envs_and_making_a_config_does_not_load_mujoco() -> None:
-    script = "import sys, envs; envs.DmcConfig(); assert not {'mujoco', 'dm_control', 'OpenGL'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_nothing_is_told_at_the_end_and_one_line_at_the_start() -> None:
-    script = (
-        "import logging, envs; logging.basicConfig(level=logging.INFO, format='%(message)s');"
-        "env = envs.DmcConfig(num_envs=2).build(); env.reset(0); env.close(); env.close();"
-        "left_open = envs.DmcConfig().build()"
+def test_mujoco_is_loaded_for_copies_alone_which_tell_one_line_at_the_start_and_nothing_at_the_end() -> None:
+    run = python(
+        "import logging, sys, envs; logging.basicConfig(level=logging.INFO, format='%(message)s');"
+        "config = envs.DmcConfig(num_envs=2); assert not {'mujoco', 'dm_control', 'OpenGL'} & set(sys.modules);"
+        "env = config.build(); env.reset(0); env.close(); env.close(); left_open = envs.DmcConfig().build()"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     lines = run.stderr.splitlines()
     assert (run.returncode, run.stdout, len(lines)) == (0, "", 2), run.stderr
     assert lines[0].startswith("cartpole swingup: fast quality, drawn by ")

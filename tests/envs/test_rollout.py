@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_help import NEXT, build
 
 from envs import FrameStack, Padding, Rollout, ToyConfig, VectorStep
-from replay import ReplayConfig, build_replay
 
 
 @pytest.mark.parametrize("padding", ["zeros", "repeat"])
@@ -48,18 +47,7 @@ def test_replay_gives_back_what_was_shown(
 ) -> None:
     env = ToyConfig(num_envs=2, size=12, balls=2, time_limit=time_limit).build()
     rollout, rng = Rollout(env, frame_stack, padding), np.random.default_rng(0)
-    replay = build_replay(
-        ReplayConfig(capacity=rows * 2, n_step=n_step),
-        num_envs=2,
-        frame_shape=env.frame_shape,
-        action_space=env.action_space,
-        frame_stack=frame_stack,
-        gamma=0.9,
-        clip_reward=True,
-        rng=rng,
-        device=torch.device("cpu"),
-        padding=padding,
-    )
+    replay = build(env, rows * 2, frame_stack, n_step, padding=padding)
     shown: list[np.ndarray] = []  # by row of the ring, the observation of both copies
     for seed, burst in enumerate(bursts):
         rollout.reset(seed)
@@ -70,7 +58,7 @@ def test_replay_gives_back_what_was_shown(
         replay.cut(rollout.frame)
     if not len(replay):
         return
-    batch = replay.sample(100, frozenset({"next_obs"}))
+    batch = replay.sample(100, NEXT)
     for index, obs, next_obs in zip(batch.index.tolist(), batch.obs, batch.next_obs, strict=True):
         slot, copy = divmod(index, 2)
         row = next(row for row in range(len(shown) - 1, -1, -1) if row % rows == slot)

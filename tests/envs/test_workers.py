@@ -34,22 +34,26 @@ class Adder:
 
 
 def test_both_kinds_answer_in_order() -> None:
-    local, worker = Local(partial(Adder, 1)), Worker(partial(Adder, 1), "worker 0")
-    for share in (local, worker):
+    shares = Local(partial(Adder, 1)), Worker(partial(Adder, 1), "worker 0")
+    for share in shares:
         share.ask("add", 2)
-    assert [share.answer()[0] for share in (local, worker)] == [3, 3]
-    for share in (local, worker):
-        share.ask("add", 4)
-    totals, pids = zip(*(share.answer() for share in (local, worker)), strict=True)
-    assert totals == (7, 7)
+    totals, pids = zip(*(share.answer() for share in shares), strict=True)
+    assert totals == (3, 3)
     assert (pids[0] == os.getpid()) != (pids[1] == os.getpid())
-    for share in (local, worker, local, worker):
+    for number in (signal.SIGINT, signal.SIGTERM):  # signals of the terminal are the parent's
+        os.kill(pids[1], number)
+    for share in shares:
+        share.ask("add", 4)
+    assert [share.answer() for share in shares] == [(7, pid) for pid in pids]
+    for share in shares * 2:
         share.close()
     assert multiprocessing.active_children() == []
 
 
 def test_errors_of_the_work_come_back_and_the_process_goes_on() -> None:
-    worker = Worker(partial(Adder, 1), "worker 2")
+    bad, worker = Worker(partial(Adder, -1), "worker 0"), Worker(partial(Adder, 1), "worker 2")
+    with pytest.raises(ValueError, match="total is -1"):  # a bad construction is the caller's mistake
+        bad.answer()
     worker.ask("add", 13)
     with pytest.raises(WorkerError, match=r"^worker 2 failed: RuntimeError: no$"):
         worker.answer()
@@ -58,13 +62,7 @@ def test_errors_of_the_work_come_back_and_the_process_goes_on() -> None:
     worker.ask("add", 99)
     with pytest.raises(WorkerError, match=r"^worker 2 died with exit code 7$"):
         worker.answer()
-    worker.close()
-
-
-def test_a_bad_construction_is_the_callers_mistake() -> None:
-    worker = Worker(partial(Adder, -1), "worker 0")
-    with pytest.raises(ValueError, match="total is -1"):
-        worker.answer()
+    bad.close()
     worker.close()
     assert multiprocessing.active_children() == []
 
@@ -88,58 +86,30 @@ def test_a_dead_or_stopped_process_is_named(
     assert multiprocessing.active_children() == []
 
 
-def test_signals_of_the_terminal_are_the_parents() -> None:
-    worker = Worker(partial(Adder, 1), "worker 0")
-    worker.ask("add", 0)
-    _, pid = worker.answer()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(pid, number)
-    worker.ask("add", 1)
-    assert worker.answer() == (2, pid)
-    worker.close()
-
-
-UNGUARDED = """
-from functools import partial
-from envs.workers import Worker
-from test_workers import Adder
-assert __name__ == "__main__", "imported again"
-worker = Worker(partial(Adder, 1), "worker 0")
-worker.ask("add", 2)
-assert worker.answer()[0] == 3
-worker.close()
-"""
 PATH = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)])}
 
 
-def test_a_worker_does_not_import_the_script(tmp_path: Path) -> None:
-    """With all that a training imports it would be twice as large."""
-    (tmp_path / "script.py").write_text(UNGUARDED)
-    run = subprocess.run([sys.executable, tmp_path / "script.py"], env=PATH, capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-
-
 SCRIPT = """
-import os, sys
+import os
 from functools import partial
 from envs.workers import Worker
 from test_workers import Adder
-if __name__ == "__main__":
-    worker = Worker(partial(Adder, 1), "worker 0")
-    worker.ask("add", 0)
-    sys.stdout.write(str(worker.answer()[1]))
-    sys.stdout.flush()
-    {end}
+assert __name__ == "__main__", "imported again"  # with all that a training imports a worker would be twice as large
+worker = Worker(partial(Adder, 1), "worker 0")
+worker.ask("add", 2)
+print(*worker.answer(), flush=True)
+{end}
 """
 
 
-@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)"])
-def test_no_process_outlives_the_parent(end: str) -> None:
-    script = [sys.executable, "-c", SCRIPT.format(end=end)]
-    run = subprocess.run(script, env=PATH, capture_output=True, text=True)
-    assert run.stderr == ""
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("worker.close()", 0), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_worker_does_not_import_the_script_nor_outlive_it(end: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(end=end))
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], env=PATH, capture_output=True, text=True)
+    total, pid = map(int, run.stdout.split())
+    assert (run.returncode, run.stderr, total) == (code, "", 3)
     for _ in range(100):
-        if not os.path.exists(f"/proc/{int(run.stdout)}"):
+        if not os.path.exists(f"/proc/{pid}"):
             break
         time.sleep(0.1)
     else:

@@ -1,5 +1,7 @@
 """States to save, and what tells two of them apart."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,14 @@ def leftovers(root: Path) -> list[str]:
 
 def steps(root: Path) -> list[str]:
     return sorted(path.name for path in root.glob("step_*"))
+
+
+def in_child(function: Callable[[], int | None]) -> int:
+    """What a forked process ends with that runs `function`: its result as the exit code, or minus the signal."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 99
+    try:
+        code = function() or 0
+    finally:
+        os._exit(code)

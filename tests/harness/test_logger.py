@@ -30,103 +30,84 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_window_averages_what_came_since_it_was_drained() -> None:
-    window = MetricWindow()
-    assert not window
-    for step, value in enumerate((1.0, 2.0, 6.0)):
-        window.add(step, {"loss": torch.tensor(value), **({"rare": torch.tensor(5.0)} if step == 1 else {})})
-    assert window
-    assert window.drain() == {"loss": 3.0, "rare": 5.0}
-    assert not window
-    assert window.drain() == {}
-
-
 def test_the_mean_of_one_update_is_its_value_and_of_many_as_exact_as_float32() -> None:
     values = torch.randn(1_000, 3, generator=torch.Generator().manual_seed(0)) * 10 ** torch.tensor([-20.0, 0, 20])
     window = MetricWindow()
     for rows in (values[:1], values):
         buffer = torch.empty(3)  # written again at each update, as by a captured graph
+        assert not window
         for step, row in enumerate(rows):
-            window.add(step, dict(zip("abc", buffer.copy_(row), strict=True)))
-        assert list(window.drain().values()) == rows.double().mean(0).float().tolist()
-
-
-def test_adding_reads_nothing_back() -> None:
-    window, value = MetricWindow(), torch.empty((), device="meta")  # reading it raises
-    for step in range(3):
-        window.add(step, {"loss": value, "norm": value})
-    with pytest.raises(NotImplementedError, match="meta"):
-        window.drain()
+            rare = {"rare": torch.tensor(5.0)} if step == 7 else {}
+            window.add(step, dict(zip("abc", buffer.copy_(row), strict=True)) | rare)
+        assert window
+        drained = window.drain()
+        assert drained.pop("rare", None) == (5.0 if len(rows) > 7 else None)
+        assert list(drained.values()) == rows.double().mean(0).float().tolist()
+    assert window.drain() == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_the_window_names_what_was_not_finite_first(value: float) -> None:
+def test_the_window_names_what_was_not_finite_first_and_reads_nothing_before(value: float) -> None:
     window = MetricWindow()
     for step in (8, 12, 16, 20):
         bad = {"total": step >= 16, "part": step == 12, "fine": False} | ({"rare": True} if step == 20 else {})
         window.add(step, {name: torch.tensor(value if wrong else 1.0) for name, wrong in bad.items()})
     with pytest.raises(NonFiniteError, match=f"^part is {value} at step 12$"):
         window.drain()
+    window = MetricWindow()
+    for step in range(3):
+        window.add(step, {name: torch.empty((), device="meta") for name in ("loss", "norm")})  # reading it raises
+    with pytest.raises(NotImplementedError, match="meta"):
+        window.drain()
 
 
-def test_continuing_drops_later_and_torn_records(tmp_path: Path) -> None:
-    with logger(tmp_path) as first:
-        for step in (10, 20, 30):
-            first.log_scalars(step, {"loss": step / 8, "score": float("nan")}, updates=step // 2, env_steps=4 * step)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 15, "lo')
-    with logger(tmp_path, step=20) as second:
-        second.log_scalars(25, {"loss": 1.0}, updates=12)
-    logged = rows(tmp_path)
-    clocks = [row.pop("clock") for row in logged]
-    assert logged == [
-        {"step": 10, "loss": 1.25, "score": None},
-        {"step": 20, "loss": 2.5, "score": None},
-        {"step": 25, "loss": 1.0},
-    ]
-    assert [(clock["env_steps"], clock["updates"]) for clock in clocks] == [(40, 5), (80, 10), (0, 12)]
-
-
-def test_seconds_go_on_where_the_kept_rows_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continuing_drops_later_and_torn_records_and_the_clock_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    for step, kept in ((0, 0), (100, 100), (300, 100)):  # of the second process, nothing is kept
+    logged: list[tuple[int, dict[int, float]]] = [(0, {}), (0, {10: 1.25, 20: 2.5, 30: 3.75}), (20, {40: 1.0})]
+    logged += [(20, {25: 1.0})]  # of the one before nothing is kept
+    for kept, losses in logged:
         with logger(tmp_path, step=kept) as opened:
-            now += 60
-            opened.log_scalars(step + 100, {}, updates=step)
+            for step, loss in losses.items():
+                now += 60
+                values = {"loss": loss, "score": float("nan")} if kept == 0 else {"loss": loss}
+                opened.log_scalars(step, values, updates=step // 2, env_steps=4 * step)
         now += 999
-    assert [(row["step"], row["clock"]["seconds"]) for row in rows(tmp_path)] == [(100, 60.0), (400, 120.0)]
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 15, "lo')
+    with logger(tmp_path, step=25):
+        pass
+    expected = [
+        {"step": 10, "clock": {"seconds": 60.0, "env_steps": 40, "updates": 5}, "loss": 1.25, "score": None},
+        {"step": 20, "clock": {"seconds": 120.0, "env_steps": 80, "updates": 10}, "loss": 2.5, "score": None},
+        {"step": 25, "clock": {"seconds": 180.0, "env_steps": 100, "updates": 12}, "loss": 1.0},
+    ]
+    assert rows(tmp_path) == expected
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [10, 20, 25]
+    (layout,) = events.Tensors("custom_scalars__config__")  # written once
+    for chart in (b"aux/rotation/accuracy", b"aux/permutation/loss", b"repr/effective_rank"):
+        assert chart in layout.tensor_proto.string_val[0]
+
+
+def kill(path: Path, text: str) -> None:
+    path.open("w").close()
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("torn", ["{", '{"loss": 1}', "\x00\x00"])
-def test_whatever_a_crash_left_at_the_end_is_dropped(torn: str, tmp_path: Path) -> None:
+def test_what_a_crash_left_is_dropped_and_a_kill_meanwhile_loses_none(torn: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n{torn}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", kill)
+        with pytest.raises(KeyboardInterrupt):
+            logger(tmp_path, step=5)
+    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n{torn}"
     with logger(tmp_path, step=5):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
-
-
-def test_a_kill_while_later_records_are_dropped_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(path: Path, text: str) -> None:
-        path.open("w").close()
-        raise KeyboardInterrupt
-
-    (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n")
-    monkeypatch.setattr(Path, "write_text", killed)
-    with pytest.raises(KeyboardInterrupt):
-        logger(tmp_path, step=5)
-    assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
-
-
-def test_the_layout_of_the_charts_is_written_once(tmp_path: Path) -> None:
-    for step in (0, 0, 20):
-        with logger(tmp_path, step):
-            pass
-    events = EventAccumulator(str(tmp_path)).Reload()
-    (layout,) = events.Tensors("custom_scalars__config__")
-    assert b"aux/rotation/accuracy" in layout.tensor_proto.string_val[0]
-    assert b"aux/permutation/loss" in layout.tensor_proto.string_val[0]
-    assert b"repr/effective_rank" in layout.tensor_proto.string_val[0]
 
 
 @pytest.mark.parametrize("score", [float("nan"), -21.0, 12_345.0])

@@ -4,31 +4,34 @@ import os
 import signal
 
 import pytest
+from checkpoint_help import in_child
 
 from harness.signals import GracefulExit
 
 
 def child_status(*signals: signal.Signals) -> int:
     """How a forked process ends that gets `signals` inside GracefulExit: its exit code, or minus the signal."""
-    if pid := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    code = 99
-    try:
+
+    def end() -> int:
         with GracefulExit() as stop:
             for signum in signals:
                 os.kill(os.getpid(), signum)
-        code = stop.exit_code
-    finally:
-        os._exit(code)
+        return stop.exit_code
+
+    return in_child(end)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_first_signal_sets_a_flag(signum: signal.Signals, code: int) -> None:
+def test_the_first_signal_sets_a_flag_and_the_handlers_return(signum: signal.Signals, code: int) -> None:
+    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in watched]
     with GracefulExit() as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
         os.kill(os.getpid(), signum)
         assert (stop.requested, stop.exit_code, stop.save_requested) == (signum.name, code, True)
+        assert [signal.getsignal(number) for number in watched] != before
     assert stop.exit_code == code
+    assert [signal.getsignal(number) for number in watched] == before
 
 
 def test_sigusr1_asks_for_a_checkpoint_again_and_again() -> None:
@@ -41,15 +44,6 @@ def test_sigusr1_asks_for_a_checkpoint_again_and_again() -> None:
         assert stop.requested is None
     with GracefulExit() as other:
         assert not other.save_requested
-
-
-def test_previous_handlers_return_even_after_a_request() -> None:
-    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.getsignal(signum) for signum in watched]
-    with GracefulExit():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert [signal.getsignal(signum) for signum in watched] != before
-    assert [signal.getsignal(signum) for signum in watched] == before
 
 
 def test_the_second_signal_ends_the_process() -> None:

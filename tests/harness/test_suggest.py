@@ -31,10 +31,9 @@ def test_only_what_is_close_is_suggested(name: str, near: str | None) -> None:
 
 
 def test_without_anything_close_a_list_of_bounded_length() -> None:
-    assert nearest("rotaton", ["rotation", "moco"]) == "did you mean 'rotation'?"
-    assert nearest("zzz", ["rotation", "moco"]) == "there are rotation, moco"
+    for name, near in {"rotaton": "did you mean 'rotation'?", "zzz": "there are rotation, moco"}.items():
+        assert nearest(name, ["rotation", "moco"]) == near
     assert nearest("zzz", []) == "there are none"
     many = nearest("zzz", [f"name_{i}" for i in range(1_000)])
-    assert many.startswith("there are name_0, name_1, ")
-    assert many.endswith(" more")
+    assert (many[:26], many[-5:]) == ("there are name_0, name_1, ", " more")
     assert len(many) < 360

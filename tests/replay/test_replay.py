@@ -1,20 +1,23 @@
 """Replay against a list of episodes: every sampled field, and which rows can be sampled at all."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_help import NEXT, World, assert_equal_batches, build
+from replay_help import NEXT, World, assert_equal_batches, build, filled
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     channels=st.sampled_from([1, 3]),
     depth=st.integers(1, 4),
     n_step=st.integers(1, 5),
+    length=st.integers(2, 7),
     spare_rows=st.integers(0, 25),
     rows=st.integers(1, 80),
     mean_length=st.integers(1, 12),
@@ -24,7 +27,7 @@ from replay_help import NEXT, World, assert_equal_batches, build
     seed=st.integers(0, 2**16),
 )
 def test_matches_episode_lists(
-    num_envs, channels, depth, n_step, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
+    num_envs, channels, depth, n_step, length, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
 ):
     world = World(num_envs, (channels, 5, 7), seed, mean_length, action_space)
     held = depth + n_step + spare_rows
@@ -36,7 +39,8 @@ def test_matches_episode_lists(
         with pytest.raises(ValueError, match="nothing to sample"):
             replay.sample(2, NEXT)
         return
-    batch = replay.sample(20 * len(expected), NEXT)
+    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, clip_length=length)
+    assert batch.clip.shape == (len(batch.index), length, *batch.obs.shape[1:])
     first_seen = dict(zip(reversed(batch.index.tolist()), range(len(batch.index) - 1, -1, -1), strict=True))
     seen = set()
     for index, b in first_seen.items():
@@ -45,128 +49,110 @@ def test_matches_episode_lists(
         episode, i = expected[row, copy]
         nstep_reward, discount, after = episode.window(i, n_step)
         seen.add((row, copy))
-        np.testing.assert_array_equal(batch.obs[b], episode.stack(i, depth, padding))
-        np.testing.assert_array_equal(batch.next_obs[b], episode.stack(i + 1, depth, padding))
-        np.testing.assert_array_equal(batch.nstep_obs[b], episode.stack(after, depth, padding))
+        for stack, at in (("obs", i), ("next_obs", i + 1), ("nstep_obs", after)):
+            np.testing.assert_array_equal(getattr(batch, stack)[b], episode.stack(at, depth, padding))
         assert batch.action[b].tolist() == episode.action[i]
         assert batch.reward[b] == episode.reward[i]
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)
         assert batch.discount[b].item() == pytest.approx(discount, abs=1e-6)
-    assert seen == set(expected)  # so many draws miss none
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    num_envs=st.integers(1, 3),
-    depth=st.integers(1, 4),
-    n_step=st.integers(1, 3),
-    length=st.integers(2, 7),
-    spare_rows=st.integers(0, 25),
-    rows=st.integers(8, 80),
-    action_space=st.sampled_from([Discrete(18), Box(-1, 1, (6,))]),
-    seed=st.integers(0, 2**16),
-)
-def test_clips_match_episode_lists(num_envs, depth, n_step, length, spare_rows, rows, action_space, seed):
-    world = World(num_envs, (1, 5, 7), seed, mean_length=8, action_space=action_space)
-    held = depth + n_step + spare_rows
-    replay = build(world, held * num_envs, depth, n_step)
-    world.fill(rows, replay)
-    expected = world.sampleable(held, depth, n_step)
-    if not expected:
-        return
-    batch = replay.sample(3 * len(expected), frozenset({"clip"}), clip_length=length)
-    assert batch.clip.shape == (len(batch.index), length, depth, 5, 7)
-    for b, index in enumerate(batch.index.tolist()):
-        slot, copy = divmod(index, num_envs)
-        row = next(row for row in range(world.rows - 1, -1, -1) if row % held == slot)
-        episode, i = expected[row, copy]
-        for first in (batch.clip[b, 0], batch.obs[b]):
-            np.testing.assert_array_equal(first, episode.stack(i, depth))
         inside = True
+        np.testing.assert_array_equal(batch.clip[b, 0], batch.obs[b])
         for k in range(length - 1):
             inside = inside and i + k < len(episode.reward) and i + k + 1 < len(episode.frames)
             assert batch.clip_mask[b, k] == inside
             if not inside:
                 continue
-            np.testing.assert_array_equal(batch.clip[b, k + 1], episode.stack(i + k + 1, depth))
+            np.testing.assert_array_equal(batch.clip[b, k + 1], episode.stack(i + k + 1, depth, padding))
             assert batch.clip_action[b, k].tolist() == episode.action[i + k]
             inside = not (episode.terminated[i + k] or episode.truncated[i + k])
+    assert seen == set(expected)  # so many draws miss none
 
 
-def test_batch_layout():
-    world = World(2, (3, 5, 7), seed=1)
-    replay = build(world, 80, depth=2)
-    world.fill(30, replay)
+@pytest.mark.parametrize(
+    ("space", "shape", "dtype"), [(Discrete(18), (), torch.int64), (Box(-1, 1, (6,)), (6,), torch.float32)]
+)
+def test_batch_layout(space, shape, dtype):
+    _, replay = filled(30, 80, depth=2, n_step=1, clip_reward=False, action_space=space)
     batch = replay.sample(9, frozenset())
     assert batch.next_obs is None
-    assert batch.obs.shape == batch.nstep_obs.shape == (9, 6, 5, 7)
+    assert batch.obs.shape == batch.nstep_obs.shape == (9, 2, 5, 7)
     assert batch.obs.is_contiguous(memory_format=torch.channels_last)
-    assert (batch.obs.dtype, batch.action.dtype, batch.index.dtype) == (torch.uint8, torch.int64, torch.int64)
+    assert (batch.obs.dtype, batch.action.dtype, batch.index.dtype) == (torch.uint8, dtype, torch.int64)
+    assert batch.action.shape == (9, *shape)
     for name in ("reward", "nstep_reward", "discount", "weight"):
         assert getattr(batch, name).dtype == torch.float32
     assert torch.equal(batch.weight, torch.ones(9))
-
-
-def test_actions_are_integers_or_float32_vectors_and_nothing_else():
-    world = World(2, (1, 5, 7), seed=1, action_space=Box(-1, 1, (6,)))
-    replay = build(world, 80)
-    world.fill(30, replay)
-    action = replay.sample(9, frozenset()).action
-    assert (action.shape, action.dtype) == ((9, 6), torch.float32)
-    frame, first, action, *rest = world.row()
-    for wrong in (action[:, 0], action[:1], action[:, :5]):
-        with pytest.raises(ValueError, match=r"action must be float32 \(2, 6\), got float32"):
-            replay.add(frame, first, wrong, *rest)
-    discrete = World(2, (1, 5, 7), seed=1)
-    frame, first, _, *rest = discrete.row()
-    with pytest.raises(ValueError, match=r"action must be int32 \(2,\), got float64 \(2,\)"):
-        build(discrete, 80).add(frame, first, np.array([0.5, 1.0]), *rest)
-
-
-def test_unclipped_returns_are_raw():
-    world = World(1, (1, 5, 7), seed=3)
-    replay = build(world, 60, n_step=1, clip_reward=False)
-    world.fill(50, replay)
-    batch = replay.sample(40, frozenset())
     assert torch.equal(batch.nstep_reward, batch.reward)
     assert batch.reward.abs().max() > 1
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"storage": "mmpa"}, "did you mean 'mmap'"),
+        ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
+        ({"storage": "mmap"}, "replay.path belongs to"),
+        ({"path": "x"}, "replay.path belongs to"),
+        ({"n_step": 0}, "replay.n_step must be 1 or more, got 0"),
+        ({"alpha": 1.5}, r"replay.alpha must be in \[0, 1\], got 1.5"),
+        ({"capacity": 12}, "set it to 14 or more"),
+    ],
+)
+def test_bad_configs_are_named(config, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        filled(0, **config)
+
+
+NO, WRONG = np.zeros(2, bool), [np.s_[:, 0], np.s_[:1], np.s_[:, :5]]
+GOOD = {"frame": np.zeros((2, 1, 5, 7), np.uint8), "first": ~NO, "action": np.zeros((2, 6), np.float32)}
+GOOD |= {"reward": np.zeros(2), "terminated": NO, "truncated": NO, "valid": ~NO}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"frame": GOOD["frame"][:1]}, r"frame must be uint8 \(2, 1, 5, 7\)"),
+        ({"frame": GOOD["frame"].astype(int)}, r"frame must be uint8 \(2, 1, 5, 7\), got int64"),
+        ({"reward": np.zeros(1)}, r"valid must be \(2,\)"),
+        *(({"action": GOOD["action"][part]}, r"action must be float32 \(2, 6\), got float32") for part in WRONG),
+        ({"action": GOOD["action"].astype(complex)}, r"action must be float32 \(2, 6\), got complex"),
+    ],
+)
+def test_rows_of_another_shape_or_type_are_refused(wrong, message):
+    _, replay = filled(0, action_space=Box(-1, 1, (6,)))
+    with pytest.raises(ValueError, match=message):
+        replay.add(**GOOD | wrong)
+    replay.add(**GOOD)
+    with pytest.raises(ValueError, match=r"action must be int32 \(2,\), got float64 \(2,\)"):
+        filled(0)[1].add(**GOOD | {"action": np.array([0.5, 1.0])})
+
+
 def test_batches_do_not_share_memory():
-    world = World(2, (1, 5, 7), seed=4)
-    replay = build(world, 60)
-    world.fill(25, replay)
+    _, replay = filled(25)
     kept = [replay.sample(8, NEXT) for _ in range(4)]
-    copies = [(b.obs.clone(), b.nstep_obs.clone(), b.next_obs.clone()) for b in kept]
+    copies = [deepcopy(batch) for batch in kept]
     view = replay.sample(8, NEXT).obs[0]  # keeps the memory of a batch that is gone
     content = view.clone()
     for _ in range(5):
         replay.sample(8, NEXT)
     assert torch.equal(view, content)
-    for batch, (obs, nstep_obs, next_obs) in zip(kept, copies, strict=True):
-        assert torch.equal(batch.obs, obs)
-        assert torch.equal(batch.nstep_obs, nstep_obs)
-        assert torch.equal(batch.next_obs, next_obs)
+    for batch, before in zip(kept, copies, strict=True):
+        assert_equal_batches(batch, before)
 
 
 def test_sampling_is_uniform():
-    world = World(3, (1, 2, 3), seed=5, mean_length=3)
-    replay = build(world, 3 * 20, depth=2, n_step=2)
-    world.fill(47, replay)
+    _, replay = filled(47, 3 * 20, num_envs=3, mean_length=3, depth=2, n_step=2)
     draws = 40_000
     counts = np.bincount(np.concatenate([replay.sample(100, frozenset()).index for _ in range(draws // 100)]))
     counts = counts[counts > 0]
     assert len(counts) == len(replay)
-    mean = draws / len(counts)
-    chi_square = ((counts - mean) ** 2 / mean).sum()
-    freedom = len(counts) - 1
-    assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+    mean, freedom = draws / len(counts), len(counts) - 1
+    assert ((counts - mean) ** 2 / mean).sum() < freedom + 4 * np.sqrt(2 * freedom)
 
 
 def test_weights_and_frequencies_follow_priorities():
-    world = World(2, (1, 2, 3), seed=6)
-    replay = build(world, 2 * 16, prioritized=True, alpha=0.7, beta=0.4, beta_steps=100)
-    world.fill(30, replay)
+    _, replay = filled(30, 2 * 16, prioritized=True, alpha=0.7, beta=0.4, beta_steps=100)
     cells = torch.unique(replay.sample(500, frozenset()).index)
     assert len(cells) == len(replay)
     errors = torch.linspace(-3, 3, len(cells))
@@ -188,14 +174,14 @@ def test_weights_and_frequencies_follow_priorities():
 @pytest.mark.parametrize("action_space", [Discrete(18), Box(-1, 1, (2,))], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("rows", [2, 30, 130])
 def test_load_continues_exactly(prioritized, action_space, rows):
-    world = World(3, (1, 5, 7), seed=8, action_space=action_space)
-    kept = build(world, 3 * 50, prioritized=prioritized, seed=3)
-    world.fill(rows, kept)
+    settings = {"num_envs": 3, "capacity": 3 * 50, "prioritized": prioritized, "action_space": action_space}
+    (world, kept), (_, loaded) = filled(rows, seed=3, **settings), filled(0, seed=99, **settings)
     if len(kept):
         batch = kept.sample(20, frozenset())
         kept.update_priorities(batch.index, torch.randn(20, generator=torch.Generator().manual_seed(0)))
     state = kept.state_dict()
-    loaded = build(world, 3 * 50, prioritized=prioritized, seed=99)
+    with pytest.raises(ValueError, match="n_step=3, this run has n_step=5"):
+        filled(0, n_step=5, **settings)[1].load_state_dict(state)
     loaded.load_state_dict(state)
     assert len(loaded) == len(kept)
     for _ in range(8):
@@ -221,29 +207,3 @@ def test_a_cut_is_a_truncation_that_was_not_known_in_time(prioritized):
         cut.cut(last)
         world.over[:] = True
         assert_equal_batches(known.sample(300, NEXT), cut.sample(300, NEXT))
-
-
-def test_load_refuses_another_shape():
-    world = World(2, (1, 5, 7), seed=10)
-    replay = build(world, 60)
-    world.fill(20, replay)
-    with pytest.raises(ValueError, match="n_step=3, this run has n_step=5"):
-        build(world, 60, n_step=5).load_state_dict(replay.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"storage": "mmpa"}, "did you mean 'mmap'"),
-        ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
-        ({"storage": "mmap"}, "replay.path belongs to"),
-        ({"path": "x"}, "replay.path belongs to"),
-        ({"n_step": 0}, "replay.n_step must be 1 or more, got 0"),
-        ({"alpha": 1.5}, r"replay.alpha must be in \[0, 1\], got 1.5"),
-        ({"capacity": 18}, "set it to 21 or more"),
-    ],
-)
-def test_bad_configs_are_named(config, message, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=message):
-        build(World(3, (1, 5, 7), seed=0), **{"capacity": 60, **config})

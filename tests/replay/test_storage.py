@@ -1,17 +1,16 @@
 """Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
 
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
-from replay_help import CPU, GAMMA, NEXT, World, assert_equal_batches, build
+from replay_help import CPU, NEXT, World, assert_equal_batches, build, filled
 
-from replay import Replay
-from replay.frames import free_memory
-from replay.samplers import UniformSampler
+from replay.frames import check_room, free_memory
 from replay.storage import FrameStorage
 
 
@@ -22,25 +21,14 @@ def test_storages_agree(storage, tmp_path):
     if storage == "mmap":
         other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
     else:
-        other = Replay(
-            FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU),
-            UniformSampler(3 * 24),
-            frame_stack=4,
-            n_step=3,
-            gamma=GAMMA,
-            clip_reward=True,
-            beta=0.4,
-            beta_steps=100,
-            rng=np.random.default_rng(2),
-            device=CPU,
-        )
+        other = build(world, 3 * 24, seed=2)
+        other._storage = FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU)
     world.fill(40, ram, other)
     for _ in range(3):
         assert_equal_batches(ram.sample(16, NEXT), other.sample(16, NEXT))
     assert other.sample(16, NEXT).obs.is_contiguous(memory_format=torch.channels_last)
-    for (name, left), (other_name, right) in zip(
-        ram.state_dict()["storage"]["segments"], other.state_dict()["storage"]["segments"], strict=True
-    ):
+    segments = (replay.state_dict()["storage"]["segments"] for replay in (ram, other))
+    for (name, left), (other_name, right) in zip(*segments, strict=True):
         assert name == other_name
         np.testing.assert_array_equal(left, right)
 
@@ -62,55 +50,53 @@ def test_segments_keep_their_names_and_bytes():
     assert np.mean(shared[10:]) > 0.75
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_memory_of_a_million_atari_transitions(prioritized):
+@pytest.mark.parametrize(("prioritized", "sampler"), [(False, 1_000_000), (True, 8_128_000)])
+def test_memory_of_a_million_atari_transitions(prioritized, sampler):
     replay = build(World(8, (1, 84, 84), seed=0), 1_000_000, prioritized=prioritized)
-    assert replay.nbytes <= 7.6e9
+    assert replay.nbytes == 1_000_000 * (84 * 84 + 4 + 4 + 1) + sampler  # frame, action, reward and flags
     assert replay.bytes_per_transition <= 84 * 84 + 20
 
 
-def test_announces_memory(caplog):
-    with caplog.at_level("INFO"):
-        build(World(8, (1, 84, 84), seed=0), 100_000)
-    assert "replay: 0.71 GB of " in caplog.text
-    assert "GB (100000 transitions of 84x84x1)" in caplog.text
-
-
 @pytest.mark.parametrize(("device", "free", "told"), [("cuda", 10**6, True), ("cuda", 10**3, False), ("cpu", 0, False)])
-def test_a_replay_that_fits_on_the_gpu_is_told(device, free, told, caplog, monkeypatch):
+def test_memory_is_announced_and_that_it_would_fit_on_the_gpu(device, free, told, caplog, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**9))
-    with caplog.at_level("INFO"):
-        build(World(2, (1, 5, 7), seed=0), 2 * 100, device=torch.device(device))  # 7 kB of frames
+    monkeypatch.setattr("replay.frames.free_memory", lambda: 2 * 10**9)
+    caplog.set_level("INFO")
+    filled(0, 2 * 100, device=torch.device(device))  # 7 kB of frames
     assert ("replay.storage=cuda" in caplog.text) == told
+    assert "replay: 0.00 GB of 2.0 GB (200 transitions of 5x7x1)" in caplog.text
+    build(World(8, (1, 84, 84), seed=0), 100_000)
+    assert "replay: 0.71 GB of 2.0 GB (100000 transitions of 84x84x1)" in caplog.text
 
 
 @pytest.mark.parametrize("storage", ["ram", "mmap"])
 def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
-    world = World(8, (1, 84, 84), seed=0)
     path = str(tmp_path / "frames.bin") if storage == "mmap" else None
-    with pytest.raises(
-        MemoryError, match=r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity to"
-    ) as error:
+    world, message = World(8, (1, 84, 84), seed=0), r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity"
+    with pytest.raises(MemoryError, match=message) as error:
         build(world, 10**10, storage=storage, path=path)
     fits = int(str(error.value).split("set replay.capacity to ")[1].split()[0])
     build(world, fits, storage=storage, path=path)
 
 
+@pytest.mark.parametrize(("free", "fits"), [(123_456, 120_000), (1_999, 1_900), (120, 120), (12, 12), (9, 9)])
+def test_the_capacity_that_fits_is_rounded_down_to_two_digits(free, fits):
+    with pytest.raises(MemoryError, match=f"set replay.capacity to {fits} or less$"):
+        check_room(10**6, (1, 1, 1), free, "memory")
+
+
 def test_a_file_belongs_to_one_replay_until_it_ends(tmp_path):
-    world, path = World(2, (1, 5, 7), seed=0), tmp_path / "frames.bin"
-    replay = build(world, 60, storage="mmap", path=str(path))
-    with pytest.raises(ValueError, match=f"^replay.path={path}: in use by another run"):
-        build(world, 60, storage="mmap", path=str(path))
-    del replay
-    build(world, 60, storage="mmap", path=str(path))
-
-
-def test_a_file_of_something_else_is_left_alone(tmp_path):
-    path = tmp_path / "thesis.tex"
+    path = tmp_path / "frames.bin"
     path.write_text("all of it")
     with pytest.raises(ValueError, match=f"^replay.path={path}: 9 bytes of something else"):
-        build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+        filled(0, storage="mmap", path=str(path))
     assert path.read_text() == "all of it"
+    path.unlink()
+    held = filled(0, storage="mmap", path=str(path))
+    with pytest.raises(ValueError, match=f"^replay.path={path}: in use by another run"):
+        filled(0, storage="mmap", path=str(path))
+    del held
+    filled(0, storage="mmap", path=str(path))
 
 
 def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
@@ -119,7 +105,7 @@ def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
     before = path.stat().st_blocks
     assert before > 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size * (path.stat().st_blocks < before)))
-    build(World(2, (1, 5, 7), seed=0), 60, storage="mmap", path=str(path))
+    filled(0, storage="mmap", path=str(path))
 
 
 @pytest.mark.parametrize(
@@ -135,22 +121,43 @@ def test_memory_is_the_machines_capped_by_the_container(limit, free, tmp_path, m
     assert free_memory() == free
 
 
-def test_rows_out_of_order_are_refused():
-    world = World(2, (1, 5, 7), seed=11)
-    frame, first, action, reward, *_ = world.row()
-    no, yes = np.zeros(2, bool), np.ones(2, bool)
-    storage = FrameStorage(20, 2, (1, 5, 7), world.action_space)
-    with pytest.raises(ValueError, match="row 0 of copy 0 breaks the order"):
-        storage.add(frame, no, action, reward, no, no, yes)
-    storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="breaks the order"):  # the frame after the last action is missing
-        storage.add(frame, first, action, reward, no, no, yes)
-    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):  # nothing ended there
-        storage.add(frame, no, action, reward, no, no, np.array([True, False]))
-    with pytest.raises(ValueError, match=r"frame must be uint8 \(2, 1, 5, 7\)"):
-        storage.add(frame[:1], no, action, reward, no, no, yes)
-    storage.add(frame, no, action, reward, no, yes, yes)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, no, action, reward, no, no, no)
-    storage.add(frame, first, action, reward, no, no, yes)
-    assert storage.written == 5
+ROWS = {  # first, terminated, truncated, valid
+    **{"begin": (1, 0, 0, 1), "run": (0, 0, 0, 1), "die": (0, 1, 0, 1), "cut": (0, 0, 1, 1)},
+    **{"last": (0, 0, 0, 0), "wait": (1, 0, 0, 0)},
+}
+
+
+def put(storage, *rows):
+    """Write one row of each copy."""
+    n = storage.num_envs
+    first, terminated, truncated, valid = np.array([ROWS[row] for row in rows], bool).T
+    storage.add(np.zeros((n, 1, 5, 7), np.uint8), first, np.zeros(n, int), np.zeros(n), terminated, truncated, valid)
+
+
+@pytest.mark.parametrize("row", ["begin", "run", "last", "wait"])
+@pytest.mark.parametrize(
+    ("before", "may_follow"),
+    [
+        ([], {"begin"}),
+        (["begin"], {"run"}),
+        (["begin", "die"], {"run", "last"}),
+        (["begin", "cut"], {"run", "last"}),
+        (["begin", "run", "run", "run"], {"run"}),
+        (["begin", "run", "cut", "last"], {"begin", "last", "wait"}),
+    ],
+)
+def test_which_row_may_follow_which(before, may_follow, row):
+    storage = FrameStorage(3, 1, (1, 5, 7), Discrete(18))  # the ring wraps
+    for name in before:
+        put(storage, name)
+    refused = pytest.raises(ValueError, match=f"^replay: row {len(before)} of copy 0 breaks the order")
+    with nullcontext() if row in may_follow else refused:
+        put(storage, row)
+    assert storage.written == len(before) + (row in may_follow)
+
+
+def test_the_copy_that_breaks_the_order_is_named():
+    storage = FrameStorage(20, 2, (1, 5, 7), Discrete(18))
+    put(storage, "begin", "begin")
+    with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):
+        put(storage, "run", "last")

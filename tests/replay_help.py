@@ -98,6 +98,7 @@ class World:
 
 
 def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", **config):
+    """A replay of what has `num_envs`, a `frame_shape` and an `action_space`."""
     return build_replay(
         ReplayConfig(capacity=capacity, n_step=n_step, **config),
         num_envs=world.num_envs,
@@ -110,6 +111,14 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=C
         device=device,
         padding=padding,
     )
+
+
+def filled(rows, capacity=60, num_envs=2, mean_length=6, action_space=Discrete(18), **options):  # noqa: B008
+    """A small world, and a replay of it that has `rows` rows."""
+    world = World(num_envs, (1, 5, 7), 1, mean_length, action_space)
+    replay = build(world, capacity, **options)
+    world.fill(rows, replay)
+    return world, replay
 
 
 def assert_equal_batches(left, right):
