@@ -1,19 +1,30 @@
 """Transitions, clips and slow networks for tests of the tasks on control."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from aux_help import generator, noise
+from aux_help import generator, make_setting, make_task, noise, tiny_encoder
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from aux_tasks import AuxTask
 from encoders import Encoder
 from replay import Batch
 
 B, SHAPE, Z, A = 7, (4, 12, 12), 5, 3
 STEPS = 4  # in a clip
 Array = NDArray[np.float64]
+
+
+def made(
+    name: str, *, encoder: Encoder | None = None, continuous: bool = False, **options: object
+) -> tuple[Encoder, AuxTask]:
+    """The task with a tiny encoder, or another one."""
+    encoder = encoder or tiny_encoder(SHAPE, Z)
+    setting = make_setting(encoder, num_actions=None if continuous else A, action_dim=A)
+    return encoder, make_task(name, encoder, setting, **options)
 
 
 def transitions(*, continuous: bool = False, seed: int = 0) -> Batch:
@@ -39,6 +50,14 @@ def clips(*, continuous: bool = False) -> Batch:
 
 def array(tensor: Tensor) -> Array:
     return tensor.detach().double().numpy()
+
+
+def smooth_l1(error: float) -> float:
+    return error**2 / 2 if abs(error) < 1 else abs(error) - 0.5
+
+
+def cross_entropy(logits: Sequence[float], label: int) -> float:
+    return float(np.log(np.exp(logits).sum()) - logits[label])
 
 
 def slow_mlp(net: nn.Sequential, x: Array) -> Array:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from aux_help import generator, make_setting, make_task
 from control_help import dots, dots_encoder, shuffled
+from pretext_help import train_on
 from torch import Tensor
 
 from encoders import Encoder
@@ -87,3 +88,20 @@ def test_64_samples_are_learned(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_is_learned_from_destroyed_content(name):
     assert score(name, metrics_after_training(name, steps=60, destroyed=True)) < CHANCE.get(name, 0.0) + 0.1
+
+
+def spread(negative_weight: float) -> float:
+    """Mean distance of the latents of different dots, nearly none at first, after training on this task alone."""
+    encoder, batch = dots_encoder(), dots(steps=2)
+    with torch.no_grad():
+        encoder.neck.weight *= 1e-3
+    setting = make_setting(encoder, num_actions=4, action_dim=4)
+    task = make_task("predictive", encoder, setting, hidden=64, negative_weight=negative_weight)
+    train_on(task, encoder, lambda _: batch, steps=150)
+    with torch.no_grad():
+        return float(torch.pdist(encoder(batch.obs)).mean())
+
+
+def test_the_negatives_of_the_predictive_task_keep_the_latents_apart():
+    assert spread(0.0) < 3  # measured 1.6
+    assert spread(1.0) > 5  # 7.3
