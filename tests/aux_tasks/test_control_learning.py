@@ -7,9 +7,6 @@ from control_help import dots, dots_encoder, shuffled
 from pretext_help import train_on
 from torch import Tensor
 
-from encoders import Encoder
-from replay import Batch
-
 OPTIONS = {
     "deepmdp": {"hidden": 64},
     "dbc/paper": {"hidden": 64, "form": "paper"},
@@ -42,7 +39,10 @@ def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) ->
     seen = []
     for _ in range(steps):
         batch = shuffled(whole, draw) if destroyed else whole
-        output = task.loss(batch, features_of(name, batch, encoder, draw if destroyed else None), encoder)
+        features = encoder(batch.obs)
+        if destroyed and name == "reconstruction":
+            features = features[torch.randperm(len(features), generator=draw)]
+        output = task.loss(batch, features, encoder)
         optimizer.zero_grad()
         output.loss.mean().backward()
         optimizer.step()
@@ -51,24 +51,16 @@ def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) ->
     return {key: torch.stack([metrics[key] for metrics in seen[-10:]]).mean() for key in seen[0]}
 
 
-def features_of(name: str, batch: Batch, encoder: Encoder, draw: torch.Generator | None) -> Tensor:
-    """Of the observations; for a reconstruction from nothing, of others."""
-    obs = batch.obs
-    if name == "reconstruction" and draw:
-        obs = obs[torch.randperm(len(obs), generator=draw)]
-    return encoder(obs)
-
-
 def score(name: str, metrics: dict[str, Tensor]) -> float:
     """1 when solved, about 0 at chance."""
 
     def explained(what: str) -> float:
         return 1 - float(metrics[f"{what}_error"] / metrics[f"{what}_baseline"])
 
-    match name:
+    match name.partition("/")[0]:
         case "deepmdp":
             return min(explained("transition"), explained("reward"))
-        case "dbc/paper" | "dbc/released" | "dbc/robust":
+        case "dbc":
             return min(float(metrics["correlation"]), explained("reward"))
         case "predictive":
             return explained("prediction")

@@ -34,6 +34,7 @@ def test_half_are_in_order_and_the_others_alike():
 
 def test_the_loss_against_a_loop():
     task, encoder = tiny("tov_vicreg", stride=3, order=2.0)
+    assert task.clip_length == LENGTH
     batch = clips_of(clip())
     draw = task.generator.clone_state()
     moments = torch.cat([batch.clip[:, 0], batch.clip[:, 3], batch.clip[:, 6]], dim=1)

@@ -43,11 +43,11 @@ def made(**options):
     return encoder, task
 
 
-def moving(seed: int = 0):
+def moving():
     """Two-channel clips of noise that moves over a plain ground, so that all are tracks."""
     clip = torch.full((B, T, *SHAPE), 60, dtype=torch.uint8)
     for t in range(T):
-        clip[:, t, :, 3 + t : 9 + t, 2 + 2 * t : 8 + 2 * t] = noise(B, 2, 6, 6, seed=seed)
+        clip[:, t, :, 3 + t : 9 + t, 2 + 2 * t : 8 + 2 * t] = noise(B, 2, 6, 6)
     return clips_of(clip)
 
 
@@ -143,12 +143,6 @@ def test_still_flat_lost_and_broken_clips_are_left_out():
     assert torch.equal(output.loss == 0, torch.arange(B) < 4)
     assert float(output.metrics["tracked"]) == pytest.approx(3 / B)
     assert float(output.metrics["chance"]) == pytest.approx(1 / 3)
-    clip[:4] = noise(4, 1, *SHAPE, seed=7)  # other still clips
-    task.generator.manual_seed(2)
-    changed = task.loss(batch, torch.empty(0), encoder)
-    task.generator.manual_seed(2)
-    assert torch.equal(changed.loss, task.loss(batch, torch.empty(0), encoder).loss)
-    assert changed.metrics["accuracy"] == output.metrics["accuracy"]
 
 
 @pytest.mark.parametrize("vanishes", [False, True])

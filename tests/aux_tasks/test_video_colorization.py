@@ -19,37 +19,25 @@ SMALL = {"references": R, "colours": K, "embedding": D}
 STEPS = 60
 
 
-def made(**options):
+def made():
+    """Encoder, task and a batch of noise."""
     encoder = tiny_encoder(SHAPE)
-    return encoder, build_task("video_colorization", encoder, **{**SMALL, **options})
-
-
-def clips(seed: int = 0):
-    return clips_of(noise(B, R + 1, *SHAPE, seed=seed))
+    return encoder, build_task("video_colorization", encoder, **SMALL), clips_of(noise(B, R + 1, *SHAPE))
 
 
 def pointers(encoder, task, clip):
     """softmax_i(f_i^T f_j), (B, cells of the target, cells of the references), by a loop."""
     gray = torch.stack([0.299 * clip[:, :, 0] + 0.587 * clip[:, :, 1] + 0.114 * clip[:, :, 2]] * 3, dim=2)
     weight, bias = array(task.embed.weight)[:, :, 0, 0], array(task.embed.bias)
-    place = np.zeros((weight.shape[1] - 3, 4, 6))  # maps of 3
-    for y, x in np.ndindex(4, 6):
-        turns = [at / period for at in (y, x) for period in (4, 8)]
-        down, across = (
-            [f(2 * np.pi * t) for f in (np.sin, np.cos) for t in turns[axis]] for axis in (slice(2), slice(2, 4))
-        )
-        place[:, y, x] = down + across
+    turns = 2 * np.pi * np.mgrid[:4, :6][:, None] / np.array([4, 8])[:, None, None]  # (axis, period, 4, 6)
+    place = np.stack([np.sin(turns), np.cos(turns)], axis=1).reshape(8, 4, 6)
     embedded = []
     for t in range(R + 1):
         cells = np.concatenate([array(encoder.maps(gray[:, t])), np.broadcast_to(place, (B, *place.shape))], axis=1)
         embedded.append(np.einsum("dc,bcn->bdn", weight, cells.reshape(B, -1, 24)) + bias[:, None])
     found = np.zeros((B, 24, R * 24))
-    for i in range(B):
-        for j in range(24):
-            for t in range(R):
-                for c in range(24):
-                    found[i, j, t * 24 + c] = embedded[t][i, :, c] @ embedded[R][i, :, j]
-    found = np.exp(found)
+    for i, j, t, c in np.ndindex(B, 24, R, 24):
+        found[i, j, t * 24 + c] = np.exp(embedded[t][i, :, c] @ embedded[R][i, :, j])
     return found / found.sum(2, keepdims=True)
 
 
@@ -82,8 +70,7 @@ def reference(encoder, task, batch, valid):
 
 @pytest.mark.parametrize("broken", [[], [0, 3]])
 def test_the_loss_against_a_loop(broken):
-    encoder, task = made()
-    batch = clips()
+    encoder, task, batch = made()
     batch.clip[1, :R] = batch.clip[1, :1, :, :1, :1]  # references of one colour: other colours have no answer
     batch.clip[2, R, :, :, :6] = batch.clip[2, R - 1, :, :, :6]
     batch.clip[2, R, :, 4:, :6] ^= 7  # hardly a change
@@ -114,9 +101,7 @@ def test_points_without_weight_have_no_say_and_few_colours_leave_none_empty():
 
 
 def test_the_encoder_sees_luma_alone():
-    batch = clips()
-    encoder, task = made()
-    seen = []
+    (encoder, task, batch), seen = made(), []
     encoder.maps = lambda obs, maps=encoder.maps: seen.append(obs) or maps(obs)
     task.loss(batch, torch.empty(0), encoder)
     torch.testing.assert_close(torch.cat(seen), colourless(batch.clip.flatten(0, 1)))
@@ -135,8 +120,7 @@ def test_every_frame_of_a_stack_is_gray_and_the_newest_one_is_coloured():
 
 
 def test_labels_of_any_size_are_carried_as_a_loop_would():
-    encoder, task = made()
-    batch, masks = clips(), torch.rand(B, R, 3, 8, 12)
+    (encoder, task, batch), masks = made(), torch.rand(B, R, 3, 8, 12)
     carried = array(task.propagate(masks, batch.clip[:, :-1], batch.clip[:, -1], encoder)).reshape(B, 3, 24)
     cells = array(masks).reshape(B, R, 3, 4, 2, 6, 2).mean((4, 6)).transpose(0, 2, 1, 3, 4).reshape(B, 3, R * 24)
     pointer = pointers(encoder, task, batch.clip)
@@ -145,7 +129,7 @@ def test_labels_of_any_size_are_carried_as_a_loop_would():
 
 
 def test_a_mask_is_followed_from_frame_to_frame():
-    encoder, task = made()
+    encoder, task, _ = made()
     clip, mask = noise(B, 5, *SHAPE), torch.rand(B, 1, 8, 12)
     found = task.track(mask, clip, encoder)
     expected = [torch.nn.functional.avg_pool2d(mask, 2)]
@@ -159,7 +143,7 @@ def test_a_mask_is_followed_from_frame_to_frame():
 
 @torch.no_grad()
 def test_examples_show_gray_coloured_true_and_what_moves():
-    encoder, task = made()
+    encoder, task, _ = made()
     clip = noise(4, 1, *SHAPE).repeat(1, R + 1, 1, 1, 1)
     mask = torch.zeros(3, 1, 1, 8, 12)
     for i, (y, x) in enumerate([(0, 3), (6, 10), (4, 0)]):
