@@ -14,36 +14,33 @@ from aux_tasks import AuxTask
 from encoders import Encoder
 
 
-def patch_encoder(shape: tuple[int, int, int] = (1, 16, 16), features: int = 32) -> Encoder:
+def patch_encoder(shape: tuple[int, int, int]) -> Encoder:
     """Cells of 4 x 4 pixels and a look at their neighbours: learns within a second of one core."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(shape[0], 16, 4, stride=4), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()]
-    return Encoder(nn.Sequential(*layers), nn.LazyLinear(features), shape)
+    return Encoder(nn.Sequential(*layers), nn.LazyLinear(32), shape)
 
 
 HUES = np.array([(0.587, -0.299, 0), (-0.587, 0.299, 0), (0, 0.114, -0.587), (0, -0.114, 0.587)]) * 130  # luma 0
 
 
 @cache
-def squares(
-    batch: int, length: int, seed: int, count: int = 1, size: int = 24, isoluminant: bool = False
-) -> tuple[Tensor, Tensor]:
-    """(B, T, 3, size, size) uint8: squares of 8 pixels that move by 4 and turn at the border; corners (B, T, count, 2).
+def squares(batch: int, length: int, seed: int, count: int = 1, isoluminant: bool = False) -> tuple[Tensor, Tensor]:
+    """(B, T, 3, 24, 24) uint8: squares of 8 pixels that move by 4 and turn at the border; corners (B, T, count, 2).
 
     They differ in luma within a clip, and luma does not tell the hue; `isoluminant`: all have that of the gray ground.
     """
     rng = np.random.default_rng(seed)
-    turn = size - 8
+    turn = 16
     begin = rng.integers(turn // 4 + 1, size=(batch, 1, count, 2)) * 4
     speed = rng.choice((-4, 4), (batch, 1, count, 2)) * np.where(rng.random((batch, 1, count, 1)) < 0.5, (1, 0), (1, 1))
     place = turn - np.abs((begin + speed * np.arange(length)[:, None, None]) % (2 * turn) - turn)
     brightness = rng.permuted(np.tile(np.linspace(90, 165, count + 1)[:count], (batch, 1)), axis=1)
     brightness = brightness + rng.uniform(0, 75 / (count + 1), (batch, count))
     ground = 120 if isoluminant else 40
-    colour = (brightness * 0 + ground if isoluminant else brightness)[..., None] + HUES[
-        rng.integers(len(HUES), size=(batch, count))
-    ]
-    clip = np.full((batch, length, 3, size, size), ground, np.uint8)
+    hue = HUES[rng.integers(len(HUES), size=(batch, count))]
+    colour = hue + (ground if isoluminant else brightness[..., None])
+    clip = np.full((batch, length, 3, 24, 24), ground, np.uint8)
     for i, t, n in np.ndindex(batch, length, count):
         y, x = place[i, t, n]
         clip[i, t, :, y : y + 8, x : x + 8] = colour[i, n][:, None, None]
@@ -84,9 +81,8 @@ def trained(name: str, clip: Tensor, *, steps: int, **options: object) -> tuple[
     """Task and encoder after `steps` batches of 16 of the clips."""
     encoder = patch_encoder(tuple(clip.shape[2:]))
     task, draw = build_task(name, encoder, **options), generator(3)
-    train_on(
-        task, encoder, lambda _: clips_of(clip[torch.randint(len(clip), (16,), generator=draw)]), steps=steps, lr=5e-3
-    )
+    batches = (clips_of(clip[torch.randint(len(clip), (16,), generator=draw)]) for _ in range(steps))
+    train_on(task, encoder, lambda _: next(batches), steps=steps, lr=5e-3)
     return task, encoder
 
 

@@ -1,5 +1,7 @@
 """Every task on control is learned from 64 samples, and from none whose content was destroyed."""
 
+from functools import partial
+
 import pytest
 import torch
 from aux_help import generator, make_setting, make_task
@@ -24,13 +26,14 @@ CHANCE = {"curl": 1 / 64, "spr": 1 / 64, "inverse_dynamics": 1 / 3}
 LEARNING_RATE = {"deepmdp": 1e-3, "predictive": 1e-3}  # the gradient of a norm does not fade near the goal
 
 
+setting_of = partial(make_setting, num_actions=4, action_dim=4)
+
+
 def metrics_after_training(name: str, *, steps: int, destroyed: bool = False) -> dict[str, Tensor]:
     """Train encoder and head on the same 64 samples; with `destroyed`, each step pairs them anew at random."""
     encoder = dots_encoder()
-    task = make_task(
-        name.partition("/")[0], encoder, make_setting(encoder, num_actions=4, action_dim=4), **OPTIONS[name]
-    )
-    whole, draw = dots(steps=2), generator(4)
+    task = make_task(name.partition("/")[0], encoder, setting_of(encoder), **OPTIONS[name])
+    whole, draw = dots(), generator(4)
     if destroyed and name == "curl":
         views = task._views
         task._views = lambda obs: (views(obs)[0], views(obs)[1][torch.randperm(len(obs), generator=draw)])
@@ -84,11 +87,10 @@ def test_nothing_is_learned_from_destroyed_content(name):
 
 def spread(negative_weight: float) -> float:
     """Mean distance of the latents of different dots, nearly none at first, after training on this task alone."""
-    encoder, batch = dots_encoder(), dots(steps=2)
+    encoder, batch = dots_encoder(), dots()
     with torch.no_grad():
         encoder.neck.weight *= 1e-3
-    setting = make_setting(encoder, num_actions=4, action_dim=4)
-    task = make_task("predictive", encoder, setting, hidden=64, negative_weight=negative_weight)
+    task = make_task("predictive", encoder, setting_of(encoder), hidden=64, negative_weight=negative_weight)
     train_on(task, encoder, lambda _: batch, steps=150)
     with torch.no_grad():
         return float(torch.pdist(encoder(batch.obs)).mean())

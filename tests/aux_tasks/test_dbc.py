@@ -1,9 +1,11 @@
-"""DBC against loops over pairs, its stop-gradients against finite differences, and its monitors."""
+"""DBC against loops over pairs, its stop-gradients against finite differences, and the metric that it finds."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from aux_help import generator
+from aux_help import generator, make_setting
 from control_help import (
     B,
     Z,
@@ -16,9 +18,13 @@ from control_help import (
     smooth_l1,
     transitions,
 )
+from scipy.stats import spearmanr
+from torch import Tensor, nn
 
-from aux_tasks.control.dbc import FORMS
+from aux_tasks.control.dbc import DBC, FORMS
 from aux_tasks.control.models import KINDS
+from encoders import Encoder
+from replay import Batch
 
 GAMMA = 0.8
 
@@ -130,3 +136,120 @@ def test_monitors_of_a_collapsed_encoder_are_zero_and_finite(form):
     assert metrics["dead_share"] == 1
     assert metrics["correlation"] == pytest.approx(0, abs=1e-3)
     assert all(metric.isfinite() for metric in metrics.values())
+
+
+# --- alone it finds the bisimulation metric of a small world, which is known exactly ---
+
+BEHAVIOURS = 6
+REWARD = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])  # at the goal alone: rewards tell no two others apart
+LIKELY = np.array([1, 2, 3, 4, 5, 5])  # successor under the policy
+SLIPPED = np.arange(BEHAVIOURS)
+# Twelve states: each behaviour looks in two ways, and leads to one look or the other at random.
+
+
+def exact_metric(slip: float) -> np.ndarray:
+    """Fixed point of F(d)(i, j) = |r_i - r_j| + gamma * W1(d)(P_i, P_j) (Castro 2020, on-policy bisimulation)."""
+    metric = np.zeros((BEHAVIOURS, BEHAVIOURS))
+    for _ in range(200):
+        updated = np.empty_like(metric)
+        for i in range(BEHAVIOURS):
+            for j in range(BEHAVIOURS):
+                a, b, c, d = LIKELY[i], SLIPPED[i], LIKELY[j], SLIPPED[j]
+                straight = (1 - slip) * metric[a, c] + slip * metric[b, d]
+                crossed = slip * (metric[a, d] + metric[b, c]) + (1 - 2 * slip) * metric[a, c]  # the other end
+                updated[i, j] = abs(REWARD[i] - REWARD[j]) + GAMMA * min(straight, crossed)
+        metric = updated
+    return metric
+
+
+class World:
+    """Draws transitions; a state is an 8x8 glyph in a corner of 16x16 pixels of noise."""
+
+    def __init__(self, slip: float, seed: int) -> None:
+        self.slip, self.generator = slip, generator(seed)
+        self.glyphs = torch.randint(2, (2 * BEHAVIOURS, 4, 4), generator=generator(99)).to(torch.uint8) * 255
+
+    def draw(self, state: Tensor) -> Tensor:
+        pixels = torch.randint(256, (len(state), 1, 16, 16), generator=self.generator, dtype=torch.uint8)
+        pixels[:, 0, :8, :8] = self.glyphs[state].repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return pixels
+
+    def batch(self, size: int, *, shuffled: tuple[str, ...]) -> Batch:
+        """Transitions; the `shuffled` fields are those of others."""
+        state = torch.randint(2 * BEHAVIOURS, (size,), generator=self.generator)
+        behaviour = state % BEHAVIOURS
+        slipped = torch.rand(size, generator=self.generator) < self.slip
+        successor = torch.where(slipped, torch.from_numpy(SLIPPED)[behaviour], torch.from_numpy(LIKELY)[behaviour])
+        look = torch.randint(2, (size,), generator=self.generator)
+        reward = torch.from_numpy(REWARD).float()[behaviour]
+        obs, next_obs = self.draw(state), self.draw(successor + BEHAVIOURS * look)
+        one = torch.ones(size)
+        batch = Batch(obs, behaviour % 2, reward, reward, next_obs, one, one, state, next_obs)
+        other = torch.randperm(size, generator=self.generator) if shuffled else state
+        return replace(batch, **{name: getattr(batch, name)[other] for name in shuffled})
+
+
+def learned_metric(slip: float, *, shuffled: tuple[str, ...] = (), steps: int = 400) -> np.ndarray:
+    """Mean distance of the latents of each pair of states, after training on the loss of DBC alone."""
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(1, 16, 4, stride=4), nn.ReLU())
+    encoder = Encoder(trunk, nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 3)), (1, 16, 16))
+    setting = make_setting(encoder, num_actions=2, action_dim=2, gamma=GAMMA)
+    task = DBC(setting, hidden=64, bisimulation_weight=2.0)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *task.parameters()], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
+    world = World(slip, seed=1)
+    for _ in range(steps):
+        batch = world.batch(96, shuffled=shuffled)
+        loss = task.loss(batch, encoder(batch.obs), encoder).loss.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        seen = [encoder(world.draw(torch.full((32,), state))) for state in range(2 * BEHAVIOURS)]
+        return np.array([[float((x - y).abs().sum(1).mean()) for x in seen] for y in seen])
+
+
+def agreement(learned: np.ndarray, slip: float) -> float:
+    """Spearman's rank correlation with the exact metric over all pairs of different states."""
+    behaviour = np.arange(2 * BEHAVIOURS) % BEHAVIOURS
+    pairs = np.triu_indices(2 * BEHAVIOURS, k=1)
+    return float(spearmanr(learned[pairs], exact_metric(slip)[behaviour][:, behaviour][pairs]).statistic)
+
+
+def twin_over_nearest(learned: np.ndarray) -> np.ndarray:
+    """(12,) distance of each state from the one that behaves alike, over that from the nearest other."""
+    state = np.arange(2 * BEHAVIOURS)
+    twin = (state + BEHAVIOURS) % (2 * BEHAVIOURS)
+    others = learned.copy()
+    others[state, state] = others[state, twin] = np.inf
+    return learned[state, twin] / others.min(1)
+
+
+def test_the_exact_metric_is_the_discounted_gap_in_rewards_where_nothing_is_random():
+    metric = exact_metric(slip=0.0)
+    for i in range(BEHAVIOURS):
+        for j in range(BEHAVIOURS):
+            here, there, expected = i, j, 0.0
+            for k in range(200):
+                expected += GAMMA**k * abs(REWARD[here] - REWARD[there])
+                here, there = LIKELY[here], LIKELY[there]
+            assert metric[i, j] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("slip", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+def test_latents_are_as_far_apart_as_the_exact_metric_says(slip):
+    state = np.arange(2 * BEHAVIOURS) % BEHAVIOURS
+    assert agreement(np.abs(REWARD[state][:, None] - REWARD[state]), slip) < 0.75  # rewards alone do not tell
+    learned = learned_metric(slip)
+    assert agreement(learned, slip) >= 0.9
+    assert twin_over_nearest(learned).max() < 0.85  # measured 0.65, and 0.22 with slips
+
+
+def test_shuffled_rewards_leave_nothing_of_the_metric():
+    assert abs(agreement(learned_metric(0.0, shuffled=("reward",), steps=300), 0.0)) < 0.4
+
+
+def test_with_another_future_twins_are_strangers():
+    assert np.median(twin_over_nearest(learned_metric(0.0, shuffled=("reward", "next_obs"), steps=200))) > 1.2

@@ -13,11 +13,10 @@ SHAPE = (4, 12, 12)
 BOTH = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
 
 
-def made(tasks, frame_stack: int = 4):
+def made(tasks):
     """The suite, its encoder, and a batch."""
     encoder = tiny_encoder(SHAPE, 3)
-    setting = make_setting(encoder, frame_stack=frame_stack)
-    suite = AuxSuite(tasks, setting, learning_rate=0.01, adam_eps=1e-8, max_grad_norm=10.0)
+    suite = AuxSuite(tasks, make_setting(encoder), learning_rate=0.01, adam_eps=1e-8, max_grad_norm=10.0)
     return suite, encoder, batch_of(noise(5, *SHAPE))
 
 
@@ -147,8 +146,3 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
 def test_what_does_not_fit_is_named_with_what_would(task, options, message):
     with pytest.raises(ValueError, match=message):
         made({task: TaskConfig(options=options)})
-
-
-def test_a_task_that_does_not_fit_the_observations_is_named():
-    with pytest.raises(ValueError, match=r"aux\.permutation: permutation needs frame_stack=4, got 2"):
-        made(BOTH, frame_stack=2)

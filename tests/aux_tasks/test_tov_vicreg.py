@@ -32,6 +32,11 @@ def test_half_are_in_order_and_the_others_alike():
     assert sum((counts[k] - 600) ** 2 / 600 for k in range(1, 6)) < 25
 
 
+def slow_answers(task, latent, order):
+    contrasted = (latent - latent.mean((0, 1))) / latent.var((0, 1), correction=0).add(1e-5).sqrt()
+    return [array(task.verifier(torch.cat([x[k] for k in ORDERS[i]]))) for x, i in zip(contrasted, order, strict=True)]
+
+
 def test_the_loss_against_a_loop():
     task, encoder = tiny("tov_vicreg", stride=3, order=2.0)
     assert task.clip_length == LENGTH
@@ -44,11 +49,8 @@ def test_the_loss_against_a_loop():
     latent = [encoder(seen[:, 2 * k : 2 * k + 2]) for k in range(3)]
     views = task.compare(task.head(latent[0]), task.head(encoder(other)))
     output = loss_on(task, batch, encoder)
-    known = torch.cat(latent)
-    contrasted = [(one - known.mean(0)) / known.var(0, correction=0).add(1e-5).sqrt() for one in latent]
     hits = 0
-    for i in range(B):
-        logits = array(task.verifier(torch.cat([contrasted[k][i] for k in ORDERS[order[i]]])))
+    for i, logits in enumerate(slow_answers(task, torch.stack(latent, dim=1), order)):
         right = int(order[i] == 0)
         expected = float(views.loss[i].detach()) + 2 * cross_entropy(logits, right)
         assert float(output.loss[i].detach()) == pytest.approx(expected, rel=1e-3)
@@ -75,13 +77,11 @@ def test_examples_show_the_moments_as_they_were_arranged():
     assert 0 in order[:8]
     assert any(order[:8])
     shown = task.examples(clips_of(pixels), encoder)
-    latent = encoder(seen.flatten(0, 1)).view(11, 3, Z)
-    contrasted = (latent - latent.mean((0, 1))) / latent.var((0, 1), correction=0).add(1e-5).sqrt()
+    answers = slow_answers(task, encoder(seen.flatten(0, 1)).view(11, 3, Z), order)
     assert shown.frames == 6
     for i in range(8):
         assert torch.equal(shown.inputs[i], torch.cat([seen[i, k] for k in ORDERS[order[i]]]).to(torch.uint8))
-        said = task.verifier(torch.cat([contrasted[i, k] for k in ORDERS[order[i]]])).argmax()
-        assert shown.predicted[i] == ("shuffled", "in order")[said]
+    assert shown.predicted == [("shuffled", "in order")[answer.argmax()] for answer in answers[:8]]
     assert shown.correct == ["shuffled" if k else "in order" for k in order[:8]]
 
 

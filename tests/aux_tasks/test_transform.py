@@ -4,15 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from aux_help import (
-    accuracy_after_training,
-    batch_of,
-    make_setting,
-    make_task,
-    moving_balls,
-    noise,
-    tiny_encoder,
-)
+from aux_help import accuracy_after_training, batch_of, make_setting, make_task, moving_balls, noise, tiny_encoder
 
 from aux_tasks import TASKS
 from aux_tasks.transform import TransformTask
@@ -64,17 +56,6 @@ def test_the_loss_is_the_cross_entropy_of_the_examples(name):
         assert shown.predicted[i] == task.classes[int(logits[i].argmax())]
     hits = [p == c for p, c in zip(shown.predicted, shown.correct, strict=True)]
     torch.testing.assert_close(output.metrics["accuracy"], torch.tensor(sum(hits) / 7))
-
-
-@tasks
-def test_labels_are_uniform(name):
-    encoder = tiny_encoder((4, 12, 12))
-    task = make_task(name, encoder)
-    with torch.no_grad():
-        batch = batch_of(noise(8, 4, 12, 12))
-        correct = [task.classes.index(c) for _ in range(250) for c in task.examples(batch, encoder).correct]
-    counts = torch.bincount(torch.tensor(correct), minlength=4).double()
-    assert ((counts - 500) ** 2 / 500).sum() < 21.1  # chi-square, 3 degrees, p = 1e-4
 
 
 @tasks

@@ -100,14 +100,6 @@ def test_points_without_weight_have_no_say_and_few_colours_leave_none_empty():
     assert centre.isfinite().all()
 
 
-def test_the_encoder_sees_luma_alone():
-    (encoder, task, batch), seen = made(), []
-    encoder.maps = lambda obs, maps=encoder.maps: seen.append(obs) or maps(obs)
-    task.loss(batch, torch.empty(0), encoder)
-    torch.testing.assert_close(torch.cat(seen), colourless(batch.clip.flatten(0, 1)))
-    assert torch.equal(seen[0], seen[0][:, :1].expand_as(seen[0]))
-
-
 def test_every_frame_of_a_stack_is_gray_and_the_newest_one_is_coloured():
     encoder = tiny_encoder((6, 8, 12))
     task = build_task("video_colorization", encoder, frame_stack=2, **SMALL)
