@@ -48,13 +48,13 @@ def slow_shuffle_learn(task, encoder, clip, known):
     for i in known:
         a, b, c, d, e = (array((encoder(clip[i : i + 1, t]) - mean) / std)[0] for t in times[i].tolist())
         first, last = (d, b) if backwards[i] else (b, d)
-        logits = [slow_mlp(task.head, np.array([*first, *middle, *last])) for middle in (c, a, e)]
-        loss = sum(
-            weight * cross_entropy(answer, label)
-            for answer, label, weight in zip(logits, (1, 0, 0), (0.3, 0.35, 0.35), strict=True)
-        )
-        right = [answer.argmax() == label for answer, label in zip(logits, (1, 0, 0), strict=True)]
-        yield loss, right[0] / 2 + (int(right[1]) + right[2]) / 4
+        asked = [
+            (slow_mlp(task.head, np.array([*first, *middle, *last])), label, weight)
+            for middle, label, weight in ((c, 1, 0.3), (a, 0, 0.35), (e, 0, 0.35))
+        ]
+        right = [int(answer.argmax() == label) for answer, label, _ in asked]
+        loss = sum(weight * cross_entropy(answer, label) for answer, label, weight in asked)
+        yield loss, right[0] / 2 + (right[1] + right[2]) / 4
 
 
 def slow_odd_one_out(task, encoder, clip, known):
