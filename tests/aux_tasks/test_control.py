@@ -39,19 +39,19 @@ def move(encoder) -> None:
             parameter += 0.1 * torch.rand_like(parameter)
 
 
-def assert_same_gradients(loss, expected, parameters) -> None:
+def assert_same_gradients(loss, expected, parameters, **tolerances) -> None:
     for got, wanted in zip(
         torch.autograd.grad(loss.sum(), parameters), torch.autograd.grad(expected.sum(), parameters), strict=True
     ):
         assert wanted.any()
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got, wanted, **tolerances)
 
 
 # --- CURL ---
 
 
 def test_curl_and_its_examples_against_a_loop():
-    (encoder, task), obs = made("curl", pad=2), noise(B, *SHAPE)
+    (encoder, task), obs = made("curl", pad=2), noise(11, *SHAPE)
     move(encoder)
     with torch.no_grad():
         task.similarity += torch.rand(Z, Z)
@@ -60,16 +60,16 @@ def test_curl_and_its_examples_against_a_loop():
     output = task.loss(batch_of(obs), torch.empty(0), encoder)
     task.generator.manual_seed(2)  # the same draw again
     shown = task.examples(batch_of(obs), encoder)
-    assert torch.equal(shown.inputs, query)
-    assert shown.correct == [str(i) for i in range(B)]
+    assert torch.equal(shown.inputs, query[:8])
+    assert shown.correct == [str(i) for i in range(8)]
     q, k, w = array(encoder(query)), array(task.target_encoder(key)), array(task.similarity)
-    hits = 0
-    for i in range(B):
-        logits = [sum(q[i][a] * w[a][b] * k[j][b] for a in range(Z) for b in range(Z)) for j in range(B)]
+    closest = []
+    for i in range(11):
+        logits = [sum(q[i][a] * w[a][b] * k[j][b] for a in range(Z) for b in range(Z)) for j in range(11)]
         assert float(output.loss[i].detach()) == pytest.approx(cross_entropy(logits, i), rel=1e-3, abs=1e-4)
-        assert shown.predicted[i] == str(np.argmax(logits))
-        hits += logits[i] == max(logits)
-    assert float(output.metrics["accuracy"]) == pytest.approx(hits / B)
+        closest.append(str(np.argmax(logits)))
+    assert shown.predicted == closest[:8]
+    assert float(output.metrics["accuracy"]) == pytest.approx(np.mean([closest[i] == str(i) for i in range(11)]))
 
 
 # --- SPR ---
@@ -276,9 +276,8 @@ def test_deepmdp_against_a_loop(model, distance, continuous):
 
 
 def test_members_of_an_ensemble_differ():
-    first, second = LatentTransition(Z, A, kind="ensemble", hidden=6, members=2)(
-        torch.randn(B, Z), torch.zeros(B, A)
-    ).mean
+    model = LatentTransition(Z, A, kind="ensemble", hidden=6, members=2)
+    first, second = model(torch.randn(B, Z), torch.zeros(B, A)).mean
     assert not torch.allclose(first, second)
 
 
@@ -296,7 +295,7 @@ def test_on_maps_each_action_has_a_convolution_and_the_trunk_learns_from_the_pre
     expected = (predicted.flatten(1) - target).norm(dim=1)
     expected = expected + 0.5 * torch.where(error.abs() < 1, error**2 / 2, error.abs() - 0.5)
     torch.testing.assert_close(loss, expected)
-    assert_same_gradients(loss, expected, list(encoder.trunk.parameters()))
+    assert_same_gradients(loss, expected, list(encoder.trunk.parameters()), rtol=1e-4, atol=1e-4)
 
 
 FUTURE_IS_CONSTANT = [("deepmdp", {}), ("predictive", {}), *(("dbc", {"form": form}) for form in FORMS)]

@@ -98,9 +98,10 @@ def test_adversaries_have_an_optimiser_of_their_own_which_alone_moves_them():
 
 
 def test_a_task_chooses_weight_decay_and_both_sides_of_a_game_remember_less_momentum():
-    suite, *_ = made({name: TaskConfig() for name in ("rotation", "reconstruction", "bigan")})
+    decays = TaskConfig(options={"weight_decay": 0.1})
+    suite, *_ = made({"rotation": TaskConfig(), "reconstruction": decays, "bigan": TaskConfig()})
     groups = {id(p): group for opt in suite.optimizers for group in opt.param_groups for p in group["params"]}
-    for name, decay, momentum in (("rotation", 0, 0.9), ("reconstruction", 1e-7, 0.9), ("bigan", 0, 0.5)):
+    for name, decay, momentum in (("rotation", 0, 0.9), ("reconstruction", 0.1, 0.9), ("bigan", 0, 0.5)):
         for p in suite.tasks[name].parameters():
             assert groups[id(p)]["weight_decay"] == decay
             assert groups[id(p)]["betas"][0] == momentum
