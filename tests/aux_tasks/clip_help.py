@@ -25,8 +25,8 @@ HUES = np.array([(0.587, -0.299, 0), (-0.587, 0.299, 0), (0, 0.114, -0.587), (0,
 
 
 @cache
-def squares(batch: int, length: int, seed: int, count: int = 1, isoluminant: bool = False) -> tuple[Tensor, Tensor]:
-    """(B, T, 3, 24, 24) uint8: squares of 8 pixels that move by 4 and turn at the border; corners (B, T, count, 2).
+def squares(batch: int, length: int, seed: int, count: int = 1, isoluminant: bool = False) -> Tensor:
+    """(B, T, 3, 24, 24) uint8: squares of 8 pixels that move by 4 and turn at the border.
 
     They differ in luma within a clip, and luma does not tell the hue; `isoluminant`: all have that of the gray ground.
     """
@@ -44,7 +44,7 @@ def squares(batch: int, length: int, seed: int, count: int = 1, isoluminant: boo
     for i, t, n in np.ndindex(batch, length, count):
         y, x = place[i, t, n]
         clip[i, t, :, y : y + 8, x : x + 8] = colour[i, n][:, None, None]
-    return torch.from_numpy(clip), torch.from_numpy(place)
+    return torch.from_numpy(clip)
 
 
 def frames_shuffled(clip: Tensor, seed: int = 0) -> Tensor:

@@ -1,5 +1,7 @@
 """Colouring by pointing against a loop, its palette, what the encoder may see, and labels carried along."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -152,14 +154,13 @@ def test_examples_show_gray_coloured_true_and_what_moves():
         assert torch.equal(pixels, (frame * (0.3 + 0.7 * share)).to(torch.uint8))
 
 
-def two_squares(number, seed):
-    return squares(number, R + 1, seed, 2)[0]
+def two_squares(number, seed, **options):
+    return squares(number, R + 1, seed, 2, **options)
 
 
 def test_it_learns_to_colour_and_carries_masks_of_what_moved():
-    found, untrained = (
-        learned("video_colorization", two_squares, steps=STEPS, frozen=frozen, **SMALL) for frozen in (False, True)
-    )
+    learn = partial(learned, "video_colorization", two_squares, steps=STEPS, **SMALL)
+    found, untrained = learn(), learn(frozen=True)
     assert found["accuracy"] > found["chance"] + 0.2
     assert found["error_ratio"] < 0.3
     assert untrained["accuracy"] < untrained["chance"] + 0.05
@@ -170,7 +171,7 @@ def on_tiles(number, seed):
     """A bright square before tiles of random hues and one luma: what it uncovers was seen in the first frame alone."""
     hues = HUES[np.random.default_rng(seed).integers(len(HUES), size=(number, 1, 6, 6))]
     ground = torch.from_numpy(120 + hues).movedim(-1, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    bare = (squares(number, 4, seed)[0] == 40).all(2, keepdim=True)
+    bare = (squares(number, 4, seed) == 40).all(2, keepdim=True)
     return torch.where(bare, ground, 200).to(torch.uint8)
 
 
@@ -181,11 +182,8 @@ def test_a_ground_that_was_uncovered_is_found_by_its_place():
 
 def test_masks_are_carried_to_where_things_moved():
     task, encoder = trained("video_colorization", two_squares(256, 1), steps=STEPS, **SMALL)
-    clip, place = squares(64, R + 1, 2)
-    mask = torch.zeros(64, R + 1, 1, 24, 24)
-    for i, t in np.ndindex(64, R + 1):
-        y, x = place[i, t, 0]
-        mask[i, t, 0, y : y + 8, x : x + 8] = 1
+    clip = squares(64, R + 1, 2)
+    mask = (clip != 40).any(2, keepdim=True).float()
     with torch.no_grad():
         carried = task.propagate(mask[:, :-1], clip[:, :-1], clip[:, -1], encoder)[:, 0] > 0.5
     true, copied = (mask[:, t, 0, ::4, ::4] > 0 for t in (R, R - 1))
@@ -197,9 +195,7 @@ def test_masks_are_carried_to_where_things_moved():
 
 
 def test_what_gray_frames_do_not_show_cannot_be_coloured():
-    found = learned(
-        "video_colorization", lambda n, seed: squares(n, R + 1, seed, 2, isoluminant=True)[0], steps=STEPS, **SMALL
-    )
+    found = learned("video_colorization", partial(two_squares, isoluminant=True), steps=STEPS, **SMALL)
     assert found["accuracy"] < found["chance"] + 0.05
 
 
