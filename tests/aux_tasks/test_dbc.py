@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from aux_help import generator, make_setting
 from control_help import (
     B,
@@ -185,16 +186,29 @@ class World:
         return replace(batch, **{name: getattr(batch, name)[other] for name in shuffled})
 
 
-def learned_metric(slip: float, *, shuffled: tuple[str, ...] = (), steps: int = 400) -> np.ndarray:
+def distance(x: Tensor, y: Tensor, form: str) -> Tensor:
+    """(B,) distances of (B, Z) latents, as each form of DBC has them."""
+    match form:
+        case "paper":
+            return (x - y).abs().sum(1)
+        case "released":
+            return F.smooth_l1_loss(x, y, reduction="none").mean(1)
+        case _:
+            return 1 - F.cosine_similarity(x, y)
+
+
+def learned_metric(
+    slip: float, *, shuffled: tuple[str, ...] = (), steps: int = 400, form: str = "paper", seed: int = 0
+) -> np.ndarray:
     """Mean distance of the latents of each pair of states, after training on the loss of DBC alone."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     trunk = nn.Sequential(nn.Conv2d(1, 16, 4, stride=4), nn.ReLU())
     encoder = Encoder(trunk, nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 3)), (1, 16, 16))
     setting = make_setting(encoder, num_actions=2, action_dim=2, gamma=GAMMA)
-    task = DBC(setting, hidden=64, bisimulation_weight=2.0)
+    task = DBC(setting, form=form, hidden=64, bisimulation_weight=2.0)
     optimizer = torch.optim.Adam([*encoder.parameters(), *task.parameters()], lr=3e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
-    world = World(slip, seed=1)
+    world = World(slip, seed=seed + 1)
     for _ in range(steps):
         batch = world.batch(96, shuffled=shuffled)
         loss = task.loss(batch, encoder(batch.obs), encoder).loss.mean()
@@ -204,7 +218,7 @@ def learned_metric(slip: float, *, shuffled: tuple[str, ...] = (), steps: int = 
         schedule.step()
     with torch.no_grad():
         seen = [encoder(world.draw(torch.full((32,), state))) for state in range(2 * BEHAVIOURS)]
-        return np.array([[float((x - y).abs().sum(1).mean()) for x in seen] for y in seen])
+        return np.array([[float(distance(x, y, form).mean()) for x in seen] for y in seen])
 
 
 def agreement(learned: np.ndarray, slip: float) -> float:
