@@ -1,13 +1,15 @@
 """Transitions, clips and slow networks for tests of the tasks on control."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from aux_help import generator, noise
+from aux_help import generator, make_setting, make_task, noise, tiny_encoder
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from aux_tasks import AuxTask
 from encoders import Encoder
 from replay import Batch
 
@@ -16,13 +18,22 @@ STEPS = 4  # in a clip
 Array = NDArray[np.float64]
 
 
-def transitions(*, continuous: bool = False, seed: int = 0) -> Batch:
+def made(
+    name: str, *, encoder: Encoder | None = None, continuous: bool = False, **options: object
+) -> tuple[Encoder, AuxTask]:
+    """The task with a tiny encoder, or another one."""
+    encoder = encoder or tiny_encoder(SHAPE, Z)
+    setting = make_setting(encoder, num_actions=None if continuous else A, action_dim=A)
+    return encoder, make_task(name, encoder, setting, **options)
+
+
+def transitions(*, continuous: bool = False) -> Batch:
     """Random ones."""
-    draw = generator(seed)
+    draw = generator()
     action = torch.rand(B, A, generator=draw) * 2 - 1 if continuous else torch.randint(A, (B,), generator=draw)
     reward, one = torch.randn(B, generator=draw), torch.ones(B)
-    obs, next_obs = noise(B, *SHAPE, seed=seed + 1), noise(B, *SHAPE, seed=seed + 2)
-    return Batch(obs, action, reward, reward + 9, noise(B, *SHAPE, seed=seed + 3), one, one, one.long(), next_obs)
+    obs, next_obs, later = (noise(B, *SHAPE, seed=seed) for seed in (1, 2, 3))
+    return Batch(obs, action, reward, reward + 9, later, one, one, one.long(), next_obs)
 
 
 def clips(*, continuous: bool = False) -> Batch:
@@ -39,6 +50,14 @@ def clips(*, continuous: bool = False) -> Batch:
 
 def array(tensor: Tensor) -> Array:
     return tensor.detach().double().numpy()
+
+
+def smooth_l1(error: float) -> float:
+    return error**2 / 2 if abs(error) < 1 else abs(error) - 0.5
+
+
+def cross_entropy(logits: Sequence[float], label: int) -> float:
+    return float(np.log(np.exp(logits).sum()) - logits[label])
 
 
 def slow_mlp(net: nn.Sequential, x: Array) -> Array:
@@ -77,9 +96,9 @@ def action_array(batch: Batch) -> Array:
 # --- a world to learn from ---
 
 
-def dots(batch: int = 64, steps: int = 1, seed: int = 0) -> Batch:
+def dots(batch: int = 64, steps: int = 2) -> Batch:
     """A dot that an action moves on a 4x4 grid that wraps, and in the other channel a pattern that stays."""
-    draw = generator(seed)
+    draw = generator()
     place = torch.randint(4, (batch, 2), generator=draw)
     action = torch.randint(4, (batch, steps), generator=draw)
     move = torch.tensor([[0, 1], [1, 0], [0, 3], [3, 0]])
@@ -112,6 +131,5 @@ def shuffled(batch: Batch, draw: torch.Generator) -> Batch:
     """The same samples, each with the action, the reward and the future of others."""
     future, action, reward = (torch.randperm(len(batch.obs), generator=draw) for _ in range(3))
     clip = torch.cat([batch.clip[:, :1], batch.clip[future, 1:]], dim=1)
-    return replace(
-        batch, next_obs=batch.next_obs[future], action=batch.action[action], reward=batch.reward[reward], clip=clip
-    )
+    next_obs, action, reward = batch.next_obs[future], batch.action[action], batch.reward[reward]
+    return replace(batch, next_obs=next_obs, action=action, reward=reward, clip=clip)

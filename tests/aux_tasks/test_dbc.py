@@ -1,24 +1,37 @@
-"""DBC against loops over pairs, its stop-gradients against finite differences, and its monitors."""
+"""DBC against loops over pairs, its stop-gradients against finite differences, and the metric that it finds."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from aux_help import generator, make_setting, make_task, tiny_encoder
-from control_help import SHAPE, A, B, Z, action_array, array, slow_likelihood, slow_mlp, slow_prediction, transitions
+import torch.nn.functional as F
+from aux_help import generator, make_setting
+from control_help import (
+    B,
+    Z,
+    action_array,
+    array,
+    made,
+    slow_likelihood,
+    slow_mlp,
+    slow_prediction,
+    smooth_l1,
+    transitions,
+)
+from scipy.stats import spearmanr
+from torch import Tensor, nn
 
-from aux_tasks.control.dbc import FORMS
+from aux_tasks.control.dbc import DBC, FORMS
 from aux_tasks.control.models import KINDS
+from encoders import Encoder
+from replay import Batch
 
 GAMMA = 0.8
 
 
-def dbc(encoder, *, continuous: bool = False, **options):
-    setting = make_setting(encoder, num_actions=None if continuous else A, action_dim=A, gamma=GAMMA)
-    return make_task("dbc", encoder, setting, hidden=6, members=2, **options)
-
-
-def smooth_l1(x: float) -> float:
-    return x**2 / 2 if abs(x) < 1 else abs(x) - 0.5
+def dbc(**options):
+    return made("dbc", hidden=6, members=2, **options)
 
 
 def penalty(form: str, error):
@@ -63,8 +76,8 @@ def slow_moments(task, latent, action, kind: str):
 @pytest.mark.parametrize("model", KINDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_loss_against_a_loop(form, model, continuous):
-    encoder, batch = tiny_encoder(SHAPE, Z), transitions(continuous=continuous)
-    task = dbc(encoder, continuous=continuous, form=form, model=model, bisimulation_weight=0.3)
+    options = {"continuous": continuous, "form": form, "model": model}
+    (encoder, task), batch = dbc(**options, bisimulation_weight=0.3), transitions(continuous=continuous)
     with torch.no_grad():
         output = task.loss(batch, encoder(batch.obs), encoder)
     latent, target = unit(array(encoder(batch.obs)), form), unit(array(encoder(batch.next_obs)), form)
@@ -83,13 +96,10 @@ def test_the_loss_against_a_loop(form, model, continuous):
 
 
 def gradients(form: str, weight: float):
-    """Of the features and of the models, with the encoder asked for none."""
-    encoder, batch = tiny_encoder(SHAPE, Z), transitions()
-    task = dbc(encoder, form=form, bisimulation_weight=weight)
+    """Of the features and of the models."""
+    (encoder, task), batch = dbc(form=form, bisimulation_weight=weight), transitions()
     features = encoder(batch.obs).detach().requires_grad_()
-    output = task.loss(batch, features, encoder)
-    output.loss.sum().backward()
-    assert all(p.grad is None for p in encoder.parameters())  # the next latent is a constant
+    task.loss(batch, features, encoder).loss.sum().backward()
     return features.grad, [p.grad for p in task.parameters()]
 
 
@@ -102,8 +112,8 @@ def test_the_models_learn_nothing_from_the_bisimulation_term(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_both_latents_of_a_pair_learn_and_w2_is_a_constant(form):
-    encoder, batch = tiny_encoder(SHAPE, Z), transitions()
-    task, features = dbc(encoder, form=form), array(encoder(batch.obs))
+    (encoder, task), batch = dbc(form=form), transitions()
+    features = array(encoder(batch.obs))
     mean, std, _ = slow_moments(task, unit(features, form), action_array(batch), "gaussian")
 
     def slow(latent) -> float:  # W2 stays what it was when a latent moves
@@ -119,16 +129,134 @@ def test_both_latents_of_a_pair_learn_and_w2_is_a_constant(form):
     np.testing.assert_allclose(actual, expected, rtol=2e-2, atol=1e-3 * np.abs(expected).max())
 
 
-def test_monitors_of_a_collapsed_encoder_are_zero_and_finite():
-    encoder, batch = tiny_encoder(SHAPE, Z), transitions()
-    for form in FORMS:
-        metrics = dbc(encoder, form=form).loss(batch, torch.ones(B, Z), encoder).metrics
-        assert metrics["latent_std"] == 0
-        assert metrics["dead_share"] == 1
-        assert metrics["correlation"] == pytest.approx(0, abs=1e-3)
-        assert all(metric.isfinite() for metric in metrics.values())
+@pytest.mark.parametrize("form", FORMS)
+def test_monitors_of_a_collapsed_encoder_are_zero_and_finite(form):
+    encoder, task = dbc(form=form)
+    metrics = task.loss(transitions(), torch.ones(B, Z), encoder).metrics
+    assert metrics["latent_std"] == 0
+    assert metrics["dead_share"] == 1
+    assert metrics["correlation"] == pytest.approx(0, abs=1e-3)
+    assert all(metric.isfinite() for metric in metrics.values())
 
 
-def test_unknown_forms_are_refused():
-    with pytest.raises(ValueError, match="form must be one of paper, released, robust, got 'papers': did you mean"):
-        dbc(tiny_encoder(SHAPE, Z), form="papers")
+# --- alone it finds the bisimulation metric of a small world, which is known exactly ---
+
+BEHAVIOURS = 6
+REWARD = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])  # at the goal alone: rewards tell no two others apart
+LIKELY = np.array([1, 2, 3, 4, 5, 5])  # successor under the policy
+SLIPPED = np.arange(BEHAVIOURS)
+# Twelve states: each behaviour looks in two ways, and leads to one look or the other at random.
+
+
+def exact_metric(slip: float) -> np.ndarray:
+    """Fixed point of F(d)(i, j) = |r_i - r_j| + gamma * W1(d)(P_i, P_j) (Castro 2020, on-policy bisimulation)."""
+    metric = np.zeros((BEHAVIOURS, BEHAVIOURS))
+    for _ in range(200):
+        both, neither = metric[np.ix_(LIKELY, LIKELY)], metric[np.ix_(SLIPPED, SLIPPED)]
+        one = metric[np.ix_(LIKELY, SLIPPED)] + metric[np.ix_(SLIPPED, LIKELY)]
+        straight, crossed = (1 - slip) * both + slip * neither, slip * one + (1 - 2 * slip) * both  # the two ends
+        metric = np.abs(REWARD[:, None] - REWARD) + GAMMA * np.minimum(straight, crossed)
+    return metric
+
+
+class World:
+    """Draws transitions; a state is an 8x8 glyph in a corner of 16x16 pixels of noise."""
+
+    def __init__(self, slip: float, seed: int) -> None:
+        self.slip, self.generator = slip, generator(seed)
+        self.glyphs = torch.randint(2, (2 * BEHAVIOURS, 4, 4), generator=generator(99)).to(torch.uint8) * 255
+
+    def draw(self, state: Tensor) -> Tensor:
+        pixels = torch.randint(256, (len(state), 1, 16, 16), generator=self.generator, dtype=torch.uint8)
+        pixels[:, 0, :8, :8] = self.glyphs[state].repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return pixels
+
+    def batch(self, size: int, *, shuffled: tuple[str, ...]) -> Batch:
+        """Transitions; the `shuffled` fields are those of others."""
+        state = torch.randint(2 * BEHAVIOURS, (size,), generator=self.generator)
+        behaviour = state % BEHAVIOURS
+        slipped = torch.rand(size, generator=self.generator) < self.slip
+        successor = torch.where(slipped, torch.from_numpy(SLIPPED)[behaviour], torch.from_numpy(LIKELY)[behaviour])
+        look = torch.randint(2, (size,), generator=self.generator)
+        reward = torch.from_numpy(REWARD).float()[behaviour]
+        obs, next_obs = self.draw(state), self.draw(successor + BEHAVIOURS * look)
+        one = torch.ones(size)
+        batch = Batch(obs, behaviour % 2, reward, reward, next_obs, one, one, state, next_obs)
+        other = torch.randperm(size, generator=self.generator) if shuffled else state
+        return replace(batch, **{name: getattr(batch, name)[other] for name in shuffled})
+
+
+def distance(x: Tensor, y: Tensor, form: str) -> Tensor:
+    """(B,) distances of (B, Z) latents, as each form of DBC has them."""
+    match form:
+        case "paper":
+            return (x - y).abs().sum(1)
+        case "released":
+            return F.smooth_l1_loss(x, y, reduction="none").mean(1)
+        case _:
+            return 1 - F.cosine_similarity(x, y)
+
+
+def learned_metric(
+    slip: float, *, shuffled: tuple[str, ...] = (), steps: int = 400, form: str = "paper", seed: int = 0
+) -> np.ndarray:
+    """Mean distance of the latents of each pair of states, after training on the loss of DBC alone."""
+    torch.manual_seed(seed)
+    trunk = nn.Sequential(nn.Conv2d(1, 16, 4, stride=4), nn.ReLU())
+    encoder = Encoder(trunk, nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 3)), (1, 16, 16))
+    setting = make_setting(encoder, num_actions=2, action_dim=2, gamma=GAMMA)
+    task = DBC(setting, form=form, hidden=64, bisimulation_weight=2.0)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *task.parameters()], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)
+    world = World(slip, seed=seed + 1)
+    for _ in range(steps):
+        batch = world.batch(96, shuffled=shuffled)
+        loss = task.loss(batch, encoder(batch.obs), encoder).loss.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        seen = [encoder(world.draw(torch.full((32,), state))) for state in range(2 * BEHAVIOURS)]
+        return np.array([[float(distance(x, y, form).mean()) for x in seen] for y in seen])
+
+
+def agreement(learned: np.ndarray, slip: float) -> float:
+    """Spearman's rank correlation with the exact metric over all pairs of different states."""
+    behaviour = np.arange(2 * BEHAVIOURS) % BEHAVIOURS
+    pairs = np.triu_indices(2 * BEHAVIOURS, k=1)
+    return float(spearmanr(learned[pairs], exact_metric(slip)[behaviour][:, behaviour][pairs]).statistic)
+
+
+def twin_over_nearest(learned: np.ndarray) -> np.ndarray:
+    """(12,) distance of each state from the one that behaves alike, over that from the nearest other."""
+    state = np.arange(2 * BEHAVIOURS)
+    twin = (state + BEHAVIOURS) % (2 * BEHAVIOURS)
+    others = learned.copy()
+    others[state, state] = others[state, twin] = np.inf
+    return learned[state, twin] / others.min(1)
+
+
+def test_the_exact_metric_is_the_discounted_gap_in_rewards_where_nothing_is_random():
+    state, expected = np.arange(BEHAVIOURS), 0.0
+    for k in range(200):
+        expected = expected + GAMMA**k * np.abs(REWARD[state][:, None] - REWARD[state])
+        state = LIKELY[state]
+    np.testing.assert_allclose(exact_metric(slip=0.0), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("slip", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+def test_latents_are_as_far_apart_as_the_exact_metric_says(slip):
+    state = np.arange(2 * BEHAVIOURS) % BEHAVIOURS
+    assert agreement(np.abs(REWARD[state][:, None] - REWARD[state]), slip) < 0.75  # rewards alone do not tell
+    learned = learned_metric(slip)
+    assert agreement(learned, slip) >= 0.9
+    assert twin_over_nearest(learned).max() < 0.85  # measured 0.65, and 0.22 with slips
+
+
+def test_shuffled_rewards_leave_nothing_of_the_metric():
+    assert abs(agreement(learned_metric(0.0, shuffled=("reward",), steps=300), 0.0)) < 0.4
+
+
+def test_with_another_future_twins_are_strangers():
+    assert np.median(twin_over_nearest(learned_metric(0.0, shuffled=("reward", "next_obs"), steps=200))) > 1.2

@@ -19,8 +19,8 @@ SOURCES = {  # of clips or stacks: by their length
     "textures": lambda length: batch_of(pans(1)[:, 0]),
     "stacks": lambda length: batch_of(balls(N, 10, SIZE)[:, ::3, 0]),
     "balls": lambda length: clips_of(balls(N, length, SIZE)),
-    "squares": lambda length: clips_of(squares(N, length, 0, 2)[0]),
-    "sprites": lambda length: clips_of(sprites(N, 0, length)[0]),
+    "squares": lambda length: clips_of(squares(N, length, 0, 2)),
+    "sprites": lambda length: clips_of(sprites(N, 0, length)),
     "pans": lambda length: clips_of(pans(length)),
 }
 
