@@ -20,8 +20,8 @@ from tensorboard.summary.writer import event_file_writer
 import agents.dqn
 import harness.checkpoint
 import train as script
-from experiment import training
 from envs import DmcConfig, workers
+from experiment import training
 from experiment.launch import exit_code
 from harness.checkpoint import load_latest, save
 from harness.seeding import derive
