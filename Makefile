@@ -11,7 +11,7 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering tensorboard clean
+.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +52,11 @@ bench: $(VENV)/installed ## measure speed beside Stable-Baselines3, writes resul
 
 bench-sac: $(VENV)/installed ## measure SAC beside a straightforward implementation, writes results/sac_speed.md
 	$(RUN) benchmarks/sac_speed.py $(ARGS)
+
+mutation: $(VENV)/installed ## measure the tests by mutants of the code, writes results/mutation.json and its page
+	$(PIP) cosmic-ray coverage
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/mutation.py $(ARGS)
+	$(RUN) benchmarks/mutation_report.py
 
 bench-rendering: $(VENV)/installed ## measure dm_control's pictures, writes results/rendering.md
 	$(RUN) benchmarks/rendering.py $(ARGS)

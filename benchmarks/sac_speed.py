@@ -3,7 +3,7 @@
 Both learn `experiment=sac_cartpole agent.random_shift=4` with the same networks and losses, which a check compares
 first. `PlainSAC` below is written as the published code bases of SAC-AE and DrQ are: replay that holds both stacks of
 a transition, float pixels in the default layout, an optimiser for each part, the encoder run again for the actor and
-for the critics that evaluate it. Ours reads the critics' features there, as they were before the critics' step.
+once more for the critics that evaluate it. Ours encodes once for both, after the critics' step.
 
 Times are CPU time of one thread, which on an idle core is wall-clock time, and arms alternate in one process: a busy
 machine changes the figures little, and the ratios less. Writes results/sac_speed.json and the block of
@@ -246,7 +246,10 @@ def bare_passes(nets: SAC | PlainSAC, batch: Batch) -> Callable[[], None]:
                 maps = nets.encoder.trunk(pixels)
                 features = nets.encoder.features(maps)
                 nets.critic(features, batch.action).sum().backward()
-            q = nets.critic(features.detach(), nets.actor(maps.detach())[0].tanh())
+            with torch.no_grad():  # the actor learns on what the encoder gives after its step
+                maps = nets.encoder.trunk(pixels)
+                features = nets.encoder.features(maps)
+            q = nets.critic(features, nets.actor(maps)[0].tanh())
         q.sum().backward(inputs=list(nets.actor.parameters()))
         trained.zero_grad()
 
