@@ -10,26 +10,22 @@ Run the same command again to resume.
 import logging
 import sys
 from functools import partial
-from pathlib import Path
 
 from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
-from analysis.probes import OnlineProbe
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
-from encoders import standardize
-from envs import Rollout
-from experiment.build import Parts, build, load_agent, without_init
+from envs import EnvError
+from experiment.build import build, load_agent, without_init
 from experiment.launch import launch
-from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics
+from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
 from experiment.run_folder import claim_run_dir, named, run_folder
-from experiment.training import Progress, restore, save_training
+from experiment.training import Training, restore, save_training, update
 from harness.checkpoint import holds_checkpoints
-from harness.logger import MetricWindow, RunLogger
+from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
-from replay import Batch
 
 log = logging.getLogger("sidequest")
 
@@ -46,99 +42,65 @@ def train(config: Config) -> int:
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
+            run = Training(config, parts, progress, run_dir, logger, probe)
             with GracefulExit() as stop:
-                learn(config, parts, progress, probe, logger, stop, run_dir)
+                try:
+                    learn(run, stop)
+                except EnvError:  # keep what was learned before
+                    if progress.steps > progress.saved:
+                        log_metrics(run)  # a NaN is not saved
+                        save_training(run)
+                    raise
             parts.env.close()
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.steps)
             elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
-                finish(config, progress, logger, run_dir)
+                finish(run)
     return stop.exit_code
 
 
-def learn(
-    config: Config,
-    parts: Parts,
-    progress: Progress,
-    probe: OnlineProbe | None,
-    logger: RunLogger,
-    stop: GracefulExit,
-    run_dir: Path,
-) -> None:
-    """The training loop, from `progress` to the last step or a signal."""
-    agent, replay, window = parts.agent, parts.replay, MetricWindow()
-    rollout = Rollout(parts.env, config.frame_stack, config.env.padding)
+def learn(run: Training, stop: GracefulExit) -> None:
+    """The training loop, from `run.progress` to the last step or a signal."""
+    config, progress, agent, rollout = run.config, run.progress, run.parts.agent, run.parts.rollout
     explore = partial(agent.act, explore=True)
     agent.schedule.advance(progress.steps)
-
-    def due(every: int) -> bool:
-        return progress.due(every, parts.env.num_envs)
-
-    def checkpoint() -> None:
-        if window:  # a NaN stops the run here, before it is saved
-            log_metrics(config, progress, agent, window, logger)
-        replay.cut(rollout.frame)
-        logger.flush()
-        save_training(run_dir, parts, progress)
-
     while not progress.finished(config):
-        begun, saving = progress.steps, False
-        rollout.reset(derive(config.seed, "env", begun))  # new episodes after each checkpoint: resuming is exact
+        rollout.reset(derive(config.seed, "env", progress.steps))  # new episodes: resuming is exact
+        saving = False
         while not saving:
             # collect
-            try:
-                transition = rollout.step(explore)
-            except RuntimeError:  # a simulator has died: keep what was learned before
-                if progress.steps > begun:
-                    checkpoint()
-                raise
-            replay.add(*transition)
+            run.parts.replay.add(*rollout.step(explore))
             progress.add(rollout)
 
             # learn
             agent.schedule.advance(progress.steps)
             batch = None
             for _ in range(progress.updates_due(config)):
-                batch = update(config, parts, progress, window)
+                batch = update(run)
 
             # log
-            saving = stop.save_requested or due(config.checkpoint_every) or progress.steps >= config.steps
-            if due(config.log_every) or saving:
-                log_metrics(config, progress, agent, window, logger)
-            if batch and due(config.diagnose_every):
-                log_diagnosis(config, progress, batch, parts, logger)
-            if probe and due(config.probe_every):
-                logger.log_scalars(progress.steps, probe(agent.encoder), **progress.clock(config))
+            saving = stop.save_requested or progress.due(config.checkpoint_every) or progress.steps >= config.steps
+            if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
+                log_metrics(run)
+            if batch and progress.due(config.diagnose_every):
+                log_diagnosis(run, batch)
+            if progress.due(config.probe_every):
+                log_probe(run)
 
             # evaluate
-            if due(config.eval_every):
-                log_evaluation(config, progress, agent, logger)
+            if progress.due(config.eval_every):
+                log_evaluation(run)
 
+        # checkpoint
         stop.save_requested = False
-        checkpoint()
+        save_training(run)
         if stop.requested:
             return
 
 
-def update(config: Config, parts: Parts, progress: Progress, window: MetricWindow) -> Batch:
-    """One update of the agent and of the priorities; returns its batch."""
-    agent, replay, suite = parts.agent, parts.replay, parts.suite
-    batch = replay.sample(config.batch_size, suite.reads, progress.steps, suite.clip_length)
-    if not progress.updates:
-        standardize(agent, batch.obs)
-    done = agent.update(batch)
-    window.add(progress.steps, done.metrics)
-    try:
-        replay.update_priorities(batch.index, done.td_error)
-    except ValueError:  # a NaN: the window says where it began
-        window.drain()
-        raise
-    progress.updates += 1
-    return batch
-
-
-def finish(config: Config, progress: Progress, logger: RunLogger, run_dir: Path) -> None:
+def finish(run: Training) -> None:
     """Evaluate the exported weights under the default protocol, write report and video, and say where everything is."""
+    config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
     protocol, agent = config.env.protocol(), load_agent(run_dir, config.device)[1]
     log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run evaluates anew

@@ -26,7 +26,7 @@ import agents
 import train
 from configs.schema import Config
 from experiment.build import Parts, build
-from experiment.training import Progress
+from experiment.training import Progress, Training
 from harness.process import matmul_rate, tune_process
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
@@ -49,13 +49,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.marks: list[tuple[int, float]] = []
 
-    def scalars(self, *_: Any) -> None:
+    def log_scalars(self, *_: Any, **__: Any) -> None:
         """Nothing is written."""
 
     def flush(self) -> None:
         """Nothing is written."""
 
-    def health(self, step: int, *_: float) -> None:
+    def log_health(self, step: int, *_: float) -> None:
         """Note the time, once it learns."""
         if step > WARMUP:
             self.marks.append((step, time.perf_counter()))
@@ -79,7 +79,8 @@ def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
     config = our_config(arm, WARMUP + steps)
     parts, watch = build(config), Stopwatch()
     with TemporaryDirectory() as folder, GracefulExit() as stop:
-        train.learn(config, parts, Progress(), None, watch, stop, Path(folder))  # type: ignore[arg-type]
+        run = Training(config, parts, Progress(), Path(folder), watch)  # type: ignore[arg-type]
+        train.learn(run, stop)
     watch.marks.pop()  # the last one came after the run's end had begun
     return watch.speed(), parts
 

@@ -7,6 +7,8 @@ import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
+from envs.base import EnvError
+
 
 def _row(name: str, addresses: Iterable[int]) -> dict[str, int]:
     return {f"{name}_{i}": address for i, address in enumerate(addresses)}
@@ -165,7 +167,7 @@ class Consoles:
             else:
                 points = self._hold(ale, self._actions[action[i]], frames[i])
             if points != reward[i] or ale.getEpisodeFrameNumber() != frames[i]:
-                raise RuntimeError(f"the memory of Atari copy {i} is of another game: {points} points, not {reward[i]}")
+                raise EnvError(f"the memory of Atari copy {i} is of another game: {points} points, not {reward[i]}")
 
     def labels(self) -> dict[str, NDArray[np.uint8]]:
         """The named bytes (N,) of a game that is annotated."""

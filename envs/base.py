@@ -98,6 +98,10 @@ class VectorStep:
     first: NDArray[np.bool_]  # (N,) `frame` opens an episode; the action was ignored
 
 
+class EnvError(RuntimeError):
+    """A simulator died, hangs or contradicts itself: the environment cannot be stepped any more."""
+
+
 class VectorEnv(ABC):
     """N copies of a pixel environment, stepped together."""
 

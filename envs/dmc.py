@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, Padding, Protocol, VectorEnv, VectorStep, suggest
+from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep, suggest
 from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
@@ -175,7 +175,7 @@ class DmcVector(VectorEnv):
             return [share.answer() for share in self._shares]
         except WorkerError as error:
             self.close()
-            raise RuntimeError(f"dm_control {error}; environment seed: {self._seed}") from error
+            raise EnvError(f"dm_control {error}; environment seed: {self._seed}") from error
         except ValueError:
             self.close()
             raise

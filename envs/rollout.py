@@ -71,7 +71,7 @@ class Rollout:
         """Act once in every copy.
 
         Raises:
-            RuntimeError: the environment failed; the rollout is as it was before the step.
+            EnvError: the environment failed; the rollout is as it was before the step.
         """
         action = policy(self.observation)
         step = self.env.step(action)

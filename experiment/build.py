@@ -18,7 +18,7 @@ from aux_tasks import AuxSuite, TaskSetting
 from aux_tasks.base import check_choice
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import VectorEnv
+from envs import Rollout, VectorEnv
 from experiment.composition import read_config
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
@@ -43,11 +43,16 @@ class Streams(NamedTuple):
 class Parts:
     """What `train.py` runs."""
 
-    env: VectorEnv
+    rollout: Rollout
     replay: Replay
     agent: Agent  # holds the auxiliary heads
     suite: AuxSuite
     streams: Streams
+
+    @property
+    def env(self) -> VectorEnv:
+        """What the rollout steps."""
+        return self.rollout.env
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the environment, which starts anew at a checkpoint."""
@@ -107,7 +112,7 @@ def build(config: Config) -> Parts:
         rng=streams.replay,
         device=device,
     )
-    return Parts(env, replay, agent, suite, streams)
+    return Parts(Rollout(env, config.frame_stack, config.env.padding), replay, agent, suite, streams)
 
 
 def build_streams(seed: int, device: torch.device) -> Streams:

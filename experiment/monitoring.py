@@ -2,25 +2,21 @@
 
 import numpy as np
 
-from agents import Agent
 from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
-from configs.schema import Config
-from experiment.build import Parts
-from experiment.training import LAST, Progress
-from harness.logger import MetricWindow, RunLogger, shown_losses
+from experiment.training import LAST, Training
+from harness.logger import shown_losses
 from replay import Batch
 
 
-def log_metrics(config: Config, progress: Progress, agent: Agent, window: MetricWindow, logger: RunLogger) -> None:
+def log_metrics(run: Training) -> None:
     """Average what happened since the last call into the log.
 
     Raises:
         NonFiniteError: a metric was NaN or infinite.
     """
-    metrics = window.drain()
-    values = agent.schedule.values
+    progress, values, metrics = run.progress, run.parts.agent.schedule.values, run.window.drain()
     metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
@@ -30,27 +26,36 @@ def log_metrics(config: Config, progress: Progress, agent: Agent, window: Metric
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
-    logger.log_scalars(progress.steps, metrics, **progress.clock(config))
+    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
     recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
-    logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+    run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 
 
-def log_diagnosis(config: Config, progress: Progress, batch: Batch, parts: Parts, logger: RunLogger) -> None:
+def log_diagnosis(run: Training, batch: Batch) -> None:
     """Costly measurements and pictures, outside the random streams of the training."""
+    progress, parts, logger = run.progress, run.parts, run.logger
     metrics = diagnose(parts.agent, batch)
     scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
-    logger.log_scalars(progress.steps, scalars, **progress.clock(config))
+    logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))
     for name, value in metrics.items():
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)
     for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
-        frames = seen.frames or config.frame_stack
+        frames = seen.frames or run.config.frame_stack
         picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
         logger.log_examples(progress.steps, name, picture)
 
 
-def log_evaluation(config: Config, progress: Progress, agent: Agent, logger: RunLogger) -> None:
+def log_probe(run: Training) -> None:
+    """What the features tell of the state of the environment, if the run has a probe."""
+    if run.probe:
+        scores = run.probe(run.parts.agent.encoder)
+        run.logger.log_scalars(run.progress.steps, scores, **run.progress.clock(run.config))
+
+
+def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
+    config, progress, agent = run.config, run.progress, run.parts.agent
     report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    logger.log_scalars(progress.steps, scores, **progress.clock(config))
+    run.logger.log_scalars(progress.steps, scores, **progress.clock(config))

@@ -1,4 +1,4 @@
-"""How far a training is, and how it is saved and restored."""
+"""How far a training is, its update, and how it is saved and restored."""
 
 import logging
 from dataclasses import asdict, dataclass, field
@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.probes import OnlineProbe
 from configs.schema import Config
+from encoders import standardize
 from envs import Rollout
 from experiment.build import Parts
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
+from harness.logger import MetricWindow, RunLogger
+from replay import Batch
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +34,20 @@ class Progress:
     episodes_logged: int = 0
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
+    saved: int = 0  # steps at the last checkpoint
+    stride: int = 0  # steps that the last one of all copies together was
 
     def add(self, rollout: Rollout) -> None:
         """Count the step that `rollout` has just made, and the episodes that it ended."""
-        self.steps += rollout.env.num_envs
+        self.stride = rollout.env.num_envs
+        self.steps += self.stride
         self.episodes += len(rollout.episodes)
         self.returns = [*self.returns, *(episode.score for episode in rollout.episodes)][-RECENT:]
         self.lengths = [*self.lengths, *(episode.length for episode in rollout.episodes)][-RECENT:]
 
-    def due(self, every: int, num_envs: int) -> bool:
+    def due(self, every: int) -> bool:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
-        return every > 0 and self.steps % every < num_envs
+        return every > 0 and self.steps % every < self.stride
 
     def updates_due(self, config: Config) -> int:
         """Updates to make now, so that there are `replay_ratio` for each step since learning started."""
@@ -60,6 +67,19 @@ class Progress:
         return config.until_score is not None and len(recent) == LAST and float(np.mean(recent)) >= config.until_score
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training that has its folder: what `train.py` passes around."""
+
+    config: Config
+    parts: Parts
+    progress: Progress
+    run_dir: Path
+    logger: RunLogger
+    probe: OnlineProbe | None = None
+    window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
+
+
 def restore(parts: Parts, run_dir: Path) -> Progress:
     """Continue from the newest checkpoint of a run's folder, if there is one.
 
@@ -71,16 +91,37 @@ def restore(parts: Parts, run_dir: Path) -> Progress:
         return Progress()
     with checkpoint.restoring() as state:
         parts.load_state_dict(state["parts"])
-        return Progress(**state["progress"])
+        return Progress(**state["progress"], saved=checkpoint.step)
     raise AssertionError("restoring() has raised")
 
 
-def save_training(run_dir: Path, parts: Parts, progress: Progress) -> None:
-    """Save everything, or warn and keep the previous checkpoint when the disk does not take it."""
-    state = {"parts": parts.state_dict(), "progress": asdict(progress)}
+def update(run: Training) -> Batch:
+    """One update of the agent and of the priorities; returns its batch."""
+    progress, suite, agent, replay = run.progress, run.parts.suite, run.parts.agent, run.parts.replay
+    batch = replay.sample(run.config.batch_size, suite.reads, progress.steps, suite.clip_length)
+    if not progress.updates:
+        standardize(agent, batch.obs)
+    done = agent.update(batch)
+    run.window.add(progress.steps, done.metrics)
+    try:
+        replay.update_priorities(batch.index, done.td_error)
+    except ValueError:  # a NaN: the window says where it began
+        run.window.drain()
+        raise
+    progress.updates += 1
+    return batch
+
+
+def save_training(run: Training) -> None:
+    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint."""
+    parts, progress = run.parts, run.progress
+    parts.replay.cut(parts.rollout.frame)
+    run.logger.flush()
+    counts = {name: value for name, value in asdict(progress).items() if name not in ("saved", "stride")}
     try:
         # First: the last checkpoint ends the run, and nothing may be missing then.
-        export_agent(parts.agent, parts.env.action_space, run_dir)
-        save(run_dir / "checkpoints", progress.steps, state)
+        export_agent(parts.agent, parts.env.action_space, run.run_dir)
+        save(run.run_dir / "checkpoints", progress.steps, {"parts": parts.state_dict(), "progress": counts})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", progress.steps, error)
+    progress.saved = progress.steps

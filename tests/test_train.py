@@ -18,7 +18,7 @@ import train as script
 from aux_tasks import TASKS, TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import ToyConfig, ToyVector
+from envs import EnvError, ToyConfig, ToyVector
 from experiment.build import build, load_agent
 from experiment.composition import complete, freeze, read_config
 from experiment.launch import exit_code, launch
@@ -81,8 +81,17 @@ def test_probes_change_no_bit_of_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert first != last
 
 
+def test_evaluations_during_a_run_change_no_bit_of_it(tmp_path: Path) -> None:
+    for every in (0, 30):
+        assert run(hard(tmp_path / str(every), steps=60, eval_every=every, eval_every_episodes=3)) == 0
+    (plain, plain_rows), (evaluated, rows) = (final(tmp_path / name) for name in ("0", "30"))
+    assert evaluated == plain
+    assert [row for row in rows if "eval/mean_reward" not in row] == plain_rows
+    assert [row["step"] for row in rows if "eval/mean_reward" in row] == [30, 60]
+
+
 def lose() -> None:
-    raise RuntimeError("worker 0 died")
+    raise EnvError("worker 0 died")
 
 
 @pytest.mark.parametrize("lost", [(), (3,), (90,), (63,)], ids=str)
