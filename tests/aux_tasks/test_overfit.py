@@ -6,8 +6,7 @@ import pytest
 import torch
 from aux_help import batch_of, noise
 from clip_help import squares
-from patches_help import patch_encoder
-from pretext_help import balls, build_task, clips_of, colours_of, cut, digits, measure, photos, train_on
+from pretext_help import balls, build_task, clips_of, colours_of, cut, digits, measure, patch_encoder, photos, train_on
 from test_tracking import sprites
 
 from aux_tasks import TASKS
