@@ -109,18 +109,3 @@ def test_grayish_images_are_left_out():
     nothing.sum().backward()
     assert nothing.tolist() == [0, 0]
     assert not any(p.grad.any() for p in encoder.parameters())
-
-
-def test_examples_are_painted_in_lightness_and_in_both_colours():
-    task, encoder = task_of()
-    rgb = noise(B, 3, SIZE, SIZE)
-    shown = task.examples(colours_of(rgb), encoder)
-    assert torch.equal(shown.inputs[2::3], rgb[:4, :, ::3, ::3])
-    lab, truth = to_lab(shown.inputs), to_lab(shown.inputs[2::3])
-    assert lab[0::3, :, 1:].abs().max() < 1
-    torch.testing.assert_close(lab[0::3, :, 0], truth[:, :, 0], atol=0.5, rtol=0)
-    assert shown.predicted == ["lightness", "predicted", "true"] * 4
-    share = (task.decoder(encoder(task.colourless(rgb[:4]))).detach().double() / 0.38).exp()
-    mean = (share[:, :, None] * task.bins[..., None, None]).sum(1) / share.sum(1, keepdim=True)
-    painted = from_lab(truth[:, :, :1], mean.float()[:, None]).clamp(0, 255)
-    torch.testing.assert_close(shown.inputs[1::3].float(), painted, atol=1.0, rtol=0)

@@ -9,7 +9,7 @@ from aux_help import noise
 from pretext_help import ahead, colours_of
 from view_help import SMALL, move, tiny, two_views, unit
 
-from aux_tasks.image.colour import from_lab
+from aux_tasks.image.colour import from_lab, to_lab
 from aux_tasks.image.denoising import NOISES
 from aux_tasks.image.patches import normalize
 from aux_tasks.image.relative_position import DIRECTIONS
@@ -88,6 +88,14 @@ def split_brain(task, encoder, obs):
     return pictures(observed=obs[:4], predicted=from_lab(*lab).round().to(torch.uint8))
 
 
+def colorization(task, encoder, obs):
+    lightness, colour = to_lab(obs[:4, :, ::3, ::3]).split([1, 2], dim=2)
+    share = (task.decoder(encoder(task.colourless(obs[:4]))).double() / 0.38).softmax(1)
+    mean = (share[:, :, None] * task.bins[..., None, None]).sum(1).float()[:, None]
+    shades = {"lightness": torch.zeros_like(colour), "predicted": mean, "true": colour}
+    return pictures(**{name: from_lab(lightness, ab).round().byte() for name, ab in shades.items()})
+
+
 def bigan(task, encoder, obs):
     code = task.to_latent(encoder(obs))
     z = torch.rand(B, task.latent_dim, generator=task.generator) * 2 - 1
@@ -131,6 +139,7 @@ CASES |= {
     "context_encoder": (context_encoder, *COLOUR, {}),
     "split_brain/time": (split_brain, *STACK, {}),
     "split_brain/colour": (split_brain, *COLOUR, {}),
+    "colorization": (colorization, (3, 8, 8), 1, {"bin_size": 40.0, "stride": 3}),
     "bigan": (bigan, *COLOUR, {}),
     "jigsaw": (jigsaw, *TWO, {"tile": 1.0}),
     "relative_position": (relative_position, *TWO, {}),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from aux_help import generator, noise, tiny_encoder
 from pretext_help import ahead, build_task, digits, loss_of, patch_encoder, small_encoder
+from view_help import PUZZLES, ROWS
 
 from aux_tasks.image.counting import SAMPLERS
 from aux_tasks.image.jigsaw import distant_permutations
@@ -22,11 +23,6 @@ from aux_tasks.image.patches import (
 from aux_tasks.image.relative_position import DIRECTIONS
 
 B, SIZE = 5, 24
-PUZZLES = {"permutations": 6, "puzzles": 3, "width": 4, "hidden": 7}
-ROWS = {"cells": 5, "steps": 2, "width": 8, "layers": 3}
-
-
-# --- patches ---
 
 
 @pytest.mark.parametrize(
@@ -293,13 +289,10 @@ def test_the_window_moves_and_is_the_same_for_the_image_and_its_tiles():
     torch.testing.assert_close(views[:, 1:].mean((1, 3, 4)), middle, rtol=0, atol=2.5)
 
 
-def test_counts_are_not_negative_and_start_small():
+def test_counts_start_small():
     encoder = small_encoder((1, SIZE, SIZE))
     task = build_task("counting", encoder)
     assert 0.9 < loss_of(task, digits(0, B, SIZE), encoder).metrics["error_ratio"] < 1.1
-    whole, parts = task._counts(task._views(noise(B, 1, SIZE, SIZE)), encoder)
-    assert (torch.cat([whole, parts]) >= 0).all()
-    assert (whole > 0).any()
 
 
 def test_most_colour_images_turn_gray_in_all_their_views():

@@ -94,9 +94,6 @@ def test_halves_in_colour_are_a_gray_picture_and_one_of_even_lightness():
     torch.testing.assert_close(again, obs.float(), atol=0.02, rtol=0)
 
 
-# --- decoders ---
-
-
 def test_each_layer_about_doubles_the_grid():
     grids = [layer.size for layer in decoder(5, (64, 4, 5), (9, 84, 60), 2) if hasattr(layer, "size")]
     assert grids == [(9, 9), (18, 17), (39, 32), (84, 60)]
@@ -107,9 +104,6 @@ def test_every_pixel_survives_the_way_there_and_back():
     assert torch.equal(to_pixels(centred(obs)), obs)
     assert float(centred(obs).mean()) == pytest.approx(0, abs=1e-6)
     assert to_pixels(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
-
-
-# --- the discriminator ---
 
 
 def pairs(task, encoder, obs):

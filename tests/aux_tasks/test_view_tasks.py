@@ -35,10 +35,9 @@ def test_a_perceptron_normalises_over_the_batch_and_remembers_nothing():
     assert not list(layers.buffers())
 
 
-def test_spread_is_one_on_the_sphere_and_zero_in_a_point():
+def test_spread_is_one_on_the_sphere():
     sphere = torch.randn(4000, 32, generator=generator())
     assert float(spread(sphere)) == pytest.approx(1, abs=0.02)
-    assert float(spread(torch.ones(7, 32))) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
@@ -87,9 +86,6 @@ def test_without_predictor_and_stopped_gradient_byol_collapses_and_the_spread_te
     found = measure(task, encoder, batch_of(digits(1000, 1064, 16)))
     assert found["spread"] > 0.5 if guarded else found["spread"] < 0.1
     assert guarded or found["loss"] < 0.05  # the loss looks solved
-
-
-# --- the bank of Exemplar ---
 
 
 def held(task) -> list[bytes]:

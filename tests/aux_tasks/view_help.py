@@ -6,7 +6,6 @@ from aux_help import generator, tiny_encoder
 from pretext_help import build_task
 
 from aux_tasks import AuxTask
-from aux_tasks.views import ViewTask
 from encoders import Encoder
 
 SHAPE, B, Z = (2, 9, 11), 6, 5
@@ -17,6 +16,8 @@ SMALL = {
     "barlow_twins": {"hidden": 64},
     "vicreg": {"hidden": 64},
 }
+PUZZLES = {"permutations": 6, "puzzles": 3, "width": 4, "hidden": 7}
+ROWS = {"cells": 5, "steps": 2, "width": 8, "layers": 3}
 
 
 def tiny(
@@ -27,7 +28,7 @@ def tiny(
     return build_task(name, encoder, frame_stack, **options), encoder
 
 
-def two_views(task: ViewTask, obs: torch.Tensor) -> list[torch.Tensor]:
+def two_views(task: AuxTask, obs: torch.Tensor) -> list[torch.Tensor]:
     """The next two views of each sample."""
     return [task.views(obs, task.generator, task.frame_stack) for _ in range(2)]
 
