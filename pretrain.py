@@ -59,8 +59,8 @@ def pretrain(config: PretrainConfig) -> int:
             logger.log_matmul_rate(step, rate)
             learn(config, parts, step, logger, stop, run_dir)
             if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
-                explain(parts, config, logger, run_dir)
-                project(parts, config, logger)
+                write_attribution(parts, config, logger, run_dir)
+                write_projector(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
     return stop.exit_code
@@ -87,11 +87,11 @@ def learn(
             logger.log_health(step, shown_losses(means))
         if step % config.diagnose_every == 0 or last:
             logger.log_scalars(step, test(parts, config), updates=step)
-            look(parts, config, step, logger)
+            log_examples(parts, config, step, logger)
         if saving:
             logger.flush()
             stop.save_requested = False
-            keep(run_dir, parts, step)
+            save_pretraining(run_dir, parts, step)
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
@@ -134,7 +134,7 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
     return window.drain()
 
 
-def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogger) -> None:
+def log_examples(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogger) -> None:
     """Pictures of what the heads see and answer on held-out episodes."""
     batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
     for name, seen in parts.suite.examples(batch, parts.encoder).items():
@@ -143,7 +143,7 @@ def look(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogge
         logger.log_examples(step, name, picture)
 
 
-def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
+def write_attribution(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
     """Maps of what the heads look at in held-out observations, of tasks that are asked which class."""
     obs = draw(parts, parts.test, MAPS, numpy_stream(config.seed, "look")).obs
     if heads := on_device(questions(parts.suite, parts.encoder), obs.device):
@@ -152,7 +152,7 @@ def explain(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_d
             logger.log_image(config.steps, f"attribution/moment_{k}", picture)
 
 
-def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:
+def write_projector(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> None:
     """The main components of held-out features for TensorBoard's projector, with pictures and labels."""
     episodes, rng = parts.test.episodes, numpy_stream(config.seed, "project")
     rows = rng.permutation(episodes.rows())[:PROJECTED]
@@ -165,7 +165,7 @@ def project(parts: Pretraining, config: PretrainConfig, logger: RunLogger) -> No
     logger.log_embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
-def keep(run_dir: Path, parts: Pretraining, step: int) -> None:
+def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
     """Save everything, or warn and go on with the previous checkpoint when the disk does not take it."""
     try:
         export_encoder(parts.encoder, run_dir)

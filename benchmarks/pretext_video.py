@@ -47,13 +47,13 @@ from configs.schema import PretrainConfig, ProbeConfig
 from datasets import Episodes, EpisodeSampler
 from datasets.synthetic import RADIUS
 from experiment.pretraining import Pretraining, build_pretraining
+from experiment.probe_scores import measure
 from experiment.probing import build_probing
 from experiment.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
 from pretrain import draw, losses
-from probe import measure
 
 RUNS = ROOT / "runs" / "pretext_video"
 JSON, PAGE = RESULTS / "pretext_video.json", RESULTS / "pretext_video.md"
@@ -199,7 +199,7 @@ def run(source: str, task: str, control: bool, seed: int, steps: int, device: st
 @torch.no_grad()
 def evaluated(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
     """Means over the clips of held-out batches that have an answer, and how many these are (`answers`)."""
-    rng, suite = numpy_stream(config.seed, "judge"), parts.suite
+    rng, suite = numpy_stream(config.seed, "evaluate"), parts.suite
     suite.eval()
     rows = []
     for _ in range(TEST_BATCHES):
@@ -314,7 +314,7 @@ def score_changes(seed: int) -> float:
     """Share of held-out clips of Pong, as `arrow_of_time` has them, in which the score bar changes."""
     config = config_of("pretrain", [*words_of("pong", "arrow_of_time", seed), "device=cpu"], PretrainConfig)
     parts = build_pretraining(config)
-    clip = draw(parts, parts.test, TEST_BATCHES * config.batch_size, numpy_stream(seed, "judge")).clip
+    clip = draw(parts, parts.test, TEST_BATCHES * config.batch_size, numpy_stream(seed, "evaluate")).clip
     assert clip is not None
     bar = clip[..., :SCORE_ROWS, :]
     return float((bar != bar[:, :1]).flatten(1).any(1).float().mean())

@@ -33,11 +33,11 @@ from common import (
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import EpisodeSampler
 from experiment.build import build_initial_encoder, pick_device
+from experiment.probe_scores import draw, supervised
 from experiment.probing import Probing, split
 from experiment.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
-from probe import draw, supervised
 
 RUNS = ROOT / "runs" / "study_mnist"
 JSON, PAGE = RESULTS / "study_mnist.json", RESULTS / "study_mnist.md"

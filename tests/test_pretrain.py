@@ -141,7 +141,7 @@ def test_a_pretraining_goes_on_without_the_file_that_it_began_with(tmp_path: Pat
     load_pretraining(tmp_path / "run")
 
 
-def test_side_quests_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_path: Path) -> None:
+def test_tasks_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_path: Path) -> None:
     begun = config(tmp_path, "run", "rotation", "moco", steps=5)
     assert script.pretrain(begun) == 0
     assert script.pretrain(config(tmp_path, "moco", "moco", steps=5)) == 0

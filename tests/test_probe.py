@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 import experiment.probing
 import probe as script
 from agents import DQNConfig
+from analysis.probe_table import Row, shown_metrics
 from analysis.probes import Features, guess, low_entropy, read
 from aux_tasks import TaskConfig
 from configs.schema import Config, PretrainConfig, ProbeConfig
@@ -23,6 +24,7 @@ from configs.sources import FramesConfig
 from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig, ToyVector
+from experiment import probe_scores
 from experiment.build import build_initial_encoder
 from experiment.composition import write_config
 from experiment.pretraining import build_pretraining
@@ -152,10 +154,10 @@ def test_whole_numbers_are_classes_and_a_measure(classes: int) -> None:
 def test_classes_are_shown_where_they_are_few_and_no_measure(classes: int, measured: bool, shown: int) -> None:
     ones = [f"accuracy/{i}" for i in range(classes)]
     metrics = ["accuracy", "f1", *ones, "knn", *(["r2", "mae"] if measured else [])]
-    rows = [script.Row("held-out", "x", "pixels", "standardised", metric) for metric in metrics]
+    rows = [Row("held-out", "x", "pixels", "standardised", metric) for metric in metrics]
     guessed = [row._replace(features="baseline", metric=metric) for row in rows for metric in (row.metric, "r2")]
     expected = ["accuracy", "knn", *(["r2"] if measured else []), *ones[:shown]]
-    assert script.shown({row: [0.5] for row in [*guessed, *rows]}) == {"x": expected}
+    assert shown_metrics({row: [0.5] for row in [*guessed, *rows]}) == {"x": expected}
 
 
 def test_the_difference_is_paired_and_so_are_weights_and_examples(
@@ -167,8 +169,8 @@ def test_the_difference_is_paired_and_so_are_weights_and_examples(
         assert all(torch.equal(tensor, expected[key]) for key, tensor in parts.encoders[name].state_dict().items())
 
     seen: list[Features] = []
-    original = script.read
-    monkeypatch.setattr(script, "read", lambda *given: [seen.append(given[1::2]), original(*given)][1])
+    original = probe_scores.read
+    monkeypatch.setattr(probe_scores, "read", lambda *given: [seen.append(given[1::2]), original(*given)][1])
     report = probed(config(folder, labels=["digit"], seeds=3))
     assert len(seen) == 3 * len(FEATURES)
     for first in range(0, len(seen), len(FEATURES)):
@@ -244,7 +246,7 @@ def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Pa
     train, test = parts.splits["held-out"]
     assert not set(train // 6) & set(test // 6)
     for seed in range(3):
-        drawn = script.draw(config(folder), parts, "held-out", seed)
+        drawn = probe_scores.draw(config(folder), parts, "held-out", seed)
         assert drawn.seen == (test % 6 == 1).sum() + (test == 0).sum() > 0
         assert not {frames[i].tobytes() for i in drawn.train} & {frames[i].tobytes() for i in drawn.test}
     source(Episodes(frames[:1].repeat(20, 0), np.arange(20), np.arange(20) + 1, {"x": rng.normal(size=20)}))
@@ -265,9 +267,9 @@ def recording() -> Episodes:
 
 def weights_after(config: ProbeConfig) -> list[Any]:
     parts = build_probing(config)
-    train = script.draw(config, parts, "held-out", 0).train
+    train = probe_scores.draw(config, parts, "held-out", 0).train
     learner = build_supervised(config, parts, "trained", train, seed=1)
-    script.fit(config, learner)
+    probe_scores.fit(config, learner)
     assert np.isin(learner.sampler.sample(64, frozenset({"obs"}), 0, learner.rng).index.numpy(), train).all()
     return [*learner.encoder.state_dict().values(), *learner.heads.state_dict().values()]
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from aux_help import batch_of, generator
 from sklearn.datasets import load_digits, load_sample_images
-from torch import Tensor
+from torch import Tensor, nn
 
-from aux_tasks import TASKS, AuxTask, TaskSetting
+from aux_tasks import TASKS, AuxOutput, AuxTask, TaskSetting
 from aux_tasks.suite import ADVERSARY_LEARNING_RATE, GAME_BETAS, head_group
 from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
@@ -78,13 +78,33 @@ def small_encoder(shape: tuple[int, int, int], name: str = "small") -> Encoder:
     return build_encoder(EncoderConfig(name=name), shape)
 
 
-def setting_of(encoder: Encoder, frame_stack: int = 1) -> TaskSetting:
-    return TaskSetting(encoder, frame_stack, 3, 3, 0.9, generator(2))
+def patch_encoder(channels: int = 1, size: int = 24, features: int = 32) -> Encoder:
+    """A cheap one of images, or of patches resized to them."""
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(channels, 16, 6, stride=3), nn.ReLU())
+    return Encoder(trunk, nn.Sequential(nn.LazyLinear(features), nn.LayerNorm(features)), (channels, size, size))
+
+
+def draw_from(images: Tensor, batch: int = 32):
+    """Batches of random images for `train_on`, the same for the same step; colour ones with their colours."""
+    return lambda step: colours_of(images[torch.randint(len(images), (batch,), generator=generator(step))])
 
 
 def build_task(name: str, encoder: Encoder, frame_stack: int = 1, **options: object) -> AuxTask:
     torch.manual_seed(1)
-    return TASKS[name](setting_of(encoder, frame_stack), **options)
+    return TASKS[name](TaskSetting(encoder, frame_stack, 3, 3, 0.9, generator(2)), **options)
+
+
+def loss_of(task: AuxTask, obs: Tensor, encoder: Encoder) -> AuxOutput:
+    return task.loss(colours_of(obs), encoder(obs) if "features" in task.reads else torch.empty(0), encoder)
+
+
+def ahead(task: AuxTask, draw, *inputs):
+    """What `draw` gives next, without moving the task's stream."""
+    state = task.generator.get_state()
+    drawn = draw(*inputs)
+    task.generator.set_state(state)
+    return drawn
 
 
 def train_on(task: AuxTask, encoder: Encoder, draw, *, steps: int, lr: float = 1e-3) -> None:

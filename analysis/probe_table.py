@@ -1,0 +1,87 @@
+"""Scores of probes as a table and as one line."""
+
+import sys
+from collections import defaultdict
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from analysis.probes import interval
+
+MAIN_METRICS = ("accuracy", "r2")
+SHOWN = ("accuracy", "knn", "r2")  # on the terminal, and the classes one by one where there are so many at most
+MAX_CLASSES = 20
+
+
+class Row(NamedTuple):
+    """What a score is of."""
+
+    split: str  # held-out or random
+    label: str
+    features: str  # baseline, pixels, initial maps, initial output, trained maps, trained output
+    scaling: str  # standardised or raw
+    metric: str
+
+
+Scores: TypeAlias = dict[Row, list[float]]  # one for each seed
+
+
+def differences(scores: Scores) -> Scores:
+    """Trained minus initial, seed by seed, for each row of trained features."""
+    trained = {row: values for row, values in scores.items() if row.features.startswith("trained")}
+    partners = {row: scores[row._replace(features=row.features.replace("trained", "initial"))] for row in trained}
+    return {row: [float(v) for v in np.subtract(values, partners[row])] for row, values in trained.items()}
+
+
+def print_tables(scores: Scores, compared: Scores) -> None:
+    """Tables on the terminal, one for each split and scaling."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    columns = dict.fromkeys(row.features for row in scores)
+    for split, scaling in dict.fromkeys((row.split, row.scaling) for row in scores):
+        table = Table(title=f"{split}, {scaling} features")
+        table.add_column("label")
+        for features in columns:
+            table.add_column(features.replace(" ", "\n"), justify="right")
+            if features.startswith("trained"):
+                table.add_column("trained - initial", justify="right")
+        for label, metrics in shown_metrics(scores).items():
+            table.add_section()
+            for metric in metrics:
+                cells = []
+                for features in columns:
+                    row = Row(split, label, features, scaling, metric)
+                    cells.append(f"{np.mean(scores[row]):.3f}" if row in scores else "")
+                    if features.startswith("trained"):
+                        cells.append(with_interval(compared[row]) if row in compared else "")
+                table.add_row(f"{label} {metric}", *cells)
+        console.print(table)
+
+
+def shown_metrics(scores: Scores) -> dict[str, list[str]]:
+    """The metrics of each label that are shown; its classes too where it is not measured and they are few."""
+    chosen = {}
+    for label in dict.fromkeys(row.label for row in scores):
+        metrics = dict.fromkeys(row.metric for row in scores if row.label == label and row.features != "baseline")
+        classes = [metric for metric in metrics if metric.startswith("accuracy/")]
+        few = "r2" not in metrics and len(classes) <= MAX_CLASSES
+        chosen[label] = [metric for metric in SHOWN if metric in metrics] + (classes if few else [])
+    return chosen
+
+
+def with_interval(values: list[float]) -> str:
+    """`+mean [low, high]`."""
+    bounds = interval(values)
+    return f"{np.mean(values):+.3f}" + (f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+
+
+def summarise(compared: Scores) -> str:
+    """One line: trained minus initial on the held-out split, mean over the labels."""
+    groups: dict[str, list[list[float]]] = defaultdict(list)
+    for row, values in compared.items():
+        if row.metric in MAIN_METRICS and (row.split, row.scaling) == ("held-out", "standardised"):
+            groups[f"{row.metric} at {row.features.removeprefix('trained ')}"].append(values)
+    return "trained - initial: " + ", ".join(
+        f"{name} {with_interval(list(np.mean(values, 0)))}" for name, values in groups.items()
+    )

@@ -1,0 +1,120 @@
+"""The scores of a probe: every kind of features, every label, every seed."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from agents.learning import weighted_sum
+from analysis.probe_table import Row, Scores
+from analysis.probes import Features, class_scores, comparable, embed, guess, outputs, pixels, read, unseen
+from configs.schema import ProbeConfig
+from experiment.probing import Probing, Rows, Supervised, build_supervised
+from harness.seeding import numpy_stream
+
+log = logging.getLogger("sidequest")
+
+
+class Draw(NamedTuple):
+    """A random subset of the examples."""
+
+    split: str
+    seed: int
+    train: Rows
+    test: Rows
+    seen: int  # test examples left out, for a training example is the same byte for byte
+
+
+def measure(config: ProbeConfig, parts: Probing) -> tuple[Scores, list[Draw]]:
+    """Every score for every seed, and the examples that they are over."""
+    scores: Scores = defaultdict(list)
+    draws = [draw(config, parts, split, seed) for split in parts.splits for seed in range(config.seeds)]
+    for drawn in draws:
+        trained = linear(config, parts, drawn) if config.mode == "linear" else supervised(config, parts, drawn)
+        for row, value in chain(baseline(parts, drawn), trained):
+            scores[row].append(value)
+        log.info(
+            "%s, seed %d: %d training and %d test examples", drawn.split, drawn.seed, len(drawn.train), len(drawn.test)
+        )
+    return scores, draws
+
+
+def draw(config: ProbeConfig, parts: Probing, split: str, seed: int) -> Draw:
+    """Choose labelled examples and test examples; those that show what a labelled one shows are left out.
+
+    Raises:
+        ValueError: none is left.
+    """
+    rng = numpy_stream(seed, "probe")
+    wanted = zip(parts.splits[split], (config.train_labels, config.test_labels), strict=True)
+    train, test = (rng.choice(rows, min(count, len(rows)), replace=False) for rows, count in wanted)
+    fresh = unseen(*(parts.sampler.observe(rows).cpu().numpy() for rows in (train, test)))
+    if not fresh.any():
+        raise ValueError("every test observation is, byte for byte, a training observation: record more episodes")
+    return Draw(split, seed, train, test[fresh], int((~fresh).sum()))
+
+
+def linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+    """Scores of linear models and neighbours on features as they are."""
+    for features, given in both(parts, drawn):
+        for scaling in ("standardised", "raw") if config.raw else ("standardised",):
+            train, test = comparable(*given, standardise=scaling == "standardised")
+            for label, values in parts.labels.items():
+                found = read(train, values[drawn.train], test, values[drawn.test])
+                yield from ((Row(drawn.split, label, features, scaling, metric), found[metric]) for metric in found)
+
+
+def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Features]]]:
+    """Every kind of features, of the training and of the test examples."""
+    yield "pixels", (pixels(parts.sampler, drawn.train), pixels(parts.sampler, drawn.test))
+    for name, encoder in parts.encoders.items():
+        train, test = (embed(encoder, parts.sampler, rows) for rows in (drawn.train, drawn.test))
+        yield from ((f"{name} {layer}", (train[layer], test[layer])) for layer in train)
+
+
+def baseline(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+    """Scores of the most frequent class, or of the mean."""
+    for label, values in parts.labels.items():
+        found = guess(values[drawn.train], values[drawn.test])
+        yield from ((Row(drawn.split, label, "baseline", "standardised", metric), found[metric]) for metric in found)
+
+
+def supervised(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+    """Scores of encoders that were trained on the labelled examples."""
+    for start in parts.encoders:
+        learner = build_supervised(config, parts, start, drawn.train, drawn.seed)
+        fit(config, learner)
+        for (label, values), predicted in zip(parts.labels.items(), predict(learner, drawn.test), strict=True):
+            found = class_scores(predicted, values[drawn.test])
+            features = f"{start} output"
+            yield from ((Row(drawn.split, label, features, "standardised", metric), found[metric]) for metric in found)
+
+
+def fit(config: ProbeConfig, learner: Supervised) -> None:
+    """Train encoder and classifiers on the labels, and on the auxiliary tasks of the same batches."""
+    encoder, suite = learner.encoder, learner.suite
+    for step in range(config.steps):
+        batch = learner.sampler.sample(config.batch_size, suite.reads | {"obs"}, suite.clip_length, learner.rng)
+        features = encoder(batch.obs)
+        terms, _ = suite.losses(batch, features, encoder)
+        for i, (head, target) in enumerate(zip(learner.heads, learner.targets, strict=True)):
+            terms[f"label/{i}"] = F.cross_entropy(head(features), target[batch.index], reduction="none")
+        weights = dict.fromkeys(terms, 1.0) | {name: weight(step) for name, weight in suite.schedules().items()}
+        weighted_sum(terms, weights, batch.weight).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        suite.after_step(batch, encoder)
+
+
+@torch.no_grad()
+def predict(learner: Supervised, rows: Rows) -> list[Any]:
+    """The classes (M,) that each classifier sees at (M,) rows."""
+    features = outputs(learner.encoder, learner.sampler, rows)
+    answers = (head(features).argmax(1).cpu().numpy() for head in learner.heads)
+    return [kinds[answer] for kinds, answer in zip(learner.classes, answers, strict=True)]
