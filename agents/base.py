@@ -284,10 +284,12 @@ class Agent(nn.Module, ABC):
     def looking(self) -> Iterator[None]:
         """Compute losses without moving a random stream of the training."""
         states = [(stream, stream.get_state()) for stream in (self.streams.augment, self.streams.policy)]
-        with self.suite.aside():
-            yield
-        for stream, state in states:
-            stream.set_state(state)
+        try:
+            with self.suite.aside():
+                yield
+        finally:
+            for stream, state in states:
+                stream.set_state(state)
 
     # --- the weights that are exported ---
 

@@ -20,8 +20,8 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import EnvError, ToyConfig, ToyVector
 from experiment.build import build, load_agent
-from experiment.composition import complete, freeze, read_config
-from experiment.launch import exit_code, launch
+from experiment.composition import complete, read_config
+from experiment.launch import exit_code
 from harness.checkpoint import load_latest
 from replay import Replay, ReplayConfig
 
@@ -268,17 +268,16 @@ def test_a_run_goes_on_without_the_file_that_its_encoder_began_with(tmp_path: Pa
 
 def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = "-m aux=none,rotation seed=0,1 env=toy steps=32 learning_starts=16 batch_size=4 eval_episodes=0 threads=1"
-    words += " replay.capacity=100 agent.hidden=8 device=cpu"
-    assert launch(lambda composed: run(freeze(composed.config, Config)), "config", words.split()) == 0
-    made = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("runs/toy/*/s*")}
-    assert made == {f"runs/toy/dqn{aux}/s{seed}" for aux in ("", "+rotation") for seed in (0, 1)}
-    assert all(load_latest(tmp_path / path / "checkpoints").step == 32 for path in made)
-    encoders = {
-        aux: [(tmp_path / f"runs/toy/dqn{aux}/s{seed}/encoder.safetensors").read_bytes() for seed in (0, 1)]
-        for aux in ("", "+rotation")
-    }
-    assert len({*encoders[""], *encoders["+rotation"]}) == 4
+    words = "-m aux=none,rotation seed=0,1 agent.learning_rate=1e-3,1e-4 env=toy steps=32 learning_starts=16"
+    words += " batch_size=4 eval_episodes=0 threads=1 replay.capacity=100 agent.hidden=8 device=cpu"
+    assert script.main(words.split()) == 0
+    made = sorted(path.relative_to(tmp_path / "runs/toy") for path in tmp_path.glob("runs/toy/*/s*"))
+    ends = "learning_rate_{}-batch_size_4-learning_starts_16-capacity_100"
+    arms = ("dqn-hidden_8", "dqn+rotation-agent.hidden_8")  # the task has an option `hidden` too
+    names = [f"{arm}-{ends.format(rate)}" for arm in arms for rate in (0.001, 0.0001)]
+    assert made == sorted(Path(name) / f"s{seed}" for name in names for seed in (0, 1))
+    assert all(load_latest(tmp_path / "runs/toy" / path / "checkpoints").step == 32 for path in made)
+    assert len({(tmp_path / "runs/toy" / path / "encoder.safetensors").read_bytes() for path in made}) == 8
 
 
 def test_learning_may_be_rarer_than_logging(tmp_path: Path) -> None:

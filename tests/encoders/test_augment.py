@@ -31,7 +31,7 @@ def offsets(shifted: torch.Tensor, obs: torch.Tensor, pad: int, unique: bool = T
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_shift_is_a_crop_of_the_sample_padded_by_its_border(pad, side, dtype):
     obs = pixels(7, 3, side, side + 3).to(dtype)
-    shifted = random_shift(obs, pad, generator(), copies=3)
+    shifted = random_shift(obs, pad, generator(), num_shifts=3)
     assert shifted.shape == (21, *obs.shape[1:])
     assert shifted.dtype == dtype
     assert shifted.is_contiguous(memory_format=torch.channels_last)
