@@ -213,32 +213,26 @@ class Agent(nn.Module, ABC):
         """
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         own = obs[: len(batch.obs)]  # the first shifted copy, which auxiliary tasks and policy read
-        alternating = self.config.aux_schedule is AuxSchedule.alternating
-        weights: dict[str, Tensor | float] = {"td": 1.0}
+        joint = self.config.aux_schedule is AuxSchedule.joint
+        aux_terms: dict[str, Tensor] = {}
+        aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
             features = self.encoder(obs)
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
-            terms = {"td": td_loss}
-            if not alternating:
-                terms, metrics = self._add_auxiliary(terms, metrics, batch, features[: len(own)])
-                weights |= self.weights
-        metrics["health/grad_norm"] = self.descend(terms, weights, batch.weight)
-        if alternating and self.weights:
+            if joint:
+                aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
+        weights = {"td": 1.0} | (self.weights if joint else {})
+        norm = self.descend({"td": td_loss} | aux_terms, weights, batch.weight)
+        if not joint and self.weights:
             with self.autocast():
-                terms, metrics = self._add_auxiliary({}, metrics, batch, self.encoder(own))
+                aux_terms, aux_metrics = self.suite.losses(batch, self.encoder(own), self.encoder)
             if self.suite.active:  # at weight 0, Adam's momentum alone would still move the encoder
-                self.descend(terms, self.weights, batch.weight)
+                self.descend(aux_terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
         self.updates += 1
-        metrics |= self.update_policy(own, batch.weight)
+        policy_metrics = self.update_policy(own, batch.weight)
         self.update_targets()
-        return Update(td_error, metrics)
-
-    def _add_auxiliary(
-        self, terms: dict[str, Tensor], metrics: dict[str, Tensor], batch: Batch, features: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        more_terms, more_metrics = self.suite.losses(batch, features, self.encoder)
-        return terms | more_terms, metrics | more_metrics
+        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, "health/grad_norm": norm})
 
     def update_policy(self, obs: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """Train what acts, where the TD loss does not, on the augmented `obs`; returns scalars to log."""
