@@ -147,7 +147,7 @@ def test_the_average_is_of_the_last_weights_however_few_updates_there_were():
         share = max(0.6, 9 / (9 + update))
         online = snapshot(agent.encoder, agent.head)
         average = [(1 - share) * old + share * new for old, new in zip(average, online, strict=True)]
-    torch.testing.assert_close(snapshot(agent.average), average)
+        torch.testing.assert_close(snapshot(agent.average), average)
     assert not equal(average, agent.encoder, agent.head)
 
 
@@ -176,6 +176,7 @@ def test_epsilon_falls_linearly_and_stays(step, epsilon):
 def test_epsilon_is_a_probability(name, value):
     with pytest.raises(ValueError, match=rf"agent\.{name}={value}: must be in \[0, 1\]"):
         DQNConfig(**{name: value})
+    DQNConfig(target_tau=1.0, average_tau=1.0, **{name: 1.0})
 
 
 def test_actions_are_greedy_or_random_as_often_as_epsilon_says():

@@ -15,6 +15,7 @@ from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
 from analysis.representation import diagnose
 from aux_tasks import TaskConfig
+from encoders import Encoder
 from envs import Observation
 from replay import Batch
 
@@ -272,6 +273,16 @@ def test_all_of_the_encoder_hears_the_critics_and_none_of_it_the_actor():
     agent.update_policy(batch.obs, batch.weight)
     assert equal(before, agent.encoder, agent.critic)
     assert all(p.grad is None for module in (agent.encoder, agent.critic) for p in module.parameters())
+
+
+def test_the_actor_learns_through_its_own_neck_beside_a_frozen_encoder():
+    encoder = Encoder(make_encoder(0).trunk, torch.nn.Linear(27, 5), SHAPE)
+    streams = Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4))
+    agent = SAC(replace(CONFIG, encoder_scale=0.0), encoder, A, make_suite({}, encoder, None, A), streams)
+    neck, frozen = snapshot(agent.actor.neck), snapshot(encoder)
+    learn(agent, make_batch())
+    assert equal(frozen, encoder)
+    assert not equal(neck, agent.actor.neck)
 
 
 def test_one_optimiser_steps_the_encoder_and_none_the_target():
