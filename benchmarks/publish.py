@@ -1,6 +1,6 @@
 """Make a folder of zoo/ from a finished run:
 
-    python benchmarks/publish.py runs/pong/dqn+permutation/s0 zoo/pong-permutation
+    python benchmarks/publish.py runs/pong/dqn+permutation-pong_cpu/s0 zoo/pong-permutation
 
 Weights are stored as float16, half the size; evaluate the folder afterwards, so that its report is of these weights.
 """
