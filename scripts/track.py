@@ -1,7 +1,7 @@
 """Follow a thing through a video by the colours that a pretraining learned to point at; nothing is trained for it.
 
-    python pretrain.py aux=video_colorization source=videos grayscale=false encoder=control_fast
-    python scripts/track.py run=runs/pretrain/videos/video_colorization-control_fast-grayscale_False/s0 frame=0 box=20,20,24,24 out=tracked.mp4
+    python pretrain.py aux=video_colorization source=videos grayscale=false encoder=control_fast run_dir=runs/colours
+    python scripts/track.py run=runs/colours frame=0 box=20,20,24,24 out=tracked.mp4
 
 `box` is top, left, height and width in pixels of the run's frames, `frame` the first of the held-out frames that are
 shown, `length` how many. The video shows them beside what was followed.
