@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import ClassVar
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders import Encoder
+from harness.suggest import closest
 from replay import Batch
 
 
@@ -136,6 +136,6 @@ def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
 def check_choice(option: str, value: str, known: Collection[str]) -> None:
     """Raise ValueError, with a valid value if one is close, unless `value` is one of `known`."""
     if value not in known:
-        near = get_close_matches(str(value), known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        near = closest(str(value), known)
+        hint = f": did you mean {near!r}?" if near else ""
         raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}{hint}")

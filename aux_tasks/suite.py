@@ -1,11 +1,10 @@
 """Any set of auxiliary tasks as one: weights, schedules, the heads' optimiser, metrics."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from inspect import signature
-from typing import Any
+from inspect import Parameter, signature
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from aux_tasks.base import AuxTask, Examples, TaskSetting
 from aux_tasks.registry import TASKS
 from encoders import Encoder
+from harness.suggest import nearest
 from replay import Batch
 
 ADVERSARY_LEARNING_RATE = 2e-4
@@ -172,18 +172,21 @@ def head_group(task: AuxTask) -> dict[str, Any]:
     }
 
 
+def options_of(task: type[AuxTask]) -> dict[str, tuple[Parameter, Any]]:
+    """Return the keyword-only parameters of a task's constructor and of those it passes options on to, with types."""
+    found: dict[str, tuple[Parameter, Any]] = {}
+    for constructor in (vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)):
+        hints = get_type_hints(constructor)
+        for name, parameter in signature(constructor).parameters.items():
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                found.setdefault(name, (parameter, hints[name]))
+    return found
+
+
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
     """Raise ValueError, with the name that is close or all there are, unless the task and its options exist."""
     if task not in TASKS:
-        raise ValueError(f"unknown auxiliary task {task!r}: {_suggest(task, TASKS)}")
-    constructors = [vars(kind)["__init__"] for kind in TASKS[task].__mro__ if "__init__" in vars(kind)]
-    parameters = [p for constructor in constructors for p in signature(constructor).parameters.values()]
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]  # a subclass passes the others on
-    for option in options.keys() - known:
-        raise ValueError(f"unknown option aux.{task}.options.{option}: {_suggest(option, known)}")
-
-
-def _suggest(name: str, known: Collection[str]) -> str:
-    """Return a question for the known name that is close, or the list of all."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"unknown auxiliary task {task!r}: {nearest(task, TASKS)}")
+    known = options_of(TASKS[task])
+    for option in options.keys() - known.keys():
+        raise ValueError(f"unknown option aux.{task}.options.{option}: {nearest(option, known)}")

@@ -10,7 +10,8 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from envs.atari_ram import Consoles
-from envs.base import Actions, EnvConfig, Protocol, VectorEnv, VectorStep, suggest
+from envs.base import Actions, EnvConfig, Protocol, VectorEnv, VectorStep
+from harness.suggest import nearest
 
 # Shipped with the others, but ALE ends the process on them: they have no game for one player.
 TWO_PLAYER = {"combat", "joust", "maze_craze", "warlords"}
@@ -48,7 +49,7 @@ class AtariConfig(EnvConfig):
 
     def __post_init__(self) -> None:
         if self.game not in (games := atari_games()):
-            raise ValueError(f"unknown Atari game {self.game!r}: {suggest(self.game, games)}")
+            raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
         for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
             if getattr(self, name) < (least := int(name != "noop_max")):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
@@ -73,7 +74,7 @@ class AtariConfig(EnvConfig):
         """See `EnvConfig.protocol`: one of `PROTOCOLS`, by default `nature`."""
         name = name or "nature"
         if name not in PROTOCOLS:
-            raise ValueError(f"unknown protocol {name!r}: {suggest(name, PROTOCOLS)}")
+            raise ValueError(f"unknown protocol {name!r}: {nearest(name, PROTOCOLS)}")
         epsilon, overrides = PROTOCOLS[name]
         if overrides.get("full_actions", self.full_actions) != self.full_actions:
             raise ValueError(f"protocol={name} is for agents trained with env.full_actions=true: use protocol=ale_v5")

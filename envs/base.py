@@ -1,8 +1,6 @@
 """The interface of an environment family: its config, and the vector of copies that the config builds."""
 
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -149,9 +147,3 @@ class VectorEnv(ABC):
             raise ValueError(f"action must be {expected}; got {action.dtype} of shape {shape}")
         if not ((low <= action) & (action <= high)).all():  # NaN fails too
             raise ValueError(f"action {action.tolist()} is out of range: use {low} to {high}")
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: a close one, or all there are."""
-    close = difflib.get_close_matches(name.lower(), known := list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -11,10 +11,11 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep, suggest
+from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
 from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
+from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class DmcConfig(EnvConfig):
     def __post_init__(self) -> None:
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} is {value!r}: {suggest(value, choices)}")
+                raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
         for name, least in {
             "num_envs": 1,
             "size": 1,
@@ -305,7 +306,7 @@ def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
     if domain == "lqr":
         raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
     if domain not in tasks:
-        raise ValueError(f"unknown dm_control domain {domain!r}: {suggest(domain, tasks)}")
+        raise ValueError(f"unknown dm_control domain {domain!r}: {nearest(domain, tasks)}")
     if task not in tasks[domain]:
-        raise ValueError(f"unknown task {task!r} of {domain}: {suggest(task, tasks[domain])}")
+        raise ValueError(f"unknown task {task!r} of {domain}: {nearest(task, tasks[domain])}")
     return suite.load(domain, task, task_kwargs={"random": random})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import suggest
+from harness.suggest import nearest
 
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
@@ -131,5 +131,5 @@ def _renderer() -> str:
 def _camera_id(model: Any, camera: str) -> int:
     names = [model.id2name(i, "camera") for i in range(model.ncam)]
     if camera and camera not in names:
-        raise ValueError(f"unknown camera {camera!r}: {suggest(camera, names)}")
+        raise ValueError(f"unknown camera {camera!r}: {nearest(camera, names)}")
     return names.index(camera) if camera else 0

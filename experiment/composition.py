@@ -1,10 +1,9 @@
 """From composed yaml and overrides to the typed, frozen config of a command, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
-from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -17,6 +16,7 @@ from yaml import YAMLError
 import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, AuxTask, TaskConfig
+from aux_tasks.suite import options_of
 from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
@@ -142,7 +142,7 @@ def _task_node(task: type[AuxTask]) -> type:
     """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them."""
     options = make_dataclass(
         f"{task.__name__}Options",
-        [(p.name, hint, field(default=p.default)) for p, hint in _options(task)],
+        [(name, hint, field(default=p.default)) for name, (p, hint) in options_of(task).items()],
     )
     shared = [(f.name, get_type_hints(TaskConfig)[f.name], field(default=f.default)) for f in fields(TaskConfig)]
     members = [member for member in shared if member[0] not in ("weight", "options")]
@@ -150,23 +150,12 @@ def _task_node(task: type[AuxTask]) -> type:
     return make_dataclass("TaskConfig", [weight, *members, ("options", options, field(default_factory=options))])
 
 
-def _options(task: type[AuxTask]) -> list[tuple[Parameter, Any]]:
-    """The keyword-only parameters of a task's constructor and of those it passes options on to, with their types."""
-    constructors: list[Callable[..., None]] = [vars(k)["__init__"] for k in task.__mro__ if "__init__" in vars(k)]
-    found: dict[str, tuple[Parameter, Any]] = {}
-    for constructor in constructors:
-        for parameter in signature(constructor).parameters.values():
-            if parameter.kind is Parameter.KEYWORD_ONLY:
-                found.setdefault(parameter.name, (parameter, get_type_hints(constructor)[parameter.name]))
-    return list(found.values())
-
-
 def complete(config: C) -> C:
     """The config with every option of its tasks, those that were left out at their defaults."""
     aux = getattr(config, "aux", None)
     if not aux:
         return config
-    defaults = {name: {p.name: p.default for p, _ in _options(TASKS[name])} for name in aux}
+    defaults = {name: {key: p.default for key, (p, _) in options_of(TASKS[name]).items()} for name in aux}
     tasks = {name: replace(task, options={**defaults[name], **task.options}) for name, task in aux.items()}
     return replace(config, aux=tasks)  # type: ignore[arg-type]
 
