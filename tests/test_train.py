@@ -127,10 +127,8 @@ def test_no_transition_joins_two_games(
     monkeypatch.setattr(ToyVector, "reset", reset)
     monkeypatch.setattr(ToyVector, "step", step)
     monkeypatch.setattr(script, "build", lambda config: replays.append((parts := build(config)).replay) or parts)
-    replay = ReplayConfig(capacity=600, n_step=1)
-    config = small(
-        tmp_path, env=env, replay=replay, frame_stack=2, steps=180, checkpoint_every=60, learning_starts=1000
-    )
+    changes = {"replay": ReplayConfig(capacity=600, n_step=1), "checkpoint_every": 60, "learning_starts": 1000}
+    config = small(tmp_path, env=env, frame_stack=2, steps=180, **changes)
     for at in lost:
         with monkeypatch.context() as patch:
             at_step(at, lose, patch)

@@ -13,7 +13,6 @@ from torch import Tensor
 from agents import SAC, SACConfig, Streams
 from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
-from analysis.representation import diagnose
 from aux_tasks import TaskConfig
 from encoders import Encoder
 from envs import Observation
@@ -385,23 +384,3 @@ def test_copies_that_do_not_differ_change_nothing():
     weights = two.state_dict()
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
-
-
-def test_diagnose_measures_and_touches_nothing():
-    agent, batch = stir(make_agent(TASKS, random_shift=2)), make_batch()
-    learn(agent, batch)
-    generators = (agent.suite.generator, agent.streams.augment, agent.streams.policy)
-    states, weights = [g.get_state() for g in generators], snapshot(agent)
-    metrics = diagnose(agent, batch)
-    assert metrics.keys() == {
-        "aux/rotation/grad_cosine",
-        "aux/deepmdp/grad_cosine",
-        "repr/effective_rank",
-        "repr/feature_stds",
-        "repr/feature_std",
-        "repr/dead_share",
-    }
-    assert equal(weights, agent)
-    assert all(p.grad is None for p in agent.parameters())
-    assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
-    torch.testing.assert_close(diagnose(agent, batch), metrics, rtol=0, atol=0)
