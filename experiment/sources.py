@@ -26,6 +26,7 @@ from envs import EnvConfig, Policy, VectorEnv
 from experiment.build import load_agent
 from experiment.composition import read_config
 from experiment.recording import record
+from experiment.weights import read_shapes
 from harness.checkpoint import load_latest
 from harness.seeding import numpy_stream
 
@@ -139,11 +140,9 @@ def of_run(run: Path) -> Episodes:
     checkpoint = load_latest(run / "checkpoints", ["parts"])
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: source.run must be the folder of a training")
-    env = config.env.build()
-    space = env.action_space
-    env.close()
     with checkpoint.restoring() as state:
         storage = state["parts"]["replay"]["storage"]
         storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
+        space = read_shapes(run / "agent.safetensors")[1]
         episodes = read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)
         return replace(episodes, padding=config.env.padding)

@@ -30,6 +30,7 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcConfig, EnvConfig, Observation, SingleEnv, ToyConfig
 from evaluate import main
+from experiment import build
 from experiment.composition import write_config
 from replay import ReplayConfig
 
@@ -176,6 +177,11 @@ def test_weights_are_for_everyone_and_say_for_which_observations_they_are(checkp
     save_file(load_file(path), path)
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {path} does not say for which observations and actions it is")
+
+
+def test_loading_an_agent_builds_no_environment(checkpoint, monkeypatch):
+    monkeypatch.setattr(ToyConfig, "build", lambda *_: pytest.fail("an environment was built"))
+    build.load_agent(checkpoint)
 
 
 def test_a_compiled_agent_is_evaluated_without_a_compiler(checkpoint, config, monkeypatch):
