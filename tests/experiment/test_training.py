@@ -1,0 +1,34 @@
+"""Progress: how many updates are due, and when."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import run_help
+
+from experiment.training import Progress
+
+
+@pytest.mark.parametrize(
+    ("ratio", "steps", "updates"),
+    [
+        (10, 3, 30),
+        (0.1, 30, 3),
+        (1 / 3, 30, 10),
+        (1 / 6, 36, 6),
+        (0.25, 7, 1),
+        (0.29, 100, 29),
+        (0.7, 10, 7),
+        (2, 0, 0),
+    ],
+)
+def test_as_many_updates_are_due_as_the_ratio_says(ratio: float, steps: int, updates: int, tmp_path: Path) -> None:
+    config = replace(run_help.small(tmp_path), learning_starts=24, replay_ratio=ratio)
+    assert Progress(steps=24 + steps).updates_due(config) == updates
+    assert Progress(steps=24 + steps, updates=updates).updates_due(config) == 0
+    assert Progress(steps=20).updates_due(config) == 0
+
+
+@pytest.mark.parametrize(("steps", "every", "due"), [(12, 12, True), (13, 12, True), (15, 12, False), (12, 0, False)])
+def test_a_multiple_that_the_last_step_reached_or_crossed_is_due(steps: int, every: int, due: bool) -> None:
+    assert Progress(steps=steps, stride=3).due(every) is due
