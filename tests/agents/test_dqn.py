@@ -180,14 +180,14 @@ def test_epsilon_is_a_probability(name, value):
 
 
 def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
-    agent = make_agent(epsilon_start=0.5, epsilon_end=0.5)
+    agent = make_agent(epsilon_start=0.2, epsilon_end=0.2)
     obs = np.random.default_rng(0).integers(0, 256, (1, *SHAPE), dtype=np.uint8).repeat(4000, axis=0)
     best = int(agent.q_values(torch.from_numpy(obs[:1])).argmax())
     state = copy.deepcopy(agent.streams.explore.bit_generator.state)
     assert (agent.act(Observation(obs), explore=False) == best).all()
     assert agent.streams.explore.bit_generator.state == state
     counts = np.bincount(agent.act(Observation(obs), explore=True), minlength=A)
-    expected = np.where(np.arange(A) == best, 4000 * (0.5 + 0.5 / A), 4000 * 0.5 / A)
+    expected = np.where(np.arange(A) == best, 4000 * (0.8 + 0.2 / A), 4000 * 0.2 / A)
     assert (abs(counts - expected) < 4 * np.sqrt(expected)).all()
 
 

@@ -75,6 +75,9 @@ def test_batch_layout(space, shape, dtype):
     _, replay = filled(30, 80, depth=2, n_step=1, clip_reward=False, action_space=space)
     batch = replay.sample(9, frozenset())
     assert batch.next_obs is None
+    assert batch.rgb is None
+    coloured = replay.sample(9, frozenset({"rgb"}))
+    assert torch.equal(coloured.rgb, coloured.obs[:, -3:])
     assert batch.obs.shape == batch.nstep_obs.shape == (9, 2, 5, 7)
     assert batch.obs.is_contiguous(memory_format=torch.channels_last)
     assert (batch.obs.dtype, batch.action.dtype, batch.index.dtype) == (torch.uint8, dtype, torch.int64)
