@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from agents.learning import weighted_sum
 from analysis.attribution import on_device, pictures, write_maps
-from analysis.picture import contact_sheet
 from analysis.probes import outputs
 from analysis.representation import representation
 from aux_tasks.transform import questions
@@ -26,6 +25,7 @@ from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
 from experiment.launch import launch
+from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.weights import export_encoder
@@ -87,7 +87,8 @@ def learn(
             logger.log_health(step, shown_losses(means))
         if step % config.diagnose_every == 0 or last:
             logger.log_scalars(step, test(parts, config), updates=step)
-            log_examples(parts, config, step, logger)
+            batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
+            log_examples(parts.suite.examples(batch, parts.encoder), config.frame_stack, step, logger)
         if saving:
             logger.flush()
             stop.save_requested = False
@@ -132,15 +133,6 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
     features = parts.encoder(batch.obs)
     window.add(0, {name: value for name, value in representation(features).items() if not value.ndim})
     return window.drain()
-
-
-def log_examples(parts: Pretraining, config: PretrainConfig, step: int, logger: RunLogger) -> None:
-    """Pictures of what the heads see and answer on held-out episodes."""
-    batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
-    for name, seen in parts.suite.examples(batch, parts.encoder).items():
-        frames = seen.frames or config.frame_stack
-        picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.log_examples(step, name, picture)
 
 
 def write_attribution(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:

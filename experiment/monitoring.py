@@ -1,12 +1,15 @@
 """What a training writes to its log: metrics, measurements of the representation, pictures, evaluations."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
+from aux_tasks.base import Examples
 from experiment.training import LAST, Training
-from harness.logger import shown_losses
+from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
 
@@ -40,10 +43,14 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     for name, value in metrics.items():
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)
-    for name, seen in parts.suite.examples(batch, parts.agent.encoder).items():
-        frames = seen.frames or run.config.frame_stack
-        picture = contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames)
-        logger.log_examples(progress.steps, name, picture)
+    log_examples(parts.suite.examples(batch, parts.agent.encoder), run.config.frame_stack, progress.steps, logger)
+
+
+def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:
+    """A picture for each task of what its head sees and answers."""
+    for name, seen in examples.items():
+        frames = seen.frames or frame_stack
+        logger.log_examples(step, name, contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames))
 
 
 def log_probe(run: Training) -> None:

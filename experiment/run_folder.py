@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
+from envs import EnvConfig
 from experiment.composition import complete, freeze, read_config, write_config
 from experiment.launch import Composed
 from harness.process import exclusive
@@ -53,18 +54,19 @@ def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[
         label = config.env.label if isinstance(config.source, FramesConfig) else ""
         parts = ["pretrain", "-".join(filter(None, [config.source.name, label])), "+".join(config.aux)]
     parts[-1] = "-".join([parts[-1], *(choices[group] for group in GROUPS if group in choices)])
-    if overrides := _overrides(flat(config), preset, label):
+    if overrides := _overrides(config, preset):
         parts[-1] += f"-{overrides}"
     return "/".join(["runs", *parts, f"s{config.seed}"])
 
 
-def _overrides(config: Mapping[str, Any], preset: Mapping[str, Any], label: str) -> str:
+def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
     """`learning_rate_0.001-rotation.weight_0.5`: what differs, by the shortest unique end of each key."""
-    changed = []
+    changed, config = [], flat(run)
     for key in sorted(config):
         value = config[key]
-        told = key.startswith("env.") and str(value) in label
-        if key in FREE | {"seed", "device"} or told or (key in preset and preset[key] == value):
+        if key in FREE | {"seed", "device"} or (key in preset and preset[key] == value):
+            continue
+        if key.startswith("env.") and _in_label(run.env, key.removeprefix("env."), preset[key]):
             continue
         words = key.replace(".options.", ".").split(".")
         ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
@@ -75,6 +77,11 @@ def _overrides(config: Mapping[str, Any], preset: Mapping[str, Any], label: str)
     if len(name) <= LONGEST:
         return name
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _in_label(env: EnvConfig, key: str, before: Any) -> bool:
+    """Whether the label of an environment shows that a key differs from `before`."""
+    return replace(env, **{key: before}).label != env.label
 
 
 def _plain(value: Any) -> str:

@@ -34,8 +34,8 @@ class Progress:
     episodes_logged: int = 0
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
-    saved: int = 0  # steps at the last checkpoint
-    stride: int = 0  # steps that the last one of all copies together was
+    saved: int = 0  # `steps` at the last checkpoint
+    stride: int = 0  # agent steps that one step of all copies adds
 
     def add(self, rollout: Rollout) -> None:
         """Count the step that `rollout` has just made, and the episodes that it ended."""
@@ -91,8 +91,8 @@ def restore(parts: Parts, run_dir: Path) -> Progress:
         return Progress()
     with checkpoint.restoring() as state:
         parts.load_state_dict(state["parts"])
-        return Progress(**state["progress"], saved=checkpoint.step)
-    raise AssertionError("restoring() has raised")
+        progress = Progress(**state["progress"])
+    return progress
 
 
 def update(run: Training) -> Batch:
@@ -117,11 +117,10 @@ def save_training(run: Training) -> None:
     parts, progress = run.parts, run.progress
     parts.replay.cut(parts.rollout.frame)
     run.logger.flush()
-    counts = {name: value for name, value in asdict(progress).items() if name not in ("saved", "stride")}
+    progress.saved = progress.steps
     try:
         # First: the last checkpoint ends the run, and nothing may be missing then.
         export_agent(parts.agent, parts.env.action_space, run.run_dir)
-        save(run.run_dir / "checkpoints", progress.steps, {"parts": parts.state_dict(), "progress": counts})
+        save(run.run_dir / "checkpoints", progress.steps, {"parts": parts.state_dict(), "progress": asdict(progress)})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", progress.steps, error)
-    progress.saved = progress.steps

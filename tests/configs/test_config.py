@@ -138,6 +138,8 @@ LONG = (
         ("env=toy agent.learning_rate=1e-4", "toy/dqn-learning_rate_0.0001/s0"),
         ("env=atari/breakout aux=[rotation,permutation]", "breakout/dqn+rotation+permutation/s0"),
         ("env=atari env.game=breakout env.sticky=0.25", "breakout/dqn-sticky_0.25/s0"),
+        ("env=atari/pitfall2 env.num_envs=2", "pitfall2/dqn-num_envs_2/s0"),
+        ("env=dmc env.domain=walker env.task=walk agent=sac", "walker_walk/sac/s0"),
         ("encoder=nature replay=prioritized", "pong/dqn-nature-prioritized/s0"),
         ("experiment=sac_cartpole env.background=gas", "cartpole_swingup_gas/sac-sac_cartpole/s0"),
         ("env=toy aux=[rotation,deepmdp] aux.rotation.weight=0.5", "toy/dqn+rotation+deepmdp-rotation.weight_0.5/s0"),
