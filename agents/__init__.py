@@ -1,10 +1,18 @@
 """RL agents: losses and policies on a shared encoder. None knows an auxiliary task by name."""
 
-from agents.base import Agent, AgentConfig, AuxSchedule, Precision, Streams, Suite, Update
-from agents.dqn import DQN, DQNConfig
-from agents.sac import SAC, SACConfig
+from typing import TYPE_CHECKING
 
-AGENTS: dict[str, type[AgentConfig]] = {"dqn": DQNConfig, "sac": SACConfig}
+from agents.config import AGENTS, AgentConfig, AuxSchedule, DQNConfig, Precision, SACConfig
+from harness.lazy import lazily
+
+if TYPE_CHECKING:
+    from agents.base import Agent, Streams, Suite, Update
+    from agents.dqn import DQN
+    from agents.sac import SAC
+else:
+    __getattr__ = lazily(
+        {"agents.base": ("Agent", "Streams", "Suite", "Update"), "agents.dqn": ("DQN",), "agents.sac": ("SAC",)}
+    )
 
 __all__ = [
     "AGENTS",

@@ -1,19 +1,17 @@
 """The contract of every agent, and the one update that all of them run."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agents.config import AgentConfig, AuxSchedule, Precision
 from agents.learning import Schedule, linear, weighted_sum
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -63,57 +61,6 @@ class Update:
 
     td_error: Tensor  # (B,) absolute, for priorities; never holds a self-supervised loss
     metrics: dict[str, Tensor]  # scalars by TensorBoard tag, every loss among them
-
-
-class Precision(StrEnum):
-    """Type of the networks' products in an update; weights and losses are float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class AuxSchedule(StrEnum):
-    """When the auxiliary tasks train the encoder."""
-
-    joint = "joint"  # in one sum with the agent's loss
-    alternating = "alternating"  # after each step of the agent, in a step of their own
-
-
-@dataclass(frozen=True)
-class AgentConfig(ABC):
-    """Hyperparameters of every agent; steps are agent steps."""
-
-    name: str = field(kw_only=True)
-    learning_rate: float = 1e-3
-    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
-    decay_steps: int = 400_000
-    encoder_scale: float = 1.0  # of the encoder's learning rate; 0 keeps the encoder as it is
-    adam_eps: float = 1e-8
-    max_grad_norm: float = math.inf  # of the step that moves the encoder
-    random_shift: int = 0  # pixels of shift augmentation, 0 for none
-    aux_schedule: AuxSchedule = AuxSchedule.joint
-    precision: Precision = Precision.float32
-    compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
-
-    def __post_init__(self) -> None:
-        nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
-        self._check("at least 0", lambda x: x >= 0, *nonnegative)
-        self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
-        self._check("at least 1", lambda x: x >= 1, "decay_steps")
-
-    def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
-        """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
-        for name in names:
-            if (value := getattr(self, name)) is not None and not holds(value):
-                raise ValueError(f"agent.{name}={value}: must be {rule}")
-
-    @abstractmethod
-    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "Agent":
-        """The agent of this config.
-
-        Raises:
-            ValueError: the agent does not fit the action space.
-        """
 
 
 class Agent(nn.Module, ABC):

@@ -1,63 +1,19 @@
 """Double dueling DQN with n-step returns."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Observation, Streams, Suite
+from agents.base import Agent, Observation, Streams, Suite
+from agents.config import DQNConfig, Target
 from agents.learning import linear
 from encoders import Encoder
 from encoders.momentum import momentum_copy
 from replay import Batch
-
-
-class Target(StrEnum):
-    """How the target network follows."""
-
-    soft = "soft"
-    hard = "hard"
-
-
-@dataclass(frozen=True)
-class DQNConfig(AgentConfig):
-    """Hyperparameters; steps are agent steps."""
-
-    name: str = field(default="dqn", kw_only=True)
-    learning_rate: float = 2.5e-4
-    adam_eps: float = 1.5e-4
-    max_grad_norm: float = 10.0
-    hidden: int = 256  # width of each stream of the dueling head
-    layer_norm: bool = True  # in the head
-    target: Target = Target.soft
-    target_tau: float = 0.005  # soft: share of the online network blended in at each update
-    target_every: int = 1000  # hard: updates between copies
-    average_tau: float = 0.0  # share blended at each update into the average that is evaluated; 0: no average
-    target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    epsilon_steps: int = 30_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps")
-        shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
-        self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
-        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
-
-    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "DQN":
-        """See `AgentConfig.build`."""
-        if not isinstance(action_space, Discrete):
-            raise ValueError(
-                "agent=dqn chooses among actions, but those of this environment are continuous: use agent=sac"
-            )
-        return DQN(self, encoder, int(action_space.n), suite, streams)
 
 
 class DuelingHead(nn.Module):

@@ -2,48 +2,21 @@
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium.spaces import Box, Discrete, flatdim
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, AgentConfig, Observation, Streams, Suite
+from agents.base import Agent, Observation, Streams, Suite
+from agents.config import SACConfig
 from agents.learning import weighted_sum
 from encoders import Encoder, orthogonal
 from encoders.momentum import momentum_copy
 from replay import Batch
 
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
-
-
-@dataclass(frozen=True)
-class SACConfig(AgentConfig):
-    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `num_shifts`."""
-
-    name: str = field(default="sac", kw_only=True)
-    hidden: int = 256  # width of both hidden layers of actor and critics
-    init_temperature: float = 0.1
-    target_tau: float = 0.01  # share of the online encoder and critics blended into the target
-    num_shifts: int = 1  # shifted copies of each observation: targets and losses are their means, DrQ's K = M = 2
-    policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "num_shifts")
-        self._check("above 0", lambda x: x > 0, "init_temperature")
-        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
-        if self.num_shifts > 1 and not self.random_shift:
-            raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
-
-    def build(self, encoder: Encoder, action_space: Discrete | Box, suite: Suite, streams: Streams) -> "SAC":
-        """See `AgentConfig.build`."""
-        if not isinstance(action_space, Box):
-            raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
-        return SAC(self, encoder, flatdim(action_space), suite, streams)
 
 
 class SAC(Agent):

@@ -1,7 +1,15 @@
 """Auxiliary tasks: self-supervised losses on a shared encoder, one class each, chosen by name in a config."""
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from typing import TYPE_CHECKING
+
+from aux_tasks.config import TaskConfig
 from aux_tasks.registry import TASKS
-from aux_tasks.suite import AuxSuite, TaskConfig
+from harness.lazy import lazily
+
+if TYPE_CHECKING:
+    from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+    from aux_tasks.suite import AuxSuite
+else:
+    __getattr__ = lazily({"aux_tasks.base": ("AuxOutput", "AuxTask", "TaskSetting"), "aux_tasks.suite": ("AuxSuite",)})
 
 __all__ = ["TASKS", "AuxOutput", "AuxSuite", "AuxTask", "TaskConfig", "TaskSetting"]

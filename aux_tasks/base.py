@@ -1,7 +1,6 @@
 """The contract of every auxiliary task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders import Encoder
-from harness.suggest import closest
 from replay import Batch
 
 
@@ -131,11 +129,3 @@ def classify(logits: Tensor, label: Tensor) -> AuxOutput:
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:
     """Return (B,) losses, 0 where not `valid` (B,), scaled so that their mean is the mean of the valid ones."""
     return loss * valid * (len(valid) / valid.sum().clamp_min(1))
-
-
-def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError, with a valid value if one is close, unless `value` is one of `known`."""
-    if value not in known:
-        near = closest(str(value), known)
-        hint = f": did you mean {near!r}?" if near else ""
-        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}{hint}")

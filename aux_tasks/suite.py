@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from inspect import Parameter, signature
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxTask, Examples, TaskSetting
+from aux_tasks.config import TaskConfig, options_of
 from aux_tasks.registry import TASKS
 from encoders import Encoder
 from harness.suggest import nearest
@@ -17,27 +16,6 @@ from replay import Batch
 
 ADVERSARY_LEARNING_RATE = 2e-4
 GAME_BETAS = (0.5, 0.999)  # of both sides: with 0.9 they answer moves long past (Radford et al. 2016, DCGAN)
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """How much one task weighs, and the options of its class."""
-
-    weight: float = 1.0
-    final_weight: float | None = None  # reached linearly after `decay_steps` agent steps
-    decay_steps: int = 1_000_000
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():
-            if (value := getattr(self, name)) is not None and not value >= least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
-
-    def at(self, step: int) -> float:
-        """Return the weight at an agent step."""
-        if self.final_weight is None:
-            return self.weight
-        return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
 
 
 class AuxSuite(nn.Module):
@@ -170,17 +148,6 @@ def head_group(task: AuxTask) -> dict[str, Any]:
         "weight_decay": task.weight_decay,
         "betas": GAME_BETAS if rivals else (0.9, 0.999),
     }
-
-
-def options_of(task: type[AuxTask]) -> dict[str, tuple[Parameter, Any]]:
-    """Return the keyword-only parameters of a task's constructor and of those it passes options on to, with types."""
-    found: dict[str, tuple[Parameter, Any]] = {}
-    for constructor in (vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)):
-        hints = get_type_hints(constructor)
-        for name, parameter in signature(constructor).parameters.items():
-            if parameter.kind is Parameter.KEYWORD_ONLY:
-                found.setdefault(name, (parameter, hints[name]))
-    return found
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:

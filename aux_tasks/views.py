@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxTask, Examples, TaskSetting, check_choice, classify
+from aux_tasks.base import AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
 from encoders.views import VIEWS
+from harness.suggest import check_choice
 from replay import Batch
 
 

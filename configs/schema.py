@@ -7,10 +7,10 @@ from typing import Any
 
 from agents import AgentConfig
 from aux_tasks import TaskConfig
-from aux_tasks.base import check_choice
 from configs.sources import SourceConfig
 from encoders import EncoderConfig
 from envs import EnvConfig
+from harness.suggest import check_choice
 from replay import ReplayConfig
 
 MODES = ("linear", "finetune", "joint")  # of a probe

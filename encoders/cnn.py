@@ -1,30 +1,13 @@
-"""The convolutional encoders of the field, and every encoder by name."""
+"""The convolutional encoders of the field."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Encoder
-from encoders.vit import vit
+from encoders.config import ENCODERS, EncoderConfig
 from harness.suggest import nearest
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Which encoder, and what follows it."""
-
-    name: str = "der"
-    feature_dim: int | None = None  # width of a last linear layer, none by default
-    layer_norm: bool = True  # of the features: steadier Q-learning at high learning rates
-    standardize: bool = False  # pixels, by mean and deviation of the first batch that is learned from
-    init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
-
-    def __post_init__(self) -> None:
-        if self.feature_dim is not None and self.feature_dim < 1:
-            raise ValueError(f"encoder.feature_dim={self.feature_dim}: must be at least 1")
 
 
 def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Encoder:
@@ -193,17 +176,3 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
-
-
-ENCODERS: dict[str, Callable[[int], tuple[nn.Sequential, nn.Sequential]]] = {
-    "nature": nature,
-    "nips": nips,
-    "der": der,
-    "study": study,
-    "impala": impala,
-    "control": control,
-    "control_fast": control_fast,
-    "small": small,
-    "study_digits": study_digits,
-    "vit": vit,
-}

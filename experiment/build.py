@@ -15,13 +15,13 @@ from agents import Agent, Precision
 from agents import Streams as AgentStreams
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
-from aux_tasks.base import check_choice
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import Rollout, VectorEnv
 from experiment.composition import read_config
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
+from harness.suggest import check_choice
 from harness.tree import Segment
 from replay import Replay, build_replay
 

@@ -6,7 +6,7 @@ from dataclasses import Field, asdict, field, fields, is_dataclass, make_datacla
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -15,14 +15,18 @@ from yaml import YAMLError
 
 import configs
 from agents import AGENTS, AgentConfig
-from aux_tasks import TASKS, AuxTask, TaskConfig
-from aux_tasks.suite import options_of
+from aux_tasks import TASKS, TaskConfig
+from aux_tasks.config import options_of
 from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
 from harness.process import replacing
+from harness.suggest import nearest
 from replay import ReplayConfig
+
+if TYPE_CHECKING:
+    from aux_tasks import AuxTask
 
 C = TypeVar("C", bound=AnyConfig)
 
@@ -58,9 +62,23 @@ def register() -> None:
         add("encoder", name, _node(EncoderConfig)(name=name))
     for name, prioritized in {"uniform": False, "prioritized": True}.items():
         add("replay", name, _node(ReplayConfig)(prioritized=prioritized))
-    for name, task in TASKS.items():
-        add("aux", name, _task_node(task), package=f"aux.{name}")
+    for name in TASKS:
+        add("aux", name, {}, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen
     add("aux", "none", {}, package="aux")
+
+
+def with_tasks(composed: DictConfig) -> DictConfig:
+    """The config with the keys of its auxiliary tasks, typed as their constructors declare them.
+
+    Raises:
+        ValueError, OmegaConfBaseException: an unknown task, option or type.
+    """
+    typed = composed.copy()
+    for name in composed.get("aux") or {}:
+        if name not in TASKS:
+            raise ValueError(f"unknown auxiliary task {name!r}: {nearest(name, TASKS)}")
+        typed.aux[name] = OmegaConf.merge(OmegaConf.structured(_task_node(TASKS[name])), composed.aux[name])
+    return typed
 
 
 def freeze(composed: DictConfig, kind: type[C]) -> C:
@@ -138,7 +156,7 @@ def _node(kind: Any) -> type:
 
 
 @cache
-def _task_node(task: type[AuxTask]) -> type:
+def _task_node(task: "type[AuxTask]") -> type:
     """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them."""
     options = make_dataclass(
         f"{task.__name__}Options",

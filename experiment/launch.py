@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
-from experiment.composition import register
+from experiment.composition import register, with_tasks
 from harness.suggest import closest, nearest
 
 log = logging.getLogger(__name__)
@@ -161,10 +161,9 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
 
 def _compose(name: str, words: Iterable[str], groups: list[str], parser: OverridesParser) -> Composed:
     choices: dict[str, str] = {}
-    keys, preset, everything = [], [], []
+    preset, keys = [], {}
     for word in words:
         expanded = _expand(word)
-        everything += expanded
         override = parser.parse_override(expanded[0])
         key = override.get_key_element()
         if key in groups:
@@ -172,12 +171,14 @@ def _compose(name: str, words: Iterable[str], groups: list[str], parser: Overrid
             preset += expanded
             choices[key] = word.partition("=")[2]
         else:
-            keys.append(key)
-    alone = compose(name, preset)
+            keys[key] = override.value()
+    alone = with_tasks(compose(name, preset))
     tree = OmegaConf.to_container(alone)
-    for key in keys:
+    config = alone.copy()
+    for key, value in keys.items():
         _check_key(key, tree)
-    return Composed(compose(name, everything), alone, choices)
+        OmegaConf.update(config, key, value)
+    return Composed(config, alone, choices)
 
 
 def _expand(word: str) -> list[str]:
@@ -245,10 +246,10 @@ def _option(word: str) -> str:
 
 def _line(error: Exception) -> str:
     """One line for an error of Hydra's, or of ours."""
-    cause = error.__cause__
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
-    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+    if isinstance(cause, OmegaConfBaseException):
         line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
             near = closest(match[1], match[2].split(", "))

@@ -1,100 +1,23 @@
 """Experience replay: frames stored once, stacks and n-step returns made when sampled."""
 
-import logging
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from gymnasium.spaces import Box, Discrete
+from harness.lazy import lazily
+from replay.config import ReplayConfig
 
-from harness.suggest import nearest
-from replay.batch import Batch
-from replay.frames import Padding
-from replay.replay import Replay
-from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
-from replay.storage import FrameStorage
+if TYPE_CHECKING:
+    from replay.batch import Batch
+    from replay.build import build_replay
+    from replay.frames import Padding
+    from replay.replay import Replay
+else:
+    __getattr__ = lazily(
+        {
+            "replay.batch": ("Batch",),
+            "replay.build": ("build_replay",),
+            "replay.frames": ("Padding",),
+            "replay.replay": ("Replay",),
+        }
+    )
 
 __all__ = ["Batch", "Padding", "Replay", "ReplayConfig", "build_replay"]
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """What is kept, where, and how it is drawn."""
-
-    capacity: int = 100_000  # transitions of all environment copies together
-    n_step: int = 3
-    prioritized: bool = False
-    alpha: float = 0.5  # 0 uniform to 1 fully prioritised
-    beta: float = 0.4  # importance weights: exponent at the start, rising to 1
-    beta_steps: int = 400_000  # agent steps until it is 1
-    storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
-    path: str | None = None  # of the file
-
-
-def build_replay(
-    config: ReplayConfig,
-    *,
-    num_envs: int,
-    frame_shape: tuple[int, int, int],
-    action_space: Discrete | Box,
-    frame_stack: int,
-    gamma: float,
-    clip_reward: bool,
-    rng: np.random.Generator,
-    device: torch.device,
-    padding: Padding = "zeros",
-) -> Replay:
-    """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
-
-    Raises:
-        ValueError: a setting is out of range or unknown.
-        MemoryError: the capacity does not fit; the message names one that does.
-    """
-    _check(config)
-    storage = FrameStorage(
-        config.capacity,
-        num_envs,
-        frame_shape,
-        action_space,
-        path=config.path if config.storage == "mmap" else None,
-        device=torch.device("cuda") if config.storage == "cuda" else None,
-        padding=padding,
-    )
-    if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
-        log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
-    cells = storage.rows * num_envs
-    sampler: Sampler = PrioritizedSampler(cells, config.alpha) if config.prioritized else UniformSampler(cells)
-    return Replay(
-        storage,
-        sampler,
-        frame_stack=frame_stack,
-        n_step=config.n_step,
-        gamma=gamma,
-        clip_reward=clip_reward,
-        beta=config.beta,
-        beta_steps=config.beta_steps,
-        rng=rng,
-        device=device,
-    )
-
-
-def _check(config: ReplayConfig) -> None:
-    for name in ("capacity", "n_step", "beta_steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
-    for name in ("alpha", "beta"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
-    places = ("ram", "mmap", "cuda")
-    if config.storage not in places:
-        raise ValueError(f"unknown replay.storage {config.storage!r}: {nearest(config.storage, places)}")
-    if config.storage == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"
-        )
-    if (config.storage == "mmap") != (config.path is not None):
-        raise ValueError(
-            f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"
-        )

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_choice
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.control.models import LatentTransition, action_vector, errors, mlp, negative_log_likelihood
 from encoders import Encoder, dead_share
+from harness.suggest import check_choice
 from replay import Batch
 
 FORMS = ("paper", "released", "robust")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_choice
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.control.models import (
     LatentTransition,
     MapTransition,
@@ -18,6 +18,7 @@ from aux_tasks.control.models import (
     wasserstein,
 )
 from encoders import Encoder
+from harness.suggest import check_choice
 from replay import Batch
 
 DISTANCES = {"wasserstein": wasserstein, "likelihood": negative_log_likelihood, "mmd": mmd}

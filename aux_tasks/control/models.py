@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import check_choice
+from harness.suggest import check_choice
 
 KINDS = ("deterministic", "gaussian", "ensemble")
 MIN_STD = 0.01  # a smaller one lets the likelihood of a still scene outgrow every other gradient

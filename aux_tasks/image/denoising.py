@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_choice
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
 from encoders import Encoder
+from harness.suggest import check_choice
 from replay import Batch
 
 NOISES = ("masking", "gaussian", "salt_and_pepper")

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_choice
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, retrieval, spread
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
+from harness.suggest import check_choice
 from replay import Batch
 
 HEADS = ("linear", "mlp")

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_choice
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
 from aux_tasks.image.colour import frame_channels, from_lab, to_lab
 from encoders import Encoder
+from harness.suggest import check_choice
 from replay import Batch
 
 HALVES = ("auto", "colour", "time")

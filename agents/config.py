@@ -1,0 +1,140 @@
+"""Hyperparameters of the agents, by the name that a config uses. Nothing here needs torch."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gymnasium.spaces import Box, Discrete, flatdim
+
+if TYPE_CHECKING:
+    from agents.base import Agent, Streams, Suite
+    from encoders import Encoder
+
+
+class Precision(StrEnum):
+    """Type of the networks' products in an update; weights and losses are float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class AuxSchedule(StrEnum):
+    """When the auxiliary tasks train the encoder."""
+
+    joint = "joint"  # in one sum with the agent's loss
+    alternating = "alternating"  # after each step of the agent, in a step of their own
+
+
+@dataclass(frozen=True)
+class AgentConfig(ABC):
+    """Hyperparameters of every agent; steps are agent steps."""
+
+    name: str = field(kw_only=True)
+    learning_rate: float = 1e-3
+    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
+    decay_steps: int = 400_000
+    encoder_scale: float = 1.0  # of the encoder's learning rate; 0 keeps the encoder as it is
+    adam_eps: float = 1e-8
+    max_grad_norm: float = math.inf  # of the step that moves the encoder
+    random_shift: int = 0  # pixels of shift augmentation, 0 for none
+    aux_schedule: AuxSchedule = AuxSchedule.joint
+    precision: Precision = Precision.float32
+    compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+
+    def __post_init__(self) -> None:
+        nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
+        self._check("at least 0", lambda x: x >= 0, *nonnegative)
+        self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
+        self._check("at least 1", lambda x: x >= 1, "decay_steps")
+
+    def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
+        """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
+        for name in names:
+            if (value := getattr(self, name)) is not None and not holds(value):
+                raise ValueError(f"agent.{name}={value}: must be {rule}")
+
+    @abstractmethod
+    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+        """The agent of this config.
+
+        Raises:
+            ValueError: the agent does not fit the action space.
+        """
+
+
+class Target(StrEnum):
+    """How the target network follows."""
+
+    soft = "soft"
+    hard = "hard"
+
+
+@dataclass(frozen=True)
+class DQNConfig(AgentConfig):
+    """Hyperparameters; steps are agent steps."""
+
+    name: str = field(default="dqn", kw_only=True)
+    learning_rate: float = 2.5e-4
+    adam_eps: float = 1.5e-4
+    max_grad_norm: float = 10.0
+    hidden: int = 256  # width of each stream of the dueling head
+    layer_norm: bool = True  # in the head
+    target: Target = Target.soft
+    target_tau: float = 0.005  # soft: share of the online network blended in at each update
+    target_every: int = 1000  # hard: updates between copies
+    average_tau: float = 0.0  # share blended at each update into the average that is evaluated; 0: no average
+    target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    epsilon_steps: int = 30_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps")
+        shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
+        self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
+        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+
+    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+        """See `AgentConfig.build`."""
+        if not isinstance(action_space, Discrete):
+            raise ValueError(
+                "agent=dqn chooses among actions, but those of this environment are continuous: use agent=sac"
+            )
+        from agents.dqn import DQN
+
+        return DQN(self, encoder, int(action_space.n), suite, streams)
+
+
+@dataclass(frozen=True)
+class SACConfig(AgentConfig):
+    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `num_shifts`."""
+
+    name: str = field(default="sac", kw_only=True)
+    hidden: int = 256  # width of both hidden layers of actor and critics
+    init_temperature: float = 0.1
+    target_tau: float = 0.01  # share of the online encoder and critics blended into the target
+    num_shifts: int = 1  # shifted copies of each observation: targets and losses are their means, DrQ's K = M = 2
+    policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "num_shifts")
+        self._check("above 0", lambda x: x > 0, "init_temperature")
+        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+        if self.num_shifts > 1 and not self.random_shift:
+            raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
+
+    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+        """See `AgentConfig.build`."""
+        if not isinstance(action_space, Box):
+            raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
+        from agents.sac import SAC
+
+        return SAC(self, encoder, flatdim(action_space), suite, streams)
+
+
+AGENTS: dict[str, type[AgentConfig]] = {"dqn": DQNConfig, "sac": SACConfig}

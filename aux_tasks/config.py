@@ -1,0 +1,37 @@
+"""How much a task weighs, and the options of its class. Nothing here needs torch."""
+
+from dataclasses import dataclass, field
+from inspect import Parameter, signature
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """How much one task weighs, and the options of its class."""
+
+    weight: float = 1.0
+    final_weight: float | None = None  # reached linearly after `decay_steps` agent steps
+    decay_steps: int = 1_000_000
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():
+            if (value := getattr(self, name)) is not None and not value >= least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
+
+    def at(self, step: int) -> float:
+        """Return the weight at an agent step."""
+        if self.final_weight is None:
+            return self.weight
+        return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
+
+
+def options_of(task: type) -> dict[str, tuple[Parameter, Any]]:
+    """Return the keyword-only parameters of a task's constructor and of those it passes options on to, with types."""
+    found: dict[str, tuple[Parameter, Any]] = {}
+    for constructor in (vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)):
+        hints = get_type_hints(constructor)
+        for name, parameter in signature(constructor).parameters.items():
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                found.setdefault(name, (parameter, hints[name]))
+    return found

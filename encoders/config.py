@@ -1,0 +1,41 @@
+"""Which encoder a run has, and every encoder by name. Nothing here needs torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.lazy import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder, and what follows it."""
+
+    name: str = "der"
+    feature_dim: int | None = None  # width of a last linear layer, none by default
+    layer_norm: bool = True  # of the features: steadier Q-learning at high learning rates
+    standardize: bool = False  # pixels, by mean and deviation of the first batch that is learned from
+    init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
+
+    def __post_init__(self) -> None:
+        if self.feature_dim is not None and self.feature_dim < 1:
+            raise ValueError(f"encoder.feature_dim={self.feature_dim}: must be at least 1")
+
+
+ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Registry(
+    {
+        "nature": "encoders.cnn:nature",
+        "nips": "encoders.cnn:nips",
+        "der": "encoders.cnn:der",
+        "study": "encoders.cnn:study",
+        "impala": "encoders.cnn:impala",
+        "control": "encoders.cnn:control",
+        "control_fast": "encoders.cnn:control_fast",
+        "small": "encoders.cnn:small",
+        "study_digits": "encoders.cnn:study_digits",
+        "vit": "encoders.vit:vit",
+    }
+)

@@ -1,0 +1,48 @@
+"""Names that are imported when they are first used, so that a command line is checked before torch loads."""
+
+from collections.abc import Callable, Iterator, MutableMapping
+from importlib import import_module
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+
+def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package (PEP 562) that finds each name in the module it is listed under."""
+    where = {name: module for module, names in modules.items() for name in names}
+
+    def getattr_(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(name)
+        return getattr(import_module(where[name]), name)
+
+    return getattr_
+
+
+class Registry(MutableMapping[str, V]):
+    """Objects by the name that a config uses. An object given as "module:name" is imported when it is first read."""
+
+    def __init__(self, entries: dict[str, str]) -> None:
+        self._entries: dict[str, V | str] = dict(entries)
+
+    def __getitem__(self, name: str) -> V:
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(import_module(module), attribute)
+        return entry
+
+    def __setitem__(self, name: str, value: V) -> None:
+        self._entries[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries

@@ -1,0 +1,83 @@
+"""From the config of a replay to the replay."""
+
+import logging
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from harness.suggest import nearest
+from replay.config import ReplayConfig
+from replay.frames import Padding
+from replay.replay import Replay
+from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from replay.storage import FrameStorage
+
+log = logging.getLogger(__name__)
+
+
+def build_replay(
+    config: ReplayConfig,
+    *,
+    num_envs: int,
+    frame_shape: tuple[int, int, int],
+    action_space: Discrete | Box,
+    frame_stack: int,
+    gamma: float,
+    clip_reward: bool,
+    rng: np.random.Generator,
+    device: torch.device,
+    padding: Padding = "zeros",
+) -> Replay:
+    """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
+
+    Raises:
+        ValueError: a setting is out of range or unknown.
+        MemoryError: the capacity does not fit; the message names one that does.
+    """
+    _check(config)
+    storage = FrameStorage(
+        config.capacity,
+        num_envs,
+        frame_shape,
+        action_space,
+        path=config.path if config.storage == "mmap" else None,
+        device=torch.device("cuda") if config.storage == "cuda" else None,
+        padding=padding,
+    )
+    if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
+        log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
+    cells = storage.rows * num_envs
+    sampler: Sampler = PrioritizedSampler(cells, config.alpha) if config.prioritized else UniformSampler(cells)
+    return Replay(
+        storage,
+        sampler,
+        frame_stack=frame_stack,
+        n_step=config.n_step,
+        gamma=gamma,
+        clip_reward=clip_reward,
+        beta=config.beta,
+        beta_steps=config.beta_steps,
+        rng=rng,
+        device=device,
+    )
+
+
+def _check(config: ReplayConfig) -> None:
+    for name in ("capacity", "n_step", "beta_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
+    for name in ("alpha", "beta"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
+    places = ("ram", "mmap", "cuda")
+    if config.storage not in places:
+        raise ValueError(f"unknown replay.storage {config.storage!r}: {nearest(config.storage, places)}")
+    if config.storage == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"
+        )
+    if (config.storage == "mmap") != (config.path is not None):
+        raise ValueError(
+            f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"
+        )
