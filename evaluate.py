@@ -4,9 +4,16 @@ python evaluate.py checkpoint=zoo/pong-permutation
 python evaluate.py checkpoint=zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
 """
 
+import sys
+
+from experiment.launch import check_words, launch
+
+if __name__ == "__main__":
+    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
+
+
 import logging
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +33,6 @@ from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
-from experiment.launch import launch
 from harness.process import tune_process
 
 log = logging.getLogger("sidequest")

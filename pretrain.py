@@ -7,8 +7,15 @@ The encoder it leaves is what `python train.py encoder.init=RUN/encoder.safetens
 Running the same command again continues the run.
 """
 
-import logging
 import sys
+
+from experiment.launch import check_words, launch
+
+if __name__ == "__main__":
+    check_words("pretrain", sys.argv[1:], __doc__)  # before torch loads
+
+
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +31,6 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
-from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
 from experiment.run_folder import claim_run_dir, named, run_folder

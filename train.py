@@ -7,8 +7,15 @@
 Run the same command again to resume.
 """
 
-import logging
 import sys
+
+from experiment.launch import check_words, launch
+
+if __name__ == "__main__":
+    check_words("config", sys.argv[1:], __doc__)  # before torch loads
+
+
+import logging
 from functools import partial
 
 from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
@@ -16,7 +23,6 @@ from analysis.video import VideoWriter
 from configs.schema import Config, flat
 from envs import EnvError
 from experiment.build import build, load_agent, without_init
-from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
 from experiment.run_folder import claim_run_dir, named, run_folder

@@ -29,8 +29,7 @@ from common import RESULTS, config_of, read_json, table, with_block
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from agents import SAC, SACConfig
-from agents.base import Precision
+from agents import SAC, Precision, SACConfig
 from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.control.dbc import DBC
 from aux_tasks.control.models import MIN_STD

@@ -21,7 +21,7 @@ from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, Pr
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
-from harness.process import replacing
+from harness.files import replacing
 from harness.suggest import nearest
 from replay import ReplayConfig
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
-from experiment.composition import register, with_tasks
+from experiment.composition import COMMANDS, freeze, register, with_tasks
 from harness.suggest import closest, nearest
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,29 @@ def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: st
     Returns:
         The exit code of the run. In a sweep it is the highest, and a run that a signal ended (128 or more) is the last.
     """
+    jobs = _jobs(name, argv, about)
+    if isinstance(jobs, int):
+        return jobs
+    highest = 0
+    for job in jobs:
+        highest = max(highest, exit_code(partial(run, job)))
+        if highest >= 128:
+            break
+    return highest
+
+
+def check_words(name: str, argv: list[str], about: str = "") -> None:
+    """Leave the process if a command line asks for help or is wrong.
+
+    A command calls it before it imports what needs torch, so that the answer takes a fraction of a second.
+    """
+    jobs = _jobs(name, argv, about)
+    if isinstance(jobs, int):
+        sys.exit(jobs)
+
+
+def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
+    """The runs that a command line asks for, or the exit code where it has been answered."""
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
@@ -74,17 +97,14 @@ def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: st
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
             return 0
+        if "--cfg" in options:
+            sys.stdout.write("---\n".join(OmegaConf.to_yaml(job.config) for job in jobs))
+            return 0
+        for job in jobs:
+            freeze(job.config, COMMANDS[name])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _fail(_line(error))
-    if "--cfg" in options:
-        sys.stdout.write("---\n".join(OmegaConf.to_yaml(job.config) for job in jobs))
-        return 0
-    highest = 0
-    for job in jobs:
-        highest = max(highest, exit_code(partial(run, job)))
-        if highest >= 128:
-            break
-    return highest
+    return jobs
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -172,11 +192,12 @@ def _compose(name: str, words: Iterable[str], groups: list[str], parser: Overrid
             choices[key] = word.partition("=")[2]
         else:
             keys[key] = override.value()
-    alone = with_tasks(compose(name, preset))
-    tree = OmegaConf.to_container(alone)
+    untyped = compose(name, preset)
+    _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
+    alone = with_tasks(untyped)
+    _check_keys(keys, alone)
     config = alone.copy()
     for key, value in keys.items():
-        _check_key(key, tree)
         OmegaConf.update(config, key, value)
     return Composed(config, alone, choices)
 
@@ -203,8 +224,14 @@ def _check_choice(override: Override) -> None:
             raise ValueError(f"unknown {group} {choice!r}: {nearest(str(choice), known)}")
 
 
+def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
+    """Raise ValueError unless the config has the dotted keys."""
+    tree = OmegaConf.to_container(config)
+    for key in keys:
+        _check_key(key, tree)
+
+
 def _check_key(key: str, tree: Any) -> None:
-    """Raise ValueError unless the nested dictionaries have the dotted key."""
     node, parent = tree, ""
     for part in key.split("."):
         if isinstance(node, list):  # an item of it

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from agents import Agent
 from agents.base import acting_weights
 from encoders import Encoder
-from harness.process import replacing
+from harness.files import replacing
 
 HEADER = "network"  # entry of the metadata
 ENCODER = "encoder."  # how the names of its weights begin among those of an agent

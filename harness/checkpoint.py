@@ -30,6 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from harness.files import sync_folder
 from harness.suggest import nearest
 from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
 
@@ -285,23 +286,15 @@ def _write_folder(folder: Path, step: int, plan: _Plan, links: Mapping[str, tupl
     for file, arrays in plan.arrays.items():
         linked = _link(*links[file], folder / file) if file in links else None
         files[file] = linked or _write_arrays(folder / file, arrays)
-    _sync_folder(folder / "segments")
+    sync_folder(folder / "segments")
     body = {"format": _FORMAT, "step": step, "entries": plan.entries, "files": files}
     _write(folder / "manifest.json", [json.dumps({"manifest": body, "sha256": _digest(body)}, indent=1).encode()])
-    _sync_folder(folder)
+    sync_folder(folder)
     return files
 
 
 def _digest(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _publish(temporary: Path, root: Path, step: int) -> Path:
@@ -313,7 +306,7 @@ def _publish(temporary: Path, root: Path, step: int) -> Path:
             shutil.rmtree(old)
         os.replace(final, old)
     os.replace(temporary, final)
-    _sync_folder(root)
+    sync_folder(root)
     return final
 
 

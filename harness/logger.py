@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
-from harness.process import replacing
+from harness.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How the process uses its machine: threads, the allocator, folders of its own, and files that are never half there."""
+"""How the process uses its machine: threads, the allocator, and folders of its own."""
 
 import ctypes
 import fcntl
@@ -58,20 +58,10 @@ def exclusive(folder: Path) -> Iterator[Path]:
     Raises:
         ValueError: another process is in it.
     """
-    with (folder / ".lock").open("w") as lock:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never follows, empties or waits for what is there
+    with os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+b", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
         yield folder
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`, to write what replaces it when the block ends; a block that fails leaves nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.process import replacing
+from harness.files import replacing
 
 
 def versions(*packages: str) -> dict[str, str]:

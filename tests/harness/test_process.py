@@ -52,3 +52,12 @@ def test_a_folder_belongs_to_one_run_until_it_ends(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path) as folder:
         assert folder == tmp_path
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".lock").symlink_to(victim)
+    with pytest.raises(OSError, match="lock"), exclusive(tmp_path):
+        pass
+    assert victim.read_text() == "mine"

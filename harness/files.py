@@ -1,0 +1,98 @@
+"""Reading that never waits and never runs away, and writing that is never half there and never follows a link."""
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+
+
+def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
+    """Open a regular file for reading; a link to one counts as one.
+
+    Args:
+        path: what to read; it may be somebody else's.
+        limit: bytes that the file may have.
+
+    Raises:
+        ValueError: a folder, a pipe, a device or a socket, or longer than `limit`; one line that names the path.
+        OSError: missing, or it cannot be read.
+    """
+    _check_regular(path, path.stat().st_mode)  # before opening: a device may act on being opened
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        status = os.fstat(file.fileno())
+        _check_regular(path, status.st_mode)
+        _check_size(path, status.st_size, limit)
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """All of a regular file of at most `limit` bytes.
+
+    Raises:
+        ValueError, OSError: as `open_regular`.
+    """
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1) or b""  # a file of /proc has no size
+    _check_size(path, len(content), limit)
+    return content
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, to write what replaces it when the block ends; a block that fails leaves nothing.
+
+    The file is new and its name cannot be foreseen, so that no link that somebody left there is followed; a link at
+    `path` itself is replaced. What was written is on the disk before it gets its name.
+    """
+    _sweep(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield temporary
+        os.fsync(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk when this returns."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without it
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed left of earlier writings of `path`."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]{{16}}\.tmp")
+    for stale in path.parent.iterdir():
+        if (match := pattern.fullmatch(stale.name)) and not psutil.pid_exists(int(match[1])):
+            stale.unlink(missing_ok=True)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is not a regular file")
+
+
+def _check_size(path: Path, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise ValueError(f"{path} is larger than {limit:,} bytes, the most that is read of such a file")
