@@ -174,7 +174,9 @@ def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__)
+    return launch(
+        lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__, module=__name__
+    )
 
 
 if __name__ == "__main__":

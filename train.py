@@ -133,7 +133,7 @@ def finish(run: Training) -> None:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__)
+    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

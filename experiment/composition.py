@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -38,6 +38,16 @@ COMMANDS: dict[str, type[AnyConfig]] = {
 }
 # A config whose type is one of these is a member of the group; its key `name` says which.
 UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a command line says."""
+
+    config: DictConfig
+    preset: DictConfig  # of the group choices alone, without the other words
+    words: tuple[str, ...]
+    choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
 
 
 def register() -> None:

@@ -5,8 +5,8 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,49 +24,50 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
-from experiment.composition import COMMANDS, freeze, register, with_tasks
+from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
 from harness.suggest import closest, nearest
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
 OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
 SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
+OWN = ("import=", "sweep.jobs=")  # words that are no keys
 USAGE = """\
 Options:
-  -m, --multirun   run every combination of key=a,b and key=range(0,5), one after the other
+  -m, --multirun   run every combination of key=a,b and key=range(0,5)
+  sweep.jobs=2     how many of them train at once; default: one for each core
   --cfg            print the composed config and stop
   import=module    import a module first, which may add auxiliary tasks, encoders and environments
 """
 
 
-@dataclass(frozen=True)
-class Composed:
-    """What a command line says."""
-
-    config: DictConfig
-    preset: DictConfig  # of the group choices alone, without the other words
-    choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
-
-
-def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: str = "") -> int:
+def launch(
+    run: Callable[[Composed], int], name: str, argv: list[str], about: str = "", *, module: str | None = None
+) -> int:
     """Compose the config `name` from the words of a command line, and run it.
 
-    Words are `key=value`, `group=choice`, `env=atari/breakout`, `source=frames/breakout`, `import=my_module` and the
-    options in `USAGE`. Errors of the user's making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the
-    run) become one line and exit code 2.
+    Words are `key=value`, `group=choice`, `env=atari/breakout`, `source=frames/breakout` and those in `USAGE`. Errors
+    of the user's making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and
+    exit code 2.
 
     Args:
         run: one run; returns an exit code.
         name: of a file in configs/, without .yaml.
         argv: the words.
         about: first part of the help.
+        module: of the command, which a sweep runs in several processes. Without it, runs follow each other here.
 
     Returns:
-        The exit code of the run. In a sweep it is the highest, and a run that a signal ended (128 or more) is the last.
+        The exit code of the run. In a sweep it is the highest; without `module`, a run that a signal ended (128 or
+        more) is the last.
     """
     jobs = _jobs(name, argv, about)
     if isinstance(jobs, int):
         return jobs
+    if module and len(jobs) > 1:
+        from experiment.sweep import sweep
+
+        return exit_code(lambda: sweep(name, jobs, sys.modules[module], _at_once(argv)))
     highest = 0
     for job in jobs:
         highest = max(highest, exit_code(partial(run, job)))
@@ -93,6 +94,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
         options = {_option(word) for word in argv if word.startswith("-")}
         words = [word for word in argv if not word.startswith("-")]
         import_modules(words)
+        _at_once(words)
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
@@ -160,10 +162,19 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        overrides = parser.parse_overrides([word for word in words if not word.startswith("import=")])
+        overrides = parser.parse_overrides([word for word in words if not word.startswith(OWN)])
         values = [list(_values(override, sweep)) for override in overrides]
-        groups = _group_names(name)
-        return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+        groups, imports = _group_names(name), [word for word in words if word.startswith("import=")]
+        jobs = [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+        return [replace(job, words=(*imports, *job.words)) for job in jobs]
+
+
+def _at_once(words: list[str]) -> int:
+    """How many runs of a sweep are to run at once; 0: as many as there are cores."""
+    given = [word.partition("=")[2] for word in words if word.startswith("sweep.jobs=")]
+    if given and not given[-1].isdecimal():
+        raise ValueError(f"sweep.jobs={given[-1]}: must be a whole number, 0 for one run on each core")
+    return int(given[-1]) if given else 0
 
 
 def _values(override: Override, sweep: bool) -> Iterator[str]:
@@ -179,7 +190,7 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
         yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 
-def _compose(name: str, words: Iterable[str], groups: list[str], parser: OverridesParser) -> Composed:
+def _compose(name: str, words: Sequence[str], groups: list[str], parser: OverridesParser) -> Composed:
     choices: dict[str, str] = {}
     preset, keys = [], {}
     for word in words:
@@ -199,7 +210,7 @@ def _compose(name: str, words: Iterable[str], groups: list[str], parser: Overrid
     config = alone.copy()
     for key, value in keys.items():
         OmegaConf.update(config, key, value)
-    return Composed(config, alone, choices)
+    return Composed(config, alone, tuple(words), choices)
 
 
 def _expand(word: str) -> list[str]:

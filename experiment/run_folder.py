@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
 from envs import EnvConfig
-from experiment.composition import complete, freeze, read_config, write_config
-from experiment.launch import Composed
+from experiment.composition import Composed, complete, freeze, read_config, write_config
 from harness.process import exclusive
 
 # What may change when a run continues: it does not change the learning.

@@ -15,8 +15,8 @@ from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
-from experiment.composition import freeze
-from experiment.launch import Composed, compose_words, launch
+from experiment.composition import Composed, freeze
+from experiment.launch import compose_words, launch
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,8 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
-from experiment.composition import freeze, write_config
-from experiment.launch import Composed, launch
+from experiment.composition import Composed, freeze, write_config
+from experiment.launch import launch
 from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
