@@ -24,18 +24,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
+from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
-from harness.suggest import closest, nearest
+from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
 OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
 SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
-OWN = ("import=", "sweep.jobs=")  # words that are no keys
+OWN = ("import=", "sweep=", "sweep.")  # words that are no keys
 USAGE = """\
 Options:
   -m, --multirun   run every combination of key=a,b and key=range(0,5)
   sweep.jobs=2     how many of them train at once; default: one for each core
+  sweep=ray        train them on a Ray cluster: sweep.address, sweep.cpus, sweep.gpus and sweep.retries of each run
   --cfg            print the composed config and stop
   import=module    import a module first, which may add auxiliary tasks, encoders and environments
 """
@@ -67,7 +69,7 @@ def launch(
     if module and len(jobs) > 1:
         from experiment.sweep import sweep
 
-        return exit_code(lambda: sweep(name, jobs, sys.modules[module], _at_once(argv)))
+        return exit_code(lambda: sweep(name, jobs, sys.modules[module], sweep_settings(argv)))
     highest = 0
     for job in jobs:
         highest = max(highest, exit_code(partial(run, job)))
@@ -94,7 +96,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
         options = {_option(word) for word in argv if word.startswith("-")}
         words = [word for word in argv if not word.startswith("-")]
         import_modules(words)
-        _at_once(words)
+        sweep_settings(words)
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
@@ -169,12 +171,22 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         return [replace(job, words=(*imports, *job.words)) for job in jobs]
 
 
-def _at_once(words: list[str]) -> int:
-    """How many runs of a sweep are to run at once; 0: as many as there are cores."""
-    given = [word.partition("=")[2] for word in words if word.startswith("sweep.jobs=")]
-    if given and not given[-1].isdecimal():
-        raise ValueError(f"sweep.jobs={given[-1]}: must be a whole number, 0 for one run on each core")
-    return int(given[-1]) if given else 0
+def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
+    """Where the runs of a sweep run: what the words `sweep=...` and `sweep.key=value` say.
+
+    Raises:
+        ValueError, OmegaConfBaseException: an unknown name or a wrong value.
+    """
+    given = dict(word.split("=", 1) for word in words if word.startswith(("sweep=", "sweep.")))
+    name = given.pop("sweep", "local")
+    check_choice("sweep", name, SWEEPS)
+    values = {key.removeprefix("sweep."): value for key, value in given.items()}
+    schema = OmegaConf.structured(SWEEPS[name])
+    for key in values:
+        check_choice(f"a key of sweep={name}", f"sweep.{key}", [f"sweep.{known}" for known in schema])
+    settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
+    assert isinstance(settings, LocalSweep | RaySweep)
+    return settings
 
 
 def _values(override: Override, sweep: bool) -> Iterator[str]:

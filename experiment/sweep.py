@@ -1,4 +1,4 @@
-"""Several runs at once on this machine: one process each, a table of their progress, and one exit code."""
+"""Several runs at once: a process each, a table of their progress, and one exit code."""
 
 import json
 import logging
@@ -19,7 +19,9 @@ from rich.live import Live
 from rich.table import Table
 
 from configs.schema import RunConfig
+from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
+from experiment.ray_tasks import RayLauncher, RayProcess
 from experiment.run_folder import named, run_folder
 from harness.process import available_cores
 from harness.signals import GracefulExit
@@ -38,7 +40,7 @@ class Run:
     words: tuple[str, ...]
     folder: Path
     steps: int  # that it is to make
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes] | RayProcess | None" = None
     rows: list[tuple[float, int]] = field(default_factory=list)  # (seconds, step) of the newest metrics
     score: float | None = None
     code: int | None = None  # the exit code
@@ -55,19 +57,11 @@ class Run:
             return "waiting" if self.process is None else "running"
         return {0: "done", 130: "saved", 143: "saved"}.get(self.code, "failed")
 
-    def start(self, command: Sequence[str], threads: int) -> None:
-        """Start the process. It gets no signal from the terminal: the sweep passes them on, once."""
+    def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
+        """Start the run, here or elsewhere."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}  # torch reads them early
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, *self.words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=variables | os.environ,
-                start_new_session=True,
-            )
+        self.output.write_bytes(b"")
+        self.process = launcher.start(self.words, self.output)
 
     def look(self) -> None:
         """Read how far the run is, and whether it ended."""
@@ -100,7 +94,35 @@ class Run:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
-def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, at_once: int) -> int:
+class LocalLauncher:
+    """Starts runs on this machine.
+
+    Args:
+        command: what Python runs, to which the words of a run are added.
+        threads: of each run.
+    """
+
+    def __init__(self, command: Sequence[str], threads: int) -> None:
+        self._command = command
+        self._variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+    def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
+        """Start one run. It gets no signal from the terminal: the sweep passes them on, once."""
+        with output.open("ab") as printed:
+            return subprocess.Popen(
+                [*self._command, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._variables,  # torch reads them when it is loaded
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: LocalSweep | RaySweep) -> int:
     """Run every job in a process of its own.
 
     SIGINT, SIGTERM and SIGUSR1 go to each process that runs. A run that fails does not end the others.
@@ -109,38 +131,51 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, at_once: int)
         name: of the config, a training or a pretraining.
         jobs: what to run.
         module: of the command, whose file or name Python runs.
-        at_once: processes at a time; 0: one for each core.
+        settings: where the runs run, and how many at once.
 
     Returns:
         The exit code of a signal to the sweep, or else the highest of the runs.
 
     Raises:
-        ValueError: two runs share a folder, or a value is wrong.
+        ValueError: two runs share a folder, or the settings do not fit the machine or the cluster.
     """
     runs = [_run(name, job, jobs) for job in jobs]
     _check_folders(runs)
-    cores = available_cores()
-    at_once = min(at_once or cores, len(runs))
-    threads = max(1, cores // at_once)
-    log.info("%d runs, %d at a time, %d threads each", len(runs), at_once, threads)
+    launcher: LocalLauncher | RayLauncher
+    if isinstance(settings, RaySweep):
+        launcher, at_once = RayLauncher(_command(module), settings), len(runs)
+        log.info("%d runs on Ray, %g CPUs and %g GPUs each", len(runs), settings.cpus, settings.gpus)
+    else:
+        cores = available_cores()
+        at_once = min(settings.jobs or cores, len(runs))
+        launcher = LocalLauncher(_command(module), threads := max(1, cores // at_once))
+        log.info("%d runs, %d at a time, %d threads each", len(runs), at_once, threads)
     with GracefulExit() as stop, _Screen() as screen:
-        while any(run.code is None and (run.process or not stop.requested) for run in runs):
-            running = [run for run in runs if run.process and run.code is None]
-            for run in runs if not stop.requested else ():
-                if run.process is None and len(running) < at_once:
-                    run.start(_command(module), threads)
-                    running.append(run)
-            if stop.save_requested:
-                stop.save_requested = False
-                _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
-            time.sleep(POLL_SECONDS)
-            for run in running:
-                run.look()
-            screen.show(runs)
+        _follow(runs, launcher, at_once, stop, screen)
+    launcher.close()
     for run in runs:
         if run.state == "failed":
             log.error("%s failed (exit code %d): %s", run.label, run.code, run.last_line)
     return stop.exit_code or max(run.code or 0 for run in runs)
+
+
+def _follow(
+    runs: Sequence[Run], launcher: "LocalLauncher | RayLauncher", at_once: int, stop: GracefulExit, screen: "_Screen"
+) -> None:
+    """Start the runs, `at_once` at a time, until all have ended or those that were started have saved."""
+    while any(run.code is None and (run.process or not stop.requested) for run in runs):
+        running = [run for run in runs if run.process and run.code is None]
+        for run in runs if not stop.requested else ():
+            if run.process is None and len(running) < at_once:
+                run.start(launcher)
+                running.append(run)
+        if stop.save_requested:
+            stop.save_requested = False
+            _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
+        time.sleep(POLL_SECONDS)
+        for run in running:
+            run.look()
+        screen.show(runs)
 
 
 def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
