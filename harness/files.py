@@ -5,12 +5,16 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
+from PIL import Image
 
 
 def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
@@ -66,6 +70,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def write_png(image: NDArray[np.uint8], path: Path) -> None:
+    """Write an image (H, W, 3), as `replacing` does."""
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, "png")
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path` and see that a file can be written there.
+
+    Raises:
+        OSError: it cannot; names the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def sync_folder(folder: Path) -> None:

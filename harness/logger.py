@@ -17,12 +17,11 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
-from harness.files import replacing
+from harness.files import replacing, write_png
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +188,7 @@ class RunLogger:
         pictures = self._run_dir / "pictures"
         with self._warn_on_disk_error():
             pictures.mkdir(exist_ok=True)
-            Image.fromarray(image).save(pictures / f"{task}-{step}.png")
+            write_png(image, pictures / f"{task}-{step}.png")
         self.log_image(step, f"aux/{task}/inputs", image)
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
