@@ -249,20 +249,23 @@ def _short(value: float) -> str:
 
 
 def _drop_after(path: Path, step: int) -> float:
-    """Remove rows after `step`, and a torn last line, from metrics.jsonl; returns the seconds of the last row left."""
+    """Remove rows after `step`, and what is no row, from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
         return 0.0
-    kept, seconds = [], 0.0
-    for line in path.read_text().splitlines():
+    kept, lost, seconds = [], 0, 0.0
+    lines = path.read_bytes().splitlines()
+    for i, line in enumerate(lines):
         try:
             row = json.loads(line)
             if row["step"] <= step:
-                kept.append(line + "\n")
-                seconds = row["clock"]["seconds"]
-        except (json.JSONDecodeError, KeyError):
-            break
+                seconds = float(row["clock"]["seconds"])
+                kept.append(line)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            lost += i < len(lines) - 1  # the last is torn where a run is killed
+    if lost:
+        log.warning("%s: %d lines are damaged and dropped", path, lost)
     with replacing(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
     return seconds
 
 

@@ -92,7 +92,7 @@ def test_continuing_drops_later_and_torn_records_and_the_clock_goes_on(
         assert chart in layout.tensor_proto.string_val[0]
 
 
-def kill(path: Path, text: str) -> None:
+def kill(path: Path, content: bytes) -> None:
     path.open("w").close()
     raise KeyboardInterrupt
 
@@ -101,13 +101,27 @@ def kill(path: Path, text: str) -> None:
 def test_what_a_crash_left_is_dropped_and_a_kill_meanwhile_loses_none(torn: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n{torn}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "write_text", kill)
+        patch.setattr(Path, "write_bytes", kill)
         with pytest.raises(KeyboardInterrupt):
             logger(tmp_path, step=5)
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n{torn}"
     with logger(tmp_path, step=5):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
+
+
+@pytest.mark.parametrize("damaged", [
+    "{", "null", "[]", "3", '"step"', '{"step": null}', '{"step": "1"}', '{"step": 1, "clock": []}', "[" * 100_000,
+    '{"loss": 1}', "\x00\x00",
+])  # fmt: skip
+def test_a_damaged_line_takes_no_other_with_it(damaged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    later = ROW.replace("1", "3", 1).replace("2.5", "7.5")
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f"{ROW}\n{damaged}\n{later}\n".encode() + b"\xff\n")
+    with logger(tmp_path, step=5) as opened:
+        assert opened._earlier == 7.5
+    assert path.read_text() == f"{ROW}\n{later}\n"
+    assert "1 lines are damaged" in caplog.text
 
 
 @pytest.mark.parametrize("score", [float("nan"), -21.0, 12_345.0])
