@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,14 +36,27 @@ class Report:
     summary: dict[str, Any]
     returns: list[float]  # raw, ordered by copy of the environment
     lengths: list[int]  # agent steps
+    env_steps: list[int]
     protocol: Protocol  # with the environment as evaluated
     frame_stack: int
     seed: int
     seconds: float  # wall clock
+    partial: bool = False  # stopped before all episodes had ended: the long ones are missing
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
 
 
 def evaluate(
-    policy: Policy, protocol: Protocol, frame_stack: int, episodes: int = 100, seed: int = 0, num_envs: int = 8
+    policy: Policy,
+    protocol: Protocol,
+    frame_stack: int,
+    episodes: int = 100,
+    seed: int = 0,
+    num_envs: int = 8,
+    stop: Callable[[], bool] = never,
 ) -> Report:
     """Play full episodes and summarise their returns; the same arguments give the same episodes.
 
@@ -54,13 +67,29 @@ def evaluate(
         episodes: how many.
         seed: of the environment and the random actions; they share nothing with a training of that seed.
         num_envs: copies, at most one an episode; another number gives other episodes.
+        stop: asked after each step whether to end there, with a report of the episodes played so far.
+
+    Raises:
+        KeyboardInterrupt: stopped before an episode had ended.
     """
     start = time.perf_counter()
     protocol = replace(protocol, env=replace(protocol.env, num_envs=min(num_envs, episodes)))
     with closing(protocol.env.build()) as env:
-        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes)
-    returns, lengths = [episode.score for episode in played], [episode.length for episode in played]
-    return Report(summary(returns), returns, lengths, protocol, frame_stack, seed, time.perf_counter() - start)
+        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes, stop)
+    if not played:
+        raise KeyboardInterrupt
+    returns = [episode.score for episode in played]
+    return Report(
+        summary=summary(returns),
+        returns=returns,
+        lengths=[episode.length for episode in played],
+        env_steps=[episode.env_steps for episode in played],
+        protocol=protocol,
+        frame_stack=frame_stack,
+        seed=seed,
+        seconds=time.perf_counter() - start,
+        partial=len(played) < episodes,
+    )
 
 
 def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
@@ -89,8 +118,8 @@ def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: n
     return act
 
 
-def play_episodes(rollout: Rollout, policy: Policy, episodes: int) -> list[Episode]:
-    """`episodes` full episodes, ordered by copy.
+def play_episodes(rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = never) -> list[Episode]:
+    """`episodes` full episodes, ordered by copy; fewer if `stop` says so.
 
     Each copy plays a share fixed beforehand: the first episodes to end would be too often the short ones.
     """
@@ -98,7 +127,7 @@ def play_episodes(rollout: Rollout, policy: Policy, episodes: int) -> list[Episo
     quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
     played: list[list[Episode]] = [[] for _ in range(copies)]
     done = 0
-    while done < episodes:
+    while done < episodes and not stop():
         rollout.step(policy)
         for episode in rollout.episodes:
             if len(played[episode.copy]) < quota[episode.copy]:
@@ -118,8 +147,8 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
     """Write a report as JSON, with all that is needed to get it again."""
     weights, content, env = checkpoint / "agent.safetensors", asdict(report), report.protocol.env
     content["env"] = content["protocol"].pop("env")
-    if env.repeat > 1:
-        content["env_steps"] = [length * env.repeat for length in report.lengths]
+    if env.repeat == 1:
+        del content["env_steps"]  # the lengths
     content |= {
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},

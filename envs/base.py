@@ -94,6 +94,7 @@ class VectorStep:
     truncated: NDArray[np.bool_]  # (N,) cut short: bootstrap from `frame`
     game_over: NDArray[np.bool_]  # (N,) the whole episode ended, its score is complete; the next step is `first`
     first: NDArray[np.bool_]  # (N,) `frame` opens an episode; the action was ignored
+    env_steps: NDArray[np.int64] | None = None  # (N,) made in this step, 0 where `first`; None: one each
 
 
 class EnvError(RuntimeError):

@@ -152,9 +152,9 @@ class DmcVector(VectorEnv):
         """
         self._check_action(action)
         answers = self._ask("step", self._deal(action))
-        reward, terminated, truncated = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        reward, terminated, truncated, made = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         first, self._over = self._over, terminated | truncated
-        return VectorStep(self._frames.copy(), reward, terminated, truncated, game_over=self._over, first=first)
+        return VectorStep(self._frames.copy(), reward, terminated, truncated, self._over, first, made)
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`: what an agent would observe that does not look at pixels."""
@@ -203,15 +203,15 @@ class _Copies:
             copy.begin()
             copy.draw(frame)
 
-    def step(self, action: Actions) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Reward, terminated and truncated of each copy."""
+    def step(self, action: Actions) -> tuple[NDArray[Any], ...]:
+        """Reward, terminated, truncated and control steps of each copy."""
         results = []
         for copy, frame, one in zip(self._copies, self._frames, action, strict=True):
             results.append(copy.step(one))
             if not copy.diverged:
                 copy.draw(frame)
-        reward, terminated, truncated = zip(*results, strict=True)
-        return np.array(reward, np.float32), np.array(terminated), np.array(truncated)
+        reward, terminated, truncated, made = zip(*results, strict=True)
+        return np.array(reward, np.float32), np.array(terminated), np.array(truncated), np.array(made, np.int64)
 
     def labels(self) -> dict[str, NDArray[np.float32]]:
         """Numbers by name, (copies,) each; those of one observation are counted."""
@@ -261,28 +261,28 @@ class _Copy:
         if self._background:
             self._background.start(self._rng)
 
-    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
-        """Hold an action, or start the next episode: reward, terminated, truncated."""
+    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool, int]:
+        """Hold an action, or start the next episode: reward, terminated, truncated, control steps."""
         if self._over:
             self.begin()
-            return 0.0, False, False
+            return 0.0, False, False, 0
         control = self._low + (action.astype(np.float64) + 1) / 2 * self._range
         reward = 0.0
-        for _ in range(self._repeat):
+        for made in range(1, self._repeat + 1):
             try:
                 moment = self._env.step(control)
             except self._physics_error as error:
                 self._over = self.diverged = True  # MuJoCo has set the state back: it leads nowhere
                 seed, i = self._seed.entropy, self._seed.spawn_key[-1]
                 log.warning("environment seed %s, copy %s: the episode ends here: %s", seed, i, error)
-                return reward, False, True
+                return reward, False, True, made
             reward += moment.reward
             if moment.last():
                 break
         self._observed = moment.observation
         self._over = moment.last()
         terminated = self._over and moment.discount == 0
-        return reward, terminated, self._over and not terminated
+        return reward, terminated, self._over and not terminated, made
 
     def state(self) -> dict[str, float]:
         """Each number that the task observes."""

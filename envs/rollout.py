@@ -38,6 +38,7 @@ class Episode(NamedTuple):
     copy: int  # index of the environment copy
     score: float  # undiscounted sum of raw rewards
     length: int  # agent steps
+    env_steps: int  # fewer than the length times the action repeat where the last action was cut short
 
 
 class Rollout:
@@ -64,7 +65,7 @@ class Rollout:
         self.frame = self.env.reset(seed)
         self.observation = Observation(self._stack.reset(self.frame))
         self.first, self._over = np.ones(copies, np.bool_), np.zeros(copies, np.bool_)
-        self._score, self._length = np.zeros(copies), np.zeros(copies, np.int64)
+        self._score, self._length, self._env_steps = np.zeros(copies), *np.zeros((2, copies), np.int64)
         self.episodes = []
 
     def step(self, policy: Policy) -> Transition:
@@ -82,8 +83,11 @@ class Rollout:
         self.observation = Observation(self._stack.push(step))
         self._score += step.reward
         self._length += ~step.first
+        self._env_steps += ~step.first if step.env_steps is None else step.env_steps
         self.episodes = [
-            Episode(int(i), float(self._score[i]), int(self._length[i])) for i in np.flatnonzero(step.game_over)
+            Episode(int(i), float(self._score[i]), int(self._length[i]), int(self._env_steps[i]))
+            for i in np.flatnonzero(step.game_over)
         ]
-        self._score[step.game_over] = self._length[step.game_over] = 0
+        for count in (self._score, self._length, self._env_steps):
+            count[step.game_over] = 0
         return row

@@ -226,10 +226,10 @@ def test_protocols_that_do_not_fit(env: EnvConfig, name, message):
 def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
     protocol = DmcConfig(domain="cartpole", task="swingup", background="gas").protocol()
     assert (protocol.name, protocol.epsilon, protocol.env.background_split) == ("env", 0.0, "eval")
-    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], protocol, 3, 0, 1.5)
+    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], [999, 800], protocol, 3, 0, 1.5)
     write_report(report, tmp_path / "report.json", checkpoint, "python evaluate.py")
     content = json.loads((tmp_path / "report.json").read_text())
-    assert (content["lengths"], content["env_steps"]) == ([125, 100], [1000, 800])
+    assert (content["lengths"], content["env_steps"]) == ([125, 100], [999, 800])
     assert (content["protocol"], content["env"]["name"]) == ({"name": "env", "epsilon": 0.0}, "dmc")
     assert {"dm-control", "mujoco"} <= content["versions"].keys()
 

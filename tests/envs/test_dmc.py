@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from env_help import play
 
-from envs import DmcConfig
+from envs import DmcConfig, Rollout
 from envs.distractors import Gas, Noise, background_rng
 from envs.rendering import load_suite
 
@@ -47,18 +47,30 @@ def test_equals_a_plain_loop_over_dm_control(domain: str, task: str, repeat: int
         if over:
             plain.reset()
         else:
-            for _ in range(repeat):
+            for made in range(1, repeat + 1):
                 moment = plain.step(spec.maximum if sign == 1 else spec.minimum)
                 reward += moment.reward
                 if moment.last():
                     break
         assert step.reward[1] == pytest.approx(reward, rel=1e-6)
         assert step.first.tolist() == [over, over]
+        assert step.env_steps.tolist() == [0 if over else made] * 2
         over = not over and moment.last()
         assert step.truncated.tolist() == step.game_over.tolist() == [over, over]
         frames = step.frame
     env.close()
     plain.physics.free()
+
+
+def test_an_episode_has_the_control_steps_that_it_had() -> None:
+    rollout = Rollout(replace(CARTPOLE, num_envs=2).build(), 1, "repeat")
+    rollout.reset(0)
+    ended = []
+    for _ in range(10):
+        rollout.step(lambda _: np.zeros((2, 1), np.float32))
+        ended += [(episode.length, episode.env_steps) for episode in rollout.episodes]
+    assert ended == [(4, 1000)] * 4
+    rollout.env.close()
 
 
 def test_an_end_of_the_task_terminates(monkeypatch: pytest.MonkeyPatch) -> None:
