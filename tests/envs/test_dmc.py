@@ -43,18 +43,19 @@ def test_equals_a_plain_loop_over_dm_control(domain: str, task: str, repeat: int
         observed = np.concatenate([np.ravel(part) for part in plain.task.get_observation(plain.physics).values()])
         np.testing.assert_allclose([label[1] for label in env.labels().values()], observed, rtol=1e-6)
         step = env.step(np.full((2, *spec.shape), sign, np.float32))
-        reward = 0.0
+        reward, made = 0.0, 0
         if over:
             plain.reset()
         else:
-            for made in range(1, repeat + 1):
+            for _ in range(repeat):
+                made += 1
                 moment = plain.step(spec.maximum if sign == 1 else spec.minimum)
                 reward += moment.reward
                 if moment.last():
                     break
         assert step.reward[1] == pytest.approx(reward, rel=1e-6)
         assert step.first.tolist() == [over, over]
-        assert step.env_steps.tolist() == [0 if over else made] * 2
+        assert step.env_steps.tolist() == [made] * 2
         over = not over and moment.last()
         assert step.truncated.tolist() == step.game_over.tolist() == [over, over]
         frames = step.frame
