@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -94,7 +94,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         options = {_option(word) for word in argv if word.startswith("-")}
-        words = [word for word in argv if not word.startswith("-")]
+        words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
         sweep_settings(words)
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
@@ -199,7 +199,10 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
     elif not sweep:
         raise ValueError(f"{word} has several values: add -m to run each of them, or give a list, key=[a,b]")
     else:
-        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+        values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
+        if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
+            values = typed  # as they stand there: 2026_11_27 is not 20261127
+        yield from (f"{override.get_key_element()}={value}" for value in values)
 
 
 def _compose(name: str, words: Sequence[str], groups: list[str], parser: OverridesParser) -> Composed:
@@ -214,14 +217,16 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
             preset += expanded
             choices[key] = word.partition("=")[2]
         else:
-            keys[key] = override.value()
+            keys[key] = (override.value(), expanded[0].partition("=")[2].strip())
     untyped = compose(name, preset)
     _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
     alone = with_tasks(untyped)
     _check_keys(keys, alone)
     config = alone.copy()
-    for key, value in keys.items():
+    for key, (value, typed) in keys.items():
         OmegaConf.update(config, key, value)
+        if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
+            OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
     return Composed(config, alone, tuple(words), choices)
 
 
@@ -288,6 +293,17 @@ def _keys(job: Composed) -> str:
     return f"key=value, here with what your command line makes of them:\n{keys}"
 
 
+def _with_checkpoint(name: str, words: list[str]) -> list[str]:
+    """The words, with `zoo/pong-dqn` alone read as `checkpoint=zoo/pong-dqn` by the commands that have that key."""
+    bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
+    if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
+        return words
+    if any(word.startswith("checkpoint=") for word in words):
+        return words
+    quoted = bare[0].replace("'", "\\'")
+    return [f"checkpoint='{quoted}'" if word == bare[0] else word for word in words]
+
+
 def _option(word: str) -> str:
     if word not in OPTIONS:
         raise ValueError(f"unknown option {word!r}: {nearest(word, OPTIONS)}")
@@ -296,7 +312,7 @@ def _option(word: str) -> str:
 
 def _line(error: Exception) -> str:
     """One line for an error of Hydra's, or of ours."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    cause = error.__cause__ if isinstance(error, HydraException) else error
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
     if isinstance(cause, OmegaConfBaseException):

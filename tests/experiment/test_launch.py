@@ -16,7 +16,7 @@ from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
 from experiment.composition import Composed, freeze
-from experiment.launch import compose_words, launch
+from experiment.launch import compose_jobs, compose_words, launch
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,51 @@ def launched(line: str, codes: tuple[int, ...] = (), name: str = "config") -> tu
         return dict(enumerate(codes, start=1)).get(len(jobs), 0)
 
     return launch(run, name, line.split(), "What it does."), jobs
+
+
+PATHS = {
+    "config": "run_dir encoder.init replay.path",
+    "pretrain": "run_dir encoder.init source.path source.policy",
+    "evaluate": "checkpoint json video attribution background_folder",
+    "probe": "checkpoint report",
+}
+
+
+@pytest.mark.parametrize("typed", ["2026_11_27", "1e3", "true"])
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_stays_as_it_was_typed(name: str, typed: str) -> None:
+    words = ["aux=rotation", "source=frames"] if name == "pretrain" else []
+    keys = PATHS[name].split()
+    composed = compose_words(name, *words, *(f"{key}={typed}" for key in keys))
+    assert {OmegaConf.select(composed.config, key) for key in keys} == {typed}
+
+
+def test_a_path_stays_as_it_was_typed_in_a_sweep() -> None:
+    typed = ["007", "+1", "1.50", "0x1f", "1_0.0_1", "inf", "-0", "x", "1e3", "2026_11_27"]
+    jobs = compose_jobs("evaluate", [f"json={','.join(typed)},'1e3'"], sweep=True)
+    assert [job.config.json for job in jobs] == [*typed, "1e3"]
+
+
+def test_a_number_stays_a_number_and_null_nothing() -> None:
+    config = compose_words("config", "steps=1_000", "run_dir=null", "gamma=1e-1", "encoder.init=null").config
+    assert (config.steps, config.run_dir, config.gamma, config.encoder.init) == (1000, None, 0.1, None)
+
+
+@pytest.mark.parametrize("path", ["zoo/pong-dqn", "runs/a+b/s0", "2026_11_27", "it's", "a b/c,(1)"])
+def test_a_bare_path_is_the_checkpoint(path: str) -> None:
+    Path(path).mkdir(parents=True)
+    for name in ("evaluate", "probe"):
+        ran: list[Composed] = []
+        assert launch(lambda composed: ran.append(composed) or 0, name, [path]) == 0  # noqa: B023 — runs at once
+        assert [composed.config.checkpoint for composed in ran] == [path]
+
+
+def test_a_bare_word_is_no_checkpoint_where_there_is_one_or_two(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["a/x", "checkpoint=b"], ["a/x", "b/x"]):
+        assert launch(lambda _: pytest.fail("ran"), "evaluate", words) == 2
+        assert "cannot read 'a/x'" in capsys.readouterr().err
+    assert launch(lambda _: pytest.fail("ran"), "config", ["zoo/pong-dqn"]) == 2
+    assert "cannot read 'zoo/pong-dqn'" in capsys.readouterr().err
 
 
 WRONG = {
