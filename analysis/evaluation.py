@@ -44,11 +44,6 @@ class Report:
     partial: bool = False  # stopped before all episodes had ended: the long ones are missing
 
 
-def never() -> bool:
-    """Do not stop."""
-    return False
-
-
 def evaluate(
     policy: Policy,
     protocol: Protocol,
@@ -56,7 +51,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 8,
-    stop: Callable[[], bool] = never,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Play full episodes and summarise their returns; the same arguments give the same episodes.
 
@@ -118,7 +113,9 @@ def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: n
     return act
 
 
-def play_episodes(rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = never) -> list[Episode]:
+def play_episodes(
+    rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = lambda: False
+) -> list[Episode]:
     """`episodes` full episodes, ordered by copy; fewer if `stop` says so.
 
     Each copy plays a share fixed beforehand: the first episodes to end would be too often the short ones.

@@ -107,7 +107,7 @@ class ProbeConfig:
     max_grad_norm: float = 10.0
     device: str = "auto"  # auto, cpu or cuda
     threads: int = 0  # of torch; 0: the cores this process may use
-    report: str | None = None  # default: probe-<mode>-<source>.json in the run folder
+    report: str | None = None  # default: probe-<mode>-<source>.json in a run under runs/, or in runs/evaluations/
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
@@ -124,9 +124,10 @@ class EvaluateConfig:
     checkpoint: str  # a folder of zoo/, or a run folder
     episodes: int = 100
     protocol: str | None = None  # default: nature for Atari games, env (as in training) for all else
-    json: str | None = None  # the report; default: report-<protocol>.json in the checkpoint
+    json: str | None = None  # the report; default: report-<protocol>.json in a run under runs/, or in runs/evaluations/
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
+    background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # of the environment and the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
     device: str = "auto"  # auto, cpu or cuda

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
 
 import configs
 from agents import AGENTS, AgentConfig
@@ -21,6 +20,7 @@ from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, Pr
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
+from experiment.foreign import read_yaml
 from harness.files import replacing
 from harness.suggest import nearest
 from replay import ReplayConfig
@@ -119,6 +119,9 @@ def _frozen(hint: Any, value: Any) -> Any:
         return {task: _task_config(task, given) for task, given in value.items()}
     if is_dataclass(kind):
         hints = get_type_hints(kind)
+        for key in fields(kind):
+            if value.get(key.name) == "" != key.default:
+                raise ValueError(f"{key.name}= is empty: give a value, or leave it out")
         return kind(**{name: _frozen(hints.get(name), part) for name, part in value.items()})  # type: ignore[operator]
     return value
 
@@ -202,11 +205,10 @@ def read_config(path: Path, kind: type[C]) -> C:
     Raises:
         ValueError: missing, or not a config of this version.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
     try:
-        loaded = OmegaConf.load(path)
-        assert isinstance(loaded, DictConfig), "it holds no keys"
+        loaded = read_yaml(path)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
             if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
@@ -218,12 +220,9 @@ def read_config(path: Path, kind: type[C]) -> C:
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except (
         OmegaConfBaseException,
-        AssertionError,
         AttributeError,
-        RecursionError,
         TypeError,
         ValueError,
-        YAMLError,
     ) as error:
         raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
 

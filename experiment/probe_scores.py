@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -30,17 +30,19 @@ class Draw(NamedTuple):
     seen: int  # test examples left out, for a training example is the same byte for byte
 
 
-def measure(config: ProbeConfig, parts: Probing) -> tuple[Scores, list[Draw]]:
-    """Every score for every seed, and the examples that they are over."""
+def measure(config: ProbeConfig, parts: Probing, stop: Callable[[], bool] = lambda: False) -> tuple[Scores, list[Draw]]:
+    """Every score for every seed, and the examples that they are over; `stop` is asked after each draw."""
     scores: Scores = defaultdict(list)
     draws = [draw(config, parts, split, seed) for split in parts.splits for seed in range(config.seeds)]
-    for drawn in draws:
+    for done, drawn in enumerate(draws, start=1):
         trained = linear(config, parts, drawn) if config.mode == "linear" else supervised(config, parts, drawn)
         for row, value in chain(baseline(parts, drawn), trained):
             scores[row].append(value)
         log.info(
             "%s, seed %d: %d training and %d test examples", drawn.split, drawn.seed, len(drawn.train), len(drawn.test)
         )
+        if stop():
+            return scores, draws[:done]
     return scores, draws
 
 

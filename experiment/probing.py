@@ -22,6 +22,7 @@ from encoders import Encoder
 from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
+from experiment.foreign import check_paths, read_yaml
 from experiment.pretraining import ADAM_EPS, build_suite
 from experiment.sources import build_source
 from experiment.weights import load_encoder
@@ -61,6 +62,11 @@ def build_probing(config: ProbeConfig) -> Probing:
     device, folder = pick_device(config.device), Path(config.checkpoint)
     folder = folder.parent if folder.suffix == ".safetensors" else folder
     run = read_run(folder)
+    if not config.source and isinstance(run, PretrainConfig):
+        check_paths(folder, run.source, "give source=... and its paths")
+    if not config.env:
+        check_paths(folder, run.env, "give env=... and its paths")
+    check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
     episodes = build_source(source, env, run.seed)
@@ -89,7 +95,7 @@ def read_run(folder: Path) -> RunConfig:
         ValueError: missing, or not a config of this version.
     """
     path = folder / "config.yaml"
-    pretrained = path.is_file() and "\nsource:" in "\n" + path.read_text()
+    pretrained = path.is_file() and "source" in read_yaml(path)
     return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)
 
 

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
@@ -72,8 +73,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_png(image: NDArray[np.uint8], path: Path) -> None:
+def write_png(image: "NDArray[np.uint8]", path: Path) -> None:
     """Write an image (H, W, 3), as `replacing` does."""
+    from PIL import Image  # here: a command line is read without it
+
     with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, "png")
 
