@@ -85,8 +85,10 @@ def check_writable(path: Path) -> None:
     """Make the folder of `path` and see that a file can be written there.
 
     Raises:
-        OSError: it cannot; names the folder.
+        OSError: it cannot; names the place.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
