@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
-from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
+from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
 from harness.suggest import nearest
@@ -120,6 +120,7 @@ class DmcVector(VectorEnv):
     def __init__(self, config: DmcConfig) -> None:
         """Raises ValueError for an unknown domain, task or camera, RuntimeError where MuJoCo cannot render."""
         choose_backend()  # once, not in each worker
+        check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
         self._seed: int | None = None

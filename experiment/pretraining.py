@@ -74,7 +74,7 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     episodes = build_source(config.source, config.env, config.seed)
     train, test = (
         EpisodeSampler(half, frame_stack=config.frame_stack, grayscale=config.grayscale, device=device)
-        for half in episodes.split(config.test_share, numpy_stream(config.seed, "split"))
+        for half in episodes.split(config.test_share, config.seed)
     )
     generator = torch_stream(config.seed, "auxiliary", device)
     encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed).to(device)

@@ -104,7 +104,7 @@ def sees_gray(run: RunConfig) -> bool:
 
 def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, Rows]]:
     """`held-out` by episodes, by groups or as the source's own; where there are groups, `random` by frames as well."""
-    train, test = (part.rows() for part in episodes.split(share, numpy_stream(seed, "split")))
+    train, test = (part.rows() for part in episodes.split(share, seed))
     splits = {"held-out": (train, test)}
     if GROUP in episodes.labels:
         order = numpy_stream(seed, "split/random").permutation(episodes.rows())
