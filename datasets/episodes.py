@@ -92,9 +92,16 @@ class Episodes:
         test = self._held_out(share, seed) if self.test is None else self.test
         return self._only(~test), self._only(test)
 
+    @property
+    def dealt_by(self) -> NDArray[Any] | None:
+        """(E,) the names that a split goes by; None where it goes by official marks, or by numbers."""
+        group = self.labels.get("group")
+        if self.test is not None or (self.names is None and group is None):
+            return None
+        return group[self.begin] if self.names is None and group is not None else self.names
+
     def _held_out(self, share: float, seed: int) -> NDArray[np.bool_]:
-        group, episode = self.labels.get("group"), np.arange(len(self.begin))
-        names = group[self.begin] if self.names is None and group is not None else self.names
+        names, episode = self.dealt_by, np.arange(len(self.begin))
         units, owner = np.unique(episode if names is None else names, return_inverse=True)
         if len(units) < 2:
             unit = "episode" if names is None else "group"

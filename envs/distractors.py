@@ -5,14 +5,18 @@ drawn from streams of their own.
 """
 
 import colorsys
+import hashlib
+import itertools
 import logging
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.files import open_regular
 from harness.media import IMAGES, VIDEOS, find_files, read_image, read_video
 from harness.seeding import held_out
 
@@ -23,6 +27,7 @@ Frame = NDArray[np.uint8]  # (H, W, 3)
 SPLITS = ("train", "eval")
 SUFFIXES = {"images": IMAGES, "video": VIDEOS}
 HELD_OUT = 0.2  # of the files, for evaluation
+BEGINNING = 1 << 20  # bytes of a file by which it is recognised
 BACKGROUNDS = ("none", "gas", "noise", *SUFFIXES)
 MAX_FRAMES, MAX_CLIPS = 500, 16  # kept in memory: at 84 x 84 pixels 170 MB
 BALL_RADIUS, TIME_STEP = 0.05, 0.01  # of a box of side 1; a velocity component is below 1
@@ -143,9 +148,21 @@ def check_files(kind: str, folder: str) -> None:
     """
     if kind in SUFFIXES:
         split = split_files(Path(folder), kind)
-        for path in (path for files in split.values() for path in files):
+        for path in itertools.chain.from_iterable(split.values()):
             _load(path, 8, most=1)
         log.info("background_folder=%s: %s", folder, ", ".join(f"{len(files)} {name}" for name, files in split.items()))
+
+
+def describe_files(kind: str, folder: str) -> dict[str, Any]:
+    """How many files a folder of backgrounds has, and a digest of their names, sizes and beginnings."""
+    if kind not in SUFFIXES:
+        return {}
+    digest, count = hashlib.sha256(), 0
+    for path in itertools.chain.from_iterable(split_files(Path(folder), kind).values()):
+        with open_regular(path) as file:
+            digest.update(repr((path.name, path.stat().st_size, file.read(BEGINNING))).encode())
+        count += 1
+    return {"backgrounds": count, "sha256": digest.hexdigest(), "dealt": "by name"}
 
 
 def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
-from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files
+from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files, describe_files
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
 from harness.suggest import nearest
@@ -101,6 +101,10 @@ class DmcConfig(EnvConfig):
     def display(self, size: int) -> "DmcConfig":
         """See `EnvConfig.display`."""
         return replace(self, size=size)
+
+    def files(self) -> dict[str, Any]:
+        """See `EnvConfig.files`: those of the backgrounds."""
+        return describe_files(self.background, self.background_folder)
 
     def check_training(self) -> None:
         """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""

@@ -22,7 +22,7 @@ from encoders import Encoder
 from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
-from experiment.pretraining import ADAM_EPS, build_suite
+from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
 from experiment.sources import build_source
 from experiment.weights import load_encoder
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
@@ -64,6 +64,8 @@ def build_probing(config: ProbeConfig) -> Probing:
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
     episodes = build_source(source, env, run.seed)
+    if isinstance(run, PretrainConfig) and source == run.source and env == run.env:
+        warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)

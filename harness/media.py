@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -54,10 +55,15 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
         f"{len(names)} {why} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
         for why, names in left.items()
     ]
-    log.info("%s: %d files%s", folder, len(found), f"; left out: {'; '.join(told)}" if told else "")
+    _log_once(f"{folder}: {len(found)} files{'; left out: ' * bool(told)}{'; '.join(told)}")
     if not found:
         raise ValueError(f"{folder} has no files with one of the endings {' '.join(sorted(suffixes))}")
     return sorted(found)
+
+
+@cache
+def _log_once(message: str) -> None:  # a folder is listed for each environment of a run
+    log.info(message)
 
 
 def _entries(folder: Path, deep: bool, above: tuple[Path, ...]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from envs.distractors import (
     background_rng,
     build_background,
     check_files,
+    describe_files,
     load_clip,
     split_files,
 )
@@ -117,6 +118,17 @@ def test_a_new_file_moves_no_other_to_evaluation(folder: Path) -> None:
     after = split_files(folder, "images")
     assert not set(before["train"]) & set(after["eval"])
     assert not {path.name for files in after.values() for path in files} & {"._1.png"}
+
+
+def test_a_description_of_backgrounds_changes_with_them(folder: Path) -> None:
+    first = describe_files("images", str(folder))
+    assert (first["backgrounds"], describe_files("gas", "")) == (10, {})
+    (folder / "notes.txt").write_text("no picture, as before")
+    assert describe_files("images", str(folder)) == first
+    Image.new("RGB", (40, 30), (31, 30, 30)).save(folder / "0.png")
+    assert describe_files("images", str(folder))["sha256"] != first["sha256"]
+    (folder / "1.png").unlink()
+    assert describe_files("images", str(folder))["backgrounds"] == 9
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])
