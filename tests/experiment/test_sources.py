@@ -1,7 +1,10 @@
 """Every source from its config to a pretraining: what is recorded, used again, refused, and drawn."""
 
+import errno
+import fcntl
 import os
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +144,45 @@ def test_a_killed_recording_is_not_taken_for_a_whole_one(tmp_path: Path, monkeyp
     run_help.at_step(90, lambda: os._exit(7), monkeypatch)
     assert run_help.in_child(lambda: len(build_source(frames(tmp_path), TOY, 0).frames)) == 7
     assert not (tmp_path / "frames").exists()
+
+
+def abandoned(folder: Path, age: float = 3600) -> Path:
+    (folder / "labels").mkdir(parents=True)
+    (folder / "frames.npy").write_bytes(b"half")
+    os.utime(folder, (time.time() - age, time.time() - age))
+    return folder
+
+
+def test_what_killed_recordings_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    stale = [abandoned(tmp_path / f".frames.abcdefg{i}") for i in range(2)]
+    kept = [abandoned(tmp_path / name) for name in (".other.abcdefgh", ".frames.old", "frames.abcdefgh")]
+    kept.append(abandoned(tmp_path / ".frames.new_made", age=0))
+    (tmp_path / ".frames.my_thing").mkdir()
+    (tmp_path / ".frames.my_thing/thesis.tex").touch()
+    kept.append(abandoned(tmp_path / ".frames.my_thing/x").parent)
+    os.utime(kept[-1], (0, 0))
+    (tmp_path / ".frames.linked_1").symlink_to(kept[0])
+    running = abandoned(tmp_path / ".frames.running1")
+    lock = os.open(running, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    build_source(frames(tmp_path), TOY, seed=0)
+    os.close(lock)
+    assert not any(path.exists() for path in stale)
+    left = {path.name for path in (*kept, running)} | {".frames.linked_1", "frames"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert (kept[0] / "frames.npy").is_file()
+
+
+def test_a_full_disk_is_one_line_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        assert size > 3 * STEPS * 36 * 36
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run_help.at_step(3, lambda: pytest.fail("played before there was room"), monkeypatch)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device.*frames\.npy"):
+        build_source(frames(tmp_path), TOY, seed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_may_record_the_same_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
