@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     run = read_run(folder)
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
-    episodes = build_source(source, env, run.seed)
+    episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if isinstance(run, PretrainConfig) and source == run.source and env == run.env:
         warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
@@ -75,7 +76,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
-    labels = choose_labels(config, episodes)
+    labels = choose_labels(config, episodes.labels)
     most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
     dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
     kept = {name: label for name, label in labels.items() if name not in dropped}
@@ -114,13 +115,13 @@ def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, 
     return splits
 
 
-def choose_labels(config: ProbeConfig, episodes: Episodes) -> dict[str, Labels]:
+def choose_labels(config: ProbeConfig, labels: Mapping[str, Labels]) -> dict[str, Labels]:
     """The labels that the config names, all by default; only classes where the encoder is trained on them.
 
     Raises:
         ValueError: there is no such label.
     """
-    known = {name: np.asarray(label) for name, label in episodes.labels.items() if name != GROUP}
+    known = {name: np.asarray(label) for name, label in labels.items() if name != GROUP}
     if config.mode != "linear":
         known = {name: label for name, label in known.items() if is_class(label)}
     if not known:

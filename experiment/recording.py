@@ -18,10 +18,10 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -33,6 +33,8 @@ from harness.seeding import derive, numpy_stream
 from replay.frames import allocate, check_room
 
 log = logging.getLogger(__name__)
+
+CheckLabels: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], object]
 
 GRACE = 60  # seconds in which a new folder may not be locked yet
 
@@ -48,6 +50,7 @@ def record(
     random_share: float,
     frames: int,
     seed: int,
+    check_labels: CheckLabels | None = None,
 ) -> None:
     """Play until each copy has shown its part of `frames`, and leave the recording in `folder`.
 
@@ -59,6 +62,7 @@ def record(
         random_share: probability of a random action, in [0, 1].
         frames: of all copies together, rounded up to a whole number of steps.
         seed: of the environment and the random actions.
+        check_labels: raises an error if frames with labels such as those of the first are not wanted.
 
     Raises:
         MemoryError: the frames do not fit on the disk.
@@ -73,7 +77,7 @@ def record(
     try:
         with _temporary_folder(folder) as temporary:
             acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
-            moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"))
+            moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
             _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
             made_by = versions("ale-py", "dm-control", "mujoco")
             write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
@@ -140,9 +144,13 @@ def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tupl
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def _play(rollout: Rollout, policy: Policy, steps: int, seed: int) -> Iterator[dict[str, NDArray[Any]]]:
+def _play(
+    rollout: Rollout, policy: Policy, steps: int, seed: int, check_labels: CheckLabels | None
+) -> Iterator[dict[str, NDArray[Any]]]:
     """Columns (N, ...) of `steps` moments: the frame, what is known of it, what was done and what that brought."""
     rollout.reset(seed)
+    if check_labels:
+        check_labels(rollout.env.labels())
     for _ in range(steps):
         labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
         row = rollout.step(policy)

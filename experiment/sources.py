@@ -35,7 +35,7 @@ from datasets.synthetic import bouncing_balls
 from envs import EnvConfig, Policy, VectorEnv
 from experiment.build import load_agent
 from experiment.composition import read_config
-from experiment.recording import record
+from experiment.recording import CheckLabels, record
 from experiment.weights import read_shapes
 from harness.checkpoint import holds_checkpoints, load_latest
 from harness.files import read_regular
@@ -87,8 +87,12 @@ def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
     return ", ".join(counts) or ("" if kept.get("sha256") == found["sha256"] else "other content")
 
 
-def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
-    """The episodes that `source` describes; `env` and `seed` are those of frames that have to be recorded or made.
+def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
+    """The episodes that `source` describes.
+
+    Args:
+        env, seed: of frames that have to be recorded or made.
+        check_labels: raises ValueError if frames with such labels need not be recorded.
 
     Raises:
         ValueError: there are none, or others than these; the message says what is missing.
@@ -96,7 +100,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
     """
     match source:
         case FramesConfig():
-            return recorded(source, env, seed)
+            return recorded(source, env, seed, check_labels)
         case ReplayRunConfig():
             return of_run(Path(source.run))
         case ImagesConfig():
@@ -112,7 +116,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
             raise ValueError(f"source={source.name}: there is no reader for it")
 
 
-def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
+def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
     """The recording of `source`, made now if it is not there yet.
 
     Raises:
@@ -122,7 +126,7 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
     folder = Path(source.path or f"data/frames/{env.label}-{policy}-{source.frames}-s{seed}")
     wanted = content(source, env, seed)
     if not folder.is_dir() or not any(folder.iterdir()):
-        _record(source, env, seed, folder, wanted)
+        _record(source, env, seed, folder, wanted, check_labels)
     found = read_content(folder)
     for key, value in wanted.items():
         if found.get(key) != value:
@@ -145,13 +149,20 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
     return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **keys}
 
 
-def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wanted: dict[str, Any]) -> None:
+def _record(
+    source: FramesConfig,
+    env: EnvConfig,
+    seed: int,
+    folder: Path,
+    wanted: dict[str, Any],
+    check_labels: CheckLabels | None,
+) -> None:
     vector = env.build(labels=True)
     policy: Policy | None = None
     frame_stack = 1
-    if source.policy != "random":
-        policy, frame_stack = _player(source.policy, vector)
     try:
+        if source.policy != "random":
+            policy, frame_stack = _player(source.policy, vector)
         record(
             vector,
             policy,
@@ -162,6 +173,7 @@ def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wante
             random_share=RANDOM_SHARE,
             frames=source.frames,
             seed=seed,
+            check_labels=check_labels,
         )
     finally:
         vector.close()
