@@ -34,6 +34,7 @@ from experiment.build import without_init
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
 from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.sources import describe, keep_source
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.logger import MetricWindow, RunLogger, shown_losses
@@ -55,6 +56,7 @@ def pretrain(config: PretrainConfig) -> int:
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts, step = build_pretraining(without_init(config) if resumed else config), 0
     with claim_run_dir(config) as run_dir:
+        keep_source(run_dir, describe(parts.episodes))
         if checkpoint := load_latest(run_dir / "checkpoints"):
             with checkpoint.restoring() as state:
                 parts.load_state_dict(state["parts"])

@@ -26,6 +26,7 @@ from experiment.build import build, load_agent, without_init
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
 from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.sources import keep_source
 from experiment.training import Training, restore, save_training, update
 from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger
@@ -43,6 +44,8 @@ def train(config: Config) -> int:
     parts = build(without_init(config) if resumed else config)
     probe = build_online_probe(config, parts.agent.encoder)
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
+        if files := config.env.files():
+            keep_source(run_dir, files)
         progress = restore(parts, run_dir)
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)

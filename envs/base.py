@@ -66,6 +66,10 @@ class EnvConfig(ABC):
         """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible."""
         return self
 
+    def files(self) -> dict[str, Any]:
+        """A description of the files that the frames depend on, which changes with them; empty without any."""
+        return {}
+
     def check_training(self) -> None:  # noqa: B027
         """Raise ValueError if no agent may be trained with these settings."""
 

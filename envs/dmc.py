@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
-from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
+from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files, describe_files
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
 from harness.suggest import nearest
@@ -102,6 +102,10 @@ class DmcConfig(EnvConfig):
         """See `EnvConfig.display`."""
         return replace(self, size=size)
 
+    def files(self) -> dict[str, Any]:
+        """See `EnvConfig.files`: those of the backgrounds."""
+        return describe_files(self.background, self.background_folder)
+
     def check_training(self) -> None:
         """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""
         if self.background_split != "train":
@@ -120,6 +124,7 @@ class DmcVector(VectorEnv):
     def __init__(self, config: DmcConfig) -> None:
         """Raises ValueError for an unknown domain, task or camera, RuntimeError where MuJoCo cannot render."""
         choose_backend()  # once, not in each worker
+        check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
         self._seed: int | None = None

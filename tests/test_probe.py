@@ -345,6 +345,23 @@ def test_what_cannot_be_is_named(changes: dict[str, Any], message: str, folder: 
         build_probing(config(folder, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ["bal_x"]}, "unknown label 'bal_x': did you mean 'ball_x'?"),
+        ({"labels": ["drift"], "mode": "finetune"}, "unknown label 'drift'"),
+    ],
+)
+def test_an_unknown_label_is_refused_before_frames_are_recorded(
+    changes: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    run_help.at_step(1, lambda: pytest.fail("recorded"), monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        build_probing(config(folder, source=FramesConfig(40), env=ToyConfig(num_envs=1), **changes))
+    assert not list((folder / "data/frames").iterdir())
+
+
 def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> None:
     run = Config(ToyConfig(), DQNConfig(hidden=8), EncoderConfig(), ReplayConfig(), seed=5, device="cpu")
     agent = run_help.exported_agent(run, tmp_path)
