@@ -134,7 +134,7 @@ def _blocks(resamples: int, scores: int) -> Iterator[int]:
         yield min(most, resamples - start)
 
 
-def _percentiles(values: ArrayLike, confidence: float) -> tuple[float, float]:
+def _percentiles(values: Floats, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -156,7 +156,7 @@ def improvement_interval(
     for wins in _wins(x, y):
         rows, columns = (rng.multinomial(n, [1 / n] * n, size=resamples) / n for n in wins.shape)
         drawn.append(np.einsum("ri,ri->r", rows @ wins, columns))
-    return _percentiles(np.mean(drawn, axis=0), confidence)
+    return _percentiles(np.asarray(np.mean(drawn, axis=0)), confidence)
 
 
 def _wins(x: Tasks, y: Tasks) -> list[Floats]:
