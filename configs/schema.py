@@ -144,6 +144,21 @@ class EvaluateConfig:
                     raise ValueError(f"{name}={path}: it is a folder")
 
 
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison of finished runs."""
+
+    runs: list[str]  # run folders, folders of those, patterns, reports kept as .json, .csv files; also as bare words
+    out: str = "runs/_groups"  # folder of the report, and of the groups for TensorBoard
+    baseline: str | None = None  # label of a group, or a part of it; default: the one without auxiliary tasks
+    x: str = "steps"  # of the curves, steps or seconds
+    metric: str = "rollout/score"  # of the curves: any tag of metrics.jsonl
+    published: list[str] = field(default_factory=list)  # .csv files (step, score, perhaps low, high) to draw in grey
+
+    def __post_init__(self) -> None:
+        check_choice("x", self.x, ("steps", "seconds"))
+
+
 def _check_counts(config: "AnyConfig", *positive: str) -> None:
     """Raise ValueError unless every whole number is at least 0, and those named at least 1."""
     for member in fields(config):
@@ -160,7 +175,7 @@ def _check_positive(config: "AnyConfig", **most: float) -> None:
 
 
 RunConfig = Config | PretrainConfig
-AnyConfig = RunConfig | ProbeConfig | EvaluateConfig
+AnyConfig = RunConfig | ProbeConfig | EvaluateConfig | CompareConfig
 
 
 def flat(config: AnyConfig) -> dict[str, Any]:

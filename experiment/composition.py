@@ -16,7 +16,7 @@ import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
-from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
+from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
@@ -35,6 +35,7 @@ COMMANDS: dict[str, type[AnyConfig]] = {
     "pretrain": PretrainConfig,
     "probe": ProbeConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
 }
 # A config whose type is one of these is a member of the group; its key `name` says which.
 UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}

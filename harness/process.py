@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from harness.files import open_regular
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
@@ -65,3 +67,15 @@ def exclusive(folder: Path) -> Iterator[Path]:
         except BlockingIOError as error:
             raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
         yield folder
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is in the block of `exclusive`, without writing anything there."""
+    try:
+        with open_regular(folder / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):  # never locked
+        return False
+    return False
