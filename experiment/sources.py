@@ -56,7 +56,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
         case _:
-            raise ValueError(f"source={source.name}: there is no reader for it")
+            return source.read(seed)
 
 
 def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
