@@ -9,10 +9,11 @@ from typing import Any, get_type_hints
 class TaskConfig:
     """How much one task weighs, and the options of its class."""
 
+    # factor of the task's loss in the sum; the default differs between tasks; 0 gives the run without the task
     weight: float = 1.0
-    final_weight: float | None = None  # reached linearly after `decay_steps` agent steps
-    decay_steps: int = 1_000_000
-    options: dict[str, Any] = field(default_factory=dict)
+    final_weight: float | None = None  # reached linearly after `decay_steps`; null: the weight is constant
+    decay_steps: int = 1_000_000  # agent steps until `final_weight` is reached
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of the task's class
 
     def __post_init__(self) -> None:
         for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():

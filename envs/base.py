@@ -20,7 +20,7 @@ class EnvConfig(ABC):
     """
 
     name: str
-    num_envs: int
+    num_envs: int  # environment copies that are stepped together
 
     simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
 

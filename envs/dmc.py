@@ -32,19 +32,19 @@ class DmcConfig(EnvConfig):
 
     name: str = "dmc"
     num_envs: int = 1
-    domain: str = "cartpole"
-    task: str = "swingup"
+    domain: str = "cartpole"  # domain of the Control Suite
+    task: str = "swingup"  # task of the domain
     size: int = 84  # pixels, height and width
-    camera: str = ""  # a name of the model; empty: the usual one
+    camera: str = ""  # name of a camera of the model; empty: the usual one
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
-    quality: str = "fast"  # or "full": shadows, reflections and smooth edges, many times slower on a CPU
-    background: str = "none"  # in place of sky and floor: gas, noise, images or video
-    background_folder: str = ""  # of the images or videos
-    background_split: str = "train"  # or "eval", which shares no background with it
-    balls: int = 10  # of the gas
-    films: int = 1  # of the gas, 1,000 steps long, for each split; 0: no episode is like another
-    repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black
-    processes: int = 0  # that many workers, each with its share of the copies; 0: in this process
+    quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
+    background: str = "none"  # what stands in place of sky and floor
+    background_folder: str = ""  # folder of the images or videos
+    background_split: str = "train"  # eval shares no background with train
+    balls: int = 10  # balls of background=gas
+    films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
+    repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black frames
+    processes: int = 0  # worker processes that share the copies; 0: this process
 
     def __post_init__(self) -> None:
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():

@@ -113,7 +113,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
         case _:
-            raise ValueError(f"source={source.name}: there is no reader for it")
+            return source.read(seed)
 
 
 def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
