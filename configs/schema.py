@@ -111,7 +111,7 @@ class ProbeConfig:
     max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of mode=finetune and mode=joint
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
     threads: int = 0  # torch threads; 0: one for each core this process may use
-    report: str | None = None  # file of the report; default: probe-<mode>-<source>.json in a run under runs/, or in runs/evaluations/
+    report: str | None = None  # the report; default: probe-<mode>-<source>.json in a run of yours, else in runs/evaluations
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
@@ -128,7 +128,7 @@ class EvaluateConfig:
     checkpoint: str  # a folder of zoo/, or a run folder
     episodes: int = 100  # full episodes to play
     protocol: str | None = None  # evaluation protocol; default: nature for Atari games, env (as in training) elsewhere
-    json: str | None = None  # file of the report; default: report-<protocol>.json in a run under runs/, or in runs/evaluations/
+    json: str | None = None  # the report; default: report-<protocol>.json in a run of yours, else in runs/evaluations
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
