@@ -6,11 +6,14 @@ python evaluate.py checkpoint=zoo/pong-permutation protocol=ale_v5 json=out.json
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 import shlex
@@ -33,6 +36,7 @@ from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
+from experiment.launch import launch
 from harness.process import tune_process
 
 log = logging.getLogger("sidequest")

@@ -9,11 +9,14 @@ Every comparison is paired: the same weights before and after training, the same
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
 
 import hashlib
 import logging
@@ -29,6 +32,7 @@ from analysis.probe_table import Scores, differences, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
+from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
 from harness.process import tune_process

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.signals import blocked
+
 Pixels = NDArray[np.uint8]
 
 
@@ -48,7 +50,8 @@ class VideoWriter:
                 macro_block_size=2,
                 ffmpeg_log_level="error",
             )
-            self._ffmpeg.send(None)
+            with blocked():  # or a signal of the terminal would end ffmpeg before the file is whole
+                self._ffmpeg.send(None)
         self._ffmpeg.send(np.ascontiguousarray(rgb))
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:

@@ -53,7 +53,7 @@ class Run:
         """One word for the table."""
         if self.code is None:
             return "waiting" if self.process is None else "running"
-        return {0: "done", 130: "saved", 143: "saved"}.get(self.code, "failed")
+        return {0: "done", 129: "saved", 130: "saved", 143: "saved"}.get(self.code, "failed")
 
     def start(self, command: Sequence[str], threads: int) -> None:
         """Start the process. It gets no signal from the terminal: the sweep passes them on, once."""
