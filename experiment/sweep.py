@@ -103,7 +103,7 @@ class Run:
 def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, at_once: int) -> int:
     """Run every job in a process of its own.
 
-    SIGINT, SIGTERM and SIGUSR1 go to each process that runs. A run that fails does not end the others.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 go to each process that runs. A run that fails does not end the others.
 
     Args:
         name: of the config, a training or a pretraining.
