@@ -6,11 +6,14 @@ python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 import shlex
@@ -36,6 +39,7 @@ from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
+from experiment.launch import launch
 from harness.files import check_writable
 from harness.process import tune_process
 from harness.signals import GracefulExit

@@ -9,11 +9,14 @@ Every comparison is paired: the same weights before and after training, the same
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
 
 import hashlib
 import logging
@@ -30,6 +33,7 @@ from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
 from experiment.foreign import results_folder
+from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
 from harness.files import check_writable

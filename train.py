@@ -9,11 +9,14 @@ Run the same command again to resume.
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("config", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("config", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 from functools import partial
@@ -21,14 +24,15 @@ from functools import partial
 from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
-from envs import EnvError
 from experiment.build import build, load_agent, without_init
+from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
+from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.sources import keep_source
 from experiment.training import Training, restore, save_training, update
-from harness.checkpoint import holds_checkpoints
+from harness.checkpoint import CheckpointError, holds_checkpoints
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
@@ -52,17 +56,15 @@ def train(config: Config) -> int:
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe)
-            with GracefulExit() as stop:
-                try:
-                    learn(run, stop)
-                except EnvError:  # keep what was learned before
-                    if progress.steps > progress.saved:
-                        log_metrics(run)  # a NaN is not saved
-                        save_training(run)
-                    raise
+            with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
+                learn(run, stop)
             parts.env.close()
             if stop.requested:
-                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.steps)
+                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
+            elif progress.saved < progress.steps:
+                raise CheckpointError(
+                    f"{run_dir}: saved up to step {progress.saved}; make space and run the same command"
+                )
             elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
                 finish(run)
     return stop.exit_code

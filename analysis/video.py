@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.files import replacing
+from harness.signals import blocked
 
 Pixels = NDArray[np.uint8]
 
@@ -54,7 +55,8 @@ class VideoWriter:
                 ffmpeg_log_level="error",
                 output_params=["-f", "mp4", "-metadata", f"comment={self.comment}"],
             )
-            self._ffmpeg.send(None)
+            with blocked():  # or a signal of the terminal would end ffmpeg before the file is whole
+                self._ffmpeg.send(None)
         self._ffmpeg.send(np.ascontiguousarray(rgb))
 
     def __exit__(

@@ -111,7 +111,7 @@ class ProbeConfig:
     max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of mode=finetune and mode=joint
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
     threads: int = 0  # torch threads; 0: one for each core this process may use
-    report: str | None = None  # the report; default: probe-<mode>-<source>.json in a run of yours, else in runs/evaluations
+    report: str | None = None  # the report; default: probe-<mode>-<source>.json in your run, else in runs/evaluations
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")

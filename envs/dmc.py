@@ -3,7 +3,7 @@
 import logging
 from ctypes import Array, c_ubyte
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -140,7 +140,7 @@ class DmcVector(VectorEnv):
             self._shares.append(Local(partial(_Copies, config, pixels, 0, self.num_envs)))
         action_dim, renderer = self._ask("describe", [()] * len(self._shares))[0]
         self.action_space = Box(-1, 1, (action_dim,), np.float32)
-        log.info("%s %s: %s quality, drawn by %s", config.domain, config.task, config.quality, renderer)
+        _log_renderer(f"{config.domain} {config.task}", config.quality, renderer)
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
@@ -185,6 +185,11 @@ class DmcVector(VectorEnv):
         except ValueError:
             self.close()
             raise
+
+
+@cache  # once a process: each evaluation and film builds copies of its own
+def _log_renderer(task: str, quality: str, renderer: str) -> None:
+    log.info("%s: %s quality, drawn by %s", task, quality, renderer)
 
 
 def _as_frames(pixels: "Array[c_ubyte]", frame_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Actions, Padding, VectorEnv
+from envs.base import Actions, EnvError, Padding, VectorEnv
 from envs.stack import FrameStack
 
 
@@ -72,10 +72,14 @@ class Rollout:
         """Act once in every copy.
 
         Raises:
-            EnvError: the environment failed; the rollout is as it was before the step.
+            EnvError: the environment failed, or gave a reward that is not finite; the rollout is as it was before
+                the step.
         """
         action = policy(self.observation)
         step = self.env.step(action)
+        if not np.isfinite(step.reward).all():
+            copy = int(np.isfinite(step.reward).argmin())
+            raise EnvError(f"copy {copy} of the environment gave a reward of {step.reward[copy]}: it must be finite")
         row = Transition(
             self.frame, self.first, action, step.reward, step.terminated, step.truncated, valid=~self._over
         )

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from traceback import extract_tb
+from traceback import extract_tb, print_exc
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -26,6 +26,9 @@ from rich.logging import RichHandler
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
+from harness.errors import describe
+from harness.signals import interruptible
+from harness.streams import unbreakable_output
 from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
@@ -63,13 +66,18 @@ def launch(
         The exit code of the run. In a sweep it is the highest; without `module`, a run that a signal ended (128 or
         more) is the last.
     """
+    with unbreakable_output(), interruptible():
+        return exit_code(partial(_launch, run, name, argv, about, module))
+
+
+def _launch(run: Callable[[Composed], int], name: str, argv: list[str], about: str, module: str | None) -> int:
     jobs = _jobs(name, argv, about)
     if isinstance(jobs, int):
         return jobs
     if module and len(jobs) > 1:
         from experiment.sweep import sweep
 
-        return exit_code(lambda: sweep(name, jobs, sys.modules[module], sweep_settings(argv)))
+        return sweep(name, jobs, sys.modules[module], sweep_settings(argv))
     highest = 0
     for job in jobs:
         highest = max(highest, exit_code(partial(run, job)))
@@ -83,7 +91,8 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
     A command calls it before it imports what needs torch, so that the answer takes a fraction of a second.
     """
-    jobs = _jobs(name, argv, about)
+    with unbreakable_output():
+        jobs = _jobs(name, argv, about)
     if isinstance(jobs, int):
         sys.exit(jobs)
 
@@ -112,15 +121,21 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for an error of the user's making, 130 for Ctrl-C."""
+    """What `run` returns; 2 and one line for an error, 128 + its number for a signal.
+
+    Python's development mode (`python -X dev train.py ...`) shows the traceback as well.
+    """
     try:
         return run()
-    except (ValueError, MemoryError, OSError, RuntimeError) as error:
-        log.debug("traceback", exc_info=True)
-        return _fail(str(error) or type(error).__name__)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; run the same command to resume\n")
-        return 130
+        return getattr(stop, "exit_code", 130)
+    except Exception as error:  # noqa: BLE001 — told in one line
+        if sys.flags.dev_mode:
+            print_exc()
+        foreseen = isinstance(error, ValueError | MemoryError | OSError | RuntimeError)
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        return _fail(line if foreseen else f"{describe(error)}; python -X dev shows the traceback")
 
 
 def import_modules(words: list[str]) -> None:

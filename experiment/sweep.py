@@ -55,7 +55,7 @@ class Run:
         """One word for the table."""
         if self.code is None:
             return "waiting" if self.process is None else "running"
-        return {0: "done", 130: "saved", 143: "saved"}.get(self.code, "failed")
+        return {0: "done", 129: "saved", 130: "saved", 143: "saved"}.get(self.code, "failed")
 
     def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
         """Start the run, here or elsewhere."""
@@ -125,7 +125,7 @@ class LocalLauncher:
 def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: LocalSweep | RaySweep) -> int:
     """Run every job in a process of its own.
 
-    SIGINT, SIGTERM and SIGUSR1 go to each process that runs. A run that fails does not end the others.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 go to each process that runs. A run that fails does not end the others.
 
     Args:
         name: of the config, a training or a pretraining.

@@ -1,7 +1,7 @@
 """How far a training is, its update, and how it is saved and restored."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -15,6 +15,7 @@ from envs import Rollout
 from experiment.build import Parts
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
+from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from replay import Batch
 
@@ -103,24 +104,27 @@ def update(run: Training) -> Batch:
         standardize(agent, batch.obs)
     done = agent.update(batch)
     run.window.add(progress.steps, done.metrics)
-    try:
-        replay.update_priorities(batch.index, done.td_error)
-    except ValueError:  # a NaN: the window says where it began
-        run.window.drain()
-        raise
+    replay.update_priorities(batch.index, done.td_error)
     progress.updates += 1
     return batch
 
 
 def save_training(run: Training) -> None:
-    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint."""
+    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint.
+
+    Raises:
+        NonFiniteError: a tensor holds NaN or infinity; nothing was written.
+    """
     parts, progress = run.parts, run.progress
     parts.replay.cut(parts.rollout.frame)
     run.logger.flush()
-    progress.saved = progress.steps
+    saved = replace(progress, saved=progress.steps)
+    state = {"parts": parts.state_dict(), "progress": asdict(saved)}
+    check_finite(state["parts"], progress.steps)
     try:
         # First: the last checkpoint ends the run, and nothing may be missing then.
         export_agent(parts.agent, parts.env.action_space, run.run_dir)
-        save(run.run_dir / "checkpoints", progress.steps, {"parts": parts.state_dict(), "progress": asdict(progress)})
+        save(run.run_dir / "checkpoints", progress.steps, state)
+        progress.saved = saved.saved
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", progress.steps, error)

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +23,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
 from harness.files import replacing, write_png
+from harness.finite import NonFiniteError
 
 log = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """A logged tensor was NaN or infinite."""
 
 
 class MetricWindow:
@@ -112,6 +110,7 @@ class RunLogger:
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
         self._process = psutil.Process()
         self._warned: int | None = None  # error number of the last warning
+        self._threads_hook, threading.excepthook = threading.excepthook, self._pass_over
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -121,6 +120,13 @@ class RunLogger:
         for file in (self.writer, self._file):
             with self._warn_on_disk_error():
                 file.close()
+        threading.excepthook = self._threads_hook
+
+    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread dies of a full disk with a traceback; the next call raises its error again."""
+        kept = getattr(failed.thread, "exception", None)  # what TensorBoard's thread keeps for the next call
+        if not (isinstance(kept, OSError) and kept is failed.exc_value):
+            self._threads_hook(failed)
 
     @contextmanager
     def _warn_on_disk_error(self) -> Iterator[None]:

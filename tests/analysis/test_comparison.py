@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from compare_help import fake_run, study
 
 from analysis.comparison.groups import group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
@@ -12,7 +13,6 @@ from analysis.comparison.notes import notes
 from analysis.comparison.runs import SCORE, Run, find_runs, read_runs
 from analysis.comparison.tables import show, tables, with_interval
 from compare import IGNORED
-from compare_help import fake_run, study
 
 
 def groups_of(*words):
@@ -153,7 +153,12 @@ def test_the_tables_say_what_was_put_in(tmp_path):
     costs = table(tmp_path, "Cost")
     assert (costs["aux=none"]["ratio"], costs["aux=rotation"]["ratio"]) == ("1.00", "2.00")
     solved = table(tmp_path, "Auxiliary")["aux=rotation"]
-    assert [solved[name] for name in ("value", "chance", "below 0", "effective rank")] == ["0.750", "0.250", "50 %", "10.0"]
+    assert [solved[name] for name in ("value", "chance", "below 0", "effective rank")] == [
+        "0.750",
+        "0.250",
+        "50 %",
+        "10.0",
+    ]
     assert table(tmp_path, "What differs")["aux.rotation.weight"]["aux=none"] == "-"
 
 

@@ -1,9 +1,12 @@
 """The command line: what works, and one line for what does not."""
 
+import os
 import re
+import signal
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -229,12 +232,31 @@ def test_errors_of_a_run_are_one_line(
     assert capsys.readouterr().err == line
 
 
-def test_errors_in_the_code_keep_their_traceback() -> None:
+@pytest.mark.parametrize("dev_mode", [False, True])
+def test_an_error_in_the_code_tells_its_place_and_its_traceback_on_request(
+    dev_mode: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(_: Composed) -> int:
         raise KeyError("bug")
 
-    with pytest.raises(KeyError, match="bug"):
-        launch(run, "config", [])
+    monkeypatch.setattr(module.sys, "flags", SimpleNamespace(dev_mode=dev_mode))
+    assert launch(run, "config", []) == 2
+    *trace, line = capsys.readouterr().err.splitlines()
+    assert re.match(rf"error: KeyError: 'bug' \({__file__}:\d+\)", line)
+    assert (trace[:1] == ["Traceback (most recent call last):"]) == dev_mode
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
+    signum: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: Composed) -> int:
+        os.kill(os.getpid(), signum)
+        return 0
+
+    code = 0 if signum == signal.SIGUSR1 else 128 + signum
+    assert launch(run, "config", []) == code
+    assert capsys.readouterr().err.count("\n") == bool(code)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

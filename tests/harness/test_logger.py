@@ -17,7 +17,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from harness.logger import MetricWindow, NonFiniteError, RunLogger, shown_losses
+from harness.finite import NonFiniteError
+from harness.logger import MetricWindow, RunLogger, shown_losses
 
 ROW = '{"step": 1, "clock": {"seconds": 2.5, "env_steps": 1, "updates": 0}}'
 
@@ -169,7 +170,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # its traceback
 def test_a_full_disk_leaves_a_gap_and_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
