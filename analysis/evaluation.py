@@ -221,5 +221,7 @@ class SB3Policy:
         self._policy = greedy(agent)
 
     def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        """The greedy actions for observations (N, C, H, W), and no state; other arguments change nothing."""
+        """The greedy actions for observations (N, C, H, W), or the one for (C, H, W), and no state."""
+        if observation.ndim == 3:
+            return self._policy(Observation(observation[None])).squeeze(0), None
         return self._policy(Observation(observation)), None

@@ -25,7 +25,7 @@ from rich.logging import RichHandler
 
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
-from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
+from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
 from experiment.words import expand, read_options, similar_env, typed_value
 from harness.suggest import check_choice, closest, nearest
 
@@ -312,12 +312,12 @@ def _line(error: Exception) -> str:
         group = str(cause.full_key).partition(".")[0]
         return f"{preset[1]} sets {cause.full_key}, which this choice of {group} does not have: leave out one of them"
     if isinstance(cause, OmegaConfBaseException):
-        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+        line = f"{cause.full_key}: {first_line(cause)}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
             near = closest(match[1], match[2].split(", "))
             line += f": did you mean {near!r}?" if near else ""
         return line
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 def _fail(line: str) -> int:
