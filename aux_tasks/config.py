@@ -35,8 +35,9 @@ def options_of(task: type) -> dict[str, tuple[Parameter, Any]]:
         ValueError: one has no default or no type.
     """
     found: dict[str, tuple[Parameter, Any]] = {}
-    for constructor in (vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)):
-        hints, own = get_type_hints(constructor), constructor is task.__init__
+    constructors = [vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)]
+    for constructor in constructors:
+        hints, own = get_type_hints(constructor), constructor is constructors[0]
         for name, parameter in list(signature(constructor).parameters.items())[2:]:
             if parameter.kind is Parameter.KEYWORD_ONLY or (own and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD):
                 if parameter.default is Parameter.empty or name not in hints:

@@ -56,8 +56,9 @@ def typed_value(override: Override, tree: Any) -> Any:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     if isinstance(tree, bool) and not isinstance(value, bool):
         raise ValueError(f"{override.input_line}: give {key}=true or {key}=false")
-    whole = isinstance(tree, int) and isinstance(value, float) and value.is_integer()
-    return int(value) if whole else value
+    if isinstance(tree, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def read_options(argv: Iterable[str]) -> Iterator[str]:
