@@ -26,6 +26,7 @@ from experiment.build import build, load_agent, without_init
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
 from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
 from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger
@@ -49,6 +50,7 @@ def train(config: Config) -> int:
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe)
+            logger.meter.estimate = TimeLeft(run)
             with GracefulExit() as stop:
                 try:
                     learn(run, stop)
@@ -85,6 +87,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
                 batch = update(run)
 
             # log
+            run.logger.meter.tick(progress.steps)
             saving = stop.save_requested or progress.due(config.checkpoint_every) or progress.steps >= config.steps
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)

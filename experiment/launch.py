@@ -20,13 +20,13 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from rich.console import Console
 from rich.logging import RichHandler
 
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
 from experiment.words import expand, read_options, similar_env, typed_value
+from harness.progress import CONSOLE
 from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
 def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     """The runs that a command line asks for, or the exit code where it has been answered."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
         options = set(read_options(argv))
