@@ -102,6 +102,7 @@ def learn(
             metrics = update(parts, batch, step)
             step += 1
             window.add(step, metrics)
+            logger.meter.tick(step)
             last = step == config.steps or bool(stop.requested)
             saving = last or stop.save_requested or step % config.checkpoint_every == 0
             if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept

@@ -31,6 +31,7 @@ from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.sources import keep_source
+from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
 from harness.checkpoint import CheckpointError, holds_checkpoints
 from harness.logger import RunLogger
@@ -56,6 +57,7 @@ def train(config: Config) -> int:
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe)
+            logger.meter.estimate = TimeLeft(run)
             with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
                 learn(run, stop)
             parts.env.close()
@@ -90,6 +92,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
                 batch = update(run)
 
             # log
+            run.logger.meter.tick(progress.steps)
             saving = stop.save_requested or progress.due(config.checkpoint_every) or progress.steps >= config.steps
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)

@@ -20,6 +20,7 @@ from analysis.statistics import summary
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
 from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
 
@@ -124,14 +125,15 @@ def play_episodes(
     quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
     played: list[list[Episode]] = [[] for _ in range(copies)]
     done = 0
-    while done < episodes and not stop():
-        rollout.step(policy)
-        for episode in rollout.episodes:
-            if len(played[episode.copy]) < quota[episode.copy]:
-                played[episode.copy].append(episode)
-                done += 1
-                if done % max(1, episodes // 10) == 0:
-                    log.info("%d of %d episodes played", done, episodes)
+    with Meter("episode", episodes) as meter:
+        while done < episodes and not stop():
+            rollout.step(policy)
+            for episode in rollout.episodes:
+                if len(played[episode.copy]) < quota[episode.copy]:
+                    played[episode.copy].append(episode)
+                    done += 1
+            meter.tick(done)
+        meter.show(done)
     return [episode for of_copy in played for episode in of_copy]
 
 
@@ -205,8 +207,9 @@ def attribution_targets(agent: Agent) -> dict[str, Scores]:
 
 def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
     """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
-    with video:
-        for moment in moments:
+    with video, Meter("video moment", None) as meter:
+        for count, moment in enumerate(moments):
+            meter.tick(count)
             shown = panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")
             video.add(side_by_side([shown, *heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8)]))
 
@@ -221,5 +224,7 @@ class SB3Policy:
         self._policy = greedy(agent)
 
     def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        """The greedy actions for observations (N, C, H, W), and no state; other arguments change nothing."""
+        """The greedy actions for observations (N, C, H, W), or the one for (C, H, W), and no state."""
+        if observation.ndim == 3:
+            return self._policy(Observation(observation[None])).squeeze(0), None
         return self._policy(Observation(observation)), None

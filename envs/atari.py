@@ -48,6 +48,8 @@ class AtariConfig(EnvConfig):
     threads: int = 1  # threads of the emulator
 
     def __post_init__(self) -> None:
+        if self.game in TWO_PLAYER:
+            raise ValueError(f"env.game={self.game} needs two players, and there is one: choose another game")
         if self.game not in (games := atari_games()):
             raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
         for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
@@ -55,6 +57,11 @@ class AtariConfig(EnvConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 <= self.sticky < 1:
             raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
+
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """See `EnvConfig.members`: the games, those for two players too, which are refused with a reason."""
+        return {game: {"game": game} for game in sorted(roms.get_all_rom_ids())}
 
     def build(self, labels: bool = False) -> "AtariVector":
         """See `EnvConfig.build`. Labels take a second emulation."""

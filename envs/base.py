@@ -24,6 +24,11 @@ class EnvConfig(ABC):
 
     simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
 
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """What `env=<name>/<member>` chooses from: the keys that each member sets."""
+        return {}
+
     @abstractmethod
     def build(self, labels: bool = False) -> "VectorEnv":
         """The copies; they need a `reset(seed)` before the first step.

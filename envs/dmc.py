@@ -21,6 +21,27 @@ log = logging.getLogger(__name__)
 
 # Action repeats of PlaNet (Hafner et al. 2019), the "PlaNet benchmark" of later papers.
 PLANET = {"ball_in_cup": 4, "cartpole": 8, "cheetah": 4, "finger": 2, "reacher": 4, "walker": 2}
+# Of `dm_control.suite`, which takes seconds to import. lqr is left out: no bounds of actions, no time limit.
+TASKS = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
 CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
 
 
@@ -47,6 +68,10 @@ class DmcConfig(EnvConfig):
     processes: int = 0  # worker processes that share the copies; 0: this process
 
     def __post_init__(self) -> None:
+        if self.domain == "lqr":
+            raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
+        if self.domain not in TASKS:
+            raise ValueError(f"unknown dm_control domain {self.domain!r}: {nearest(self.domain, TASKS)}")
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
@@ -61,6 +86,11 @@ class DmcConfig(EnvConfig):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """See `EnvConfig.members`: domain and task, `walker_walk`."""
+        return {f"{domain}_{task}": {"domain": domain, "task": task} for domain in TASKS for task in TASKS[domain]}
+
     @property
     def repeat(self) -> int:
         """Control steps an action is held.
@@ -71,12 +101,14 @@ class DmcConfig(EnvConfig):
         if not self.action_repeat and self.domain not in PLANET:
             raise ValueError(
                 f"PlaNet has no action repeat for {self.domain!r}, only for {', '.join(PLANET)}: "
-                "give action_repeat=2 or another number"
+                "give env.action_repeat=2 or another number"
             )
         return self.action_repeat or PLANET[self.domain]
 
     def build(self, labels: bool = False) -> "DmcVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
+        if self.task not in (tasks := TASKS[self.domain]):
+            raise ValueError(f"unknown task {self.task!r} of {self.domain}: {nearest(self.task, tasks)}")
         return DmcVector(self)
 
     @property
@@ -311,12 +343,4 @@ class _Copy:
 
 
 def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
-    suite = load_suite()
-    tasks = suite.TASKS_BY_DOMAIN
-    if domain == "lqr":
-        raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
-    if domain not in tasks:
-        raise ValueError(f"unknown dm_control domain {domain!r}: {nearest(domain, tasks)}")
-    if task not in tasks[domain]:
-        raise ValueError(f"unknown task {task!r} of {domain}: {nearest(task, tasks[domain])}")
-    return suite.load(domain, task, task_kwargs={"random": random})
+    return load_suite().load(domain, task, task_kwargs={"random": random})

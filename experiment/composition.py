@@ -106,7 +106,12 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key}=... is missing") from error
     except (OmegaConfBaseException, TypeError) as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        raise ValueError(first_line(error)) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _frozen(hint: Any, value: Any) -> Any:
@@ -171,11 +176,19 @@ def _node(kind: Any) -> type:
 
 @cache
 def _task_node(task: "type[AuxTask]") -> type:
-    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them."""
+    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them.
+
+    Raises:
+        ValueError: an option has no default, or no type that a config can have.
+    """
     options = make_dataclass(
         f"{task.__name__}Options",
         [(name, hint, field(default=p.default)) for name, (p, hint) in options_of(task).items()],
     )
+    try:
+        OmegaConf.structured(options)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{task.__qualname__}: an option cannot be in a config: {first_line(error)}") from error
     shared = [(f.name, get_type_hints(TaskConfig)[f.name], field(default=f.default)) for f in fields(TaskConfig)]
     members = [member for member in shared if member[0] not in ("weight", "options")]
     weight = ("weight", float, field(default=task.default_weight))
@@ -225,7 +238,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
 
 
 def write_config(config: AnyConfig, path: Path) -> None:

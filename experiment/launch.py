@@ -19,22 +19,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rich.logging import RichHandler
 
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
-from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
+from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
+from experiment.words import expand, read_options, similar_env, typed_value
 from harness.errors import describe
+from harness.progress import CONSOLE
 from harness.signals import interruptible
 from harness.streams import unbreakable_output
 from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
-OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
-SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
 OWN = ("import=", "sweep=", "sweep.")  # words that are no keys
 USAGE = """\
 Options:
@@ -51,9 +50,8 @@ def launch(
 ) -> int:
     """Compose the config `name` from the words of a command line, and run it.
 
-    Words are `key=value`, `group=choice`, `env=atari/breakout`, `source=frames/breakout` and those in `USAGE`. Errors
-    of the user's making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and
-    exit code 2.
+    Words are `key=value`, `group=choice`, the short ones of `words.expand` and those in `USAGE`. Errors of the user's
+    making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit code 2.
 
     Args:
         run: one run; returns an exit code.
@@ -99,10 +97,10 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
 def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     """The runs that a command line asks for, or the exit code where it has been answered."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        options = {_option(word) for word in argv if word.startswith("-")}
+        options = set(read_options(argv))
         words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
         sweep_settings(words)
@@ -212,7 +210,9 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
     if not override.is_sweep_override():
         yield word
     elif not sweep:
-        raise ValueError(f"{word} has several values: add -m to run each of them, or give a list, key=[a,b]")
+        key, _, several = word.partition("=")
+        one = f"aux=[{several}] trains one run with all of them" if key == "aux" else "a list is written key=[a,b]"
+        raise ValueError(f"{word} has several values: {one}, and -m runs each of them")
     else:
         values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
         if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
@@ -224,7 +224,7 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
     choices: dict[str, str] = {}
     preset, keys = [], {}
     for word in words:
-        expanded = _expand(word)
+        expanded = expand(word)
         override = parser.parse_override(expanded[0])
         key = override.get_key_element()
         if key in groups:
@@ -232,24 +232,19 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
             preset += expanded
             choices[key] = word.partition("=")[2]
         else:
-            keys[key] = (override.value(), expanded[0].partition("=")[2].strip())
+            keys[key] = override
     untyped = compose(name, preset)
     _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
     alone = with_tasks(untyped)
     _check_keys(keys, alone)
-    config = alone.copy()
-    for key, (value, typed) in keys.items():
+    config, tree = alone.copy(), OmegaConf.to_container(alone)
+    for key, override in keys.items():
+        value = typed_value(override, tree)
         OmegaConf.update(config, key, value)
         if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
+            typed = str(override.input_line).partition("=")[2].strip()
             OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
     return Composed(config, alone, tuple(words), choices)
-
-
-def _expand(word: str) -> list[str]:
-    """`env=atari/breakout` is `env=atari env.game=breakout`, and `source=frames/breakout` shows that game."""
-    if match := SHORTHAND.fullmatch(word):
-        return [match[1], f"env.game={match[2]}"]
-    return [word]
 
 
 def _group_names(name: str) -> list[str]:
@@ -261,10 +256,14 @@ def _group_names(name: str) -> list[str]:
 def _check_choice(override: Override) -> None:
     """Raise ValueError unless the group has all that is chosen from it."""
     group, value = override.key_or_group, override.value()
+    if isinstance(value, list) and group != "aux":
+        raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
     known = GlobalHydra.instance().config_loader().get_group_options(group)
     for choice in value if isinstance(value, list) else [value]:
         if choice not in known:
-            raise ValueError(f"unknown {group} {choice!r}: {nearest(str(choice), known)}")
+            similar = similar_env(str(choice)) if group == "env" and not closest(str(choice), known) else None
+            hint = f"did you mean {similar!r}?" if similar else nearest(str(choice), known)
+            raise ValueError(f"unknown {group} {choice!r}: {hint}")
 
 
 def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
@@ -319,24 +318,21 @@ def _with_checkpoint(name: str, words: list[str]) -> list[str]:
     return [f"checkpoint='{quoted}'" if word == bare[0] else word for word in words]
 
 
-def _option(word: str) -> str:
-    if word not in OPTIONS:
-        raise ValueError(f"unknown option {word!r}: {nearest(word, OPTIONS)}")
-    return OPTIONS[word]
-
-
 def _line(error: Exception) -> str:
     """One line for an error of Hydra's, or of ours."""
-    cause = error.__cause__ if isinstance(error, HydraException) else error
+    cause = (error.__cause__ or error.__context__) if isinstance(error, HydraException) else error
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
+    if isinstance(cause, ConfigKeyError) and (preset := re.match("In '(.+?)'", str(error))):
+        group = str(cause.full_key).partition(".")[0]
+        return f"{preset[1]} sets {cause.full_key}, which this choice of {group} does not have: leave out one of them"
     if isinstance(cause, OmegaConfBaseException):
-        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+        line = f"{cause.full_key}: {first_line(cause)}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
             near = closest(match[1], match[2].split(", "))
             line += f": did you mean {near!r}?" if near else ""
         return line
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 def _fail(line: str) -> int:

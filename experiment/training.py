@@ -50,11 +50,12 @@ class Progress:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
         return every > 0 and self.steps % every < self.stride
 
-    def updates_due(self, config: Config) -> int:
-        """Updates to make now, so that there are `replay_ratio` for each step since learning started."""
+    def updates_due(self, config: Config, at: int | None = None) -> int:
+        """Updates to make now, or by step `at`: then there are `replay_ratio` for each step since learning started."""
         # The fraction that was meant, 1/10 or 1/3: products of the float may fall just below a whole number.
         ratio = Fraction(config.replay_ratio).limit_denominator(10_000)
-        return max(0, floor((self.steps - config.learning_starts) * ratio) - self.updates)
+        steps = self.steps if at is None else at
+        return max(0, floor((steps - config.learning_starts) * ratio) - self.updates)
 
     def clock(self, config: Config) -> dict[str, int]:
         """Environment steps and updates, for a row of the log."""
@@ -102,6 +103,7 @@ def update(run: Training) -> Batch:
     batch = replay.sample(run.config.batch_size, suite.reads, progress.steps, suite.clip_length)
     if not progress.updates:
         standardize(agent, batch.obs)
+        run.logger.meter.count_from(progress.steps)
     done = agent.update(batch)
     run.window.add(progress.steps, done.metrics)
     replay.update_priorities(batch.index, done.td_error)

@@ -380,6 +380,15 @@ def test_sb3_evaluates_our_agent_alike(agent):
     assert np.mean(scores) == pytest.approx(np.mean(ours), abs=0.6)
 
 
+def test_stable_baselines3_may_ask_for_one_action(agent):
+    batch = np.random.default_rng(0).integers(256, size=(5, 4, 36, 36), dtype=np.uint8)
+    expected, state = SB3Policy(agent).predict(batch, deterministic=True)
+    assert (expected.shape, state) == ((5,), None)
+    actions = [SB3Policy(agent).predict(obs)[0] for obs in batch]
+    assert all(isinstance(action, np.ndarray) and action.shape == () for action in actions)  # as theirs are
+    assert actions == expected.tolist()
+
+
 def test_greedy_does_not_explore(agent):
     obs = np.random.default_rng(0).integers(256, size=(5, 4, 36, 36), dtype=np.uint8)
     expected = agent.q_values(torch.from_numpy(obs)).argmax(1).numpy()

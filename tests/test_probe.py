@@ -32,6 +32,7 @@ from experiment.composition import write_config
 from experiment.pretraining import build_pretraining
 from experiment.probing import build_online_probe, build_probing, build_supervised
 from experiment.weights import export_agent, export_encoder
+from harness.progress import Meter
 from replay import ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
@@ -304,7 +305,7 @@ def weights_after(config: ProbeConfig) -> list[Any]:
     parts = build_probing(config)
     train = probe_scores.draw(config, parts, "held-out", 0).train
     learner = build_supervised(config, parts, "trained", train, seed=1)
-    probe_scores.fit(config, learner)
+    probe_scores.fit(config, learner, Meter("update", None))
     assert np.isin(learner.sampler.sample(64, frozenset({"obs"}), 0, learner.rng).index.numpy(), train).all()
     return [*learner.encoder.state_dict().values(), *learner.heads.state_dict().values()]
 

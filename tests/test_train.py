@@ -295,7 +295,7 @@ def test_progress_is_told_before_learning_starts(tmp_path: Path, capfd: pytest.C
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(12, 121, 12))
     assert sum("rollout/score" in row for row in rows) > 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if " steps/s  " in line]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
     assert len(lines) == len(rows)
     assert "nan" not in "".join(lines)
 

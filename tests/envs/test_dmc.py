@@ -10,6 +10,7 @@ from env_help import play
 
 from envs import DmcConfig, Rollout
 from envs.distractors import Gas, Noise, background_rng
+from envs.dmc import TASKS
 from envs.rendering import load_suite
 
 try:
@@ -19,6 +20,11 @@ except RuntimeError as error:
 
 CARTPOLE = DmcConfig(action_repeat=300)  # episodes of 4 agent steps: 300, 300, 300 and 100 control steps
 PLANE, GEOM = 0, 5  # mjGEOM_PLANE, mjOBJ_GEOM
+
+
+def test_the_table_of_tasks_is_the_suite() -> None:
+    tasks = {domain: tuple(tasks) for domain, tasks in suite.TASKS_BY_DOMAIN.items() if domain != "lqr"}
+    assert tasks == TASKS
 
 
 def random_state(seed: int, copies: int, i: int) -> np.random.RandomState:

@@ -115,6 +115,15 @@ WRONG = {
         # choices
         "env=atari/": "env 'atari/'.*'atari'?",
         "env=toi": "env 'toi'.*'toy'?",
+        "env=pong": "env 'pong'.*'atari/pong'?",
+        "env=ALE/Pong-v5": "env 'ALE/Pong-v5'.*'atari/pong'?",
+        "env=MontezumaRevengeNoFrameskip-v4": "env 'Mont.*'atari/montezuma_revenge'?",
+        "env=walker_walk": "env 'walker_walk'.*'dmc/walker_walk'?",
+        "env=dmc/walkr_walk": "'walkr_walk'.*'walker_walk'?",
+        "env=toy/x": "'x': there are none",
+        "env=atari/Pong": "'Pong'.*'pong'?",
+        "env=atari/combat": "env.game=combat needs two players",
+        "env=dmc env.domain=walkr": "domain 'walkr'.*'walker'?",
         "env=qqq": "env 'qqq': there are atari, dmc",
         "env=atari/brekout": "'brekout'.*'breakout'?",
         "aux=rotaton": "aux 'rotaton'.*'rotation'?",
@@ -126,7 +135,11 @@ WRONG = {
         "experiment=pong": "experiment 'pong'.*'pong_cpu'?",
         "experiment=": "experiment '': there are .*pong_cpu",
         "experiment=null": "experiment None: there are .*pong_cpu",
-        "aux=none,rotation": "aux=none,rotation .*-m",
+        "aux=rotation,permutation": r"aux=rotation,permutation .*aux=\[rotation,permutation\].*-m",
+        "seed=0,1": r"seed=0,1 .*key=\[a,b\].*-m",
+        "agent=[dqn,sac]": "agent takes one choice",
+        "experiment=pong_cpu agent=sac": "sets agent.epsilon_end, .*of agent",
+        "experiment=dbc_paper env=toy": "sets env.background, .*of env",
         "-m seed=interval(0,1)": "INTERVAL",
         # words and options
         "steps": "'steps'.*key=value",
@@ -135,6 +148,9 @@ WRONG = {
         "~steps": "'~steps'.*neither added nor removed",
         "env@x=toy": "'env@x'",
         "--halp": "'--halp'.*'--help'?",
+        "--experiment pong_cpu": "'--experiment'.* experiment=pong_cpu$",
+        "--lr=1e-3": "'--lr=1e-3'.* lr=1e-3$",
+        "seed=1 --steps": r"'--steps'.* steps=\.\.\.$",
         "seed=1 -x": "'-x': there are --help",
         "import=no_such_module": "'no_such_module': ModuleNotFoundError",
         # values
@@ -144,6 +160,13 @@ WRONG = {
         "seed=x": "seed.*'x'.*Integer",
         "replay.capacity=1.5": "replay.capacity.*'1.5'.*Integer",
         "steps=0": "steps=0.*at least 1",
+        "steps=1.5e0": "steps.*'1.5'.*Integer",
+        "steps=1e400": "steps.*Integer",
+        "clip_reward=2": "clip_reward=2: .*clip_reward=true or clip_reward=false",
+        "clip_reward=yes": "clip_reward=true or",
+        "env.grayscale=0": "env.grayscale=true or",
+        "encoder.standardize=null": "encoder.standardize=true or",
+        "aux=bigan -m replay.prioritized=true,1": "replay.prioritized=true or",
         "threads=-1": "threads=-1.*at least 0",
     },
     "pretrain": {
@@ -189,6 +212,28 @@ def test_groups_keys_and_experiments() -> None:
     for composed, hidden, seed in ((made.config, 9, 4), (made.preset, 256, 0)):
         assert (composed.env.game, list(composed.aux), composed.until_score) == ("breakout", ["rotation", "moco"], 17)
         assert (composed.aux.rotation.options.hidden, composed.seed) == (hidden, seed)
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("steps=1e6", "steps", 1_000_000),
+        ("steps=2.0", "steps", 2),
+        ("env.num_envs=1e1", "env.num_envs", 10),
+        ("gamma=1", "gamma", 1.0),
+        ("clip_reward=False", "clip_reward", False),
+        ("env=dmc/ball_in_cup_catch", "env.domain", "ball_in_cup"),
+        ("env=dmc/humanoid_CMU_walk", "env.task", "walk"),
+    ],
+)
+def test_a_word_is_read_as_it_was_meant(word: str, key: str, value: object) -> None:
+    found = OmegaConf.select(compose_words("config", word).config, key)
+    assert (type(found), found) == (type(value), value)
+
+
+def test_a_preset_brings_back_no_task_that_was_deselected() -> None:
+    presets = sorted(path.stem for path in (module.CONFIGS / "experiment").iterdir())
+    assert all(not compose_words("config", f"experiment={preset}", "aux=none").config.aux for preset in presets)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +308,7 @@ def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
 def test_help_lists_groups_choices_and_keys(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert launched(f"{option} agent.learning_rate=1e-3") == (0, [])
     text = capsys.readouterr().out
-    groups = {"agent": AGENTS, "aux": ["none", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}
+    groups = {"agent": AGENTS, "aux": ["none", "dbc_released", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}
     assert all(f"{group}: {', '.join(sorted(choices))}\n" in text for group, choices in groups.items())
     assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  learning_rate: 0.001\n"))
     assert "Hydra" not in text
