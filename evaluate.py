@@ -49,7 +49,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
     report = evaluate(policy, protocol, frame_stack, config.episodes, config.seed, config.num_envs)
     written = Path(config.json or checkpoint / f"report-{protocol.name}.json")
-    write_report(report, written, checkpoint, shlex.join(["python", "evaluate.py", *argv]))
+    write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
     log.info("report: %s", written)
 
     def moments() -> Iterator[Moment]:

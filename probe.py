@@ -47,7 +47,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     scores, draws = measure(config, parts)
     compared = differences(scores)
     path = Path(config.report or parts.weights.parent / f"probe-{config.mode}-{parts.source.name}.json")
-    command = shlex.join(["python", "probe.py", *argv])
+    command = f"python probe.py {shlex.join(argv)}"
     write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
     print_tables(scores, compared)
     log.info("report  %s", path)
