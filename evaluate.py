@@ -33,6 +33,7 @@ from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
+from experiment.zoo import locate
 from harness.process import tune_process
 
 log = logging.getLogger("sidequest")
@@ -43,7 +44,7 @@ MOMENTS = 8  # of an episode, for the attribution maps
 def run(config: EvaluateConfig, argv: list[str]) -> int:
     """Evaluate, and write all that `config` asks for; returns the process exit code."""
     tune_process(config.threads)
-    checkpoint = Path(config.checkpoint)
+    checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
     protocol, policy, frame_stack = trained.env.protocol(config.protocol), greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None

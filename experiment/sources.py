@@ -27,6 +27,7 @@ from experiment.build import load_agent
 from experiment.composition import read_config
 from experiment.recording import record
 from experiment.weights import read_shapes
+from experiment.zoo import locate
 from harness.checkpoint import load_latest
 from harness.seeding import numpy_stream
 
@@ -87,7 +88,7 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
     """What decides each byte of a recording, by dotted key."""
     policy = "random"
     if source.policy != "random":
-        weights = Path(source.policy) / "agent.safetensors"
+        weights = locate(source.policy) / "agent.safetensors"
         if not weights.is_file():
             raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
         policy = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -119,7 +120,7 @@ def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wante
 
 def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
     """How the agent of a folder plays, and how many frames it sees at once."""
-    config, agent = load_agent(Path(path))
+    config, agent = load_agent(locate(path))
     channels, height, width = vector.frame_shape
     shown = (channels * config.frame_stack, height, width)
     if agent.encoder.obs_shape != shown:
