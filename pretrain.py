@@ -33,7 +33,7 @@ from encoders import standardize
 from experiment.build import without_init
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
-from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
 from harness.logger import MetricWindow, RunLogger, shown_losses
@@ -69,6 +69,7 @@ def pretrain(config: PretrainConfig) -> int:
                 write_projector(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
+        log.info("measure it: %s", follow_up(config, "python probe.py"))
     return stop.exit_code
 
 

@@ -44,6 +44,7 @@ class Config:
     eval_every_episodes: int = 10  # in each of those
     eval_episodes: int = 100  # at the end of the run
     run_dir: str | None = None  # default: named by environment, agent, auxiliary tasks, overrides and seed
+    imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
@@ -77,6 +78,7 @@ class PretrainConfig:
     diagnose_every: int = 1_000  # the test metrics, feature rank, pictures of what the heads see
     checkpoint_every: int = 1_000
     run_dir: str | None = None  # default: named by source, auxiliary tasks, overrides and seed
+    imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every")

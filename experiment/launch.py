@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
 OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
 SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
+IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 USAGE = """\
 Options:
   -m, --multirun   run every combination of key=a,b and key=range(0,5), one after the other
@@ -125,9 +126,8 @@ def import_modules(words: list[str]) -> None:
     Raises:
         ValueError: a module cannot be imported.
     """
-    given = [word.removeprefix("import=").strip("[]") for word in words if word.startswith("import=")]
     loaders: dict[str, Callable[[], object]] = {
-        module: partial(importlib.import_module, module) for names in given for module in names.split(",")
+        module: partial(importlib.import_module, module) for module in named_modules(words)
     }
     if loaders and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -140,6 +140,12 @@ def import_modules(words: list[str]) -> None:
             where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
             what = (str(error).splitlines() or [""])[0]
             raise ValueError(f"cannot import {module!r}: {type(error).__name__}: {what}{where}") from error
+
+
+def named_modules(words: list[str]) -> list[str]:
+    """What the `import=` words name."""
+    given = [match[1] for word in words if (match := IMPORT.fullmatch(word))]
+    return list(dict.fromkeys(module for names in given for module in names.split(",")))
 
 
 def compose_words(name: str, *words: str) -> Composed:
@@ -158,9 +164,12 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         ValueError, HydraException: a word is wrong.
     """
     register()
+    modules, words = named_modules(words), [word for word in words if not IMPORT.fullmatch(word)]
+    if modules and "imports" in COMMANDS[name].__dataclass_fields__:
+        words.append(f"imports=[{','.join(modules)}]")
     with initialize_config_dir(str(CONFIGS), version_base=None):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        overrides = parser.parse_overrides([word for word in words if not word.startswith("import=")])
+        overrides = parser.parse_overrides(words)
         values = [list(_values(override, sweep)) for override in overrides]
         groups = _group_names(name)
         return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
