@@ -38,7 +38,7 @@ from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
 from experiment.rescue import saving_first
-from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
 from experiment.sources import describe, keep_source
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
@@ -78,6 +78,7 @@ def pretrain(config: PretrainConfig) -> int:
                 write_projector(parts, config, logger)
     if not stop.requested:
         log.info("encoder  %s", run_dir / "encoder.safetensors")
+        log.info("measure it: %s", follow_up(config, "python probe.py"))
     return stop.exit_code
 
 
