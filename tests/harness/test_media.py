@@ -227,6 +227,17 @@ def test_no_image_reaches_another_program(content: bytes, tmp_path: Path, monkey
         read_image(tmp_path / "b.png", SIZE)
 
 
+@pytest.mark.parametrize("side", [9_600, 14_000])
+def test_a_small_image_of_too_many_pixels_is_one_line(
+    side: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"a\.png is not a readable image: .*pixels"):
+        read_image(tmp_path / "a.png", SIZE)
+    assert not recwarn.list
+
+
 # --- folders ---
 
 
