@@ -94,14 +94,15 @@ def read_image(path: Path, size: int) -> Picture:
 
     bomb = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            open_regular(path, IMAGE_BYTES) as file,
-            Image.open(file, formats=IMAGE_FORMATS) as image,
-        ):
-            return np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
+        with warnings.catch_warnings(record=True, action="always") as warned, open_regular(path, IMAGE_BYTES) as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
+                pixels = np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, *bomb) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
+    for warning in warned:
+        log.warning("%s: %s", path, str(warning.message).strip())
+    return pixels
 
 
 def to_rgb(image: "Image") -> "Image":

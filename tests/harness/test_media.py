@@ -238,6 +238,18 @@ def test_a_small_image_of_too_many_pixels_is_one_line(
     assert not recwarn.list
 
 
+def test_what_pillow_complains_about_is_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    image = Image.new("RGB", (9, 9))
+    exif = image.getexif()
+    exif[0x0112] = 1
+    image.save(tmp_path / "a.png", exif=exif.tobytes()[:-9])
+    read_image(tmp_path / "a.png", SIZE)
+    assert "a.png: Corrupt EXIF data" in caplog.text
+    assert not recwarn.list
+
+
 # --- folders ---
 
 
