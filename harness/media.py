@@ -65,7 +65,7 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
 
 
 @cache
-def _log_once(message: str) -> None:  # a folder is listed for each environment of a run
+def _log_once(message: str) -> None:  # a folder is read for each environment of a run
     log.info(message)
 
 
@@ -97,6 +97,8 @@ def read_image(path: Path, size: int) -> Picture:
         with warnings.catch_warnings(record=True, action="always") as warned, open_regular(path, IMAGE_BYTES) as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=IMAGE_FORMATS) as image:
+                if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: previews of photographs
+                    _log_once(f"{path.parent}: of animated images, such as {path.name}, the first picture is read")
                 pixels = np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, *bomb) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error

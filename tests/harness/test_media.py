@@ -238,6 +238,17 @@ def test_a_small_image_of_too_many_pixels_is_one_line(
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_an_animated_image_is_its_first_picture_and_told(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = (Image.fromarray(picture) for picture in gray(200, 10))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    assert read_image(tmp_path / name, SIZE).min() > 190
+    assert f"such as {name}, the first picture is read" in caplog.text
+
+
 def test_what_pillow_complains_about_is_a_log_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
