@@ -9,6 +9,11 @@ from omegaconf import OmegaConf
 from configs.schema import flatten
 from experiment.launch import compose_words
 
+SHORT = {  # a run that is over soon
+    "train": ["steps=18", "checkpoint_every=0", "eval_episodes=0"],
+    "pretrain": ["steps=2"],
+    "evaluate": ["episodes=2", "video=null"],
+}
 NAMES = {"train": "config"}  # of the configs, where it is not that of the command
 ENDLESS = {"steps", "episodes", "eval_episodes", "eval_every_episodes", "time_limit", "length", "run_dir"}
 HUGE = {"capacity", "feature_dim", "hidden", "batch_size", "num_envs"}  # memory that nobody has
@@ -28,7 +33,8 @@ def words(program: Program, rng: random.Random) -> list[str]:
     """One to three words that change a valid key, its value or its spelling."""
     config = compose_words(NAMES.get(program.command, program.command), *program.words).config
     values = {key: value for key, value in flatten(OmegaConf.to_container(config)).items() if key}
-    return [_word(key, values[key], rng) for key in rng.sample(sorted(values), rng.randint(1, 3))]
+    changes = [_word(key, values[key], rng) for key in rng.sample(sorted(values), rng.randint(1, 3))]
+    return [*SHORT[program.command], *changes]
 
 
 def _word(key: str, value: Any, rng: random.Random) -> str:

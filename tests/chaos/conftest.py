@@ -1,12 +1,14 @@
 """The table of `make test-chaos`: tries, held and lost of each fault on each program."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 RESULTS = Path("results/chaos.json")
+COMMAND = f"make test-chaos TRIES={os.environ.get('TRIES', 10)}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -22,4 +24,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"{row['fault']:16}{row['program']:42}{row['tries']:6}{row['tries'] - lost:6}{lost:6}"
         )
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({"command": COMMAND, "rows": found}, indent=1) + "\n")
