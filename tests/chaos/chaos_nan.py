@@ -16,7 +16,7 @@ from harness.finite import check_finite
 
 
 def poison(program: Program, where: str, value: float, at: int) -> None:
-    """Make one loss, weight or reward `value`, at update or step `at` of this process."""
+    """Make loss, weight or reward `value` from update or step `at` of this process on."""
     module: Any = pretrain if program.command == "pretrain" else agents.base
     if where == "loss":
         module.weighted_sum = _at(at, module.weighted_sum, lambda loss, *_: loss * value)
@@ -30,14 +30,14 @@ def poison(program: Program, where: str, value: float, at: int) -> None:
 
 
 def _at(number: int, function: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose result `change` changes once, at a call."""
+    """The function, whose result `change` changes from a call on: the first may be a rehearsal."""
     calls = 0
 
     def changed(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         result = function(*arguments, **named)
-        return change(result, *arguments) if calls == number else result
+        return change(result, *arguments) if calls >= number else result
 
     return changed
 
