@@ -11,7 +11,9 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
+TRIES ?= 10
+
+.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +42,10 @@ test-gpu: $(VENV)/installed ## run the tests that need a CUDA device
 
 test-slow: $(VENV)/installed ## run the learning tests, minutes each
 	$(RUN) -m pytest -m slow $(ARGS)
+
+test-chaos: $(VENV)/installed ## kill, damage and hinder programs at random, TRIES=10 times each; the table in docs/reliability.md
+	TRIES=$(TRIES) OMP_NUM_THREADS=1 $(RUN) -m pytest -m chaos -n 2 tests/chaos $(ARGS); code=$$?; \
+		$(RUN) benchmarks/chaos_report.py && exit $$code
 
 check: $(VENV)/installed ## ruff, mypy strict, import rules
 	$(VENV)/bin/ruff check .
