@@ -21,6 +21,7 @@ import torch
 from agents import AGENTS
 from aux_tasks import TASKS, TaskSetting
 from aux_tasks.config import TaskConfig, options_of
+from configs.schema import PretrainConfig
 from configs.sources import SOURCES
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from envs import ENVS
@@ -28,7 +29,6 @@ from experiment.composition import COMMANDS, UNIONS, _without_none, freeze
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
 
-WORDS = {"pretrain": ["aux=rotation"], "probe": ["checkpoint=RUN"], "evaluate": ["checkpoint=RUN"]}  # what is required
 GROUPS = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
 # `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
 REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
@@ -67,7 +67,7 @@ def keys_page() -> str:
 def sections() -> Iterator[tuple[str, str, list[Key]]]:
     """Heading, text and keys of each part of the page."""
     for name, kind in COMMANDS.items():
-        example = freeze(compose_words(name, *WORDS.get(name, [])).config, kind)
+        example = freeze(compose_words(name, *_required(kind)).config, kind)
         yield f"## {'train' if name == 'config' else name}.py", "", config_keys("", kind, example)
     for group, members in {"env": ENVS, "agent": AGENTS, "source": SOURCES}.items():
         yield f"## {group}", "", []
@@ -123,6 +123,14 @@ def task_keys(name: str) -> list[Key]:
             Key(f"aux.{name}.options.{option}", hint, parameter.default, others.sub("", allowed), told.get(option, ""))
         )
     return keys
+
+
+def _required(kind: type) -> list[str]:
+    """Words that give a command what it has no default for."""
+    given = {str: "x", list[str]: "[x]"}
+    hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind) if not _has_default(f)}
+    words = [f"{name}={given[hint]}" for name, hint in hints.items() if hint in given]
+    return words + ["aux=rotation"] * (kind is PretrainConfig)
 
 
 @cache
