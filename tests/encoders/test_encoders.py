@@ -143,7 +143,7 @@ def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(na
         (
             "der",
             (4, 8, 8),
-            r"4, 8, 8.* too small .*: encoder=small fits, of small, impala, impala_small, control_fast, study_digits, vit",
+            r"4, 8, 8.* too small .*: encoder=small fits, of small, impala, impala_small, control_fast",
         ),
         ("natur", (4, 84, 84), "unknown encoder 'natur': did you mean 'nature'"),
         ("zzz", (4, 84, 84), "unknown encoder 'zzz': .*nature, nips, der, study, impala, impala_small, control"),
