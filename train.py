@@ -25,6 +25,7 @@ from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, pl
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
 from experiment.build import build, load_agent, without_init
+from experiment.ending import random_play, read_report, say_end, say_score
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
@@ -69,6 +70,8 @@ def train(config: Config) -> int:
                 )
             elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
                 finish(run)
+        if not stop.requested:
+            say_end(run, begun)
     return stop.exit_code
 
 
@@ -113,30 +116,22 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
 
 def finish(run: Training) -> None:
-    """Evaluate the exported weights under the default protocol, write report and video, and say where everything is."""
+    """Evaluate the exported weights under the default protocol, beside random play, and write report and video."""
     config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
     protocol, agent = config.env.protocol(), load_agent(run_dir, config.device)[1]
     log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
+    random = random_play(run, protocol, read_report(run_dir / "report.json"))
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run evaluates anew
     report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
     command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
-    write_report(report, run_dir / "report.json", run_dir, command)
+    write_report(report, run_dir / "report.json", run_dir, command, random_play=random)
+    say_score(report, random)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
     logger.log_scalars(progress.steps, scores, **progress.clock(config))
     logger.log_hparams(flat(config), scores)
     episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
     video = VideoWriter(run_dir / "game.mp4", config.env.fps)
     write_video(episode, attribution_targets(agent), config.frame_stack, video)
-    for what, path in {
-        "score": "report.json",
-        "video": "game.mp4",
-        "weights": "agent.safetensors",
-        "encoder": "encoder.safetensors",
-        "checkpoints": "checkpoints",
-        "TensorBoard": "",
-    }.items():
-        log.info("%12s  %s", what, run_dir / path)
-    log.info("mean %.2f over %d episodes", report.summary["mean"], config.eval_episodes)
 
 
 def main(words: list[str]) -> int:

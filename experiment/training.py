@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from math import floor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from configs.schema import Config
 from encoders import standardize
 from envs import Rollout
 from experiment.build import Parts
+from experiment.solved import SolvedTasks
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.finite import check_finite
@@ -80,6 +82,11 @@ class Training:
     logger: RunLogger
     probe: OnlineProbe | None = None
     window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
+
+    @cached_property
+    def solved(self) -> SolvedTasks:
+        """Who says which auxiliary tasks teach no more."""
+        return SolvedTasks([name for name, task in self.config.aux.items() if task.weight], self.config.steps)
 
 
 def restore(parts: Parts, run_dir: Path) -> Progress:
