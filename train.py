@@ -27,7 +27,7 @@ from configs.schema import Config, flat
 from experiment.build import build, load_agent, without_init
 from experiment.ending import random_play, read_report, say_end, say_score
 from experiment.launch import launch
-from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
+from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, named, run_folder
@@ -110,6 +110,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
         # checkpoint
         stop.save_requested = False
+        warn_of_cuts(run)
         save_training(run)
         if stop.requested:
             return

@@ -38,6 +38,8 @@ class Progress:
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
     saved: int = 0  # `steps` at the last checkpoint
+    cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
+    cuts_told: bool = False
     stride: int = 0  # agent steps that one step of all copies adds
 
     def add(self, rollout: Rollout) -> None:
