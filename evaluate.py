@@ -40,6 +40,7 @@ from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
 from experiment.launch import launch
+from experiment.zoo import locate
 from harness.files import check_writable
 from harness.process import tune_process
 from harness.signals import GracefulExit
@@ -52,7 +53,7 @@ MOMENTS = 8  # of an episode, for the attribution maps
 def run(config: EvaluateConfig, argv: list[str]) -> int:
     """Evaluate, and write all that `config` asks for; returns the process exit code."""
     tune_process(config.threads)
-    checkpoint = Path(config.checkpoint)
+    checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
     protocol = with_backgrounds(trained.env, config).protocol(config.protocol)
     policy, frame_stack = greedy(agent), trained.frame_stack
@@ -65,7 +66,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         asked = (config.episodes, config.seed, config.num_envs)
         report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
     try:
-        write_report(report, written, checkpoint, shlex.join(["python", "evaluate.py", *argv]))
+        write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
         log.info("report: %s", written)
     finally:  # a full disk does not take the score
         of = f" of {config.episodes}" if report.partial else ""

@@ -57,7 +57,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     with GracefulExit() as stop:
         scores, draws = measure(config, parts, lambda: bool(stop.requested))
     compared = differences(scores)
-    command = shlex.join(["python", "probe.py", *argv])
+    command = f"python probe.py {shlex.join(argv)}"
     try:
         write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
         log.info("report  %s", path)

@@ -30,7 +30,7 @@ from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
-from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
 from experiment.sources import keep_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
@@ -124,7 +124,7 @@ def finish(run: Training) -> None:
     random = random_play(run, protocol, read_report(run_dir / "report.json"))
     (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run evaluates anew
     report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
-    command = f"python evaluate.py checkpoint={run_dir} episodes={config.eval_episodes} seed={config.seed}"
+    command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
     write_report(report, run_dir / "report.json", run_dir, command, random_play=random)
     say_score(report, random)
     scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}

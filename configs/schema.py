@@ -48,6 +48,7 @@ class Config:
     eval_episodes: int = 100  # episodes of the evaluation at the end; 0: none
     # folder of the run; default: named by environment, agent, auxiliary tasks, overrides and seed
     run_dir: str | None = None
+    imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
@@ -81,6 +82,7 @@ class PretrainConfig:
     diagnose_every: int = 1_000  # updates between test metrics, feature rank and pictures of what the heads see
     checkpoint_every: int = 1_000  # updates between checkpoints
     run_dir: str | None = None  # folder of the run; default: named by source, auxiliary tasks, overrides and seed
+    imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every")

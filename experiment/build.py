@@ -20,6 +20,7 @@ from encoders import Encoder, EncoderConfig, build_encoder
 from envs import Rollout, VectorEnv
 from experiment.composition import read_config
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
+from experiment.zoo import locate
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.suggest import check_choice
 from harness.tree import Segment
@@ -164,7 +165,7 @@ def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)
     if config.init:
-        path = Path(config.init)
+        path = locate(config.init)
         load_encoder(encoder, path) if path.is_dir() else load_weights(encoder, path)
     return encoder
 

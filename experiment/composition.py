@@ -1,6 +1,7 @@
 """From composed yaml and overrides to the typed, frozen config of a command, and back."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
@@ -223,15 +224,16 @@ def read_config(path: Path, kind: type[C]) -> C:
         raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
     try:
         loaded = read_yaml(path)
+        _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
             if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
         for task in loaded.get("aux", {}):
-            if task not in TASKS:
-                raise ValueError(f"unknown auxiliary task {task!r}")
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
+    except UnknownNameError as error:
+        raise ValueError(f"{path} {error}") from error
     except (
         OmegaConfBaseException,
         AttributeError,
@@ -239,6 +241,25 @@ def read_config(path: Path, kind: type[C]) -> C:
         ValueError,
     ) as error:
         raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
+
+
+class UnknownNameError(ValueError):
+    """A config names what nothing defines."""
+
+
+def _check_names(loaded: DictConfig) -> None:
+    """Raise UnknownNameError unless everything that a config chooses by name is there.
+
+    Modules of the run that wrote the config are named to the user, never imported: the file may be anybody's.
+    """
+    groups: dict[str, Container[str]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES, "encoder": ENCODERS}
+    chosen = [(group, loaded[group].get("name"), known) for group, known in groups.items() if loaded.get(group)]
+    chosen += [("aux", task, TASKS) for task in loaded.get("aux") or {}]
+    recorded = [str(module) for module in loaded.get("imports") or [] if re.fullmatch(r"[\w.]+", str(module))]
+    for group, name, known in chosen:
+        if name is not None and name not in known:
+            modules = ",".join(recorded) or "my_module"
+            raise UnknownNameError(f"needs {group} {name!r}: give import={modules}, the module that defines it")
 
 
 def write_config(config: AnyConfig, path: Path) -> None:

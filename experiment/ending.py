@@ -10,6 +10,7 @@ from typing import Any
 from analysis.evaluation import Report, evaluate, random_policy
 from configs.schema import Config, PretrainConfig
 from envs import Protocol
+from experiment.run_folder import follow_up
 from experiment.training import Training
 from harness.seeding import numpy_stream
 
@@ -66,7 +67,7 @@ def say_end(run: Training, begun: int) -> None:
         "video": run_dir / "game.mp4", "weights": run_dir / "agent.safetensors",
         "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
     })  # fmt: skip
-    log.info("evaluate      python evaluate.py %s", run_dir)
+    log.info("evaluate      %s", follow_up(config, "python evaluate.py"))
     log.info("compare       python compare.py %s", run_dir.parent)
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 
@@ -92,7 +93,7 @@ def say_pretrained(run_dir: Path, config: PretrainConfig, test: Mapping[str, flo
     for task in config.aux:
         log.info("%-13s %s", task, held_out(task, test))
     say_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
-    log.info("probe         python probe.py %s", run_dir)
+    log.info("probe         %s", follow_up(config, "python probe.py"))
     log.info("train         python train.py encoder.init=%s", run_dir / "encoder.safetensors")
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -34,7 +34,8 @@ from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
-OWN = ("import=", "sweep=", "sweep.")  # words that are no keys
+OWN = ("sweep=", "sweep.")  # words of a sweep, which are no keys
+IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 USAGE = """\
 Options:
   -m, --multirun   run every combination of key=a,b and key=range(0,5)
@@ -142,9 +143,8 @@ def import_modules(words: list[str]) -> None:
     Raises:
         ValueError: a module cannot be imported.
     """
-    given = [word.removeprefix("import=").strip("[]") for word in words if word.startswith("import=")]
     loaders: dict[str, Callable[[], object]] = {
-        module: partial(importlib.import_module, module) for names in given for module in names.split(",")
+        module: partial(importlib.import_module, module) for module in named_modules(words)
     }
     if loaders and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -157,6 +157,12 @@ def import_modules(words: list[str]) -> None:
             where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
             what = (str(error).splitlines() or [""])[0]
             raise ValueError(f"cannot import {module!r}: {type(error).__name__}: {what}{where}") from error
+
+
+def named_modules(words: list[str]) -> list[str]:
+    """What the `import=` words name."""
+    given = [match[1] for word in words if (match := IMPORT.fullmatch(word))]
+    return list(dict.fromkeys(module for names in given for module in names.split(",")))
 
 
 def compose_words(name: str, *words: str) -> Composed:
@@ -175,13 +181,15 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         ValueError, HydraException: a word is wrong.
     """
     register()
+    modules, words = named_modules(words), [word for word in words if not IMPORT.fullmatch(word)]
+    if modules and "imports" in COMMANDS[name].__dataclass_fields__:
+        words.append(f"imports=[{','.join(modules)}]")
     with initialize_config_dir(str(CONFIGS), version_base=None):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         overrides = parser.parse_overrides([word for word in words if not word.startswith(OWN)])
         values = [list(_values(override, sweep)) for override in overrides]
-        groups, imports = _group_names(name), [word for word in words if word.startswith("import=")]
-        jobs = [_compose(name, job, groups, parser) for job in itertools.product(*values)]
-        return [replace(job, words=(*imports, *job.words)) for job in jobs]
+        groups = _group_names(name)
+        return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
 
 
 def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:

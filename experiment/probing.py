@@ -27,6 +27,7 @@ from experiment.foreign import check_paths, read_yaml
 from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
 from experiment.sources import build_source
 from experiment.weights import load_encoder
+from experiment.zoo import locate
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
 
@@ -60,7 +61,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     Raises:
         ValueError: parts do not fit each other; the message says which and what would.
     """
-    device, folder = pick_device(config.device), Path(config.checkpoint)
+    device, folder = pick_device(config.device), locate(config.checkpoint)
     folder = folder.parent if folder.suffix == ".safetensors" else folder
     run = read_run(folder)
     if not config.source and isinstance(run, PretrainConfig):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from experiment.composition import Composed, complete, freeze, read_config, writ
 from harness.process import exclusive
 
 # What may change when a run continues: it does not change the learning.
-FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "run_dir", "threads"}
+FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir", "threads"}
 LONGEST = 100  # letters of the overrides in a name
 GROUPS = ("experiment", "encoder", "replay")  # whose chosen members are in a name by themselves
 
@@ -135,6 +136,12 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
                     "give run_dir=... or remove that folder"
                 )
     write_config(config, path)
+
+
+def follow_up(config: RunConfig, program: str, *words: str) -> str:
+    """The command line of another program on this run, `python evaluate.py import=my_module checkpoint=runs/...`."""
+    modules = [f"import={','.join(config.imports)}"] if config.imports else []
+    return f"{program} {shlex.join([*modules, f'checkpoint={run_folder(config)}', *words])}"
 
 
 def run_folder(config: RunConfig) -> Path:

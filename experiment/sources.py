@@ -37,6 +37,7 @@ from experiment.build import load_agent
 from experiment.composition import read_config
 from experiment.recording import CheckLabels, record
 from experiment.weights import read_shapes
+from experiment.zoo import locate
 from harness.checkpoint import holds_checkpoints, load_latest
 from harness.files import read_regular
 from harness.provenance import write_json
@@ -141,7 +142,7 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
     """What decides each byte of a recording, by dotted key."""
     policy = "random"
     if source.policy != "random":
-        weights = Path(source.policy) / "agent.safetensors"
+        weights = locate(source.policy) / "agent.safetensors"
         if not weights.is_file():
             raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
         policy = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -181,7 +182,7 @@ def _record(
 
 def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
     """How the agent of a folder plays, and how many frames it sees at once."""
-    config, agent = load_agent(Path(path))
+    config, agent = load_agent(locate(path))
     channels, height, width = vector.frame_shape
     shown = (channels * config.frame_stack, height, width)
     if agent.encoder.obs_shape != shown:

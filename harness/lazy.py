@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+OWN = __name__.removesuffix("harness.lazy")  # before the names of our modules: nothing, or "sidequest." in the wheel
 
 
 def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
@@ -14,7 +15,7 @@ def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
     def getattr_(name: str) -> Any:
         if name not in where:
             raise AttributeError(name)
-        return getattr(import_module(where[name]), name)
+        return getattr(import_module(OWN + where[name]), name)
 
     return getattr_
 
@@ -29,7 +30,7 @@ class Registry(MutableMapping[str, V]):
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
-            entry = self._entries[name] = getattr(import_module(module), attribute)
+            entry = self._entries[name] = getattr(import_module(OWN + module), attribute)
         return entry
 
     def __setitem__(self, name: str, value: V) -> None:

@@ -283,6 +283,35 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+PARTS = {
+    "env: {name: mine}": "env 'mine'",
+    "agent: {name: mine}": "agent 'mine'",
+    "encoder: {name: mine}": "encoder 'mine'",
+    "aux: {mine: {}}": "aux 'mine'",
+    "source: {name: mine}": "source 'mine'",
+}
+
+
+@pytest.mark.parametrize(
+    ("imports", "words"),
+    [
+        ("", "my_module"),
+        ("imports: [tests_own.tasks, other]", "tests_own.tasks,other"),
+        ("imports: ['x y; z', 3-4]", "my_module"),
+    ],
+)
+@pytest.mark.parametrize("text", PARTS)
+def test_a_part_of_another_module_is_named_and_the_module_never_imported(
+    text: str, imports: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{text}\n{imports}")
+    with pytest.raises(ValueError, match=re.escape(f"{path} needs {PARTS[text]}: give import={words},")):
+        read_config(path, PretrainConfig if "source" in text else Config)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"replay_ratio": 0}, {"batch_size": 0}, {"gamma": 1.5}, {"gamma": math.nan}]

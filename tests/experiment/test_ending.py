@@ -33,8 +33,8 @@ def test_a_training_ends_with_its_score_beside_random_play_and_the_next_commands
             rf"{what} +mean {found['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {found['n']} episodes", text
         )
     assert (random["n"], -1 <= random["mean"] <= 1) == (8, True)
-    for command in ("python evaluate.py", "python compare.py", "tensorboard --logdir"):
-        assert f"{command} {tmp_path}" in text
+    for command in ("python evaluate.py checkpoint=", "python compare.py ", "tensorboard --logdir "):
+        assert f"{command}{tmp_path}" in text
 
     # again: nothing to do but to say how to go on
     assert run_help.run(config) == 0

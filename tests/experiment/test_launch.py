@@ -334,6 +334,7 @@ def test_modules_of_the_user_are_imported_before_the_groups_are_read(
     code, (made,) = launched("import=[mine_parts.one,mine_parts.two] env=mine import=mine_env")
     assert (code, made.choices) == (0, {"env": "mine"})
     assert {"mine_parts.one", "mine_parts.two"} <= set(sys.modules)
+    assert made.config.imports == ["mine_parts.one", "mine_parts.two", "mine_env"]
 
 
 def test_an_entry_point_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
