@@ -34,11 +34,13 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
+from experiment.ending import say_finished, say_pretrained
 from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
 from experiment.rescue import saving_first
-from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
+from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.solved import SolvedTasks
 from experiment.sources import describe, keep_source
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
@@ -76,8 +78,9 @@ def pretrain(config: PretrainConfig) -> int:
             if not stop.requested:
                 finish(parts, config, logger, run_dir)
     if not stop.requested:
-        log.info("encoder  %s", run_dir / "encoder.safetensors")
-        log.info("measure it: %s", follow_up(config, "python probe.py"))
+        if step >= config.steps:
+            say_finished(step, config)
+        say_pretrained(run_dir, config, test(parts, config))
     return stop.exit_code
 
 
@@ -85,7 +88,7 @@ def learn(
     config: PretrainConfig, parts: Pretraining, step: int, logger: RunLogger, stop: GracefulExit, run_dir: Path
 ) -> None:
     """The loop, from `step` to the last or to a signal."""
-    window, last, saved = MetricWindow(), step >= config.steps, step
+    window, last, saved, solved = MetricWindow(), step >= config.steps, step, SolvedTasks(config.aux, config.steps)
 
     def save_rest() -> None:
         if step > saved:
@@ -109,6 +112,7 @@ def learn(
                 means = window.drain()
                 logger.log_scalars(step, means, updates=step)
                 logger.log_health(step, shown_losses(means))
+                solved.see(step, means)
             if step % config.diagnose_every == 0 or last:
                 logger.log_scalars(step, test(parts, config), updates=step)
                 batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))

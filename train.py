@@ -34,8 +34,9 @@ from analysis.evaluation import (
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
 from experiment.build import build, load_agent, without_init
+from experiment.ending import random_play, read_report, say_end, say_score
 from experiment.launch import launch
-from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
+from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
@@ -80,6 +81,8 @@ def train(config: Config) -> int:
                 )
             else:
                 finish(run)
+        if not stop.requested:
+            say_end(run, begun)
     return stop.exit_code
 
 
@@ -118,6 +121,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
         # checkpoint
         stop.save_requested = False
+        warn_of_cuts(run)
         save_training(run)
         if stop.requested:
             return
@@ -130,15 +134,16 @@ def finish(run: Training) -> None:
     if not config.eval_episodes:
         return
     protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    weights = run_dir / "agent.safetensors"
+    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
     summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
         played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
         command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-        write_report(played, report, run_dir, command)
+        write_report(played, report, run_dir, command, random_play=random)
         summary = played.summary
+    say_score(summary, protocol, random)
     scores = {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
     if not logger.has_row(progress.steps, scores):
         logger.log_hparams(flat(config), scores)
@@ -149,16 +154,6 @@ def finish(run: Training) -> None:
         episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
         writer = VideoWriter(video, config.env.fps, comment=shown)
         write_video(episode, attribution_targets(agent), config.frame_stack, writer)
-    for what, path in {
-        "score": "report.json",
-        "video": "game.mp4",
-        "weights": "agent.safetensors",
-        "encoder": "encoder.safetensors",
-        "checkpoints": "checkpoints",
-        "TensorBoard": "",
-    }.items():
-        log.info("%12s  %s", what, run_dir / path)
-    log.info("mean %.2f over %d episodes", summary["mean"], config.eval_episodes)
 
 
 def main(words: list[str]) -> int:

@@ -115,6 +115,18 @@ def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: n
     return act
 
 
+def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
+    """Uniformly random actions."""
+
+    def act(obs: Observation) -> Actions:
+        copies = len(obs.pixels)
+        if isinstance(space, Discrete):
+            return rng.integers(space.n, size=copies)
+        return rng.uniform(-1, 1, (copies, *space.shape)).astype(np.float32)
+
+    return act
+
+
 def play_episodes(
     rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = lambda: False
 ) -> list[Episode]:
@@ -143,8 +155,8 @@ def greedy(agent: Agent) -> Policy:
     return partial(agent.act, explore=False)
 
 
-def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> None:
-    """Write a report as JSON, with all that is needed to get it again."""
+def write_report(report: Report, path: Path, checkpoint: Path, command: str, **more: Any) -> None:
+    """Write a report as JSON, with all that is needed to get it again, and what else there is to say."""
     weights, content, env = checkpoint / "agent.safetensors", asdict(report), report.protocol.env
     content["env"] = content["protocol"].pop("env")
     if env.repeat == 1:
@@ -155,7 +167,7 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
         "command": command,
         "versions": versions("gymnasium", *env.simulator),
     }
-    write_json(content, path)
+    write_json(content | more, path)
 
 
 def read_summary(path: Path, weights: Path, protocol: Protocol, episodes: int, seed: int) -> dict[str, Any] | None:

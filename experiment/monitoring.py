@@ -1,5 +1,6 @@
 """What a training writes to its log: metrics, measurements of the representation, pictures, evaluations."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,8 @@ from aux_tasks.base import Examples
 from experiment.training import LAST, Training
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
+
+log = logging.getLogger(__name__)
 
 
 def log_metrics(run: Training) -> None:
@@ -30,8 +33,23 @@ def log_metrics(run: Training) -> None:
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
     run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
+    run.solved.see(progress.steps, metrics)
     recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
     run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+
+
+def warn_of_cuts(run: Training) -> None:
+    """Say once that checkpoints cut the episodes before they end: the scores are of the shortest alone, or of none."""
+    config, progress, copies = run.config, run.progress, run.parts.env.num_envs
+    ended, progress.cuts_seen = progress.episodes - progress.cuts_seen, progress.episodes
+    whole = progress.steps - progress.saved > config.checkpoint_every - copies  # since the last checkpoint
+    if whole and progress.due(config.checkpoint_every) and ended < copies and not progress.cuts_told:
+        progress.cuts_told = True
+        log.warning(
+            "checkpoint_every=%d leaves each of %d copies %d steps, and %d of their episodes ended: there is no score, "
+            "or one of the shortest episodes alone. Give more than %d times the steps of an episode",
+            *(config.checkpoint_every, copies, config.checkpoint_every // copies, ended, copies),
+        )
 
 
 def log_diagnosis(run: Training, batch: Batch) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
+from analysis.evaluation import random_policy
 from envs import Actions, Observation, Padding, Policy, Rollout, VectorEnv
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
@@ -159,15 +160,12 @@ def _play(
 
 def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:
     """`policy` with uniformly random actions at probability `share`, for each copy apart; all random without one."""
-    space, copies = env.action_space, env.num_envs
+    playing = random_policy(env.action_space, rng)
+    if policy is None:
+        return playing
 
     def act(obs: Observation) -> Actions:
-        if isinstance(space, Discrete):
-            random = rng.integers(space.n, size=copies)
-        else:
-            random = rng.uniform(-1, 1, (copies, *space.shape)).astype(np.float32)
-        if policy is None:
-            return random
+        random = playing(obs)
         kept = [mine if rng.random() < share else its for mine, its in zip(random, policy(obs), strict=True)]
         return np.array(kept, random.dtype)
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from math import floor, isfinite
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from configs.schema import Config
 from encoders import standardize
 from envs import Rollout
 from experiment.build import Parts
+from experiment.solved import SolvedTasks
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.finite import check_finite
@@ -36,11 +38,13 @@ class Progress:
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
     saved: int = 0  # `steps` at the last checkpoint
+    cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
+    cuts_told: bool = False
     stride: int = 0  # agent steps that one step of all copies adds
 
     def check(self, steps: int, updates: int) -> None:
         """Raise ValueError unless this can be how far a training of so many steps and updates is."""
-        counts = {key: value for key, value in asdict(self).items() if key not in ("returns", "lengths")}
+        counts = {key: value for key, value in asdict(self).items() if key not in ("returns", "lengths", "cuts_told")}
         for name, count in counts.items():
             most = {"steps": steps, "saved": steps, "updates": updates, "episodes_logged": self.episodes}.get(
                 name, count
@@ -93,6 +97,11 @@ class Training:
     logger: RunLogger
     probe: OnlineProbe | None = None
     window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
+
+    @cached_property
+    def solved(self) -> SolvedTasks:
+        """Who says which auxiliary tasks teach no more."""
+        return SolvedTasks([name for name, task in self.config.aux.items() if task.weight], self.config.steps)
 
 
 def restore(parts: Parts, run_dir: Path) -> Progress:

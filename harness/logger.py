@@ -27,6 +27,9 @@ from harness.progress import Meter
 
 log = logging.getLogger(__name__)
 
+# Again under a tag that TensorBoard, which sorts them, shows before all others: capitals come first.
+FIRST = {"rollout/score": "Score/training games", "eval/mean_reward": "Score/evaluation"}
+
 
 class MetricWindow:
     """Means of the scalars of the updates since the last log, summed on the device so that no update waits for it."""
@@ -168,8 +171,9 @@ class RunLogger:
         self._add_scalars(step, {"time/matmul_gflops": rate})
 
     def _add_scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+        first = {FIRST[name]: metrics[name] for name in FIRST if name in metrics}
         with self._warn_on_disk_error():
-            for name, value in metrics.items():
+            for name, value in (first | dict(metrics)).items():
                 self.writer.add_scalar(name, value, step)
 
     def log_health(self, step: int, shown: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import run_help
 
+from envs import PointMassConfig
 from experiment.training import Progress
 
 
@@ -32,3 +33,23 @@ def test_as_many_updates_are_due_as_the_ratio_says(ratio: float, steps: int, upd
 @pytest.mark.parametrize(("steps", "every", "due"), [(12, 12, True), (13, 12, True), (15, 12, False), (12, 0, False)])
 def test_a_multiple_that_the_last_step_reached_or_crossed_is_due(steps: int, every: int, due: bool) -> None:
     assert Progress(steps=steps, stride=3).due(every) is due
+
+
+@pytest.mark.parametrize(
+    ("every", "length", "told"),
+    [
+        (48, 20, True),  # 16 steps for each of three copies
+        (48, 9, False),
+        (96, 20, False),
+        (1_000, 200, False),  # only the end of the run cuts
+    ],
+)
+def test_checkpoints_that_cut_every_episode_are_told_once(
+    every: int, length: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = PointMassConfig(num_envs=run_help.COPIES, time_limit=length)
+    config = run_help.continuous(tmp_path, env=env, aux={}, checkpoint_every=every, steps=192, learning_starts=1_000)
+    assert run_help.run(config) == 0
+    warnings = [record.message for record in caplog.records if f"checkpoint_every={every}" in record.message]
+    assert len(warnings) == told
+    assert all("3 times" in line and "16 steps" in line for line in warnings)

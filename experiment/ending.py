@@ -1,0 +1,115 @@
+"""What a run says at its end: how it went beside chance, where everything is, and what to do next."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from analysis.evaluation import evaluate, random_policy
+from configs.schema import Config, PretrainConfig
+from envs import Protocol
+from experiment.run_folder import follow_up
+from experiment.training import Training
+from harness.seeding import numpy_stream
+
+log = logging.getLogger("sidequest")
+
+RANDOM_EPISODES = 8  # of random play, one in each copy
+
+
+def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
+    played: dict[str, Any] = earlier.get("random_play", {})
+    told = {"protocol": {"name": protocol.name, "epsilon": protocol.epsilon}, "env": asdict(protocol.env)}
+    if played and all(plain(earlier.get(key)) == plain(value) for key, value in told.items()):
+        return played
+    policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
+    report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
+    return {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Settings as a report has them, but for the number of copies."""
+    return {**json.loads(json.dumps(settings or {})), "num_envs": None}
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report of this run, empty where there is none that can be read."""
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def say_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:
+    """The score of the policy, and that of random play."""
+    log.info("score         %s, protocol %s", returns(summary), protocol.name)
+    log.info("random play   %s", returns(random))
+
+
+def returns(summary: Mapping[str, Any]) -> str:
+    """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
+    low, high = summary["mean_interval"]
+    return f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
+
+
+def say_end(run: Training, begun: int) -> None:
+    """Where a training left everything, what it lacked, and the commands to go on with."""
+    config, progress, run_dir = run.config, run.progress, run.run_dir
+    if begun and progress.steps == begun:
+        say_finished(progress.steps, config)
+    if not progress.updates:
+        log.warning("no update was made: %s", why_no_update(config, progress.steps))
+    say_places({
+        "video": run_dir / "game.mp4", "weights": run_dir / "agent.safetensors",
+        "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
+    })  # fmt: skip
+    log.info("evaluate      %s", follow_up(config, "python evaluate.py"))
+    log.info("compare       python compare.py %s", run_dir.parent)
+    log.info("TensorBoard   tensorboard --logdir %s", run_dir)
+
+
+def say_finished(step: int, config: Config | PretrainConfig) -> None:
+    """How a run that is at its end goes on."""
+    if step >= config.steps:
+        log.info("finished: it has all of its %s steps; steps=%s goes on", f"{config.steps:,}", 2 * step)
+    elif isinstance(config, Config):
+        log.info("finished: until_score=%g was reached; until_score=null goes on", config.until_score)
+
+
+def why_no_update(config: Config, steps: int) -> str:
+    """The keys that kept a run of so many steps from learning."""
+    if config.learning_starts >= steps:
+        return f"learning_starts={config.learning_starts} is not below the {steps} steps"
+    after = steps - config.learning_starts
+    return f"replay_ratio={config.replay_ratio:g} asks for none in the {after} steps after learning_starts"
+
+
+def say_pretrained(run_dir: Path, config: PretrainConfig, test: Mapping[str, float]) -> None:
+    """What a pretraining left: each task on held-out observations beside chance, and the commands to go on with."""
+    for task in config.aux:
+        log.info("%-13s %s", task, held_out(task, test))
+    say_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
+    log.info("probe         %s", follow_up(config, "python probe.py"))
+    log.info("train         python train.py encoder.init=%s", run_dir / "encoder.safetensors")
+    log.info("TensorBoard   tensorboard --logdir %s", run_dir)
+
+
+def held_out(task: str, test: Mapping[str, float]) -> str:
+    """`held-out accuracy 0.93, chance 0.25`, by the metrics that a task declares, or else its loss."""
+    found = {tag.removeprefix(f"test/{task}/"): value for tag, value in test.items() if tag.startswith(f"test/{task}/")}
+    if "chance" in found:
+        return f"held-out accuracy {found['accuracy']:.3f}, chance {found['chance']:.3f}"
+    if "error_ratio" in found:
+        return f"held-out error {found['error_ratio']:.3f} of that of the trivial answer"
+    return f"held-out loss {found['loss']:.3g}, which has no scale of its own"
+
+
+def say_places(places: Mapping[str, Path]) -> None:
+    """Where things are, of those that exist."""
+    for what, path in places.items():
+        if path.exists():
+            log.info("%-13s %s", what.removesuffix(".safetensors"), path)
