@@ -16,6 +16,7 @@ from harness.suggest import nearest
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
 PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
+NEWEST_PYTHON = (3, 12)  # that labmaze has wheels for, a dependency of dm_control
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
@@ -25,13 +26,6 @@ def load_suite() -> Any:
     Raises:
         RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
     """
-    try:
-        version("dm-control")
-        installed = version("mujoco")
-    except PackageNotFoundError as error:
-        raise RuntimeError(f"{error.name} is missing: pip install 'dm-control>=1.0.50' 'mujoco>=3.17,<4'") from error
-    if not (3, 17) <= tuple(int(part) for part in installed.split(".")[:2]) < (4,):
-        raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
     choose_backend()
     try:
         absl = importlib.import_module("absl.logging")
@@ -46,8 +40,9 @@ def choose_backend() -> None:
     """Set MUJOCO_GL, which MuJoCo reads once when it is imported, to what works here, unless the user set it.
 
     Raises:
-        RuntimeError: neither EGL nor OSMesa works.
+        RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
     """
+    _check_packages()
     if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
         return
     for backend in ("egl", "osmesa"):
@@ -58,6 +53,19 @@ def choose_backend() -> None:
             os.environ.update(variables)
             return
     raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
+
+
+def _check_packages() -> None:
+    try:
+        version("dm-control")
+        installed = version("mujoco")
+    except PackageNotFoundError as error:
+        remedy = "pip install 'dm-control>=1.0.50,<2' 'mujoco>=3.17,<4'"
+        if sys.version_info[:2] > NEWEST_PYTHON:
+            remedy = "its dependency labmaze has no release past Python {}.{}, use that one".format(*NEWEST_PYTHON)
+        raise RuntimeError(f"{error.name} is missing: {remedy}") from error
+    if not (3, 17) <= tuple(int(part) for part in installed.split(".")[:2]) < (4,):
+        raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
 
 
 class Screen:
