@@ -11,7 +11,7 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation tensorboard clean
+.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +61,12 @@ mutation: $(VENV)/installed ## measure the tests by mutants of the code, writes 
 bench-rendering: $(VENV)/installed ## measure dm_control's pictures, writes results/rendering.md
 	$(RUN) benchmarks/rendering.py $(ARGS)
 
+docs: $(VENV)/docs ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/docs ## show the documentation at http://127.0.0.1:8000, rebuilt at each change
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
+
 tensorboard: $(VENV)/installed ## open the runs in TensorBoard
 	$(VENV)/bin/tensorboard --logdir runs
 
@@ -75,4 +81,8 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH),$(PIP) $(TORCH) "$$(sed -n 's/.*"\(torch[^"]*\)".*/\1/p' pyproject.toml)")
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(PIP) -e '.[docs]'
 	@touch $@

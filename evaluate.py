@@ -1,20 +1,24 @@
 """Evaluate a trained agent: full episodes under a named protocol, a report, a video, and maps of what it looks at.
 
-python evaluate.py checkpoint=zoo/pong-permutation
-python evaluate.py checkpoint=zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
+python evaluate.py zoo/pong-permutation
+python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
 """
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.attribution import write_maps
@@ -31,10 +35,15 @@ from analysis.evaluation import (
 )
 from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
+from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
+from experiment.foreign import check_paths, results_folder
+from experiment.launch import launch
 from experiment.zoo import locate
+from harness.files import check_writable
 from harness.process import tune_process
+from harness.signals import GracefulExit
 
 log = logging.getLogger("sidequest")
 
@@ -46,12 +55,25 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
-    protocol, policy, frame_stack = trained.env.protocol(config.protocol), greedy(agent), trained.frame_stack
+    protocol = with_backgrounds(trained.env, config).protocol(config.protocol)
+    policy, frame_stack = greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
-    report = evaluate(policy, protocol, frame_stack, config.episodes, config.seed, config.num_envs)
-    written = Path(config.json or checkpoint / f"report-{protocol.name}.json")
-    write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
-    log.info("report: %s", written)
+    written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")
+    for place in (written, config.video, config.attribution and f"{config.attribution}/moment_0.png"):
+        if place:
+            check_writable(Path(place))  # now, not when all episodes are played
+    with GracefulExit() as stop:
+        asked = (config.episodes, config.seed, config.num_envs)
+        report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
+    try:
+        write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
+        log.info("report: %s", written)
+    finally:  # a full disk does not take the score
+        of = f" of {config.episodes}" if report.partial else ""
+        sys.stdout.write(f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes\n")
+    if report.partial:
+        log.warning("%s: the report is of the episodes that had ended, which the short ones are", stop.requested)
+        return stop.exit_code
 
     def moments() -> Iterator[Moment]:
         return play_moments(policy, protocol, frame_stack, config.seed, PANEL)
@@ -61,8 +83,21 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     if config.attribution:
         observations = [moment.obs for moment in evenly_spaced(moments(), MOMENTS)]
         write_maps(Path(config.attribution), observations, attribution_targets(agent), frame_stack)
-    sys.stdout.write(f"mean {report.summary['mean']:.2f} over {config.episodes} episodes\n")
     return 0
+
+
+def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
+    """The environment of a run, before the backgrounds that the command line names.
+
+    Raises:
+        ValueError: the environment has none, or they are named by a config that may be somebody else's.
+    """
+    if not config.background_folder:
+        check_paths(Path(config.checkpoint), env, "give background_folder=...")
+        return env
+    if not hasattr(env, "background_folder"):
+        raise ValueError(f"background_folder={config.background_folder}: env={env.name} has no backgrounds")
+    return replace(env, background_folder=config.background_folder)  # type: ignore[call-arg]
 
 
 def main(words: list[str]) -> int:

@@ -9,11 +9,14 @@ Running the same command again continues the run.
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("pretrain", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("pretrain", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 from pathlib import Path
@@ -31,11 +34,15 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
+from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
+from experiment.rescue import saving_first
 from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
+from experiment.sources import describe, keep_source
 from experiment.weights import export_encoder
 from harness.checkpoint import CheckpointError, holds_checkpoints, load_latest, save
+from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
 from harness.seeding import numpy_stream
@@ -55,15 +62,17 @@ def pretrain(config: PretrainConfig) -> int:
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts, step = build_pretraining(without_init(config) if resumed else config), 0
     with claim_run_dir(config) as run_dir:
+        keep_source(run_dir, describe(parts.episodes))
         if checkpoint := load_latest(run_dir / "checkpoints"):
             with checkpoint.restoring() as state:
                 parts.load_state_dict(state["parts"])
             step = checkpoint.step
         rate = matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, step, config.steps, threads, rate)
-        with RunLogger(run_dir, step=step, total=config.steps, tasks=config.aux) as logger, GracefulExit() as stop:
+        with RunLogger(run_dir, step=step, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(step, rate)
-            learn(config, parts, step, logger, stop, run_dir)
+            with GracefulExit() as stop:
+                learn(config, parts, step, logger, stop, run_dir)
             if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
                 write_attribution(parts, config, logger, run_dir)
                 write_projector(parts, config, logger)
@@ -77,29 +86,39 @@ def learn(
     config: PretrainConfig, parts: Pretraining, step: int, logger: RunLogger, stop: GracefulExit, run_dir: Path
 ) -> None:
     """The loop, from `step` to the last or to a signal."""
-    window, last = MetricWindow(), step >= config.steps
-    while not last:
-        batch = draw(parts, parts.train, config.batch_size, parts.rng)
-        if not step:
-            for module in (parts.encoder, parts.suite):
-                standardize(module, batch.obs)
-        metrics = update(parts, batch, step)
-        step += 1
-        window.add(step, metrics)
-        last = step == config.steps or bool(stop.requested)
-        saving = last or stop.save_requested or step % config.checkpoint_every == 0
-        if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept
-            means = window.drain()
-            logger.log_scalars(step, means, updates=step)
-            logger.log_health(step, shown_losses(means))
-        if step % config.diagnose_every == 0 or last:
-            logger.log_scalars(step, test(parts, config), updates=step)
-            batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
-            log_examples(parts.suite.examples(batch, parts.encoder), config.frame_stack, step, logger)
-        if saving:
+    window, last, saved = MetricWindow(), step >= config.steps, step
+
+    def save_rest() -> None:
+        if step > saved:
+            window.drain()  # a NaN stops here: it is not saved
             logger.flush()
-            stop.save_requested = False
             save_pretraining(run_dir, parts, step)
+
+    with saving_first(run_dir, save_rest):
+        while not last:
+            batch = draw(parts, parts.train, config.batch_size, parts.rng)
+            if not step:
+                for module in (parts.encoder, parts.suite):
+                    standardize(module, batch.obs)
+            metrics = update(parts, batch, step)
+            step += 1
+            window.add(step, metrics)
+            logger.meter.tick(step)
+            last = step == config.steps or bool(stop.requested)
+            saving = last or stop.save_requested or step % config.checkpoint_every == 0
+            if step % config.log_every == 0 or saving:  # NaN stops the run here, before it is kept
+                means = window.drain()
+                logger.log_scalars(step, means, updates=step)
+                logger.log_health(step, shown_losses(means))
+            if step % config.diagnose_every == 0 or last:
+                logger.log_scalars(step, test(parts, config), updates=step)
+                batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
+                log_examples(parts.suite.examples(batch, parts.encoder), config.frame_stack, step, logger)
+            if saving:
+                logger.flush()
+                stop.save_requested = False
+                save_pretraining(run_dir, parts, step)
+                saved = step
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
@@ -165,17 +184,25 @@ def write_projector(parts: Pretraining, config: PretrainConfig, logger: RunLogge
 
 
 def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
-    """Save everything, or warn and go on with the previous checkpoint when the disk does not take it."""
+    """Save everything, or warn and go on with the previous checkpoint when the disk does not take it.
+
+    Raises:
+        NonFiniteError: a tensor holds NaN or infinity; nothing was written.
+    """
+    state = parts.state_dict()
+    check_finite(state, step)
     try:
         export_encoder(parts.encoder, run_dir)
-        save(run_dir / "checkpoints", step, {"parts": parts.state_dict()})
+        save(run_dir / "checkpoints", step, {"parts": state})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", step, error)
 
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__)
+    return launch(
+        lambda composed: pretrain(named(composed, PretrainConfig)), "pretrain", words, __doc__, module=__name__
+    )
 
 
 if __name__ == "__main__":

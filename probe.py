@@ -9,11 +9,14 @@ Every comparison is paired: the same weights before and after training, the same
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
 
 import hashlib
 import logging
@@ -29,10 +32,14 @@ from analysis.probe_table import Scores, differences, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
+from experiment.foreign import results_folder
+from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
+from harness.files import check_writable
 from harness.process import tune_process
 from harness.provenance import versions, write_json
+from harness.signals import GracefulExit
 
 log = logging.getLogger("sidequest")
 
@@ -44,15 +51,22 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
     if parts.dropped:
         log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
-    scores, draws = measure(config, parts)
+    name = f"probe-{config.mode}-{parts.source.name}.json"
+    path = Path(config.report or results_folder(parts.weights.parent) / name)
+    check_writable(path)  # now, not when all is measured
+    with GracefulExit() as stop:
+        scores, draws = measure(config, parts, lambda: bool(stop.requested))
     compared = differences(scores)
-    path = Path(config.report or parts.weights.parent / f"probe-{config.mode}-{parts.source.name}.json")
     command = f"python probe.py {shlex.join(argv)}"
-    write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
-    print_tables(scores, compared)
-    log.info("report  %s", path)
-    sys.stdout.write(summarise(compared) + "\n")
-    return 0
+    try:
+        write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
+        log.info("report  %s", path)
+    finally:  # a full disk does not take the scores
+        print_tables(scores, compared)
+        sys.stdout.write(summarise(compared) + "\n")
+    if stop.requested:
+        log.warning("%s: the report is of %d of %d draws", stop.requested, len(draws), config.seeds * len(parts.splits))
+    return stop.exit_code
 
 
 def report(
@@ -71,6 +85,7 @@ def report(
             for row, values in compared.items()
         ],
         "scores": [{**row._asdict(), "mean": np.mean(values), "values": values} for row, values in scores.items()],
+        "partial": len(draws) < config.seeds * len(parts.splits),  # stopped
         "examples": [{**d._asdict(), "train": len(d.train), "test": len(d.test)} for d in draws],
         "dropped": parts.dropped,
         "config": flat(config),

@@ -9,11 +9,14 @@ Run the same command again to resume.
 
 import sys
 
-from experiment.launch import check_words, launch
-
 if __name__ == "__main__":
-    check_words("config", sys.argv[1:], __doc__)  # before torch loads
+    from harness.signals import guard_imports
 
+    guard_imports()  # a signal may come while the rest is imported
+
+    from experiment.launch import check_words
+
+    check_words("config", sys.argv[1:], __doc__)  # before torch loads
 
 import logging
 from functools import partial
@@ -21,13 +24,16 @@ from functools import partial
 from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
-from envs import EnvError
 from experiment.build import build, load_agent, without_init
+from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe
 from experiment.probing import build_online_probe
+from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
+from experiment.sources import keep_source
+from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
-from harness.checkpoint import holds_checkpoints
+from harness.checkpoint import CheckpointError, holds_checkpoints
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
@@ -43,23 +49,24 @@ def train(config: Config) -> int:
     parts = build(without_init(config) if resumed else config)
     probe = build_online_probe(config, parts.agent.encoder)
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
+        if files := config.env.files():
+            keep_source(run_dir, files)
         progress = restore(parts, run_dir)
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe)
-            with GracefulExit() as stop:
-                try:
-                    learn(run, stop)
-                except EnvError:  # keep what was learned before
-                    if progress.steps > progress.saved:
-                        log_metrics(run)  # a NaN is not saved
-                        save_training(run)
-                    raise
+            logger.meter.estimate = TimeLeft(run)
+            with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
+                learn(run, stop)
             parts.env.close()
             if stop.requested:
-                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.steps)
+                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
+            elif progress.saved < progress.steps:
+                raise CheckpointError(
+                    f"{run_dir}: saved up to step {progress.saved}; make space and run the same command"
+                )
             elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
                 finish(run)
     return stop.exit_code
@@ -85,6 +92,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
                 batch = update(run)
 
             # log
+            run.logger.meter.tick(progress.steps)
             saving = stop.save_requested or progress.due(config.checkpoint_every) or progress.steps >= config.steps
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)
@@ -133,7 +141,7 @@ def finish(run: Training) -> None:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__)
+    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

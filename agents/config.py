@@ -33,15 +33,17 @@ class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
 
     name: str = field(kw_only=True)
-    learning_rate: float = 1e-3
-    final_learning_rate: float | None = None  # reached linearly after `decay_steps`
-    decay_steps: int = 400_000
-    encoder_scale: float = 1.0  # of the encoder's learning rate; 0 keeps the encoder as it is
-    adam_eps: float = 1e-8
-    max_grad_norm: float = math.inf  # of the step that moves the encoder
-    random_shift: int = 0  # pixels of shift augmentation, 0 for none
+    learning_rate: float = 1e-3  # of Adam, at the start
+    # reached linearly after `decay_steps`; null: the learning rate is constant
+    final_learning_rate: float | None = None
+    decay_steps: int = 400_000  # agent steps until `final_learning_rate` is reached
+    encoder_scale: float = 1.0  # factor of the encoder's learning rate; 0 keeps the encoder as it is
+    adam_eps: float = 1e-8  # epsilon of Adam
+    max_grad_norm: float = math.inf  # the norm of the gradient that moves the encoder is clipped to this
+    random_shift: int = 0  # pixels of shift augmentation (DrQ); 0: none
+    # joint: one weighted sum of all losses; alternating: a step of the agent's loss, then one of the tasks'
     aux_schedule: AuxSchedule = AuxSchedule.joint
-    precision: Precision = Precision.float32
+    precision: Precision = Precision.float32  # type of the networks' products in an update
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
@@ -81,15 +83,15 @@ class DQNConfig(AgentConfig):
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
     hidden: int = 256  # width of each stream of the dueling head
-    layer_norm: bool = True  # in the head
-    target: Target = Target.soft
-    target_tau: float = 0.005  # soft: share of the online network blended in at each update
-    target_every: int = 1000  # hard: updates between copies
+    layer_norm: bool = True  # layer normalisation in the head
+    target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time
+    target_tau: float = 0.005  # target=soft: share of the online network blended in at each update
+    target_every: int = 1000  # target=hard: updates between copies
     average_tau: float = 0.0  # share blended at each update into the average that is evaluated; 0: no average
-    target_epsilon: float = 0.0  # share of random actions in the policy that the target values: 0 is Q-learning
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    epsilon_steps: int = 30_000
+    target_epsilon: float = 0.0  # share of random actions in the policy that the target values; 0 is Q-learning
+    epsilon_start: float = 1.0  # share of random actions at the start
+    epsilon_end: float = 0.01  # share of random actions after `epsilon_steps`
+    epsilon_steps: int = 30_000  # agent steps over which the share of random actions falls
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,9 +117,9 @@ class SACConfig(AgentConfig):
 
     name: str = field(default="sac", kw_only=True)
     hidden: int = 256  # width of both hidden layers of actor and critics
-    init_temperature: float = 0.1
+    init_temperature: float = 0.1  # weight of the entropy at the start; it is learned
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target
-    num_shifts: int = 1  # shifted copies of each observation: targets and losses are their means, DrQ's K = M = 2
+    num_shifts: int = 1  # shifted copies of each observation; targets and losses are their means, DrQ's K = M = 2
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
     def __post_init__(self) -> None:

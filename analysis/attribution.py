@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from captum.attr import NoiseTunnel, Saliency
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from analysis.video import Pixels, panel, side_by_side
+from harness.files import write_png
 from harness.seeding import seeded
 
 Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
@@ -110,5 +110,5 @@ def write_maps(
             for name, row in rows.items()
         ]
         written.append(np.concatenate(grid))
-        Image.fromarray(written[-1]).save(folder / f"moment_{k}.png")
+        write_png(written[-1], folder / f"moment_{k}.png")
     return written

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from analysis.statistics import summary
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
 from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
 
@@ -36,14 +37,22 @@ class Report:
     summary: dict[str, Any]
     returns: list[float]  # raw, ordered by copy of the environment
     lengths: list[int]  # agent steps
+    env_steps: list[int]
     protocol: Protocol  # with the environment as evaluated
     frame_stack: int
     seed: int
     seconds: float  # wall clock
+    partial: bool = False  # stopped before all episodes had ended: the long ones are missing
 
 
 def evaluate(
-    policy: Policy, protocol: Protocol, frame_stack: int, episodes: int = 100, seed: int = 0, num_envs: int = 8
+    policy: Policy,
+    protocol: Protocol,
+    frame_stack: int,
+    episodes: int = 100,
+    seed: int = 0,
+    num_envs: int = 8,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Play full episodes and summarise their returns; the same arguments give the same episodes.
 
@@ -54,13 +63,29 @@ def evaluate(
         episodes: how many.
         seed: of the environment and the random actions; they share nothing with a training of that seed.
         num_envs: copies, at most one an episode; another number gives other episodes.
+        stop: asked after each step whether to end there, with a report of the episodes played so far.
+
+    Raises:
+        KeyboardInterrupt: stopped before an episode had ended.
     """
     start = time.perf_counter()
     protocol = replace(protocol, env=replace(protocol.env, num_envs=min(num_envs, episodes)))
     with closing(protocol.env.build()) as env:
-        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes)
-    returns, lengths = [episode.score for episode in played], [episode.length for episode in played]
-    return Report(summary(returns), returns, lengths, protocol, frame_stack, seed, time.perf_counter() - start)
+        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes, stop)
+    if not played:
+        raise KeyboardInterrupt
+    returns = [episode.score for episode in played]
+    return Report(
+        summary=summary(returns),
+        returns=returns,
+        lengths=[episode.length for episode in played],
+        env_steps=[episode.env_steps for episode in played],
+        protocol=protocol,
+        frame_stack=frame_stack,
+        seed=seed,
+        seconds=time.perf_counter() - start,
+        partial=len(played) < episodes,
+    )
 
 
 def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
@@ -89,8 +114,10 @@ def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: n
     return act
 
 
-def play_episodes(rollout: Rollout, policy: Policy, episodes: int) -> list[Episode]:
-    """`episodes` full episodes, ordered by copy.
+def play_episodes(
+    rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = lambda: False
+) -> list[Episode]:
+    """`episodes` full episodes, ordered by copy; fewer if `stop` says so.
 
     Each copy plays a share fixed beforehand: the first episodes to end would be too often the short ones.
     """
@@ -98,14 +125,15 @@ def play_episodes(rollout: Rollout, policy: Policy, episodes: int) -> list[Episo
     quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
     played: list[list[Episode]] = [[] for _ in range(copies)]
     done = 0
-    while done < episodes:
-        rollout.step(policy)
-        for episode in rollout.episodes:
-            if len(played[episode.copy]) < quota[episode.copy]:
-                played[episode.copy].append(episode)
-                done += 1
-                if done % max(1, episodes // 10) == 0:
-                    log.info("%d of %d episodes played", done, episodes)
+    with Meter("episode", episodes) as meter:
+        while done < episodes and not stop():
+            rollout.step(policy)
+            for episode in rollout.episodes:
+                if len(played[episode.copy]) < quota[episode.copy]:
+                    played[episode.copy].append(episode)
+                    done += 1
+            meter.tick(done)
+        meter.show(done)
     return [episode for of_copy in played for episode in of_copy]
 
 
@@ -118,8 +146,8 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str) -> 
     """Write a report as JSON, with all that is needed to get it again."""
     weights, content, env = checkpoint / "agent.safetensors", asdict(report), report.protocol.env
     content["env"] = content["protocol"].pop("env")
-    if env.repeat > 1:
-        content["env_steps"] = [length * env.repeat for length in report.lengths]
+    if env.repeat == 1:
+        del content["env_steps"]  # the lengths
     content |= {
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
@@ -179,8 +207,9 @@ def attribution_targets(agent: Agent) -> dict[str, Scores]:
 
 def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
     """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
-    with video:
-        for moment in moments:
+    with video, Meter("video moment", None) as meter:
+        for count, moment in enumerate(moments):
+            meter.tick(count)
             shown = panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")
             video.add(side_by_side([shown, *heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8)]))
 
@@ -195,5 +224,7 @@ class SB3Policy:
         self._policy = greedy(agent)
 
     def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        """The greedy actions for observations (N, C, H, W), and no state; other arguments change nothing."""
+        """The greedy actions for observations (N, C, H, W), or the one for (C, H, W), and no state."""
+        if observation.ndim == 3:
+            return self._policy(Observation(observation[None])).squeeze(0), None
         return self._policy(Observation(observation)), None

@@ -1,12 +1,19 @@
-"""Statistics of scores: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"."""
+"""Statistics of scores: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
 
-from collections.abc import Callable, Sequence
-from typing import Any
+Scores of several tasks are a sequence with one array for each, whose last axis is the runs: tasks may differ in the
+number of their runs. Axes before that are resamples.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Tasks: TypeAlias = Sequence[ArrayLike]  # (..., n_t) of each task
+RESAMPLES = 50_000
+BLOCK = 2_000_000  # scores drawn at once
 
 
 def iqm(scores: ArrayLike) -> Any:
@@ -21,9 +28,49 @@ def mean(scores: ArrayLike) -> Any:
     return np.asarray(scores, dtype=np.float64).mean(-1)
 
 
+# --- aggregates over tasks ---
+
+
+def mean_of_tasks(tasks: Tasks) -> Any:
+    """Mean over the tasks of the mean of each."""
+    return np.mean([mean(scores) for scores in tasks], axis=0)
+
+
+def median_of_tasks(tasks: Tasks) -> Any:
+    """Median over the tasks of the mean of each."""
+    return np.median([mean(scores) for scores in tasks], axis=0)
+
+
+def pooled_iqm(tasks: Tasks) -> Any:
+    """Interquartile mean of all scores."""
+    return iqm(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1))
+
+
+def optimality_gap(tasks: Tasks, target: float = 1.0) -> Any:
+    """By how much all scores, each at most `target`, fall short of it on average."""
+    return target - mean(np.minimum(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1), target))
+
+
+def run_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
+    """Share of all scores above each threshold."""
+    return _above(np.concatenate([np.asarray(scores) for scores in tasks]), thresholds)
+
+
+def mean_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
+    """Share of the tasks whose mean is above each threshold."""
+    return _above(np.array([mean(scores) for scores in tasks]), thresholds)
+
+
+def _above(scores: NDArray[Any], thresholds: ArrayLike) -> Floats:
+    return np.asarray((scores > np.asarray(thresholds)[..., None]).mean(-1), dtype=np.float64)
+
+
+# --- intervals ---
+
+
 def bootstrap_interval(
-    strata: Sequence[ArrayLike],
-    statistic: Callable[[Floats], Floats],
+    strata: Tasks,
+    statistic: Callable[[Floats], Any],
     *,
     seed: int = 0,
     resamples: int = 2000,
@@ -38,11 +85,113 @@ def bootstrap_interval(
         resamples: how often.
         confidence: share of the resampled statistics inside.
     """
+
+    def of_pooled(drawn: Tasks) -> Any:
+        return statistic(np.concatenate([np.asarray(scores) for scores in drawn], axis=-1))
+
+    return stratified_interval(strata, of_pooled, seed=seed, resamples=resamples, confidence=confidence)
+
+
+def stratified_interval(
+    tasks: Tasks,
+    statistic: Callable[[Tasks], Any],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of tasks: the runs of each are resampled, independently.
+
+    Args:
+        tasks: scores (n_t,) of each.
+        statistic: of arrays (R, n_t), gives (R,).
+        seed: of the resampling.
+        resamples: how often.
+        confidence: share of the resampled statistics inside.
+    """
+    groups = [np.asarray(scores, dtype=np.float64) for scores in tasks]
     rng = np.random.default_rng(seed)
-    groups = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
-    pooled = np.concatenate([g[rng.integers(len(g), size=(resamples, len(g)))] for g in groups], axis=1)
-    low, high = np.quantile(statistic(pooled), [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = [
+        statistic([scores[rng.integers(len(scores), size=(count, len(scores)))] for scores in groups])
+        for count in _blocks(resamples, sum(map(len, groups)))
+    ]
+    return _percentiles(np.concatenate(drawn), confidence)
+
+
+def curve_interval(runs: ArrayLike, *, seed: int = 0, resamples: int = 2000) -> tuple[Floats, Floats]:
+    """95 % bootstrap interval of the mean at every point of the curves of runs (n, P): low (P,) and high (P,)."""
+    curves = np.asarray(runs, dtype=np.float64)
+    picked = np.random.default_rng(seed).integers(len(curves), size=(resamples, len(curves)))
+    means = np.mean([curves[column] for column in picked.T], axis=0)
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _blocks(resamples: int, scores: int) -> Iterator[int]:
+    """Counts that sum to `resamples`, of no more than `BLOCK` scores each."""
+    most = max(1, BLOCK // scores)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)
+
+
+def _percentiles(values: Floats, confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+# --- two algorithms ---
+
+
+def probability_of_improvement(x: Tasks, y: Tasks) -> float:
+    """Mean over the tasks of the share of pairs of runs where x is above y, ties counting half."""
+    return float(np.mean([wins.mean() for wins in _wins(x, y)]))
+
+
+def improvement_interval(
+    x: Tasks, y: Tasks, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `probability_of_improvement`; the two are resampled independently."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for wins in _wins(x, y):
+        rows, columns = (rng.multinomial(n, [1 / n] * n, size=resamples) / n for n in wins.shape)
+        drawn.append(np.einsum("ri,ri->r", rows @ wins, columns))
+    return _percentiles(np.asarray(np.mean(drawn, axis=0)), confidence)
+
+
+def _wins(x: Tasks, y: Tasks) -> list[Floats]:
+    """(n_x, n_y) of each task: 1 where x is above y, a half where they are equal."""
+    pairs = [(np.asarray(a)[:, None], np.asarray(b)[None, :]) for a, b in zip(x, y, strict=True)]
+    return [(a > b) + 0.5 * (a == b) for a, b in pairs]
+
+
+def difference_interval(x: Tasks, y: Tasks, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % bootstrap interval of the difference of `mean_of_tasks`, x and y resampled independently."""
+    tasks = len(x)
+
+    def difference(drawn: Tasks) -> Any:
+        return mean_of_tasks(drawn[:tasks]) - mean_of_tasks(drawn[tasks:])
+
+    return stratified_interval([*x, *y], difference, seed=seed, resamples=resamples)
+
+
+def paired_difference(
+    x: ArrayLike, y: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, tuple[float, float]]:
+    """Mean of x - y, whose i-th runs share a seed, and its 95 % interval by a bootstrap over the seeds."""
+    differences = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
+    return float(mean(differences)), stratified_interval([differences], mean_of_tasks, seed=seed, resamples=resamples)
+
+
+def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
+    """Mean height of curves y (..., P) over x (P,), by trapezoids: the area over its width."""
+    at, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(at) == 1:
+        return heights[..., 0]
+    return np.trapezoid(heights, at, axis=-1) / (at[-1] - at[0])
+
+
+# --- one agent ---
 
 
 def summary(returns: Sequence[float], seed: int = 0) -> dict[str, Any]:

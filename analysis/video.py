@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.files import replacing
+from harness.signals import blocked
+
 Pixels = NDArray[np.uint8]
 
 
@@ -19,20 +22,23 @@ class VideoWriter:
     Args:
         path: where to; ends in .mp4.
         fps: frames per second of playback.
+        comment: what the file says of itself, readable as it stands near its end.
 
     Raises:
         ValueError: the path does not end in .mp4.
+        OSError: the file could not be written whole.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, comment: str = "") -> None:
         if path.suffix != ".mp4":
             raise ValueError(f"video={path}: the file must end in .mp4")
-        self.path, self.fps = path, fps
-        self._part = path.with_name(f".{path.stem}.part.mp4")
+        self.path, self.fps, self.comment = path, fps, comment
+        self._replacing = replacing(path)
         self._ffmpeg: Generator[Any, Any, None] | None = None
 
     def __enter__(self) -> "VideoWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self._replacing.__enter__()
         return self
 
     def add(self, rgb: Pixels) -> None:
@@ -47,17 +53,24 @@ class VideoWriter:
                 codec="libx264",
                 macro_block_size=2,
                 ffmpeg_log_level="error",
+                output_params=["-f", "mp4", "-metadata", f"comment={self.comment}"],
             )
-            self._ffmpeg.send(None)
+            with blocked():  # or a signal of the terminal would end ffmpeg before the file is whole
+                self._ffmpeg.send(None)
         self._ffmpeg.send(np.ascontiguousarray(rgb))
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._ffmpeg is not None:
             self._ffmpeg.close()
-        if kind is None:
-            self._part.replace(self.path)
-        else:
-            self._part.unlink(missing_ok=True)
+        torn = None
+        if kind is None and b"moov" not in self._part.read_bytes():  # the index, which comes last
+            torn = OSError(f"{self.path}: ffmpeg did not write it to its end")
+            kind, error = OSError, torn
+        self._replacing.__exit__(kind, error, trace)
+        if torn:
+            raise torn
 
 
 def panel(image: Pixels, size: int, caption: str) -> Pixels:

@@ -9,10 +9,11 @@ from typing import Any, get_type_hints
 class TaskConfig:
     """How much one task weighs, and the options of its class."""
 
+    # factor of the task's loss in the sum; the default differs between tasks; 0 gives the run without the task
     weight: float = 1.0
-    final_weight: float | None = None  # reached linearly after `decay_steps` agent steps
-    decay_steps: int = 1_000_000
-    options: dict[str, Any] = field(default_factory=dict)
+    final_weight: float | None = None  # reached linearly after `decay_steps`; null: the weight is constant
+    decay_steps: int = 1_000_000  # agent steps until `final_weight` is reached
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of the task's class
 
     def __post_init__(self) -> None:
         for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():
@@ -27,11 +28,20 @@ class TaskConfig:
 
 
 def options_of(task: type) -> dict[str, tuple[Parameter, Any]]:
-    """Return the keyword-only parameters of a task's constructor and of those it passes options on to, with types."""
+    """Return the options of a task, with their types.
+
+    They are the parameters of its constructor after `setting`, and the keyword-only ones of its base classes.
+
+    Raises:
+        ValueError: one has no default or no type.
+    """
     found: dict[str, tuple[Parameter, Any]] = {}
-    for constructor in (vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)):
-        hints = get_type_hints(constructor)
-        for name, parameter in signature(constructor).parameters.items():
-            if parameter.kind is Parameter.KEYWORD_ONLY:
+    constructors = [vars(kind)["__init__"] for kind in task.__mro__ if "__init__" in vars(kind)]
+    for constructor in constructors:
+        hints, own = get_type_hints(constructor), constructor is constructors[0]
+        for name, parameter in list(signature(constructor).parameters.items())[2:]:
+            if parameter.kind is Parameter.KEYWORD_ONLY or (own and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD):
+                if parameter.default is Parameter.empty or name not in hints:
+                    raise ValueError(f"{task.__qualname__}: its option {name!r} needs a type and a default")
                 found.setdefault(name, (parameter, hints[name]))
     return found

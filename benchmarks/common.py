@@ -111,16 +111,35 @@ def games(run: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
 
 
-def keep_report(run: Path, name: str, **more: Any) -> None:
-    """Put a run's report, with its config, its training episodes and what else there is of it, into results/."""
+def runs_and_folder() -> tuple[list[Path], Path]:
+    """The run folders of the command line, and the folder `out=` of their report; without it the program ends.
+
+    Without runs the folder is results/, whose page and figure follow from the JSON there.
+    """
+    runs = [Path(word) for word in sys.argv[1:] if not word.startswith("out=")]
+    out = [Path(word.removeprefix("out=")) for word in sys.argv[1:] if word.startswith("out=")]
+    if runs and not out:
+        sys.exit("out=... is missing: out=my_report for a page of these runs, out=results to add them to the project's")
+    return runs, (out or [RESULTS])[-1]
+
+
+def write_page(path: Path, script: str, remade: Callable[[str, Path], str]) -> None:
+    """Renew the block of a benchmark in a page, which is made where there is none."""
+    page = path.read_text() if path.is_file() else with_block(None, script, "")
+    path.write_text(remade(page, path.parent))
+
+
+def keep_report(run: Path, path: Path, **more: Any) -> None:
+    """Put a run's report, with its config, its training episodes and what else there is of it, into a JSON."""
     report: dict[str, Any] = json.loads((run / "report.json").read_text())
     training = {"config": (run / "config.yaml").read_text(), "games": games(run), **more}
-    write_json(report | {"training": training}, RESULTS / name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(report | {"training": training}, path)
 
 
-def kept_reports(page: str) -> dict[str, dict[str, Any]]:
-    """What `keep_report` put there, by file name: results/<page>-<world>-<arm>-s<seed>.json, of some without world."""
-    reports = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{page}-*-s*.json"))}
+def kept_reports(page: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """What `keep_report` put there, by file name: <page>-<world>-<arm>-s<seed>.json, of some without world."""
+    reports = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob(f"{page}-*-s*.json"))}
     return {name: report for name, report in reports.items() if "training" in report}
 
 
@@ -182,8 +201,10 @@ def origins(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(f"- {made}: {', '.join(names)}\n" for made, names in named.items())
 
 
-def with_block(page: str, script: str, content: str) -> str:
+def with_block(page: str | None, script: str, content: str) -> str:
     """The text of a page with `content` in the block of a benchmark; all other text is written by people.
+
+    None is a page that has nothing but the block.
 
     The block stands between `<!-- table: made by python benchmarks/SCRIPT -->` and `<!-- end -->`.
 
@@ -191,6 +212,7 @@ def with_block(page: str, script: str, content: str) -> str:
         ValueError: the page does not have exactly one such block.
     """
     begin, end = f"<!-- table: made by python benchmarks/{Path(script).name} -->\n", "<!-- end -->"
+    page = f"{begin}{end}" if page is None else page
     found, count = re.subn(f"{re.escape(begin)}.*?{end}", lambda _: f"{begin}{content}{end}", page, flags=re.DOTALL)
     if count != 1:
         raise ValueError(f"the page has {count} blocks that begin with {begin!r}, instead of one")

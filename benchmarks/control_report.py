@@ -1,13 +1,13 @@
-"""The table and the figure of results/control.md, with more runs, whose folders are <world>/<arm>/s<seed>.
+"""Table and curves of finished runs, whose folders are <world>/<arm>/s<seed>.
 
-    python benchmarks/control_report.py runs/control/*/*/s*
+    python benchmarks/control_report.py runs/control/*/*/s* out=my_report
 
 Each needs the report that `python evaluate.py checkpoint=RUN episodes=100 json=RUN/report.json`, or the end of a
-training, leaves; it is kept in results/, from where the page is made.
+training, leaves; it is kept in `out`, where control.png and the table in control.md are made of all that are there.
+`out=results` adds them to the project's own.
 """
 
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, keep_report, kept_reports, table, with_block
+from common import RESULTS, arms, keep_report, kept_reports, runs_and_folder, table, with_block, write_page
 from omegaconf import OmegaConf
 
 from analysis.probes import interval
@@ -64,7 +64,7 @@ def cells(arm: str, reports: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def draw(reports: dict[str, dict[str, Any]]) -> None:
+def draw(reports: dict[str, dict[str, Any]], folder: Path) -> None:
     """Returns of the training episodes, a panel for each world, a colour for each arm, a line for each seed."""
     figure, panels = plt.subplots(1, len(DRAWN), figsize=(13, 4.5), sharey=True)
     for axes, world in zip(panels, DRAWN, strict=True):
@@ -78,16 +78,17 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
         axes.legend(fontsize="small")
     panels[0].set(ylabel="return of the training episodes")
     figure.tight_layout()
-    figure.savefig(RESULTS / "control.png", dpi=110)
+    figure.savefig(folder / "control.png", dpi=110)
 
 
-def remade(page: str) -> str:
+def remade(page: str, folder: Path = RESULTS) -> str:
     """The page with the table of all kept reports."""
-    return with_block(page, __file__, table(HEADER, [cells(*arm) for arm in arms(kept_reports("control"))]))
+    return with_block(page, __file__, table(HEADER, [cells(*arm) for arm in arms(kept_reports("control", folder))]))
 
 
 if __name__ == "__main__":
-    for run in map(Path, sys.argv[1:]):
-        keep_report(run, f"control-{'-'.join(run.parts[-3:])}.json")
-    draw(kept_reports("control"))
-    PAGE.write_text(remade(PAGE.read_text()))
+    runs, folder = runs_and_folder()
+    for run in runs:
+        keep_report(run, folder / f"control-{'-'.join(run.parts[-3:])}.json")
+    draw(kept_reports("control", folder), folder)
+    write_page(folder / PAGE.name, __file__, remade)

@@ -1,10 +1,12 @@
-"""Table and curves of finished runs, with more of them: `python benchmarks/pong_report.py runs/pong/<arm>/s<seed>`.
+"""Table and curves of finished runs, whose folders are <arm>/s<seed>.
+
+    python benchmarks/pong_report.py runs/pong/*/s* out=my_report
 
 Each needs the report that `python evaluate.py checkpoint=RUN protocol=nature json=RUN/report.json`, or the end of a
-training, leaves; it is kept in results/, from where results/pong.png and the table in results/pong.md are made.
+training, leaves; it is kept in `out`, where pong.png and the table in pong.md are made of all that are there.
+`out=results` adds them to the project's own.
 """
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,18 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from common import RESULTS, arms, curve, keep_report, kept_reports, log_of, table, with_block
+from common import (
+    RESULTS,
+    arms,
+    curve,
+    keep_report,
+    kept_reports,
+    log_of,
+    runs_and_folder,
+    table,
+    with_block,
+    write_page,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 episodes"]
@@ -44,17 +57,17 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
     return ", ".join(means) or "none"
 
 
-def keep(run: Path) -> None:
-    """Put a run's report, and what the page shows of its training, into results/."""
+def keep(run: Path, folder: Path) -> None:
+    """Put a run's report, and what the page shows of its training, into a folder."""
     rows, (minutes, rates) = log_of(run), clock(run)
     steps, updates = rows[-1]["step"], max(row.get("train/n_updates", 0) for row in rows)
     told = {"steps": steps, "updates": updates, "minutes": minutes, "gflops": rates, "accuracy": accuracy(rows)}
-    keep_report(run, f"pong-{run.parent.name}-{run.name}.json", **told)
+    keep_report(run, folder / f"pong-{run.parent.name}-{run.name}.json", **told)
 
 
 def cells(name: str, report: dict[str, Any]) -> list[str]:
     """A run's line of the table."""
-    _, arm, seed = name.removesuffix(".json").split("-")
+    arm, _, seed = name.removeprefix("pong-").removesuffix(".json").rpartition("-")
     summary, training = report["summary"], report["training"]
     low, high = summary["iqm_interval"]
     first = [arm, seed[1:], *(f"{training[key] // 1000}k" for key in ("steps", "updates"))]
@@ -64,7 +77,7 @@ def cells(name: str, report: dict[str, Any]) -> list[str]:
     return [*first, training["minutes"], training["gflops"], *score, training["accuracy"], scores]
 
 
-def draw(reports: dict[str, dict[str, Any]]) -> None:
+def draw(reports: dict[str, dict[str, Any]], folder: Path) -> None:
     """Mean return of the training episodes in each window of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
     for i, (label, seeds) in enumerate(arms(reports)):
@@ -77,16 +90,17 @@ def draw(reports: dict[str, dict[str, Any]]) -> None:
     axes.axhline(18, color="grey", linewidth=0.5)
     axes.legend()
     figure.tight_layout()
-    figure.savefig(RESULTS / "pong.png", dpi=110)
+    figure.savefig(folder / "pong.png", dpi=110)
 
 
-def remade(page: str) -> str:
+def remade(page: str, folder: Path = RESULTS) -> str:
     """The page with the table of all kept reports."""
-    return with_block(page, __file__, table(HEADER, [cells(*one) for one in kept_reports("pong").items()]))
+    return with_block(page, __file__, table(HEADER, [cells(*one) for one in kept_reports("pong", folder).items()]))
 
 
 if __name__ == "__main__":
-    for folder in map(Path, sys.argv[1:]):
-        keep(folder)
-    draw(kept_reports("pong"))
-    PAGE.write_text(remade(PAGE.read_text()))
+    runs, folder = runs_and_folder()
+    for run in runs:
+        keep(run, folder)
+    draw(kept_reports("pong", folder), folder)
+    write_page(folder / PAGE.name, __file__, remade)

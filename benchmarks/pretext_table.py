@@ -1,4 +1,4 @@
-"""Put what results/pretext_{mnist,video,cost}.json hold into the tables of docs/pretexts.md:
+"""Put what results/pretext_{mnist,video,cost}.json hold into the tables of results/pretexts.md, and draw the gains:
 `python benchmarks/pretext_table.py`.
 """
 
@@ -6,10 +6,11 @@ import json
 import re
 from typing import Any
 
-from common import RESULTS, ROOT, gain_cell
+import matplotlib.pyplot as plt
+from common import RESULTS, gain_cell
 
-PAGE = ROOT / "docs" / "pretexts.md"
-COLUMNS, MEASURED = 6, 3  # of the tables of tasks; the last are metric, gain and cost
+PAGE = RESULTS / "pretexts.md"
+COLUMNS, MEASURED = 4, 3  # of the tables of tasks; the last are metric, gain and cost
 UNKNOWN = ["not measured", ""]
 
 
@@ -43,5 +44,25 @@ def remade(page: str) -> str:
     return re.sub(r"^\| `(\w+)` .*$", filled, page, flags=re.MULTILINE)
 
 
+def draw() -> None:
+    """Gain of a probe over the untrained encoder, a bar for each task, with its interval where there are seeds."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5))
+    sources = {
+        "images: points of accuracy on MNIST": read("mnist")["rows"],
+        "video: R2 of the balls' positions (one seed)": read("video")["sources"]["balls"],
+    }
+    for axes, (title, rows) in zip(panels, sources.items(), strict=True):
+        shown = sorted(rows, key=lambda row: float(row["maps"]["gain"]))
+        gains = [row["maps"]["gain"] for row in shown]
+        bounds = [row["maps"]["interval"] or (gain, gain) for row, gain in zip(shown, gains, strict=True)]
+        halves = [(high - low) / 2 for low, high in bounds]
+        axes.barh([row["task"] for row in shown], gains, xerr=halves, color="#7986cb", ecolor="#455a64", capsize=2)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set(title=title, xlabel="gain over the untrained encoder")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "pretexts.png", dpi=110)
+
+
 if __name__ == "__main__":
+    draw()
     PAGE.write_text(remade(PAGE.read_text()))

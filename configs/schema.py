@@ -25,25 +25,29 @@ class Config:
     encoder: EncoderConfig
     replay: ReplayConfig
     aux: dict[str, TaskConfig] = field(default_factory=dict)
-    seed: int = 0
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 0  # of torch; 0: the cores this process may use
-    frame_stack: int = 4
-    gamma: float = 0.99
-    clip_reward: bool = True  # for the learner; scores stay raw
-    steps: int = 400_000
+    seed: int = 0  # every random stream is derived from it
+    device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
+    threads: int = 0  # torch threads; 0: one for each core this process may use
+    frame_stack: int = 4  # frames in an observation
+    gamma: float = 0.99  # discount of one agent step
+    clip_reward: bool = True  # the learner sees rewards clipped to [-1, 1]; scores stay raw
+    steps: int = 400_000  # agent steps of the run
     until_score: float | None = None  # end at the first checkpoint where the last ten training games average this
-    learning_starts: int = 4_000
+    learning_starts: int = 4_000  # agent steps with random actions before the first update
     replay_ratio: float = 0.25  # updates per agent step
-    batch_size: int = 32
-    log_every: int = 1_000
-    probe_every: int = 0  # what of the game's state the features tell, from a recording in data/frames; 0: never
-    diagnose_every: int = 10_000  # gradient cosines, feature rank, pictures of what the heads see; 0: never
-    checkpoint_every: int = 50_000  # all copies start anew here, so that resuming is exact
+    batch_size: int = 32  # transitions in an update
+    log_every: int = 1_000  # agent steps between rows of the log
+    # agent steps between probes of the game's state in the features, on frames in data/frames; 0: never
+    probe_every: int = 0
+    # agent steps between gradient cosines, feature rank and pictures of what the heads see; 0: never
+    diagnose_every: int = 10_000
+    # agent steps between checkpoints; all copies start a new episode here, so that resuming is exact
+    checkpoint_every: int = 50_000
     eval_every: int = 0  # agent steps between evaluations during the training; 0: at the end alone
-    eval_every_episodes: int = 10  # in each of those
-    eval_episodes: int = 100  # at the end of the run
-    run_dir: str | None = None  # default: named by environment, agent, auxiliary tasks, overrides and seed
+    eval_every_episodes: int = 10  # episodes of each of those
+    eval_episodes: int = 100  # episodes of the evaluation at the end; 0: none
+    # folder of the run; default: named by environment, agent, auxiliary tasks, overrides and seed
+    run_dir: str | None = None
     imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
@@ -63,21 +67,21 @@ class PretrainConfig:
     env: EnvConfig  # which source=frames plays
     encoder: EncoderConfig
     aux: dict[str, TaskConfig]
-    seed: int = 0
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 0  # of torch; 0: the cores this process may use
-    frame_stack: int = 1  # frames in an observation; the agent that starts from the encoder has to have as many
-    grayscale: bool = True  # the encoder reads the luma of colour frames; the colours stay there for the tasks
-    gamma: float = 0.99  # of tasks that look ahead
-    test_share: float = 0.2  # of the episodes, or images, for the metrics `test/...`
-    steps: int = 5_000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    max_grad_norm: float = 10.0  # of the encoder, and of the heads
-    log_every: int = 100
-    diagnose_every: int = 1_000  # the test metrics, feature rank, pictures of what the heads see
-    checkpoint_every: int = 1_000
-    run_dir: str | None = None  # default: named by source, auxiliary tasks, overrides and seed
+    seed: int = 0  # every random stream is derived from it
+    device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
+    threads: int = 0  # torch threads; 0: one for each core this process may use
+    frame_stack: int = 1  # frames in an observation; an agent that starts from the encoder needs as many
+    grayscale: bool = True  # the encoder reads the luma of colour frames; the tasks still see the colours
+    gamma: float = 0.99  # discount of tasks that look ahead
+    test_share: float = 0.2  # share of the episodes or images held out for the metrics `test/...`
+    steps: int = 5_000  # updates of the run
+    batch_size: int = 64  # samples in an update
+    learning_rate: float = 1e-3  # of Adam, for encoder and heads
+    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, for the encoder and for the heads
+    log_every: int = 100  # updates between rows of the log
+    diagnose_every: int = 1_000  # updates between test metrics, feature rank and pictures of what the heads see
+    checkpoint_every: int = 1_000  # updates between checkpoints
+    run_dir: str | None = None  # folder of the run; default: named by source, auxiliary tasks, overrides and seed
     imports: list[str] = field(default_factory=list)  # the words `import=`; no config file imports anything
 
     def __post_init__(self) -> None:
@@ -97,19 +101,19 @@ class ProbeConfig:
     aux: dict[str, TaskConfig]  # of mode=joint
     source: SourceConfig | None = None  # default: what the encoder was pretrained on, or frames of its game
     env: EnvConfig | None = None  # which source=frames plays; default: that of the run
-    labels: list[str] = field(default_factory=list)  # default: all
-    mode: str = "linear"  # finetune: the encoder learns the labels too; joint: and auxiliary tasks
+    labels: list[str] = field(default_factory=list)  # labels to read from the features; default: all
+    mode: str = "linear"  # linear: the encoder is fixed; finetune: it learns the labels too; joint: and auxiliary tasks
     seeds: int = 5  # random subsets of labelled examples
-    train_labels: int = 1_000  # labelled examples in each
-    test_labels: int = 2_000
-    raw: bool = False  # report features that are not standardised as well
-    steps: int = 1_000  # updates, of finetune and joint
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    max_grad_norm: float = 10.0
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 0  # of torch; 0: the cores this process may use
-    report: str | None = None  # default: probe-<mode>-<source>.json in the run folder
+    train_labels: int = 1_000  # labelled examples in each subset
+    test_labels: int = 2_000  # examples that the probe is tested on, at most
+    raw: bool = False  # also report features that are not standardised
+    steps: int = 1_000  # updates, of mode=finetune and mode=joint
+    batch_size: int = 64  # examples in an update, of mode=finetune and mode=joint
+    learning_rate: float = 1e-3  # of mode=finetune and mode=joint
+    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of mode=finetune and mode=joint
+    device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
+    threads: int = 0  # torch threads; 0: one for each core this process may use
+    report: str | None = None  # the report; default: probe-<mode>-<source>.json in your run, else in runs/evaluations
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
@@ -124,15 +128,16 @@ class EvaluateConfig:
     """An evaluation of a trained agent."""
 
     checkpoint: str  # a folder of zoo/, or a run folder
-    episodes: int = 100
-    protocol: str | None = None  # default: nature for Atari games, env (as in training) for all else
-    json: str | None = None  # the report; default: report-<protocol>.json in the checkpoint
+    episodes: int = 100  # full episodes to play
+    protocol: str | None = None  # evaluation protocol; default: nature for Atari games, env (as in training) elsewhere
+    json: str | None = None  # the report; default: report-<protocol>.json in a run of yours, else in runs/evaluations
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
-    seed: int = 0  # of the environment and the random actions
+    background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
+    seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 1  # of torch: a few images at a time gain nothing from more; 0: the cores this process may use
+    device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
+    threads: int = 1  # torch threads: a few images at a time gain nothing from more; 0: one for each core
 
     def __post_init__(self) -> None:
         _check_counts(self, "episodes", "num_envs")
@@ -143,6 +148,21 @@ class EvaluateConfig:
                     raise ValueError(f"{name}={path}: {nearest} is no folder")
                 if name != "attribution" and Path(path).is_dir():
                     raise ValueError(f"{name}={path}: it is a folder")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison of finished runs."""
+
+    runs: list[str]  # run folders, folders of those, patterns, reports kept as .json, .csv files; also as bare words
+    out: str = "runs/_groups"  # folder of the report, and of the groups for TensorBoard
+    baseline: str | None = None  # label of a group, or a part of it; default: the one without auxiliary tasks
+    x: str = "steps"  # of the curves, steps or seconds
+    metric: str = "rollout/score"  # of the curves: any tag of metrics.jsonl
+    published: list[str] = field(default_factory=list)  # .csv files (step, score, perhaps low, high) to draw in grey
+
+    def __post_init__(self) -> None:
+        check_choice("x", self.x, ("steps", "seconds"))
 
 
 def _check_counts(config: "AnyConfig", *positive: str) -> None:
@@ -161,7 +181,7 @@ def _check_positive(config: "AnyConfig", **most: float) -> None:
 
 
 RunConfig = Config | PretrainConfig
-AnyConfig = RunConfig | ProbeConfig | EvaluateConfig
+AnyConfig = RunConfig | ProbeConfig | EvaluateConfig | CompareConfig
 
 
 def flat(config: AnyConfig) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Where pretraining and probes get their frames, by the name that a config uses."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
+
+if TYPE_CHECKING:
+    from datasets import Episodes
 
 
 @dataclass(frozen=True)
@@ -11,15 +15,23 @@ class SourceConfig:
 
     name: str = field(kw_only=True)
 
+    def read(self, seed: int) -> "Episodes":  # noqa: ARG002
+        """The episodes of a source that a user's module adds; those of this project have readers of their own.
+
+        Raises:
+            ValueError: they cannot be read.
+        """
+        raise ValueError(f"source={self.name}: there is no reader for it")
+
 
 @dataclass(frozen=True)
 class FramesConfig(SourceConfig):
     """Frames of the environment `env`, recorded once and used again."""
 
     name: str = field(default="frames", kw_only=True)
-    frames: int = 12_000  # of all copies together
-    policy: str = "random"  # or a run folder, or a folder of zoo/: its agent, with 5 % random actions
-    path: str | None = None  # default: data/frames/<env>-<policy>-<frames>-s<seed>
+    frames: int = 12_000  # frames to record, of all environment copies together
+    policy: str = "random"  # random, or a run folder or folder of zoo/: its agent, with 5 % random actions
+    path: str | None = None  # folder of the recording; default: data/frames/<env>-<policy>-<frames>-s<seed>
 
     def __post_init__(self) -> None:
         _at_least_one(self, "frames")
@@ -30,7 +42,7 @@ class ReplayRunConfig(SourceConfig):
     """The replay that a training left in its newest checkpoint."""
 
     name: str = field(default="replay", kw_only=True)
-    run: str = MISSING  # its folder
+    run: str = MISSING  # run folder of a training
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class ImagesConfig(SourceConfig):
     """A folder of images: folder/class/image.png, folder/class/group/image.png, or without labels."""
 
     name: str = field(default="images", kw_only=True)
-    folder: str = MISSING
+    folder: str = MISSING  # folder of the images
     size: int = 64  # pixels, height and width
 
     def __post_init__(self) -> None:
@@ -50,7 +62,7 @@ class VideosConfig(SourceConfig):
     """A folder of video files."""
 
     name: str = field(default="videos", kw_only=True)
-    folder: str = "data/clips"  # where `make clips` puts three
+    folder: str = "data/clips"  # folder of the video files; `make clips` brings three
     size: int = 64  # pixels, height and width
     stride: int = 1  # of so many frames, one is used
     cut: float = 40.0  # mean difference of two frames, of 255, above which the second begins another shot
@@ -64,7 +76,7 @@ class IdxConfig(SourceConfig):
     """A folder of IDX files, such as those of MNIST and Fashion-MNIST."""
 
     name: str = field(default="idx", kw_only=True)
-    folder: str = "data/mnist"  # where `make mnist` puts them
+    folder: str = "data/mnist"  # folder of the IDX files; `make mnist` brings MNIST
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,8 @@ class BallsConfig(SourceConfig):
     """Coloured balls that fall and bounce, with their places and speeds as labels, made in memory."""
 
     name: str = field(default="balls", kw_only=True)
-    balls: int = 2
-    episodes: int = 120
+    balls: int = 2  # balls in a picture
+    episodes: int = 120  # episodes to generate
     length: int = 100  # frames of an episode
     size: int = 32  # pixels, height and width
 

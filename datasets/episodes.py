@@ -1,5 +1,6 @@
 """Recorded frames that do not change: what pretraining and probes draw from."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.augment import luma
+from harness.seeding import held_out, numpy_stream
 from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
@@ -34,9 +36,16 @@ class Episodes:
     reward: NDArray[np.float32] | None = None  # (N,) what it brought, raw
     num_actions: int | None = None  # that there are to choose from, if they are integers
     test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
+    names: NDArray[np.str_] | None = None  # (E,) what a split keeps together; by default the label `group`
     padding: Padding = "zeros"  # what stands before an episode's first frame in a stack, as in the environment
 
     def __post_init__(self) -> None:
+        if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
+            raise ValueError("a source needs num_actions if its actions are integers, and only then")
+        self._check_arrays()
+        for name, each in {"ends": self.end, "marks for testing": self.test, "names": self.names}.items():
+            if each is not None and len(each) != len(self.begin):
+                raise ValueError(f"a source has {len(self.begin)} episodes, but {len(each)} {name}")
         if not len(self.begin) or (self.begin >= self.end).any():
             raise ValueError(f"a source needs episodes of one frame or more, got {len(self.begin)} episodes")
         if self.begin[0] < 0 or (self.end[:-1] > self.begin[1:]).any() or self.end[-1] > len(self.frames):
@@ -45,33 +54,77 @@ class Episodes:
         for name, values in beside.items():
             if values is not None and len(values) != len(self.frames):
                 raise ValueError(f"a source has {len(self.frames)} frames, but {len(values)} values of {name}")
-        if self.test is not None and len(self.test) != len(self.begin):
-            raise ValueError(f"a source has {len(self.begin)} episodes, but {len(self.test)} marks for testing")
-        if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
-            raise ValueError("a source needs num_actions if its actions are integers, and only then")
 
-    def split(self, share: float, rng: np.random.Generator) -> tuple["Episodes", "Episodes"]:
+    def _check_arrays(self) -> None:
+        """Raises ValueError for an array of another type or shape than declared, or that is not finite."""
+        act = (("f",), 2) if self.num_actions is None else (("i", "u"), 1)
+        for name, values, kinds, dims in [
+            ("frames", self.frames, ("u1",), 4),
+            ("begin", self.begin, ("i", "u"), 1),
+            ("end", self.end, ("i", "u"), 1),
+            ("action", self.action, *act),
+            ("reward", self.reward, ("f",), 1),
+            *((name, values, ("i", "u", "f", "b", "U"), 1) for name, values in self.labels.items()),
+        ]:
+            if values is None:
+                continue
+            if values.ndim != dims or not values.dtype.str[1:].startswith(kinds):
+                raise ValueError(f"{name} of a source cannot be {values.dtype} of shape {values.shape}")
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ValueError(f"{name} of a source is not finite everywhere")
+        if self.action is not None and self.num_actions is not None:
+            lowest, highest = self.action.min(initial=0), self.action.max(initial=0)
+            if lowest < 0 or highest >= self.num_actions:
+                raise ValueError(
+                    f"actions of a source reach from {lowest} to {highest}, num_actions={self.num_actions}"
+                )
+
+    def split(self, share: float, seed: int) -> tuple["Episodes", "Episodes"]:
         """Two sets of whole episodes, for training and for testing.
 
-        The second is the official test set where there is one. Otherwise it is a random `share` of the episodes, or of
-        the groups where there is a label `group`: what belongs together stays together. Either has one at least.
+        The second is the official test set where there is one. Otherwise it is a `share` of the episodes. Those of a
+        name stay together, and only the seed and the name decide about them: files that come or go move no others.
+        Without names, it is a random `share` of the numbers. Either set has one at least.
 
         Raises:
-            ValueError: there are not two episodes, or groups.
+            ValueError: there are not two episodes, or names.
         """
-        if (test := self.test) is None:
-            unit, group = "episode", np.arange(len(self.begin))
-            if "group" in self.labels:
-                unit, group = "group", self.labels["group"][self.begin]
-            groups = np.unique(group)
-            if len(groups) < 2:
-                raise ValueError(f"a source of one {unit} cannot be split into training and test: it needs more")
-            count = min(max(round(share * len(groups)), 1), len(groups) - 1)
-            test = np.isin(group, rng.choice(groups, count, replace=False))
+        test = self._held_out(share, seed) if self.test is None else self.test
         return self._only(~test), self._only(test)
 
+    @property
+    def dealt_by(self) -> NDArray[Any] | None:
+        """(E,) the names that a split goes by; None where it goes by official marks, or by numbers."""
+        group = self.labels.get("group")
+        if self.test is not None or (self.names is None and group is None):
+            return None
+        return group[self.begin] if self.names is None and group is not None else self.names
+
+    def _held_out(self, share: float, seed: int) -> NDArray[np.bool_]:
+        names, episode = self.dealt_by, np.arange(len(self.begin))
+        units, owner = np.unique(episode if names is None else names, return_inverse=True)
+        if len(units) < 2:
+            unit = "episode" if names is None else "group"
+            raise ValueError(f"a source of one {unit} cannot be split into training and test: it needs more")
+        if names is not None:
+            return held_out(map(str, units), share, seed)[owner]
+        count = min(max(round(share * len(units)), 1), len(units) - 1)
+        return np.isin(episode, numpy_stream(seed, "split").choice(units, count, replace=False))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that this holds."""
+        digest = hashlib.sha256(repr((self.num_actions, self.padding)).encode())
+        parts = {name: getattr(self, name) for name in ("frames", "begin", "end", "action", "reward", "test", "names")}
+        for name, values in (parts | {f"labels/{name}": values for name, values in self.labels.items()}).items():
+            if values is not None:
+                digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+                digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
     def _only(self, kept: NDArray[np.bool_]) -> "Episodes":
-        return replace(self, begin=self.begin[kept], end=self.end[kept], test=None)
+        names = None if self.names is None else self.names[kept]
+        return replace(self, begin=self.begin[kept], end=self.end[kept], names=names, test=None)
 
     def rows(self, length: int = 1, depth: int = 1) -> NDArray[np.int64]:
         """The frames that `length - 1` more of their episode follow, without the first `depth - 1` of an episode that

@@ -2,44 +2,69 @@
 
 import gzip
 import json
+import logging
 import math
-import subprocess
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from datasets.episodes import Episodes
+from harness.files import open_regular, read_regular
+from harness.media import IMAGES, VIDEOS, count_pictures, find_files, read_image, read_video
 from replay.frames import check_room, free_memory
 from replay.storage import VALID
 
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-VIDEOS = {".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"}
+log = logging.getLogger(__name__)
+
+CONTENT_BYTES = 1 << 20  # of a source.json at most
+MAX_ACTIONS = 1 << 16  # that a recording may name: heads are as wide
+IDX_BYTES, PART = 1 << 36, 1 << 24  # the largest IDX file that is opened, and what is read of it at once
 
 
 def read_recording(folder: Path) -> Episodes:
     """What `experiment.recording` left; the frames stay on the disk and are mapped.
 
     Raises:
-        ValueError: a file is missing or torn.
+        ValueError: a file is missing, torn or holds something else.
     """
 
     def read(name: str) -> NDArray[Any]:
         path = folder / f"{name}.npy"
         try:
+            open_regular(path).close()
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{path} cannot be read ({error}): remove {folder} to record anew") from error
 
     labels = {path.stem: read(f"labels/{path.stem}") for path in sorted(folder.glob("labels/*.npy"))}
-    num_actions = json.loads((folder / "source.json").read_text())["num_actions"]
-    return Episodes(read("frames"), read("begin"), read("end"), labels, read("action"), read("reward"), num_actions)
+    num_actions = read_content(folder).get("num_actions")
+    frames, begin, end, action, reward = map(read, ("frames", "begin", "end", "action", "reward"))
+    try:
+        return Episodes(frames, begin, end, labels, action, reward, num_actions)
+    except ValueError as error:
+        raise ValueError(f"{folder} holds no recording ({error}): remove it to record anew") from error
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """What `source.json` says of a recording.
+
+    Raises:
+        ValueError: it is missing, or says something else.
+    """
+    try:
+        content = json.loads(read_regular(folder / "source.json", CONTENT_BYTES))
+        choices = content["num_actions"]
+        if choices is not None and (type(choices) is not int or not 1 <= choices <= MAX_ACTIONS):
+            raise ValueError(f"num_actions is {choices!r}")
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        advice = "give source.path=... or remove that folder"
+        raise ValueError(f"{folder} holds no recording (source.json: {error}): {advice}") from error
+    return dict(content)
 
 
 def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
@@ -74,30 +99,22 @@ def read_images(folder: Path, size: int) -> Episodes:
     """Every image below `folder`, by path, as an episode of one frame (3, size, size): its middle square, resized.
 
     `folder/cat/1.png` has the label `class`, "cat"; `folder/cat/anna/1.png` has `group` too, "anna". Images straight in
-    `folder` have no labels.
+    `folder` have no labels. A split goes by groups, or by the paths.
 
     Raises:
         ValueError: there are none, some lie deeper than others, or one cannot be read.
         MemoryError: they do not fit.
     """
-    paths = _files(folder, IMAGES)
+    paths = find_files(folder, IMAGES)
     places = [path.relative_to(folder).parts[:-1] for path in paths]
     if len(set(map(len, places))) > 1 or len(places[0]) > 2:
         raise ValueError(f"{folder}: its images must all lie in folder/, in folder/class/ or in folder/class/group/")
-    names = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
-    labels = {label: np.array(each) for label, each in names.items()}
-    shape = (3, size, size)
-    free, advice = free_memory(), "lower source.size"
-    check_room(len(paths), shape, free, "memory", who="source", what="{} images", advice=advice)
-    frames = np.empty((len(paths), *shape), np.uint8)
+    named = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
+    labels = {label: np.array(each) for label, each in named.items()}
+    frames = _room(len(paths), size, "images", "lower source.size")
     for frame, path in zip(frames, paths, strict=True):
-        try:
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is not a readable image: {error}") from error
-        frame[:] = np.asarray(ImageOps.fit(upright, (size, size))).transpose(2, 0, 1)
-    return stills(frames, labels)
+        frame[:] = read_image(path, size).transpose(2, 0, 1)
+    return replace(stills(frames, labels), names=None if "group" in labels else _names(paths, folder))
 
 
 def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
@@ -109,24 +126,30 @@ def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
 
     Raises:
         ValueError: there are none, or ffmpeg finds no picture in one.
+        MemoryError: they do not fit.
     """
-    frames: list[NDArray[np.uint8]] = []
+    paths = find_files(folder, VIDEOS)
+    counts = [count_pictures(path) for path in paths]
+    most = sum(-(-count // stride) for count in counts)
+    frames = _room(most, size, "frames", "lower source.size, or raise source.stride")
     begin: list[int] = []
     file: list[int] = []
-    paths = _files(folder, VIDEOS)
-    for number, path in enumerate(paths):
+    for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
         before, new = None, True
-        for i, picture in enumerate(_pictures(path, size)):
+        for i, picture in enumerate(read_video(path, size, count)):
             new |= before is not None and np.abs(np.subtract(picture, before, dtype=np.int16)).mean() > cut
             before = picture
             if i % stride == 0:
                 if new:
-                    begin.append(len(frames))
-                frames.append(picture)
+                    begin.append(len(file))
+                frames[len(file)] = picture.transpose(2, 0, 1)
                 file.append(number)
                 new = False
-    labels = {"group": np.array(file)} if len(paths) > 1 else {}
-    return Episodes(np.stack(frames), np.array(begin), np.array([*begin[1:], len(frames)]), labels)
+    ends = np.array([*begin[1:], len(file)])
+    if len(paths) == 1:
+        return Episodes(frames[: len(file)], np.array(begin), ends)
+    names = _names(paths, folder)[np.array(file)[begin]]
+    return Episodes(frames[: len(file)], np.array(begin), ends, {"group": np.array(file)}, names=names)
 
 
 def read_idx(folder: Path) -> Episodes:
@@ -148,27 +171,15 @@ def stills(frames: NDArray[np.uint8], labels: dict[str, NDArray[Any]]) -> Episod
     return Episodes(frames, row, row + 1, labels)
 
 
-def _files(folder: Path, suffixes: set[str]) -> list[Path]:
-    found = (path for path in folder.rglob("[!.]*") if path.suffix.lower() in suffixes)  # hidden ones are half written
-    paths = sorted(found)
-    if not paths:
-        raise ValueError(f"{folder} has no files with one of the endings {' '.join(sorted(suffixes))}")
-    return paths
+def _room(count: int, size: int, what: str, advice: str) -> NDArray[np.uint8]:
+    """Memory for `count` frames (3, size, size)."""
+    shape = (3, size, size)
+    check_room(count, shape, free_memory(), "memory", who="source", what=f"{{}} {what}", advice=advice)
+    return np.empty((count, *shape), np.uint8)
 
 
-def _pictures(path: Path, size: int) -> Iterator[NDArray[np.uint8]]:
-    """The frames (3, size, size) of a video."""
-    fit = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
-    raw = ["-vf", fit, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-i", str(path), *raw]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as ffmpeg:
-        assert ffmpeg.stdout is not None
-        data = ffmpeg.stdout.read(3 * size**2)
-        if not data:
-            raise ValueError(f"{path} is not a readable video: ffmpeg finds no picture in it")
-        while data:
-            yield np.frombuffer(data, np.uint8).reshape(size, size, 3).transpose(2, 0, 1)
-            data = ffmpeg.stdout.read(3 * size**2)
+def _names(paths: list[Path], folder: Path) -> NDArray[np.str_]:
+    return np.array([path.relative_to(folder).as_posix() for path in paths])
 
 
 def _idx_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
@@ -183,13 +194,30 @@ def _idx(folder: Path, name: str, dims: int) -> NDArray[np.uint8]:
     paths = sorted(folder.glob(f"{name}?idx{dims}-ubyte*"))
     if not paths:
         raise ValueError(f"{folder} has no {name}-idx{dims}-ubyte or ...ubyte.gz: `make mnist` fills data/mnist")
+    if len(paths) > 1:
+        log.info("%s is used; left out: %s", paths[0], ", ".join(path.name for path in paths[1:]))
     try:
-        data = paths[0].read_bytes()
-        data = gzip.decompress(data) if paths[0].suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
+        with open_regular(paths[0], IDX_BYTES) as file:
+            return _idx_array(gzip.open(file) if paths[0].suffix == ".gz" else file, dims)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{paths[0]} cannot be read: {error}") from error
-    begin = 4 + 4 * dims
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, begin, 4)]
-    if data[:4] != bytes([0, 0, 8, dims]) or len(data) != begin + math.prod(shape):
-        raise ValueError(f"{paths[0]} is not an IDX file of {dims} dimensions, or is torn")
-    return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
+    except MemoryError as error:
+        raise MemoryError(f"{paths[0]}: {error}") from error
+
+
+def _idx_array(file: BinaryIO | gzip.GzipFile, dims: int) -> NDArray[np.uint8]:
+    """The array of an open file. No more is read, and inflated, than its header announces."""
+    header = file.read(4 + 4 * dims)
+    shape = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
+    size = math.prod(shape)
+    if header[:4] != bytes([0, 0, 8, dims]) or len(header) < 4 + 4 * dims:
+        raise ValueError(f"it is not an IDX file of {dims} dimensions")
+    if size > (free := free_memory()):
+        raise MemoryError(f"its {size / 1e9:.2f} GB do not fit in the {free / 1e9:.2f} GB of memory that are free")
+    data = bytearray()
+    while part := file.read(min(size + 1 - len(data), PART)):
+        data += part
+    if len(data) != size:
+        what = "more" if len(data) > size else f"{len(data):,} bytes"
+        raise ValueError(f"it is torn: its header announces {size:,} bytes, and there are {what}")
+    return np.frombuffer(data, np.uint8).reshape(shape)

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
+class TooSmallError(ValueError):
+    """An observation has fewer pixels than a kernel of the encoder."""
+
+
 class Encoder(nn.Module):
     """Maps (B, C, H, W) uint8 pixels to (B, feature_dim) float32 features.
 
@@ -14,7 +18,8 @@ class Encoder(nn.Module):
         standardize: the trunk's pixels have mean 0 and deviation 1 instead, once `standardize` has measured them.
 
     Raises:
-        ValueError: the observation is too small for the trunk.
+        TooSmallError: the observation is smaller than a kernel.
+        ValueError: the layers do not fit it, or each other.
     """
 
     pixel_moments: Tensor | None  # mean and deviation
@@ -30,7 +35,9 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 self.feature_dim = int(self(torch.zeros(1, *obs_shape, dtype=torch.uint8)).shape[1])
         except RuntimeError as error:
-            raise ValueError(f"observations of shape {obs_shape} are too small for this encoder: {error}") from error
+            if "too small" in str(error) or "greater than actual input size" in str(error):
+                raise TooSmallError(f"observations of shape {obs_shape} are too small for this encoder") from error
+            raise ValueError(f"this encoder fails on observations of shape {obs_shape}: {error}") from error
         # On a CPU, channels-last convolutions run their backward pass in half the time of the default layout.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

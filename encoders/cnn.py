@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoders.base import Encoder
+from encoders.base import Encoder, TooSmallError
 from encoders.config import ENCODERS, EncoderConfig
 from harness.suggest import nearest
 
@@ -19,13 +19,26 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
     if config.name not in ENCODERS:
         raise ValueError(f"unknown encoder {config.name!r}: {nearest(config.name, ENCODERS)}")
     trunk, neck = ENCODERS[config.name](obs_shape[0])
-    encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
+    try:
+        encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
+    except TooSmallError as error:
+        fit = sorted((name for name in ENCODERS if _fits(name, obs_shape)), key=lambda name: name != "small")
+        advice = f"encoder={fit[0]} fits, of {', '.join(fit)}" if fit else "no encoder fits"
+        raise ValueError(f"observations {obs_shape} are too small for encoder={config.name}: {advice}") from error
     if config.feature_dim:
         neck.append(nn.Linear(encoder.feature_dim, config.feature_dim).apply(orthogonal))
         encoder.feature_dim = config.feature_dim
     if config.layer_norm:
         neck.append(nn.LayerNorm(encoder.feature_dim))
     return encoder
+
+
+def _fits(name: str, obs_shape: tuple[int, int, int]) -> bool:
+    try:
+        Encoder(*ENCODERS[name](obs_shape[0]), obs_shape)
+    except ValueError:
+        return False
+    return True
 
 
 def nature(channels: int) -> tuple[nn.Sequential, nn.Sequential]:

@@ -15,10 +15,10 @@ class EncoderConfig:
     """Which encoder, and what follows it."""
 
     name: str = "der"
-    feature_dim: int | None = None  # width of a last linear layer, none by default
-    layer_norm: bool = True  # of the features: steadier Q-learning at high learning rates
-    standardize: bool = False  # pixels, by mean and deviation of the first batch that is learned from
-    init: str | None = None  # to start from: the folder of a run or of zoo/, or an encoder.safetensors
+    feature_dim: int | None = None  # width of a last linear layer; null: no such layer
+    layer_norm: bool = True  # layer normalisation of the features; steadier Q-learning at high learning rates
+    standardize: bool = False  # scale pixels by mean and deviation of the first batch that is learned from
+    init: str | None = None  # start from these weights: the folder of a run or of zoo/, or an encoder.safetensors
 
     def __post_init__(self) -> None:
         if self.feature_dim is not None and self.feature_dim < 1:

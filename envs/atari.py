@@ -35,19 +35,21 @@ class AtariConfig(EnvConfig):
 
     name: str = "atari"
     num_envs: int = 8
-    game: str = "pong"  # a ROM name in snake case, see `atari_games`
+    game: str = "pong"  # a ROM name in snake case
     frame_skip: int = 4  # frames an action is held; a frame is the maximum of the last two
     sticky: float = 0.0  # probability per frame that the previous action is repeated
-    noop_max: int = 30  # an episode starts after 0 to noop_max - 1 no-ops, the fire included
+    noop_max: int = 30  # an episode starts after 0 to noop_max - 1 no-ops, FIRE included
     fire_reset: bool = True  # press FIRE at the start where the game has it
     life_loss: bool = True  # a lost life ends the return; the game goes on
     full_actions: bool = False  # all 18 actions instead of those the game reads
-    grayscale: bool = True
+    grayscale: bool = True  # gray frames instead of colour
     size: int = 84  # pixels, height and width
     max_frames: int = 108_000  # frames, not steps: 30 minutes of play, then truncated
-    threads: int = 1
+    threads: int = 1  # threads of the emulator
 
     def __post_init__(self) -> None:
+        if self.game in TWO_PLAYER:
+            raise ValueError(f"env.game={self.game} needs two players, and there is one: choose another game")
         if self.game not in (games := atari_games()):
             raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
         for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
@@ -55,6 +57,11 @@ class AtariConfig(EnvConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         if not 0 <= self.sticky < 1:
             raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
+
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """See `EnvConfig.members`: the games, those for two players too, which are refused with a reason."""
+        return {game: {"game": game} for game in sorted(roms.get_all_rom_ids())}
 
     def build(self, labels: bool = False) -> "AtariVector":
         """See `EnvConfig.build`. Labels take a second emulation."""

@@ -20,9 +20,14 @@ class EnvConfig(ABC):
     """
 
     name: str
-    num_envs: int
+    num_envs: int  # environment copies that are stepped together
 
     simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
+
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """What `env=<name>/<member>` chooses from: the keys that each member sets."""
+        return {}
 
     @abstractmethod
     def build(self, labels: bool = False) -> "VectorEnv":
@@ -66,6 +71,10 @@ class EnvConfig(ABC):
         """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible."""
         return self
 
+    def files(self) -> dict[str, Any]:
+        """A description of the files that the frames depend on, which changes with them; empty without any."""
+        return {}
+
     def check_training(self) -> None:  # noqa: B027
         """Raise ValueError if no agent may be trained with these settings."""
 
@@ -94,6 +103,7 @@ class VectorStep:
     truncated: NDArray[np.bool_]  # (N,) cut short: bootstrap from `frame`
     game_over: NDArray[np.bool_]  # (N,) the whole episode ended, its score is complete; the next step is `first`
     first: NDArray[np.bool_]  # (N,) `frame` opens an episode; the action was ignored
+    env_steps: NDArray[np.int64] | None = None  # (N,) made in this step, 0 where `first`; None: one each
 
 
 class EnvError(RuntimeError):

@@ -1,25 +1,33 @@
 """What moves behind the robot and means nothing (Zhang et al. 2021): bouncing balls, noise, images, videos.
 
-Training and evaluation never share a background: files are dealt to one of the two, random numbers are drawn from
-streams of their own.
+Training and evaluation never share a background: files are dealt to one of the two by their names, random numbers are
+drawn from streams of their own.
 """
 
 import colorsys
-import subprocess
+import hashlib
+import itertools
+import logging
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.files import open_regular
+from harness.media import IMAGES, VIDEOS, find_files, read_image, read_video
+from harness.seeding import held_out
+
+log = logging.getLogger(__name__)
+
 Frame = NDArray[np.uint8]  # (H, W, 3)
 
 SPLITS = ("train", "eval")
-SUFFIXES = {
-    "images": (".bmp", ".jpeg", ".jpg", ".png", ".webp"),
-    "video": (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"),
-}
+SUFFIXES = {"images": IMAGES, "video": VIDEOS}
+HELD_OUT = 0.2  # of the files, for evaluation
+BEGINNING = 1 << 20  # bytes of a file by which it is recognised
 BACKGROUNDS = ("none", "gas", "noise", *SUFFIXES)
 MAX_FRAMES, MAX_CLIPS = 500, 16  # kept in memory: at 84 x 84 pixels 170 MB
 BALL_RADIUS, TIME_STEP = 0.05, 0.01  # of a box of side 1; a velocity component is below 1
@@ -131,21 +139,51 @@ class Clips(Background):
         return frame
 
 
+@lru_cache
+def check_files(kind: str, folder: str) -> None:
+    """Look into every file of both splits, once a process, so that none ends a training that has begun.
+
+    Raises:
+        ValueError: one has no picture; the message names it.
+    """
+    if kind in SUFFIXES:
+        split = split_files(Path(folder), kind)
+        for path in itertools.chain.from_iterable(split.values()):
+            _load(path, 8, most=1)
+        log.info("background_folder=%s: %s", folder, ", ".join(f"{len(files)} {name}" for name, files in split.items()))
+
+
+def describe_files(kind: str, folder: str) -> dict[str, Any]:
+    """How many files a folder of backgrounds has, and a digest of their names, sizes and beginnings."""
+    if kind not in SUFFIXES:
+        return {}
+    digest, count = hashlib.sha256(), 0
+    for path in itertools.chain.from_iterable(split_files(Path(folder), kind).values()):
+        with open_regular(path) as file:
+            digest.update(repr((path.name, path.stat().st_size, file.read(BEGINNING))).encode())
+        count += 1
+    return {"backgrounds": count, "sha256": digest.hexdigest(), "dealt": "by name"}
+
+
 def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:
-    """The files of a folder by split; every fifth by name is for evaluation.
+    """The files of a folder by split, a fifth of them for evaluation: a file's name alone decides, not the others.
 
     Raises:
         ValueError: the folder has fewer than two files of that kind.
     """
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES[kind])
+    try:
+        files = find_files(folder, SUFFIXES[kind], deep=False)
+    except ValueError as error:
+        raise ValueError(f"background_folder={error}") from error
     if len(files) < 2:
-        wanted = " ".join(SUFFIXES[kind])
+        wanted = " ".join(sorted(SUFFIXES[kind]))
         raise ValueError(
             f"background_folder={folder} has {len(files)} {kind} files ({wanted}): 2 are needed, "
             "because training and evaluation share none"
         )
-    held_out = files[::5]
-    return {"train": [path for path in files if path not in held_out], "eval": held_out}
+    names = [path.name for path in files]
+    kept = dict(zip(files, held_out(names, HELD_OUT, seed=0), strict=True))
+    return {name: [path for path in files if kept[path] == (name == "eval")] for name in SPLITS}
 
 
 @lru_cache(maxsize=MAX_CLIPS)
@@ -153,15 +191,11 @@ def load_clip(path: Path, size: int) -> NDArray[np.uint8]:
     """The first frames of a file (T, H, W, 3), their middle square.
 
     Raises:
-        ValueError: ffmpeg finds no picture in it.
+        ValueError: it has no picture that can be read.
     """
-    import imageio_ffmpeg
+    return _load(path, size, MAX_FRAMES)
 
-    scale = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
-    raw = ["-frames:v", str(MAX_FRAMES), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-vf", scale, *raw]
-    result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
-    if not result.stdout:
-        reason = result.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(f"{path} shows nothing: {reason[-1] if reason else 'ffmpeg found no picture'}")
-    return np.frombuffer(result.stdout, np.uint8).reshape(-1, size, size, 3)
+
+def _load(path: Path, size: int, most: int) -> NDArray[np.uint8]:
+    still = path.suffix.lower() in IMAGES
+    return np.stack([read_image(path, size)] if still else list(read_video(path, size, most)))

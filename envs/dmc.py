@@ -3,7 +3,7 @@
 import logging
 from ctypes import Array, c_ubyte
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
-from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background
+from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files, describe_files
 from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
 from envs.workers import SPAWN, Local, Worker, WorkerError
 from harness.suggest import nearest
@@ -21,6 +21,27 @@ log = logging.getLogger(__name__)
 
 # Action repeats of PlaNet (Hafner et al. 2019), the "PlaNet benchmark" of later papers.
 PLANET = {"ball_in_cup": 4, "cartpole": 8, "cheetah": 4, "finger": 2, "reacher": 4, "walker": 2}
+# Of `dm_control.suite`, which takes seconds to import. lqr is left out: no bounds of actions, no time limit.
+TASKS = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
 CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
 
 
@@ -32,21 +53,25 @@ class DmcConfig(EnvConfig):
 
     name: str = "dmc"
     num_envs: int = 1
-    domain: str = "cartpole"
-    task: str = "swingup"
+    domain: str = "cartpole"  # domain of the Control Suite
+    task: str = "swingup"  # task of the domain
     size: int = 84  # pixels, height and width
-    camera: str = ""  # a name of the model; empty: the usual one
+    camera: str = ""  # name of a camera of the model; empty: the usual one
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
-    quality: str = "fast"  # or "full": shadows, reflections and smooth edges, many times slower on a CPU
-    background: str = "none"  # in place of sky and floor: gas, noise, images or video
-    background_folder: str = ""  # of the images or videos
-    background_split: str = "train"  # or "eval", which shares no background with it
-    balls: int = 10  # of the gas
-    films: int = 1  # of the gas, 1,000 steps long, for each split; 0: no episode is like another
-    repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black
-    processes: int = 0  # that many workers, each with its share of the copies; 0: in this process
+    quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
+    background: str = "none"  # what stands in place of sky and floor
+    background_folder: str = ""  # folder of the images or videos
+    background_split: str = "train"  # eval shares no background with train
+    balls: int = 10  # balls of background=gas
+    films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
+    repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black frames
+    processes: int = 0  # worker processes that share the copies; 0: this process
 
     def __post_init__(self) -> None:
+        if self.domain == "lqr":
+            raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
+        if self.domain not in TASKS:
+            raise ValueError(f"unknown dm_control domain {self.domain!r}: {nearest(self.domain, TASKS)}")
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
@@ -61,6 +86,11 @@ class DmcConfig(EnvConfig):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """See `EnvConfig.members`: domain and task, `walker_walk`."""
+        return {f"{domain}_{task}": {"domain": domain, "task": task} for domain in TASKS for task in TASKS[domain]}
+
     @property
     def repeat(self) -> int:
         """Control steps an action is held.
@@ -71,12 +101,14 @@ class DmcConfig(EnvConfig):
         if not self.action_repeat and self.domain not in PLANET:
             raise ValueError(
                 f"PlaNet has no action repeat for {self.domain!r}, only for {', '.join(PLANET)}: "
-                "give action_repeat=2 or another number"
+                "give env.action_repeat=2 or another number"
             )
         return self.action_repeat or PLANET[self.domain]
 
     def build(self, labels: bool = False) -> "DmcVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
+        if self.task not in (tasks := TASKS[self.domain]):
+            raise ValueError(f"unknown task {self.task!r} of {self.domain}: {nearest(self.task, tasks)}")
         return DmcVector(self)
 
     @property
@@ -102,6 +134,10 @@ class DmcConfig(EnvConfig):
         """See `EnvConfig.display`."""
         return replace(self, size=size)
 
+    def files(self) -> dict[str, Any]:
+        """See `EnvConfig.files`: those of the backgrounds."""
+        return describe_files(self.background, self.background_folder)
+
     def check_training(self) -> None:
         """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""
         if self.background_split != "train":
@@ -120,6 +156,7 @@ class DmcVector(VectorEnv):
     def __init__(self, config: DmcConfig) -> None:
         """Raises ValueError for an unknown domain, task or camera, RuntimeError where MuJoCo cannot render."""
         choose_backend()  # once, not in each worker
+        check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
         self._seed: int | None = None
@@ -135,7 +172,7 @@ class DmcVector(VectorEnv):
             self._shares.append(Local(partial(_Copies, config, pixels, 0, self.num_envs)))
         action_dim, renderer = self._ask("describe", [()] * len(self._shares))[0]
         self.action_space = Box(-1, 1, (action_dim,), np.float32)
-        log.info("%s %s: %s quality, drawn by %s", config.domain, config.task, config.quality, renderer)
+        _log_renderer(f"{config.domain} {config.task}", config.quality, renderer)
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
@@ -152,9 +189,9 @@ class DmcVector(VectorEnv):
         """
         self._check_action(action)
         answers = self._ask("step", self._deal(action))
-        reward, terminated, truncated = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        reward, terminated, truncated, made = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         first, self._over = self._over, terminated | truncated
-        return VectorStep(self._frames.copy(), reward, terminated, truncated, game_over=self._over, first=first)
+        return VectorStep(self._frames.copy(), reward, terminated, truncated, self._over, first, made)
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`: what an agent would observe that does not look at pixels."""
@@ -182,6 +219,11 @@ class DmcVector(VectorEnv):
             raise
 
 
+@cache  # once a process: each evaluation and film builds copies of its own
+def _log_renderer(task: str, quality: str, renderer: str) -> None:
+    log.info("%s: %s quality, drawn by %s", task, quality, renderer)
+
+
 def _as_frames(pixels: "Array[c_ubyte]", frame_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.frombuffer(memoryview(pixels).cast("B"), np.uint8).reshape(-1, *frame_shape)
 
@@ -203,15 +245,15 @@ class _Copies:
             copy.begin()
             copy.draw(frame)
 
-    def step(self, action: Actions) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Reward, terminated and truncated of each copy."""
+    def step(self, action: Actions) -> tuple[NDArray[Any], ...]:
+        """Reward, terminated, truncated and control steps of each copy."""
         results = []
         for copy, frame, one in zip(self._copies, self._frames, action, strict=True):
             results.append(copy.step(one))
             if not copy.diverged:
                 copy.draw(frame)
-        reward, terminated, truncated = zip(*results, strict=True)
-        return np.array(reward, np.float32), np.array(terminated), np.array(truncated)
+        reward, terminated, truncated, made = zip(*results, strict=True)
+        return np.array(reward, np.float32), np.array(terminated), np.array(truncated), np.array(made, np.int64)
 
     def labels(self) -> dict[str, NDArray[np.float32]]:
         """Numbers by name, (copies,) each; those of one observation are counted."""
@@ -261,28 +303,28 @@ class _Copy:
         if self._background:
             self._background.start(self._rng)
 
-    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
-        """Hold an action, or start the next episode: reward, terminated, truncated."""
+    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool, int]:
+        """Hold an action, or start the next episode: reward, terminated, truncated, control steps."""
         if self._over:
             self.begin()
-            return 0.0, False, False
+            return 0.0, False, False, 0
         control = self._low + (action.astype(np.float64) + 1) / 2 * self._range
         reward = 0.0
-        for _ in range(self._repeat):
+        for made in range(1, self._repeat + 1):
             try:
                 moment = self._env.step(control)
             except self._physics_error as error:
                 self._over = self.diverged = True  # MuJoCo has set the state back: it leads nowhere
                 seed, i = self._seed.entropy, self._seed.spawn_key[-1]
                 log.warning("environment seed %s, copy %s: the episode ends here: %s", seed, i, error)
-                return reward, False, True
+                return reward, False, True, made
             reward += moment.reward
             if moment.last():
                 break
         self._observed = moment.observation
         self._over = moment.last()
         terminated = self._over and moment.discount == 0
-        return reward, terminated, self._over and not terminated
+        return reward, terminated, self._over and not terminated, made
 
     def state(self) -> dict[str, float]:
         """Each number that the task observes."""
@@ -301,12 +343,4 @@ class _Copy:
 
 
 def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
-    suite = load_suite()
-    tasks = suite.TASKS_BY_DOMAIN
-    if domain == "lqr":
-        raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
-    if domain not in tasks:
-        raise ValueError(f"unknown dm_control domain {domain!r}: {nearest(domain, tasks)}")
-    if task not in tasks[domain]:
-        raise ValueError(f"unknown task {task!r} of {domain}: {nearest(task, tasks[domain])}")
-    return suite.load(domain, task, task_kwargs={"random": random})
+    return load_suite().load(domain, task, task_kwargs={"random": random})

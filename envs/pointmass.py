@@ -21,16 +21,17 @@ class PointMassConfig(EnvConfig):
     name: str = "pointmass"
     num_envs: int = 4
     size: int = 36  # pixels, height and width; the Nature CNN needs 36
-    control: str = "velocity"  # or "force", which asks for reading the motion too
-    grayscale: bool = True
+    control: str = "velocity"  # what an action sets; force also needs reading the motion
+    grayscale: bool = True  # gray frames instead of colour
     noise: bool = False  # new dim noise behind the discs at every step
     time_limit: int = 50  # steps until truncation
 
     def __post_init__(self) -> None:
         if self.control not in ("velocity", "force"):
             raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
-        if self.size < 12 or min(self.num_envs, self.time_limit) < 1:
-            raise ValueError(f"num_envs and time_limit must be at least 1, size at least 12: {self}")
+        for name, least in {"num_envs": 1, "time_limit": 1, "size": 12}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
     def build(self, labels: bool = False) -> "PointMassVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

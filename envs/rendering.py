@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,16 @@ from harness.suggest import nearest
 
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
-PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
+PROBE = """
+import mujoco
+context = mujoco.GLContext(8, 8)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100).free()
+context.free()
+"""
 NEWEST_PYTHON = (3, 12)  # that labmaze has wheels for, a dependency of dm_control
+_working: set[str] = set()  # values of MUJOCO_GL that this process has tried
+
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
@@ -37,21 +46,28 @@ def load_suite() -> Any:
 
 
 def choose_backend() -> None:
-    """Set MUJOCO_GL, which MuJoCo reads once when it is imported, to what works here, unless the user set it.
+    """Set MUJOCO_GL, which MuJoCo reads once when it is imported, to what works here; the user's choice is tried alone.
 
     Raises:
-        RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
+        RuntimeError: dm_control is missing, or MuJoCo is a version that it does not work with; the user's choice does
+            not work, or neither EGL nor OSMesa does.
     """
     _check_packages()
-    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
+    chosen = os.environ.get("MUJOCO_GL")
+    if sys.platform != "linux" or chosen in _working or parent_process():  # a worker's parent has tried it
         return
-    for backend in ("egl", "osmesa"):
-        variables = {"MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    for backend in [chosen] if chosen else ["egl", "osmesa"]:
+        variables = {"MUJOCO_GL": backend} | ({} if chosen else {"PYOPENGL_PLATFORM": backend})
         # Another process: a failed attempt leaves PyOpenGL bound to the library that does not work.
-        trial = subprocess.run([sys.executable, "-c", PROBE], env=os.environ | variables, capture_output=True)
+        command = [sys.executable, "-W", "ignore", "-c", PROBE]
+        trial = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
         if trial.returncode == 0:
             os.environ.update(variables)
+            _working.add(backend)
             return
+    if chosen:
+        reason = (trial.stderr.splitlines() or [f"exit code {trial.returncode}"])[-1]
+        raise RuntimeError(f"MUJOCO_GL={chosen} fails ({reason}): unset it, or {PACKAGES}")
     raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
 
 

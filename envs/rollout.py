@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Actions, Padding, VectorEnv
+from envs.base import Actions, EnvError, Padding, VectorEnv
 from envs.stack import FrameStack
 
 
@@ -38,6 +38,7 @@ class Episode(NamedTuple):
     copy: int  # index of the environment copy
     score: float  # undiscounted sum of raw rewards
     length: int  # agent steps
+    env_steps: int  # fewer than the length times the action repeat where the last action was cut short
 
 
 class Rollout:
@@ -64,17 +65,21 @@ class Rollout:
         self.frame = self.env.reset(seed)
         self.observation = Observation(self._stack.reset(self.frame))
         self.first, self._over = np.ones(copies, np.bool_), np.zeros(copies, np.bool_)
-        self._score, self._length = np.zeros(copies), np.zeros(copies, np.int64)
+        self._score, self._length, self._env_steps = np.zeros(copies), *np.zeros((2, copies), np.int64)
         self.episodes = []
 
     def step(self, policy: Policy) -> Transition:
         """Act once in every copy.
 
         Raises:
-            EnvError: the environment failed; the rollout is as it was before the step.
+            EnvError: the environment failed, or gave a reward that is not finite; the rollout is as it was before
+                the step.
         """
         action = policy(self.observation)
         step = self.env.step(action)
+        if not np.isfinite(step.reward).all():
+            copy = int(np.isfinite(step.reward).argmin())
+            raise EnvError(f"copy {copy} of the environment gave a reward of {step.reward[copy]}: it must be finite")
         row = Transition(
             self.frame, self.first, action, step.reward, step.terminated, step.truncated, valid=~self._over
         )
@@ -82,8 +87,11 @@ class Rollout:
         self.observation = Observation(self._stack.push(step))
         self._score += step.reward
         self._length += ~step.first
+        self._env_steps += ~step.first if step.env_steps is None else step.env_steps
         self.episodes = [
-            Episode(int(i), float(self._score[i]), int(self._length[i])) for i in np.flatnonzero(step.game_over)
+            Episode(int(i), float(self._score[i]), int(self._length[i]), int(self._env_steps[i]))
+            for i in np.flatnonzero(step.game_over)
         ]
-        self._score[step.game_over] = self._length[step.game_over] = 0
+        for count in (self._score, self._length, self._env_steps):
+            count[step.game_over] = 0
         return row

@@ -21,10 +21,10 @@ class ToyConfig(EnvConfig):
 
     name: str = "toy"
     num_envs: int = 4
-    size: int = 36  # pixels, height and width: a multiple of 12; the Nature CNN needs 36
-    balls: int = 1
-    grayscale: bool = True
-    time_limit: int | None = None  # steps until truncation; a ball takes 11, each further one 12
+    size: int = 36  # pixels, height and width; the Nature CNN needs 36
+    balls: int = 1  # balls that fall in an episode
+    grayscale: bool = True  # gray frames instead of colour
+    time_limit: int | None = None  # steps until truncation; a ball takes 11, each further one 12; null: none
 
     def __post_init__(self) -> None:
         if self.size < GRID or self.size % GRID:

@@ -2,13 +2,16 @@
 
 import atexit
 import multiprocessing
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any, Protocol
+
+from harness.errors import describe
+from harness.signals import blocked
 
 HANG_SECONDS = 120.0  # without an answer, the start of the process included
 CLOSE_SECONDS = 5.0  # to end by itself
@@ -61,8 +64,11 @@ class Worker:
         self._name = name
         self._pipe, far_end = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(build, far_end), daemon=True)
-        with _no_script():
+        with blocked():
+            resource_tracker.ensure_running()  # it would let SIGINT and SIGTERM through again
+        with blocked(), _no_script():  # signals are meant for the parent, which closes the pipe when it is ready
             self._process.start()
+        self._answered = False
         self._pending = 1  # answers: the first says whether `build` worked
         far_end.close()  # so that its death is the end of the pipe
         atexit.register(self.close)  # before multiprocessing waits for its daemons
@@ -94,6 +100,7 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self._process.join(CLOSE_SECONDS)
             raise WorkerError(f"{self._name} died with exit code {self._process.exitcode}") from None
+        self._answered = True
         if error is ValueError:
             raise ValueError(value)
         if error is not None:
@@ -104,6 +111,8 @@ class Worker:
         """End the process; may be repeated."""
         atexit.unregister(self.close)
         self._pipe.close()
+        if not self._answered:  # it may be importing for seconds yet
+            self._process.kill()
         self._process.join(CLOSE_SECONDS)
         if self._process.is_alive():
             self._process.kill()
@@ -124,23 +133,24 @@ def _no_script() -> Iterator[None]:
 
 
 def _serve(build: Callable[[], Closable], pipe: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which closes the pipe when it is ready
-        signal.signal(number, signal.SIG_IGN)
     error, target = _attempt(build)
-    pipe.send((error, target if error else None))
-    if error:
-        return
-    with closing(target), suppress(EOFError, BrokenPipeError):  # the parent closed the pipe, or died
-        while True:
-            method, arguments = pipe.recv()
-            pipe.send(_attempt(getattr(target, method), *arguments))
+    with suppress(EOFError, OSError):  # the parent closed the pipe, or died
+        pipe.send((error, target if error else None))
+        if error:
+            return
+        with closing(target):
+            while True:
+                method, arguments = pipe.recv()
+                pipe.send(_attempt(getattr(target, method), *arguments))
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[type[Exception] | None, Any]:
-    """The result, or the kind of error and its message; other errors end the process with their traceback."""
+    """The result, or the kind of error and its message, with the place of an error that nobody foresaw."""
     try:
         return None, function(*arguments)
     except ValueError as error:
         return ValueError, str(error)
     except RuntimeError as error:
         return RuntimeError, f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 — the parent raises it
+        return RuntimeError, describe(error)

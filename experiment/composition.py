@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, asdict, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
 
 import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
-from configs.schema import AnyConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
+from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
+from experiment.foreign import read_yaml
 from harness.files import replacing
 from harness.suggest import nearest
 from replay import ReplayConfig
@@ -36,9 +36,20 @@ COMMANDS: dict[str, type[AnyConfig]] = {
     "pretrain": PretrainConfig,
     "probe": ProbeConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
 }
 # A config whose type is one of these is a member of the group; its key `name` says which.
 UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a command line says."""
+
+    config: DictConfig
+    preset: DictConfig  # of the group choices alone, without the other words
+    words: tuple[str, ...]
+    choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
 
 
 def register() -> None:
@@ -96,7 +107,12 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key}=... is missing") from error
     except (OmegaConfBaseException, TypeError) as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        raise ValueError(first_line(error)) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _frozen(hint: Any, value: Any) -> Any:
@@ -110,6 +126,9 @@ def _frozen(hint: Any, value: Any) -> Any:
         return {task: _task_config(task, given) for task, given in value.items()}
     if is_dataclass(kind):
         hints = get_type_hints(kind)
+        for key in fields(kind):
+            if value.get(key.name) == "" != key.default:
+                raise ValueError(f"{key.name}= is empty: give a value, or leave it out")
         return kind(**{name: _frozen(hints.get(name), part) for name, part in value.items()})  # type: ignore[operator]
     return value
 
@@ -158,11 +177,19 @@ def _node(kind: Any) -> type:
 
 @cache
 def _task_node(task: "type[AuxTask]") -> type:
-    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them."""
+    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them.
+
+    Raises:
+        ValueError: an option has no default, or no type that a config can have.
+    """
     options = make_dataclass(
         f"{task.__name__}Options",
         [(name, hint, field(default=p.default)) for name, (p, hint) in options_of(task).items()],
     )
+    try:
+        OmegaConf.structured(options)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{task.__qualname__}: an option cannot be in a config: {first_line(error)}") from error
     shared = [(f.name, get_type_hints(TaskConfig)[f.name], field(default=f.default)) for f in fields(TaskConfig)]
     members = [member for member in shared if member[0] not in ("weight", "options")]
     weight = ("weight", float, field(default=task.default_weight))
@@ -193,11 +220,10 @@ def read_config(path: Path, kind: type[C]) -> C:
     Raises:
         ValueError: missing, or not a config of this version.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
     try:
-        loaded = OmegaConf.load(path)
-        assert isinstance(loaded, DictConfig), "it holds no keys"
+        loaded = read_yaml(path)
         _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
@@ -210,14 +236,11 @@ def read_config(path: Path, kind: type[C]) -> C:
         raise ValueError(f"{path} {error}") from error
     except (
         OmegaConfBaseException,
-        AssertionError,
         AttributeError,
-        RecursionError,
         TypeError,
         ValueError,
-        YAMLError,
     ) as error:
-        raise ValueError(f"{path} is not a config of this version: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
 
 
 class UnknownNameError(ValueError):

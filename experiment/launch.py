@@ -5,12 +5,12 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from traceback import extract_tb
+from traceback import extract_tb, print_exc
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -19,55 +19,64 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rich.logging import RichHandler
 
 import configs
-from experiment.composition import COMMANDS, freeze, register, with_tasks
-from harness.suggest import closest, nearest
+from configs.sweep import SWEEPS, LocalSweep, RaySweep
+from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
+from experiment.words import expand, read_options, similar_env, typed_value
+from harness.errors import describe
+from harness.progress import CONSOLE
+from harness.signals import interruptible
+from harness.streams import unbreakable_output
+from harness.suggest import check_choice, closest, nearest
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
-OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
-SHORTHAND = re.compile(r"(env=atari|source=frames)/(\w+)")  # of a game
+OWN = ("sweep=", "sweep.")  # words of a sweep, which are no keys
 IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 USAGE = """\
 Options:
-  -m, --multirun   run every combination of key=a,b and key=range(0,5), one after the other
+  -m, --multirun   run every combination of key=a,b and key=range(0,5)
+  sweep.jobs=2     how many of them train at once; default: one for each core
+  sweep=ray        train them on a Ray cluster: sweep.address, sweep.cpus, sweep.gpus and sweep.retries of each run
   --cfg            print the composed config and stop
   import=module    import a module first, which may add auxiliary tasks, encoders and environments
 """
 
 
-@dataclass(frozen=True)
-class Composed:
-    """What a command line says."""
-
-    config: DictConfig
-    preset: DictConfig  # of the group choices alone, without the other words
-    choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
-
-
-def launch(run: Callable[[Composed], int], name: str, argv: list[str], about: str = "") -> int:
+def launch(
+    run: Callable[[Composed], int], name: str, argv: list[str], about: str = "", *, module: str | None = None
+) -> int:
     """Compose the config `name` from the words of a command line, and run it.
 
-    Words are `key=value`, `group=choice`, `env=atari/breakout`, `source=frames/breakout`, `import=my_module` and the
-    options in `USAGE`. Errors of the user's making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the
-    run) become one line and exit code 2.
+    Words are `key=value`, `group=choice`, the short ones of `words.expand` and those in `USAGE`. Errors of the user's
+    making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit code 2.
 
     Args:
         run: one run; returns an exit code.
         name: of a file in configs/, without .yaml.
         argv: the words.
         about: first part of the help.
+        module: of the command, which a sweep runs in several processes. Without it, runs follow each other here.
 
     Returns:
-        The exit code of the run. In a sweep it is the highest, and a run that a signal ended (128 or more) is the last.
+        The exit code of the run. In a sweep it is the highest; without `module`, a run that a signal ended (128 or
+        more) is the last.
     """
+    with unbreakable_output(), interruptible():
+        return exit_code(partial(_launch, run, name, argv, about, module))
+
+
+def _launch(run: Callable[[Composed], int], name: str, argv: list[str], about: str, module: str | None) -> int:
     jobs = _jobs(name, argv, about)
     if isinstance(jobs, int):
         return jobs
+    if module and len(jobs) > 1:
+        from experiment.sweep import sweep
+
+        return sweep(name, jobs, sys.modules[module], sweep_settings(argv))
     highest = 0
     for job in jobs:
         highest = max(highest, exit_code(partial(run, job)))
@@ -81,19 +90,21 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
     A command calls it before it imports what needs torch, so that the answer takes a fraction of a second.
     """
-    jobs = _jobs(name, argv, about)
+    with unbreakable_output():
+        jobs = _jobs(name, argv, about)
     if isinstance(jobs, int):
         sys.exit(jobs)
 
 
 def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     """The runs that a command line asks for, or the exit code where it has been answered."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        options = {_option(word) for word in argv if word.startswith("-")}
-        words = [word for word in argv if not word.startswith("-")]
+        options = set(read_options(argv))
+        words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
+        sweep_settings(words)
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
@@ -109,15 +120,21 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for an error of the user's making, 130 for Ctrl-C."""
+    """What `run` returns; 2 and one line for an error, 128 + its number for a signal.
+
+    Python's development mode (`python -X dev train.py ...`) shows the traceback as well.
+    """
     try:
         return run()
-    except (ValueError, MemoryError, OSError, RuntimeError) as error:
-        log.debug("traceback", exc_info=True)
-        return _fail(str(error) or type(error).__name__)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; run the same command to resume\n")
-        return 130
+        return getattr(stop, "exit_code", 130)
+    except Exception as error:  # noqa: BLE001 — told in one line
+        if sys.flags.dev_mode:
+            print_exc()
+        foreseen = isinstance(error, ValueError | MemoryError | OSError | RuntimeError)
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        return _fail(line if foreseen else f"{describe(error)}; python -X dev shows the traceback")
 
 
 def import_modules(words: list[str]) -> None:
@@ -169,10 +186,28 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         words.append(f"imports=[{','.join(modules)}]")
     with initialize_config_dir(str(CONFIGS), version_base=None):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        overrides = parser.parse_overrides(words)
+        overrides = parser.parse_overrides([word for word in words if not word.startswith(OWN)])
         values = [list(_values(override, sweep)) for override in overrides]
         groups = _group_names(name)
         return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+
+
+def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
+    """Where the runs of a sweep run: what the words `sweep=...` and `sweep.key=value` say.
+
+    Raises:
+        ValueError, OmegaConfBaseException: an unknown name or a wrong value.
+    """
+    given = dict(word.split("=", 1) for word in words if word.startswith(("sweep=", "sweep.")))
+    name = given.pop("sweep", "local")
+    check_choice("sweep", name, SWEEPS)
+    values = {key.removeprefix("sweep."): value for key, value in given.items()}
+    schema = OmegaConf.structured(SWEEPS[name])
+    for key in values:
+        check_choice(f"a key of sweep={name}", f"sweep.{key}", [f"sweep.{known}" for known in schema])
+    settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
+    assert isinstance(settings, LocalSweep | RaySweep)
+    return settings
 
 
 def _values(override: Override, sweep: bool) -> Iterator[str]:
@@ -183,16 +218,21 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
     if not override.is_sweep_override():
         yield word
     elif not sweep:
-        raise ValueError(f"{word} has several values: add -m to run each of them, or give a list, key=[a,b]")
+        key, _, several = word.partition("=")
+        one = f"aux=[{several}] trains one run with all of them" if key == "aux" else "a list is written key=[a,b]"
+        raise ValueError(f"{word} has several values: {one}, and -m runs each of them")
     else:
-        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+        values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
+        if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
+            values = typed  # as they stand there: 2026_11_27 is not 20261127
+        yield from (f"{override.get_key_element()}={value}" for value in values)
 
 
-def _compose(name: str, words: Iterable[str], groups: list[str], parser: OverridesParser) -> Composed:
+def _compose(name: str, words: Sequence[str], groups: list[str], parser: OverridesParser) -> Composed:
     choices: dict[str, str] = {}
     preset, keys = [], {}
     for word in words:
-        expanded = _expand(word)
+        expanded = expand(word)
         override = parser.parse_override(expanded[0])
         key = override.get_key_element()
         if key in groups:
@@ -200,22 +240,19 @@ def _compose(name: str, words: Iterable[str], groups: list[str], parser: Overrid
             preset += expanded
             choices[key] = word.partition("=")[2]
         else:
-            keys[key] = override.value()
+            keys[key] = override
     untyped = compose(name, preset)
     _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
     alone = with_tasks(untyped)
     _check_keys(keys, alone)
-    config = alone.copy()
-    for key, value in keys.items():
+    config, tree = alone.copy(), OmegaConf.to_container(alone)
+    for key, override in keys.items():
+        value = typed_value(override, tree)
         OmegaConf.update(config, key, value)
-    return Composed(config, alone, choices)
-
-
-def _expand(word: str) -> list[str]:
-    """`env=atari/breakout` is `env=atari env.game=breakout`, and `source=frames/breakout` shows that game."""
-    if match := SHORTHAND.fullmatch(word):
-        return [match[1], f"env.game={match[2]}"]
-    return [word]
+        if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
+            typed = str(override.input_line).partition("=")[2].strip()
+            OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
+    return Composed(config, alone, tuple(words), choices)
 
 
 def _group_names(name: str) -> list[str]:
@@ -227,10 +264,14 @@ def _group_names(name: str) -> list[str]:
 def _check_choice(override: Override) -> None:
     """Raise ValueError unless the group has all that is chosen from it."""
     group, value = override.key_or_group, override.value()
+    if isinstance(value, list) and group != "aux":
+        raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
     known = GlobalHydra.instance().config_loader().get_group_options(group)
     for choice in value if isinstance(value, list) else [value]:
         if choice not in known:
-            raise ValueError(f"unknown {group} {choice!r}: {nearest(str(choice), known)}")
+            similar = similar_env(str(choice)) if group == "env" and not closest(str(choice), known) else None
+            hint = f"did you mean {similar!r}?" if similar else nearest(str(choice), known)
+            raise ValueError(f"unknown {group} {choice!r}: {hint}")
 
 
 def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
@@ -274,24 +315,32 @@ def _keys(job: Composed) -> str:
     return f"key=value, here with what your command line makes of them:\n{keys}"
 
 
-def _option(word: str) -> str:
-    if word not in OPTIONS:
-        raise ValueError(f"unknown option {word!r}: {nearest(word, OPTIONS)}")
-    return OPTIONS[word]
+def _with_checkpoint(name: str, words: list[str]) -> list[str]:
+    """The words, with `zoo/pong-dqn` alone read as `checkpoint=zoo/pong-dqn` by the commands that have that key."""
+    bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
+    if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
+        return words
+    if any(word.startswith("checkpoint=") for word in words):
+        return words
+    quoted = bare[0].replace("'", "\\'")
+    return [f"checkpoint='{quoted}'" if word == bare[0] else word for word in words]
 
 
 def _line(error: Exception) -> str:
     """One line for an error of Hydra's, or of ours."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    cause = (error.__cause__ or error.__context__) if isinstance(error, HydraException) else error
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"
+    if isinstance(cause, ConfigKeyError) and (preset := re.match("In '(.+?)'", str(error))):
+        group = str(cause.full_key).partition(".")[0]
+        return f"{preset[1]} sets {cause.full_key}, which this choice of {group} does not have: leave out one of them"
     if isinstance(cause, OmegaConfBaseException):
-        line = f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
+        line = f"{cause.full_key}: {first_line(cause)}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
             near = closest(match[1], match[2].split(", "))
             line += f": did you mean {near!r}?" if near else ""
         return line
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 def _fail(line: str) -> int:

@@ -1,5 +1,6 @@
 """From a config to the parts of a pretraining."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from torch import nn
 from agents.learning import Schedule, check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import PretrainConfig, ProbeConfig
-from datasets import EpisodeSampler
+from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from experiment.build import build_initial_encoder, load_optimizers, pick_device, without_init
 from experiment.composition import read_config
-from experiment.sources import build_source
+from experiment.sources import build_source, describe, source_change
 from experiment.weights import check_network
 from harness.checkpoint import load_latest
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
+
+log = logging.getLogger(__name__)
 
 ADAM_EPS = 1e-8
 
@@ -27,6 +30,7 @@ ADAM_EPS = 1e-8
 class Pretraining:
     """What `pretrain.py` runs."""
 
+    episodes: Episodes  # of the two below
     train: EpisodeSampler
     test: EpisodeSampler
     encoder: Encoder
@@ -74,7 +78,7 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     episodes = build_source(config.source, config.env, config.seed)
     train, test = (
         EpisodeSampler(half, frame_stack=config.frame_stack, grayscale=config.grayscale, device=device)
-        for half in episodes.split(config.test_share, numpy_stream(config.seed, "split"))
+        for half in episodes.split(config.test_share, config.seed)
     )
     generator = torch_stream(config.seed, "auxiliary", device)
     encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed).to(device)
@@ -88,7 +92,7 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")
     schedule = Schedule(suite.schedules(), device)
-    return Pretraining(train, test, encoder, suite, optimizer, schedule, rng, generator)
+    return Pretraining(episodes, train, test, encoder, suite, optimizer, schedule, rng, generator)
 
 
 def load_pretraining(run: Path) -> Pretraining:
@@ -98,12 +102,20 @@ def load_pretraining(run: Path) -> Pretraining:
         ValueError: the folder has no checkpoint, or its source cannot be read any more.
     """
     parts = build_pretraining(without_init(read_config(run / "config.yaml", PretrainConfig)))
+    warn_if_changed(run, parts.episodes)
     checkpoint = load_latest(run / "checkpoints")
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: it must be the folder of a pretraining")
     with checkpoint.restoring() as state:
         parts.load_state_dict(state["parts"])
     return parts
+
+
+def warn_if_changed(run: Path, episodes: Episodes) -> None:
+    """Say where a source is not what a run learned from: then nobody knows what is held out."""
+    if change := source_change(run, describe(episodes)):
+        what = "what is held out now may have been learned from"
+        log.warning("%s: the source has changed since (%s): %s", run, change, what)
 
 
 def build_suite(

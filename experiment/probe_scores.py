@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from analysis.probe_table import Row, Scores
 from analysis.probes import Features, class_scores, comparable, embed, guess, outputs, pixels, read, unseen
 from configs.schema import ProbeConfig
 from experiment.probing import Probing, Rows, Supervised, build_supervised
+from harness.progress import Meter
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -30,17 +31,23 @@ class Draw(NamedTuple):
     seen: int  # test examples left out, for a training example is the same byte for byte
 
 
-def measure(config: ProbeConfig, parts: Probing) -> tuple[Scores, list[Draw]]:
-    """Every score for every seed, and the examples that they are over."""
+def measure(config: ProbeConfig, parts: Probing, stop: Callable[[], bool] = lambda: False) -> tuple[Scores, list[Draw]]:
+    """Every score for every seed, and the examples that they are over; `stop` is asked after each draw."""
     scores: Scores = defaultdict(list)
     draws = [draw(config, parts, split, seed) for split in parts.splits for seed in range(config.seeds)]
-    for drawn in draws:
-        trained = linear(config, parts, drawn) if config.mode == "linear" else supervised(config, parts, drawn)
-        for row, value in chain(baseline(parts, drawn), trained):
-            scores[row].append(value)
-        log.info(
-            "%s, seed %d: %d training and %d test examples", drawn.split, drawn.seed, len(drawn.train), len(drawn.test)
-        )
+    linear_only = config.mode == "linear"
+    total = len(draws) * (1 if linear_only else len(parts.encoders) * config.steps)
+    with Meter("subset" if linear_only else "update", total) as meter:
+        for done, drawn in enumerate(draws, start=1):
+            trained = linear(config, parts, drawn) if linear_only else supervised(config, parts, drawn, meter)
+            for row, value in chain(baseline(parts, drawn), trained):
+                scores[row].append(value)
+            if linear_only:
+                meter.tick(done)
+            examples = f"{len(drawn.train)} training and {len(drawn.test)} test examples"
+            log.info("%s, seed %d: %s", drawn.split, drawn.seed, examples)
+            if stop():
+                return scores, draws[:done]
     return scores, draws
 
 
@@ -84,18 +91,18 @@ def baseline(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
         yield from ((Row(drawn.split, label, "baseline", "standardised", metric), found[metric]) for metric in found)
 
 
-def supervised(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -> Iterator[tuple[Row, float]]:
     """Scores of encoders that were trained on the labelled examples."""
     for start in parts.encoders:
         learner = build_supervised(config, parts, start, drawn.train, drawn.seed)
-        fit(config, learner)
+        fit(config, learner, meter)
         for (label, values), predicted in zip(parts.labels.items(), predict(learner, drawn.test), strict=True):
             found = class_scores(predicted, values[drawn.test])
             features = f"{start} output"
             yield from ((Row(drawn.split, label, features, "standardised", metric), found[metric]) for metric in found)
 
 
-def fit(config: ProbeConfig, learner: Supervised) -> None:
+def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:
     """Train encoder and classifiers on the labels, and on the auxiliary tasks of the same batches."""
     encoder, suite = learner.encoder, learner.suite
     for step in range(config.steps):
@@ -110,6 +117,7 @@ def fit(config: ProbeConfig, learner: Supervised) -> None:
         learner.optimizer.step()
         learner.optimizer.zero_grad()
         suite.after_step(batch, encoder)
+        meter.tick(meter.done + 1)
 
 
 @torch.no_grad()

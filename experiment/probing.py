@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from encoders import Encoder
 from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
-from experiment.pretraining import ADAM_EPS, build_suite
+from experiment.foreign import check_paths, read_yaml
+from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
 from experiment.sources import build_source
 from experiment.weights import load_encoder
 from experiment.zoo import locate
@@ -62,9 +64,16 @@ def build_probing(config: ProbeConfig) -> Probing:
     device, folder = pick_device(config.device), locate(config.checkpoint)
     folder = folder.parent if folder.suffix == ".safetensors" else folder
     run = read_run(folder)
+    if not config.source and isinstance(run, PretrainConfig):
+        check_paths(folder, run.source, "give source=... and its paths")
+    if not config.env:
+        check_paths(folder, run.env, "give env=... and its paths")
+    check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
-    episodes = build_source(source, env, run.seed)
+    episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
+    if isinstance(run, PretrainConfig) and source == run.source and env == run.env:
+        warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
@@ -74,7 +83,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
-    labels = choose_labels(config, episodes)
+    labels = choose_labels(config, episodes.labels)
     most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
     dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
     kept = {name: label for name, label in labels.items() if name not in dropped}
@@ -90,7 +99,7 @@ def read_run(folder: Path) -> RunConfig:
         ValueError: missing, or not a config of this version.
     """
     path = folder / "config.yaml"
-    pretrained = path.is_file() and "\nsource:" in "\n" + path.read_text()
+    pretrained = path.is_file() and "source" in read_yaml(path)
     return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)
 
 
@@ -105,7 +114,7 @@ def sees_gray(run: RunConfig) -> bool:
 
 def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, Rows]]:
     """`held-out` by episodes, by groups or as the source's own; where there are groups, `random` by frames as well."""
-    train, test = (part.rows() for part in episodes.split(share, numpy_stream(seed, "split")))
+    train, test = (part.rows() for part in episodes.split(share, seed))
     splits = {"held-out": (train, test)}
     if GROUP in episodes.labels:
         order = numpy_stream(seed, "split/random").permutation(episodes.rows())
@@ -113,13 +122,13 @@ def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, 
     return splits
 
 
-def choose_labels(config: ProbeConfig, episodes: Episodes) -> dict[str, Labels]:
+def choose_labels(config: ProbeConfig, labels: Mapping[str, Labels]) -> dict[str, Labels]:
     """The labels that the config names, all by default; only classes where the encoder is trained on them.
 
     Raises:
         ValueError: there is no such label.
     """
-    known = {name: np.asarray(label) for name, label in episodes.labels.items() if name != GROUP}
+    known = {name: np.asarray(label) for name, label in labels.items() if name != GROUP}
     if config.mode != "linear":
         known = {name: label for name, label in known.items() if is_class(label)}
     if not known:

@@ -7,15 +7,21 @@
            labels/<name>.npy  (N,) each, of `VectorEnv.labels`
            source.json        what decided all of this
 
-A recording is whole when it has its name: it is written beside, then renamed.
+A recording is whole when it has its name: it is written beside, then renamed. What a killed process left of one is
+removed when the same is recorded again.
 """
 
+import fcntl
 import logging
+import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -24,9 +30,13 @@ from numpy.typing import NDArray
 from envs import Actions, Observation, Padding, Policy, Rollout, VectorEnv
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
-from replay.frames import check_room
+from replay.frames import allocate, check_room
 
 log = logging.getLogger(__name__)
+
+CheckLabels: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], object]
+
+GRACE = 60  # seconds in which a new folder may not be locked yet
 
 
 def record(
@@ -40,6 +50,7 @@ def record(
     random_share: float,
     frames: int,
     seed: int,
+    check_labels: CheckLabels | None = None,
 ) -> None:
     """Play until each copy has shown its part of `frames`, and leave the recording in `folder`.
 
@@ -51,9 +62,11 @@ def record(
         random_share: probability of a random action, in [0, 1].
         frames: of all copies together, rounded up to a whole number of steps.
         seed: of the environment and the random actions.
+        check_labels: raises an error if frames with labels such as those of the first are not wanted.
 
     Raises:
         MemoryError: the frames do not fit on the disk.
+        OSError: the disk does not take them.
     """
     steps = -(-frames // env.num_envs)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -61,27 +74,60 @@ def record(
     count, what, advice = steps * env.num_envs, "recording {} frames", "set source.frames to {} or less"
     check_room(count, env.frame_shape, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
-        moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"))
-        _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
-        made_by = versions("ale-py", "dm-control", "mujoco")
-        write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
-        temporary.chmod(0o755)  # the others may read it: that was a private folder
-        temporary.rename(folder)
+        with _temporary_folder(folder) as temporary:
+            acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
+            moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
+            _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
+            made_by = versions("ale-py", "dm-control", "mujoco")
+            write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
+            temporary.chmod(0o755)  # the others may read it: that was a private folder
+            temporary.rename(folder)
     except OSError:
         if not (folder / "source.json").is_file():
             raise
         log.info("source: another run recorded the same at the same time")
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, locked by this process and gone at the end of the block."""
+    for path in folder.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(folder.name)}\.\w{{8}}", path.name) and _is_abandoned(path):
+            log.info("source: removing %s, which a killed process left", path)
+            shutil.rmtree(path, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield temporary
     finally:
+        os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder holds parts of a recording, nothing else, and no process that still makes it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # a file, a link, or somebody else's
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        parts = all(re.fullmatch(r"\w+\.npy|labels|\.?source\.json.*", name) for name in os.listdir(descriptor))
+        return parts and time.time() - os.fstat(descriptor).st_mtime > GRACE
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
     """Write `moments`, columns (N, ...) by name; `shape` (N, T, C, H, W) is that of all frames."""
     total = shape[0] * shape[1]
     file = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (total, *shape[2:]))
+    with (folder / "frames.npy").open("r+b") as room:
+        allocate(room, os.fstat(room.fileno()).st_size)
     frames = file.reshape(shape)
     rows = []
     for t, moment in enumerate(moments):
@@ -98,9 +144,13 @@ def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tupl
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
 
-def _play(rollout: Rollout, policy: Policy, steps: int, seed: int) -> Iterator[dict[str, NDArray[Any]]]:
+def _play(
+    rollout: Rollout, policy: Policy, steps: int, seed: int, check_labels: CheckLabels | None
+) -> Iterator[dict[str, NDArray[Any]]]:
     """Columns (N, ...) of `steps` moments: the frame, what is known of it, what was done and what that brought."""
     rollout.reset(seed)
+    if check_labels:
+        check_labels(rollout.env.labels())
     for _ in range(steps):
         labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
         row = rollout.step(policy)

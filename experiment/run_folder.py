@@ -1,8 +1,10 @@
 """The folder of a run: its name, who may use it, and the config in it."""
 
 import hashlib
+import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +16,7 @@ from omegaconf import OmegaConf
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
 from envs import EnvConfig
-from experiment.composition import complete, freeze, read_config, write_config
-from experiment.launch import Composed
+from experiment.composition import Composed, complete, freeze, read_config, write_config
 from harness.process import exclusive
 
 # What may change when a run continues: it does not change the learning.
@@ -99,13 +100,29 @@ def claim_run_dir(config: RunConfig) -> Iterator[Path]:
     differ.
 
     Raises:
-        ValueError: another process is in the folder, or it holds a run with other settings.
+        ValueError: another process is in the folder, or it holds a run with other settings, or what no run leaves.
     """
     run_dir = run_folder(config)
     run_dir.mkdir(parents=True, exist_ok=True)
+    _check_no_links(run_dir)
     with exclusive(run_dir):
         _leave_config(config, run_dir)
         yield run_dir
+
+
+def _check_no_links(run_dir: Path) -> None:
+    """Raise ValueError if a run that writes in its folder could write outside of it, or wait for ever.
+
+    `checkpoints` alone may be a link, to a larger disk; what is in there is verified and never written again.
+    """
+    for folder, folders, files in os.walk(run_dir):
+        if Path(folder) == run_dir and "checkpoints" in folders:
+            folders.remove("checkpoints")
+        for path in (Path(folder, name) for name in folders + files):
+            kind = path.lstat().st_mode
+            if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)) and path != run_dir / "checkpoints":
+                what = "a link" if stat.S_ISLNK(kind) else "a pipe, a device or a socket"
+                raise ValueError(f"{path} is {what}, which no run leaves in its folder: remove it, or give run_dir=...")
 
 
 def _leave_config(config: RunConfig, run_dir: Path) -> None:

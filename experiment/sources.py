@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +22,78 @@ from configs.sources import (
     VideosConfig,
 )
 from datasets import Episodes
-from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from datasets.readers import (
+    CONTENT_BYTES,
+    read_content,
+    read_idx,
+    read_images,
+    read_recording,
+    read_storage,
+    read_videos,
+)
 from datasets.synthetic import bouncing_balls
 from envs import EnvConfig, Policy, VectorEnv
 from experiment.build import load_agent
 from experiment.composition import read_config
-from experiment.recording import record
+from experiment.recording import CheckLabels, record
 from experiment.weights import read_shapes
 from experiment.zoo import locate
-from harness.checkpoint import load_latest
+from harness.checkpoint import holds_checkpoints, load_latest
+from harness.files import read_regular
+from harness.provenance import write_json
 from harness.seeding import numpy_stream
 
+log = logging.getLogger(__name__)
+
+SOURCE = "source.json"  # in the folder of a run: `describe`
 RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
 UNSEEN = {"name", "threads", "processes"}  # keys of an environment that change no frame, or stand elsewhere
 
 
-def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
-    """The episodes that `source` describes; `env` and `seed` are those of frames that have to be recorded or made.
+def describe(episodes: Episodes) -> dict[str, Any]:
+    """What tells one source from another, for `source.json` in the folder of a run."""
+    dealt = "as marked" if episodes.test is not None else "by number" if episodes.dealt_by is None else "by name"
+    counts = {"frames": len(episodes.frames), "episodes": len(episodes.begin)}
+    return {**counts, "sha256": episodes.fingerprint, "dealt": dealt}
+
+
+def keep_source(run_dir: Path, found: Mapping[str, Any]) -> None:
+    """Leave the description of a source in the folder of a run that begins, or check that of a run that resumes.
+
+    Raises:
+        ValueError: the checkpoints there learned from another source, or from another part of it.
+    """
+    change = source_change(run_dir, found)
+    if change and holds_checkpoints(run_dir / "checkpoints"):
+        raise ValueError(f"{run_dir} learned from another source ({change}): restore that one, or give run_dir=...")
+    if change or not (run_dir / SOURCE).is_file():
+        write_json(found, run_dir / SOURCE)
+
+
+def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
+    """How the source that was found differs from the one that a run learned from; empty if it does not.
+
+    Raises:
+        ValueError: the description in the folder of the run is damaged.
+    """
+    if not (path := run_dir / SOURCE).is_file():  # a run of an earlier version
+        return "its files were dealt to training and testing in another way" if found["dealt"] == "by name" else ""
+    try:
+        kept = dict(json.loads(read_regular(path, CONTENT_BYTES)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): give run_dir=... to begin anew") from error
+    counts = [
+        f"{key} {kept.get(key)}, now {found[key]}" for key in found if key != "sha256" and kept.get(key) != found[key]
+    ]
+    return ", ".join(counts) or ("" if kept.get("sha256") == found["sha256"] else "other content")
+
+
+def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
+    """The episodes that `source` describes.
+
+    Args:
+        env, seed: of frames that have to be recorded or made.
+        check_labels: raises ValueError if frames with such labels need not be recorded.
 
     Raises:
         ValueError: there are none, or others than these; the message says what is missing.
@@ -44,7 +101,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
     """
     match source:
         case FramesConfig():
-            return recorded(source, env, seed)
+            return recorded(source, env, seed, check_labels)
         case ReplayRunConfig():
             return of_run(Path(source.run))
         case ImagesConfig():
@@ -57,10 +114,10 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int) -> Episodes:
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
         case _:
-            raise ValueError(f"source={source.name}: there is no reader for it")
+            return source.read(seed)
 
 
-def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
+def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
     """The recording of `source`, made now if it is not there yet.
 
     Raises:
@@ -70,11 +127,8 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int) -> Episodes:
     folder = Path(source.path or f"data/frames/{env.label}-{policy}-{source.frames}-s{seed}")
     wanted = content(source, env, seed)
     if not folder.is_dir() or not any(folder.iterdir()):
-        _record(source, env, seed, folder, wanted)
-    try:
-        found = json.loads((folder / "source.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no recording: give source.path=... or remove that folder") from error
+        _record(source, env, seed, folder, wanted, check_labels)
+    found = read_content(folder)
     for key, value in wanted.items():
         if found.get(key) != value:
             raise ValueError(
@@ -96,13 +150,20 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
     return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **keys}
 
 
-def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wanted: dict[str, Any]) -> None:
+def _record(
+    source: FramesConfig,
+    env: EnvConfig,
+    seed: int,
+    folder: Path,
+    wanted: dict[str, Any],
+    check_labels: CheckLabels | None,
+) -> None:
     vector = env.build(labels=True)
     policy: Policy | None = None
     frame_stack = 1
-    if source.policy != "random":
-        policy, frame_stack = _player(source.policy, vector)
     try:
+        if source.policy != "random":
+            policy, frame_stack = _player(source.policy, vector)
         record(
             vector,
             policy,
@@ -113,6 +174,7 @@ def _record(source: FramesConfig, env: EnvConfig, seed: int, folder: Path, wante
             random_share=RANDOM_SHARE,
             frames=source.frames,
             seed=seed,
+            check_labels=check_labels,
         )
     finally:
         vector.close()

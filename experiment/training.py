@@ -1,7 +1,7 @@
 """How far a training is, its update, and how it is saved and restored."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -15,6 +15,7 @@ from envs import Rollout
 from experiment.build import Parts
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
+from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from replay import Batch
 
@@ -49,11 +50,12 @@ class Progress:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
         return every > 0 and self.steps % every < self.stride
 
-    def updates_due(self, config: Config) -> int:
-        """Updates to make now, so that there are `replay_ratio` for each step since learning started."""
+    def updates_due(self, config: Config, at: int | None = None) -> int:
+        """Updates to make now, or by step `at`: then there are `replay_ratio` for each step since learning started."""
         # The fraction that was meant, 1/10 or 1/3: products of the float may fall just below a whole number.
         ratio = Fraction(config.replay_ratio).limit_denominator(10_000)
-        return max(0, floor((self.steps - config.learning_starts) * ratio) - self.updates)
+        steps = self.steps if at is None else at
+        return max(0, floor((steps - config.learning_starts) * ratio) - self.updates)
 
     def clock(self, config: Config) -> dict[str, int]:
         """Environment steps and updates, for a row of the log."""
@@ -101,26 +103,30 @@ def update(run: Training) -> Batch:
     batch = replay.sample(run.config.batch_size, suite.reads, progress.steps, suite.clip_length)
     if not progress.updates:
         standardize(agent, batch.obs)
+        run.logger.meter.count_from(progress.steps)
     done = agent.update(batch)
     run.window.add(progress.steps, done.metrics)
-    try:
-        replay.update_priorities(batch.index, done.td_error)
-    except ValueError:  # a NaN: the window says where it began
-        run.window.drain()
-        raise
+    replay.update_priorities(batch.index, done.td_error)
     progress.updates += 1
     return batch
 
 
 def save_training(run: Training) -> None:
-    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint."""
+    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint.
+
+    Raises:
+        NonFiniteError: a tensor holds NaN or infinity; nothing was written.
+    """
     parts, progress = run.parts, run.progress
     parts.replay.cut(parts.rollout.frame)
     run.logger.flush()
-    progress.saved = progress.steps
+    saved = replace(progress, saved=progress.steps)
+    state = {"parts": parts.state_dict(), "progress": asdict(saved)}
+    check_finite(state["parts"], progress.steps)
     try:
         # First: the last checkpoint ends the run, and nothing may be missing then.
         export_agent(parts.agent, parts.env.action_space, run.run_dir)
-        save(run.run_dir / "checkpoints", progress.steps, {"parts": parts.state_dict(), "progress": asdict(progress)})
+        save(run.run_dir / "checkpoints", progress.steps, state)
+        progress.saved = saved.saved
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", progress.steps, error)

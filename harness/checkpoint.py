@@ -30,7 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.files import sync_folder
+from harness.files import read_regular, sync_folder
 from harness.suggest import nearest
 from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
 
@@ -40,6 +40,7 @@ Record: TypeAlias = dict[str, Any]  # {"size": bytes, "sha256": hex}
 
 _FORMAT = 1
 _CHUNK = 1 << 24
+_LARGEST = 1 << 26  # bytes of JSON; a thousand times what a run writes
 _STEP = re.compile(r"step_(\d{9,})(\.old)?")
 _FILE = re.compile(rf"(segments/)?{NAME.pattern}\.(json|safetensors)")
 
@@ -122,7 +123,11 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
 
 
 def holds_checkpoints(root: Path) -> bool:
-    """Whether there are checkpoints, torn or whole, so that `load_latest` gives one or fails."""
+    """Whether there are checkpoints, torn or whole, so that `load_latest` gives one or fails.
+
+    Raises:
+        CheckpointError: the folder is there and cannot be read, or is a link to one that is not there.
+    """
     return bool(_found(root))
 
 
@@ -137,7 +142,7 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
         The checkpoint, or None where `root` holds none at all, torn or whole.
 
     Raises:
-        CheckpointError: there are checkpoints but none verifies.
+        CheckpointError: there are checkpoints but none verifies, or one may not be read; see `holds_checkpoints`.
         ValueError: a checkpoint has no entry of such a name.
     """
     found = _found(Path(root))
@@ -145,9 +150,14 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
         try:
             return load(path, names)
         except CheckpointError as error:
+            if isinstance(error.__cause__, PermissionError) or not path.is_dir():  # whole, for all that is known
+                raise
             log.warning("checkpoint skipped: %s", error)
     if found:
-        raise CheckpointError(f"{root}: none of {len(found)} checkpoints verifies; move them away to start anew")
+        raise CheckpointError(
+            f"{root}: none of {len(found)} checkpoints verifies (where they share a file, its damage is in each); "
+            "move them away to start anew"
+        )
     return None
 
 
@@ -184,7 +194,15 @@ def _folder(step: int) -> str:
 
 def _found(root: Path) -> list[tuple[int, Path]]:
     """(step, folder), newest first; a folder set aside while its step was replaced comes after its replacement."""
-    matches = [(match, path) for path in root.glob("step_*") if (match := _STEP.fullmatch(path.name))]
+    try:
+        names = os.listdir(root)
+    except FileNotFoundError as error:
+        if root.is_symlink():
+            raise CheckpointError(f"{root} is a link to {os.readlink(root)}, which is not there: mount it?") from error
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{root} cannot be read: {error.strerror}") from error
+    matches = [(match, root / name) for name in names if (match := _STEP.fullmatch(name))]
     return [(int(match[1]), path) for match, path in sorted(matches, key=lambda m: (-int(m[0][1]), m[1].name))]
 
 
@@ -281,7 +299,8 @@ def _link(source: Path, record: Record, path: Path) -> Record | None:
 
 def _write_folder(folder: Path, step: int, plan: _Plan, links: Mapping[str, tuple[Path, Record]]) -> dict[str, Record]:
     """Write every file, the manifest last, and have all of it on the disk when this returns."""
-    (folder / "segments").mkdir(parents=True)
+    folder.mkdir()  # fails where there is anything, a link too
+    (folder / "segments").mkdir()
     files = {file: _write(folder / file, [text]) for file, text in plan.texts.items()}
     for file, arrays in plan.arrays.items():
         linked = _link(*links[file], folder / file) if file in links else None
@@ -342,7 +361,7 @@ def _free(root: Path) -> int:
 def _read_manifest(folder: Path) -> _Manifest:
     path = folder / "manifest.json"
     try:
-        text = json.loads(path.read_bytes())
+        text = json.loads(read_regular(path, _LARGEST))
         body = text["manifest"]
         if text["sha256"] != _digest(body):
             raise ValueError("its sha256 does not match")
@@ -351,7 +370,9 @@ def _read_manifest(folder: Path) -> _Manifest:
         for file in body["files"]:
             if not _FILE.fullmatch(file):
                 raise ValueError(f"{file!r} is not a file name of a checkpoint")
-        return _Manifest(operator.index(body["step"]), dict(body["entries"]), dict(body["files"]))
+        if (step := operator.index(body["step"])) < 0:
+            raise ValueError(f"step {step}")
+        return _Manifest(step, dict(body["entries"]), dict(body["files"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path}: {type(error).__name__}: {error}") from error
 
@@ -379,6 +400,6 @@ def _read_entry(folder: Path, name: str, manifest: _Manifest) -> Tree:
         arrays = _read_arrays(folder, f"{name}.safetensors", manifest)
         for key in manifest.entries[name]:
             arrays[key] = _read_arrays(folder, f"{key}.safetensors", manifest)["array"]
-        return decode(json.loads(_verified(folder, f"{name}.json", manifest).read_bytes()), arrays)
+        return decode(json.loads(read_regular(_verified(folder, f"{name}.json", manifest), _LARGEST)), arrays)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{folder}, entry {name!r}: {type(error).__name__}: {error}") from error

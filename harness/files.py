@@ -5,12 +5,17 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import psutil
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
@@ -66,6 +71,27 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def write_png(image: "NDArray[np.uint8]", path: Path) -> None:
+    """Write an image (H, W, 3), as `replacing` does."""
+    from PIL import Image  # here: a command line is read without it
+
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, "png")
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path` and see that a file can be written there.
+
+    Raises:
+        OSError: it cannot; names the place.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def sync_folder(folder: Path) -> None:

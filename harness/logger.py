@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import re
-import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,18 +17,14 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
-from harness.files import replacing
+from harness.files import replacing, write_png
+from harness.finite import NonFiniteError
+from harness.progress import Meter
 
 log = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """A logged tensor was NaN or infinite."""
 
 
 class MetricWindow:
@@ -101,7 +97,7 @@ class RunLogger:
     """
 
     def __init__(self, run_dir: Path, *, step: int, total: int, tasks: Iterable[str]) -> None:
-        self.total, self._start_step, self._started = total, step, time.monotonic()
+        self._start_step, self._started = step, time.monotonic()
         self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
         self._earlier = _drop_after(self._path, step)  # seconds
         self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
@@ -110,18 +106,28 @@ class RunLogger:
         if new:  # once: purging does not reach it
             self.writer.add_custom_scalars(_chart_layout(tasks))
             self.writer.flush()
-        self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+        self.meter = Meter("step", total, step)
         self._process = psutil.Process()
         self._warned: int | None = None  # error number of the last warning
+        self._threads_hook, threading.excepthook = threading.excepthook, self._pass_over
 
     def __enter__(self) -> "RunLogger":
+        self.meter.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.meter.__exit__()
         self.flush()
         for file in (self.writer, self._file):
             with self._warn_on_disk_error():
                 file.close()
+        threading.excepthook = self._threads_hook
+
+    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread dies of a full disk with a traceback; the next call raises its error again."""
+        kept = getattr(failed.thread, "exception", None)  # what TensorBoard's thread keeps for the next call
+        if not (isinstance(kept, OSError) and kept is failed.exc_value):
+            self._threads_hook(failed)
 
     @contextmanager
     def _warn_on_disk_error(self) -> Iterator[None]:
@@ -161,35 +167,19 @@ class RunLogger:
                 self.writer.add_scalar(name, value, step)
 
     def log_health(self, step: int, shown: Mapping[str, float]) -> None:
-        """Write speed and memory to TensorBoard, and show the progress line."""
+        """Write speed and memory to TensorBoard, and show the progress."""
         seconds = time.monotonic() - self._started
         speed = (step - self._start_step) / max(seconds, 1e-9)
         memory = self._process.memory_info().rss / 2**30
         self._add_scalars(step, {"time/fps": speed, "time/time_elapsed": seconds, "mem/rss_gb": memory})
-        left = (self.total - step) / max(speed, 1e-9) / 60
-        line = (
-            f"step {step:,}/{self.total:,}  {speed:.0f} steps/s  {left:.0f} min left  "
-            + "".join(f"{name} {_short(value)}  " for name, value in shown.items())
-            + f"{memory:.1f} GB"  # last: a narrow terminal cuts it first
-        )
-        # A terminal overwrites the line, all of it; a file or a pipe gets one line per call.
-        terminal = self._console.is_terminal
-        with self._warn_on_disk_error():  # it may be a file
-            self._console.print(
-                line.ljust(self._console.width) if terminal else line,
-                end="\r" if terminal else "\n",
-                highlight=False,
-                overflow="ellipsis",
-                no_wrap=True,
-                soft_wrap=False,
-            )
+        self.meter.show(step, {**shown, "GB": memory})
 
     def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
         pictures = self._run_dir / "pictures"
         with self._warn_on_disk_error():
             pictures.mkdir(exist_ok=True)
-            Image.fromarray(image).save(pictures / f"{task}-{step}.png")
+            write_png(image, pictures / f"{task}-{step}.png")
         self.log_image(step, f"aux/{task}/inputs", image)
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
@@ -240,30 +230,29 @@ class RunLogger:
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`train/loss` and the loss of each auxiliary task, its name cut to eight letters, for the progress line."""
+    """`train/loss` and the loss of each auxiliary task, to be shown beside the progress."""
     tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
-    return {"loss": metrics["train/loss"]} | {name[:8]: loss for name, loss in tasks.items()}
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return {"loss": metrics["train/loss"]} | tasks
 
 
 def _drop_after(path: Path, step: int) -> float:
-    """Remove rows after `step`, and a torn last line, from metrics.jsonl; returns the seconds of the last row left."""
+    """Remove rows after `step`, and what is no row, from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
         return 0.0
-    kept, seconds = [], 0.0
-    for line in path.read_text().splitlines():
+    kept, lost, seconds = [], 0, 0.0
+    lines = path.read_bytes().splitlines()
+    for i, line in enumerate(lines):
         try:
             row = json.loads(line)
             if row["step"] <= step:
-                kept.append(line + "\n")
-                seconds = row["clock"]["seconds"]
-        except (json.JSONDecodeError, KeyError):
-            break
+                seconds = float(row["clock"]["seconds"])
+                kept.append(line)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            lost += i < len(lines) - 1  # the last is torn where a run is killed
+    if lost:
+        log.warning("%s: %d lines are damaged and dropped", path, lost)
     with replacing(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import logging
 import os
 import platform
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import torch
 
+from harness.files import open_regular
+
+log = logging.getLogger(__name__)
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
@@ -18,9 +23,17 @@ def tune_process(threads: int) -> int:
     """Settle threads and allocator before the first large tensor; returns the number of torch threads.
 
     Args:
-        threads: of torch; 0 for OMP_NUM_THREADS, or else the cores this process may use.
+        threads: of torch; 0 for OMP_NUM_THREADS, or else the cores this process may use. Never more than those cores:
+            threads that wait for a core make an update many times slower.
+
+    Raises:
+        ValueError: OMP_NUM_THREADS is not a number of threads.
     """
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or available_cores()))
+    cores = available_cores()
+    asked = threads or _environment_threads() or cores
+    if asked > cores:
+        log.warning("threads: %d asked for, but this process may use %d cores: %d threads", asked, cores, cores)
+    torch.set_num_threads(min(asked, cores))
     if platform.libc_ver()[0] == "glibc":
         # By default glibc gives megabyte blocks back to the kernel at every free; touching them again costs more
         # than the arithmetic of a small network.
@@ -28,6 +41,17 @@ def tune_process(threads: int) -> int:
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     return torch.get_num_threads()
+
+
+def _environment_threads() -> int | None:
+    """OMP_NUM_THREADS, of OpenMP's list of nesting levels ("4,2") the first; None where it is not set."""
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    first = variable.partition(",")[0].strip()
+    if not variable:
+        return None
+    if not first.isdecimal() or not int(first):
+        raise ValueError(f"OMP_NUM_THREADS={variable}: must be a number of threads, such as 1")
+    return int(first)
 
 
 def available_cores() -> int:
@@ -65,3 +89,15 @@ def exclusive(folder: Path) -> Iterator[Path]:
         except BlockingIOError as error:
             raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
         yield folder
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is in the block of `exclusive`, without writing anything there."""
+    try:
+        with open_regular(folder / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):  # never locked
+        return False
+    return False

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Generator: TypeAlias = np.random.Generator | torch.Generator
 
@@ -26,6 +27,17 @@ def numpy_stream(seed: int, name: str) -> np.random.Generator:
 def torch_stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The torch stream `name` of a run. Devices have different algorithms, so their numbers differ."""
     return torch.Generator(device).manual_seed(derive(seed, name))
+
+
+def held_out(names: Iterable[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """(N,) which of two or more different names are kept for testing, each with probability `share`.
+
+    The seed and a name alone decide, so that names that come or go move no other. Only where one part would be empty,
+    as it may be of few names, it takes the name that comes nearest.
+    """
+    chance = np.array([derive(seed, "split", name) for name in names]) / 2**63
+    bound: float = np.clip(share, np.nextafter(chance.min(), 1), chance.max())
+    return chance < bound
 
 
 def generator_state(generator: Generator) -> Any:

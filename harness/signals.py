@@ -1,43 +1,113 @@
-"""Stop and save on request, at a moment that the loop chooses."""
+"""Stop and save on request, at a moment that the program chooses; no signal ends it with a traceback."""
 
+import os
 import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
+
+from harness.streams import occupy_descriptors
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAVING = signal.SIGUSR1
+Handler: TypeAlias = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP arrived where no loop reads a `GracefulExit`."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+def guard_imports() -> None:
+    """The first call of a program: a signal during its imports ends it in one line, SIGUSR1 does nothing."""
+    occupy_descriptors()
+    _install({**dict.fromkeys(STOPPING, _end), SAVING: _pass})
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` in the block when SIGINT, SIGTERM or SIGHUP arrives; SIGUSR1 finds nothing to save there."""
+    previous = _install({**dict.fromkeys(STOPPING, _raise), SAVING: _pass})
+    try:
+        yield
+    finally:
+        _restore(previous)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold signals back until the block ends; a process that is started in it never gets them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*STOPPING, SAVING])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class GracefulExit:
-    """Turns SIGTERM, SIGINT and SIGUSR1 (save and go on) into flags for the loop to read; enter it in the main thread.
+    """Turns SIGINT, SIGTERM, SIGHUP and SIGUSR1 (save and go on) into flags for the loop to read.
 
         with GracefulExit() as stop:
             while not stop.requested: ...
         sys.exit(stop.exit_code)
 
-    The second SIGTERM or SIGINT ends the process at once. Leaving restores the handlers that were there before.
+    Enter it in the main thread. The second signal to stop ends the process at once. Leaving restores the handlers that
+    were there before.
     """
 
-    requested: str | None = None  # "SIGTERM" or "SIGINT"
+    requested: str | None = None  # "SIGTERM", "SIGINT" or "SIGHUP"
     save_requested: bool = False  # by each of them; whoever saves sets it back to False
 
     @property
     def exit_code(self) -> int:
-        """143 after SIGTERM, 130 after SIGINT, 0 where nothing was requested."""
+        """128 + the number of the signal: 143 after SIGTERM, 130 after SIGINT; 0 where nothing was requested."""
         return 128 + signal.Signals[self.requested] if self.requested else 0
 
     def __enter__(self) -> Self:
-        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGUSR1: self._save}
-        self._previous: dict[signal.Signals, Any] = {s: signal.signal(s, h) for s, h in handlers.items()}
+        self._previous = _install({**dict.fromkeys(STOPPING, self._stop), SAVING: self._save})
         return self
 
     def __exit__(self, *_: object) -> None:
-        for signum, handler in self._previous.items():
-            # None: installed by native code, which Python cannot put back
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        _restore(self._previous)
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.requested, self.save_requested = signal.Signals(signum).name, True
         # The kernel then acts on the second one, even while the process is stuck in native code.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in self._previous.keys() - {SAVING}:
+            signal.signal(number, signal.SIG_DFL)
 
     def _save(self, _: int, __: FrameType | None) -> None:
         self.save_requested = True
+
+
+def _install(handlers: Mapping[signal.Signals, Handler]) -> dict[signal.Signals, Any]:
+    """Install the handlers; returns those that they replace. What nohup ignores stays ignored."""
+    return {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    }
+
+
+def _restore(previous: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in previous.items():
+        # None: installed by native code, which Python cannot put back
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _raise(signum: int, _: FrameType | None) -> None:
+    raise Interrupted(signum)
+
+
+def _pass(_: int, __: FrameType | None) -> None:
+    """Nothing: there is no run to save."""
+
+
+def _end(signum: int, _: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + signum)

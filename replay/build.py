@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from harness.suggest import nearest
 from replay.config import ReplayConfig
 from replay.frames import Padding
 from replay.replay import Replay
@@ -32,7 +31,7 @@ def build_replay(
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
     Raises:
-        ValueError: a setting is out of range or unknown.
+        ValueError: the storage is not available, or `path` does not belong to it.
         MemoryError: the capacity does not fit; the message names one that does.
     """
     _check(config)
@@ -64,15 +63,6 @@ def build_replay(
 
 
 def _check(config: ReplayConfig) -> None:
-    for name in ("capacity", "n_step", "beta_steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"replay.{name} must be 1 or more, got {getattr(config, name)}")
-    for name in ("alpha", "beta"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"replay.{name} must be in [0, 1], got {getattr(config, name)}")
-    places = ("ram", "mmap", "cuda")
-    if config.storage not in places:
-        raise ValueError(f"unknown replay.storage {config.storage!r}: {nearest(config.storage, places)}")
     if config.storage == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"

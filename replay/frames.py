@@ -1,5 +1,6 @@
 """Where single frames lie (RAM, a memory-mapped file, a device) and how stacks are read from them."""
 
+import errno
 import fcntl
 import logging
 import math
@@ -39,11 +40,12 @@ def pad(
 
 
 class ArrayFrames:
-    """`cells` frames (C, H, W) uint8 in RAM, or in a file at `path`; pages cost nothing until written.
+    """`cells` frames (C, H, W) uint8 in RAM, where pages cost nothing until written, or in a file at `path`.
 
     Raises:
         ValueError: the file at `path` is another run's, or none of a replay.
         MemoryError: the frames do not fit in the memory, or on the disk, that is free now.
+        OSError: the disk does not give the file its room.
     """
 
     def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
@@ -57,6 +59,7 @@ class ArrayFrames:
             with Path(path).open("r+b") as file:  # the mapping holds it, and with it the lock
                 _claim(file, math.prod(shape))
                 check_room(cells, frame_shape, shutil.disk_usage(path).free, "disk")
+                allocate(file, math.prod(shape))
                 self._hold(np.asarray(np.memmap(file, np.uint8, "w+", shape=shape)))
 
     @classmethod
@@ -115,6 +118,22 @@ def _claim(file: BinaryIO, size: int) -> None:
     if (found := os.fstat(file.fileno()).st_size) not in (0, size):
         raise ValueError(f"replay.path={file.name}: {found} bytes of something else; remove it, or give another path")
     file.truncate(0)
+
+
+def allocate(file: BinaryIO, size: int) -> None:
+    """Give a file of zeros its room on the disk before it is mapped: a full disk at a later write would be a SIGBUS.
+
+    Raises:
+        OSError: the disk is full; the file is empty then.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system without it
+            file.truncate(0)
+            raise OSError(error.errno, f"{error.strerror}, {size / 1e9:.2f} GB are needed", file.name) from error
 
 
 class TensorFrames:

@@ -8,6 +8,7 @@ shown, `length` how many. The video shows them beside what was followed.
 """
 
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -36,15 +37,16 @@ def main(argv: list[str]) -> None:
     if not isinstance(task, VideoColorization):
         raise ValueError(f"{options['run']} was not pretrained by aux=video_colorization")
     height, width = parts.test.obs_shape[1:]
-    top, left, rows, columns = map(int, options["box"].split(","))
-    if min(top, left, rows - 1, columns - 1) < 0 or top + rows > height or left + columns > width:
-        raise ValueError(f"box={options['box']}: must be top,left,height,width within {height} x {width} pixels")
+    top, left, rows, columns = parse_box(options["box"], height, width)
+    frames = parts.test.episodes.rows()
+    first = parse_number("frame", options["frame"], range(len(frames)))
+    length = parse_number("length", options["length"], range(1, 1_000_000))
     mask = torch.zeros(1, 1, height, width, device=parts.test.device)
     mask[..., top : top + rows, left : left + columns] = 1
 
-    begin = parts.test.episodes.rows()[int(options["frame"])]
+    begin = frames[first]
     end = parts.test.episodes.end[parts.test.episodes.end > begin][0]
-    shown = np.arange(begin, min(begin + int(options["length"]), end))
+    shown = np.arange(begin, min(begin + length, end))
     clip = parts.test.observe(shown)
     found = F.interpolate(task.track(mask, clip[None], parts.encoder)[0], (height, width))
     with VideoWriter(Path(options["out"]), fps=15) as video:
@@ -52,6 +54,23 @@ def main(argv: list[str]) -> None:
             pictures = {"frame": obs, "followed": obs * (DIM + (1 - DIM) * share)}
             rgb = {name: picture.byte().permute(1, 2, 0).cpu().numpy() for name, picture in pictures.items()}
             video.add(side_by_side([panel(pixels, PANEL, name) for name, pixels in rgb.items()]))
+
+
+def parse_box(text: str, height: int, width: int) -> list[int]:
+    """Top, left, height and width of a box within a picture."""
+    if re.fullmatch(r"\d+(,\d+){3}", text):
+        top, left, rows, columns = box = [int(number) for number in text.split(",")]
+        if rows and columns and top + rows <= height and left + columns <= width:
+            return box
+    picture = f"the picture, which is {height} pixels high and {width} wide"
+    raise ValueError(f"box={text}: must be top,left,height,width within {picture}")
+
+
+def parse_number(name: str, text: str, possible: range) -> int:
+    """A whole number of those that are possible."""
+    if not text.isdecimal() or int(text) not in possible:
+        raise ValueError(f"{name}={text}: must be a whole number from {possible[0]} to {possible[-1]}")
+    return int(text)
 
 
 if __name__ == "__main__":

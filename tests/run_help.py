@@ -102,7 +102,7 @@ def exported_agent(config: Config, folder: Path) -> Agent:
     """An untrained agent for the environment of `config`, as a run leaves it in `folder`."""
     parts = build(config)
     parts.env.close()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder / "config.yaml")
     export_agent(parts.agent, parts.env.action_space, folder)
     return parts.agent

@@ -1,8 +1,12 @@
+import errno
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +32,7 @@ from analysis.evaluation import (
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import AtariConfig, DmcConfig, EnvConfig, Observation, SingleEnv, ToyConfig
+from envs import AtariConfig, DmcConfig, EnvConfig, Observation, Rollout, SingleEnv, ToyConfig
 from evaluate import main
 from experiment import build
 from experiment.composition import write_config
@@ -49,9 +53,11 @@ def agent(config, tmp_path_factory):
 
 
 @pytest.fixture
-def checkpoint(tmp_path, config):
-    run_help.exported_agent(config, tmp_path / "zoo")
-    return tmp_path / "zoo"
+def checkpoint(tmp_path, config, monkeypatch):
+    """A run of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    run_help.exported_agent(config, tmp_path / "runs" / "toy")
+    return tmp_path / "runs" / "toy"
 
 
 def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
@@ -73,6 +79,105 @@ def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     assert meta["size"] == (4 * 336, 336 + 24)  # the game, Q, two tasks
     assert meta["duration"] == pytest.approx(24 / 6, abs=0.2)
     assert 4 <= len(list(maps.glob("moment_*.png"))) <= 8
+
+
+@pytest.fixture
+def foreign(checkpoint, tmp_path):
+    return checkpoint.rename(tmp_path / "downloaded")
+
+
+def test_results_of_a_foreign_agent_go_into_runs(foreign, tmp_path, caplog):
+    victim, before = tmp_path / "victim", sorted(path.name for path in foreign.iterdir())
+    victim.write_text("mine")
+    names = ["report-env.json", ".report-env.json.tmp", "report.json"]
+    for name in names:
+        (foreign / name).symlink_to(victim)
+    caplog.set_level("INFO")
+    assert main([str(foreign), "episodes=2"]) == 0
+    report = Path("runs/evaluations/downloaded/report-env.json")
+    assert json.loads(report.read_text())["checkpoint"] == str(foreign)
+    assert str(report) in caplog.text
+    assert victim.read_text() == "mine"
+    assert sorted(path.name for path in foreign.iterdir()) == sorted(before + names)
+
+
+def test_results_are_not_written_through_links(checkpoint, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "maps").mkdir()
+    for path in ("runs/toy/report-env.json", "game.mp4", ".game.part.mp4", "maps/moment_0.png"):
+        (tmp_path / path).symlink_to(victim)
+    assert main(["runs/toy", "episodes=1", "video=game.mp4", "attribution=maps"]) == 0
+    assert victim.read_text() == "mine"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_symlink()] == [".game.part.mp4"]
+
+
+def test_backgrounds_of_a_foreign_config_are_named_by_the_user_or_not_used(foreign, config, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DmcConfig, "protocol", lambda self, name: pytest.fail(seen.append(self.background_folder)))
+    dmc = DmcConfig(background="video", background_folder="/home/me/films")
+    write_config(replace(config, env=dmc), foreign / "config.yaml")
+    assert main([str(foreign)]) == 2
+    assert "names background_folder=/home/me/films" in capsys.readouterr().err
+    with pytest.raises(pytest.fail.Exception):
+        main([str(foreign), "background_folder=mine"])
+    assert seen == ["mine"]
+    write_config(config, foreign / "config.yaml")
+    assert main([str(foreign), "background_folder=mine"]) == 2
+    assert "env=toy has no backgrounds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["runs/toy", "json=closed/report.json", "video=closed/a/b.mp4", "attribution=closed"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_episode(checkpoint, place, capsys, monkeypatch):
+    monkeypatch.setattr(script, "evaluate", lambda *_: pytest.fail("played"))
+    temporary, mkdir = tempfile.TemporaryFile, Path.mkdir
+
+    def closed(path):
+        if {"closed", "toy"} & {*Path(path).parts}:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: closed(dir) or temporary(dir=dir))
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: closed(path) or mkdir(path, **options))
+    assert main(list({"runs/toy", place} if "=" in place else [place])) == 2
+    assert re.fullmatch(r"error: .*Permission denied: .*(closed|toy).*\n", capsys.readouterr().err)
+
+
+def test_a_disk_that_is_full_in_the_end_does_not_take_the_score(checkpoint, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(script, "write_report", full)
+    assert main(["runs/toy", "episodes=2"]) == 2
+    output = capsys.readouterr()
+    assert output.out.startswith("mean ")
+    assert "No space left" in output.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_leaves_the_games_played_so_far(checkpoint, capsys, monkeypatch, name, code):
+    steps, original = 0, Rollout.step
+
+    def step(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 30:  # of games of 23
+            os.kill(os.getpid(), signal.Signals[name])
+        return original(*arguments)
+
+    monkeypatch.setattr(Rollout, "step", step)
+    assert main(["runs/toy", "episodes=7", "num_envs=2", "video=game.mp4"]) == code
+    report = json.loads((checkpoint / "report-env.json").read_text())
+    assert (len(report["returns"]), report["partial"]) == (2, True)
+    assert re.fullmatch(r"mean .* over 2 of 7 episodes\n", capsys.readouterr().out)
+    assert not Path("game.mp4").exists()
+
+
+def test_a_signal_before_the_first_game_ends_is_no_traceback(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(Rollout, "reset", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(Rollout, "episodes", [], raising=False)
+    assert main(["runs/toy"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (checkpoint / "report-env.json").exists()
 
 
 def test_the_report_is_the_same_but_for_the_clock(checkpoint, tmp_path):
@@ -121,6 +226,12 @@ def test_more_copies_than_episodes_are_not_built(agent):
         ("json={}/config.yaml/a/b.json", "json={}/config.yaml/a/b.json: {}/config.yaml is no folder"),
         ("json={}", "json={}: it is a folder"),
         ("video={}/config.yaml/a.mp4", "video={}/config.yaml/a.mp4: {}/config.yaml is no folder"),
+        ("json=", "json= is empty"),
+        ("video=", "video= is empty"),
+        ("attribution=", "attribution= is empty"),
+        ("background_folder=", "background_folder= is empty"),
+        ("device=", "device= is empty"),
+        ("threads=", "threads"),
         ("attribution={}/config.yaml", "attribution={}/config.yaml: {}/config.yaml is no folder"),
     ],
 )
@@ -226,10 +337,10 @@ def test_protocols_that_do_not_fit(env: EnvConfig, name, message):
 def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
     protocol = DmcConfig(domain="cartpole", task="swingup", background="gas").protocol()
     assert (protocol.name, protocol.epsilon, protocol.env.background_split) == ("env", 0.0, "eval")
-    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], protocol, 3, 0, 1.5)
+    report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], [999, 800], protocol, 3, 0, 1.5)
     write_report(report, tmp_path / "report.json", checkpoint, "python evaluate.py")
     content = json.loads((tmp_path / "report.json").read_text())
-    assert (content["lengths"], content["env_steps"]) == ([125, 100], [1000, 800])
+    assert (content["lengths"], content["env_steps"]) == ([125, 100], [999, 800])
     assert (content["protocol"], content["env"]["name"]) == ({"name": "env", "epsilon": 0.0}, "dmc")
     assert {"dm-control", "mujoco"} <= content["versions"].keys()
 
@@ -267,6 +378,15 @@ def test_sb3_evaluates_our_agent_alike(agent):
     ours = evaluate(greedy(agent), TOY.protocol(), 4, episodes=60).returns
     assert lengths == [23] * 60
     assert np.mean(scores) == pytest.approx(np.mean(ours), abs=0.6)
+
+
+def test_stable_baselines3_may_ask_for_one_action(agent):
+    batch = np.random.default_rng(0).integers(256, size=(5, 4, 36, 36), dtype=np.uint8)
+    expected, state = SB3Policy(agent).predict(batch, deterministic=True)
+    assert (expected.shape, state) == ((5,), None)
+    actions = [SB3Policy(agent).predict(obs)[0] for obs in batch]
+    assert all(isinstance(action, np.ndarray) and action.shape == () for action in actions)  # as theirs are
+    assert actions == expected.tolist()
 
 
 def test_greedy_does_not_explore(agent):

@@ -230,6 +230,20 @@ def test_a_thing_is_followed_by_what_the_newest_checkpoint_learned(tmp_path: Pat
     follow([f"run={tmp_path / 'run'}", "box=4,4,9,8", "frame=2", f"out={tmp_path / 'tracked.mp4'}"])
     frames, _ = imageio_ffmpeg.count_frames_and_secs(tmp_path / "tracked.mp4")
     assert frames == 10
-    for box in ("0,0,33,5", "-1,0,3,3", "0,0,0,4"):
-        with pytest.raises(ValueError, match="must be top,left,height,width within 32 x 32 pixels"):
+    for box in (
+        "0,0,33,5",
+        "-1,0,3,3",
+        "0,0,0,4",
+        "100,100,5,5",
+        "3,3",
+        "a,b,c,d",
+        "1,2,3,4,5",
+        "1.5,2,3,4",
+        "",
+        "²,1,1,1",
+    ):
+        with pytest.raises(ValueError, match=rf"box={box}: .* 32 pixels high and 32 wide"):
             follow([f"run={tmp_path / 'run'}", f"box={box}"])
+    for word in ("frame=12", "frame=-1", "frame=x", "length=0", "length=1e2"):
+        with pytest.raises(ValueError, match=f"{word}: must be a whole number from "):
+            follow([f"run={tmp_path / 'run'}", "box=4,4,9,8", word])

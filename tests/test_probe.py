@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from experiment.composition import write_config
 from experiment.pretraining import build_pretraining
 from experiment.probing import build_online_probe, build_probing, build_supervised
 from experiment.weights import export_agent, export_encoder
+from harness.progress import Meter
 from replay import ReplayConfig
 
 ENCODER = EncoderConfig(name="small")
@@ -50,13 +53,16 @@ def images(count: int = 500) -> Episodes:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A pretraining's folder, whose encoder is not the initial one."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pretraining's folder under `runs/`, whose encoder is not the initial one."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "toy"
+    folder.mkdir(parents=True)
     config = PretrainConfig(FramesConfig(), ToyConfig(), ENCODER, {"rotation": TaskConfig()}, seed=3)
-    write_config(config, tmp_path / "config.yaml")
+    write_config(config, folder / "config.yaml")
     encoder = build_initial_encoder(replace(ENCODER), (1, 16, 16), seed=4)
-    export_encoder(encoder, tmp_path)
-    return tmp_path
+    export_encoder(encoder, folder)
+    return folder
 
 
 def config(folder: Path, **changes: Any) -> ProbeConfig:
@@ -129,6 +135,36 @@ def test_a_label_of_low_entropy_is_probed_if_it_is_named(folder: Path, source: A
         entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
         assert (low_entropy({"coin": label}, *parts) == ["coin"]) == (entropy <= 0.6)
     assert low_entropy({"place": np.linspace(0, 1, 2000), "still": np.zeros(2000)}, *parts, most=0) == ["still"]
+
+
+def test_a_signal_leaves_the_scores_of_the_draws_so_far(
+    folder: Path, source: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linear = probe_scores.linear
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return linear(*arguments)
+
+    monkeypatch.setattr(probe_scores, "linear", interrupted)
+    victim = folder / "victim"
+    victim.write_text("mine")
+    (folder / "probe-linear-frames.json").symlink_to(victim)
+    assert script.probe(config(folder), []) == 130
+    report = json.loads((folder / "probe-linear-frames.json").read_text())
+    assert (len(report["examples"]), report["partial"]) == (1, True)
+    assert {len(row["values"]) for row in report["scores"]} == {1}
+    assert capsys.readouterr().out.splitlines()[-1].startswith("trained - initial: ")
+    assert victim.read_text() == "mine"
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_first_draw(
+    folder: Path, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "measure", lambda *_: pytest.fail("measured"))
+    for place in (folder / "config.yaml" / "report.json", folder):
+        with pytest.raises(OSError, match=str(folder)):
+            script.probe(config(folder, report=str(place)), [])
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7])
@@ -269,7 +305,7 @@ def weights_after(config: ProbeConfig) -> list[Any]:
     parts = build_probing(config)
     train = probe_scores.draw(config, parts, "held-out", 0).train
     learner = build_supervised(config, parts, "trained", train, seed=1)
-    probe_scores.fit(config, learner)
+    probe_scores.fit(config, learner, Meter("update", None))
     assert np.isin(learner.sampler.sample(64, frozenset({"obs"}), 0, learner.rng).index.numpy(), train).all()
     return [*learner.encoder.state_dict().values(), *learner.heads.state_dict().values()]
 
@@ -308,6 +344,23 @@ def test_finetuning_learns_the_digits_and_nothing_of_shuffled_ones(changes: Any,
 def test_what_cannot_be_is_named(changes: dict[str, Any], message: str, folder: Path, source: Any) -> None:
     with pytest.raises(ValueError, match=message):
         build_probing(config(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ["bal_x"]}, "unknown label 'bal_x': did you mean 'ball_x'?"),
+        ({"labels": ["drift"], "mode": "finetune"}, "unknown label 'drift'"),
+    ],
+)
+def test_an_unknown_label_is_refused_before_frames_are_recorded(
+    changes: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    run_help.at_step(1, lambda: pytest.fail("recorded"), monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        build_probing(config(folder, source=FramesConfig(40), env=ToyConfig(num_envs=1), **changes))
+    assert not list((folder / "data/frames").iterdir())
 
 
 def test_the_encoder_of_an_agent_is_probed_too(tmp_path: Path, source: Any) -> None:

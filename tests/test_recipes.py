@@ -10,15 +10,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(
-    r"```python\n# (\w+\.py)\n(.*?)```\n\n    python train\.py (.*?)\n", (ROOT / "CONTRIBUTING.md").read_text(), re.S
+    r"```python\n# (\w+\.py)\n(.*?)```\n\n    python (\w+\.py) (.*?)\n", (ROOT / "CONTRIBUTING.md").read_text(), re.S
 )
-SHORT = (
-    "device=cpu threads=1 steps=60 learning_starts=40 batch_size=4 agent.hidden=8 eval_episodes=2 replay.capacity=200"
-)
+SHORT = {
+    "train.py": "device=cpu threads=1 steps=60 learning_starts=40 batch_size=4 agent.hidden=8 eval_episodes=2 "
+    "replay.capacity=200",
+    "pretrain.py": "device=cpu threads=1 steps=10 batch_size=4",
+}
+AFTER = {  # what reads the run, and how its output begins
+    "train.py": ("evaluate.py", "checkpoint=run episodes=2", "mean "),
+    "pretrain.py": ("probe.py", "checkpoint=run seeds=2 train_labels=20 test_labels=20", ""),
+}
 
 
-@pytest.mark.parametrize(("file", "code", "words"), RECIPES, ids=[file for file, _, _ in RECIPES])
-def test_a_module_outside_of_the_repository_extends_it(file: str, code: str, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "code", "program", "words"), RECIPES, ids=[recipe[0] for recipe in RECIPES])
+def test_a_module_outside_of_the_repository_extends_it(
+    file: str, code: str, program: str, words: str, tmp_path: Path
+) -> None:
     (tmp_path / file).write_text(code)
 
     def run(script: str, *words: str) -> str:
@@ -29,10 +37,11 @@ def test_a_module_outside_of_the_repository_extends_it(file: str, code: str, wor
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("train.py", *words.split(), *SHORT.split(), "run_dir=run")
+    run(program, *words.split(), *SHORT[program].split(), "run_dir=run")
     imported = next(word for word in words.split() if word.startswith("import="))
-    assert run("evaluate.py", imported, "checkpoint=run", "episodes=2").startswith("mean ")
+    reader, given, beginning = AFTER[program]
+    assert run(reader, imported, *given.split()).startswith(beginning)
 
 
 def test_there_is_a_recipe_for_each_kind() -> None:
-    assert [file for file, _, _ in RECIPES] == ["brightness.py", "tiny.py", "flicker.py"]
+    assert [recipe[0] for recipe in RECIPES] == ["brightness.py", "tiny.py", "flicker.py", "stripes.py"]

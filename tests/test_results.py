@@ -1,8 +1,11 @@
 """Every table that a benchmark writes into a page is what the committed JSON gives."""
 
+import json
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -45,6 +48,27 @@ def test_text_around_the_block_belongs_to_people():
     for wrong in ("Before.\n", page + page):
         with pytest.raises(ValueError, match="instead of one"):
             with_block(wrong, "benchmarks/x.py", "new\n")
+
+
+@pytest.mark.parametrize(("name", "report"), [("pong", "pong-none-s0"), ("control", "control-cartpole-plain-s0")])
+def test_a_report_of_ones_own_runs_goes_where_it_was_asked_to(name, report, tmp_path, monkeypatch):
+    kept = json.loads((ROOT / "results" / f"{report}.json").read_text())
+    run = tmp_path.joinpath(*report.split("-"))
+    run.mkdir(parents=True)
+    (run / "report.json").write_text(json.dumps(kept))
+    (run / "config.yaml").write_text(kept["training"]["config"])
+    rows = [{"step": step, "rollout/score": score} for step, score in kept["training"]["games"]]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script, mine = ROOT / "benchmarks" / f"{name}_report.py", tmp_path / "mine"
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()}
+    monkeypatch.setattr(sys, "argv", [str(script), str(run)])
+    with pytest.raises(SystemExit, match="out="):
+        run_path(str(script), run_name="__main__")
+    sys.argv.append(f"out={mine}")
+    run_path(str(script), run_name="__main__")
+    assert sorted(path.name for path in mine.iterdir()) == [f"{report}.json", f"{name}.md", f"{name}.png"]
+    assert f"({report}.json)" in (mine / f"{name}.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
 
 
 def test_every_kept_json_has_a_page():

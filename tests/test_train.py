@@ -53,8 +53,9 @@ def test_nan_stops_the_run_and_names_where_it_began(
         patch.setattr(agents.dqn.DQN, "update", poisoned)
         assert exit_code(lambda: run(kind(tmp_path))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == ["error: train/loss is nan at step 60"]
-    assert load_latest(tmp_path / "checkpoints").step == 48
+    checkpoint = load_latest(tmp_path / "checkpoints")
+    assert checkpoint.step == 48
+    assert errors == [f"error: train/loss is nan at step 60; the last good checkpoint is {checkpoint.path}"]
     _, agent = load_agent(tmp_path)
     assert all(tensor.isfinite().all() for tensor in agent.state_dict().values())
 
@@ -294,7 +295,7 @@ def test_progress_is_told_before_learning_starts(tmp_path: Path, capfd: pytest.C
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(12, 121, 12))
     assert sum("rollout/score" in row for row in rows) > 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if " steps/s  " in line]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
     assert len(lines) == len(rows)
     assert "nan" not in "".join(lines)
 

@@ -83,6 +83,21 @@ def test_each_copy_plays_its_share_so_that_short_episodes_do_not_crowd_out_long_
     assert played(Lengths(num_envs=3, lengths=(3, 2, 4)), stay, 2) == [(9.0, 3), (4.0, 2)]
 
 
+def test_an_evaluation_that_is_stopped_reports_what_was_played_and_says_so() -> None:
+    config, steps = Lengths(), 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > 9
+
+    report = evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs, stop)
+    assert (report.returns, report.partial) == ([1.0] * 3, True)  # the others have 100 steps
+    assert not evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs).partial
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs, lambda: True)
+
+
 def test_returns_are_the_sums_of_raw_rewards_and_follow_from_the_seed() -> None:
     config = ToyConfig(num_envs=3, balls=2)
     rollout, policy = begin(noise, config.build(), Protocol("env", 0.3, config), 4, 9)

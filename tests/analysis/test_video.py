@@ -50,6 +50,26 @@ def test_an_error_leaves_no_torn_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_frames_make_no_file_and_a_comment_stands_in_the_file(tmp_path):
+    with pytest.raises(OSError, match="did not write"), VideoWriter(tmp_path / "game.mp4", fps=15):
+        pass
+    assert not list(tmp_path.iterdir())
+    with VideoWriter(tmp_path / "game.mp4", fps=15, comment="sha256 0123") as video:
+        video.add(np.zeros((32, 32, 3), np.uint8))
+    assert b"sha256 0123" in (tmp_path / "game.mp4").read_bytes()
+
+
+def test_a_video_is_not_written_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("game.mp4", ".game.part.mp4", ".game.mp4.tmp"):
+        (tmp_path / name).symlink_to(victim)
+    with VideoWriter(tmp_path / "game.mp4", fps=15) as video:
+        video.add(np.zeros((32, 32, 3), np.uint8))
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "game.mp4").is_symlink()
+
+
 def test_panel_enlarges_exactly_and_writes_its_caption():
     image = np.random.default_rng(1).integers(256, size=(10, 20, 3), dtype=np.uint8)
     shown = panel(image, 40, "")

@@ -11,13 +11,14 @@ import pytest
 import configs
 from agents import AGENTS, DQNConfig
 from agents.base import Precision
-from aux_tasks import TASKS, TaskConfig
+from aux_tasks import TASKS, TaskConfig, TaskSetting
+from aux_tasks.image.rotation import Rotation
 from configs.schema import Config, PretrainConfig, ProbeConfig, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, ToyConfig
 from experiment.build import build
-from experiment.composition import complete, freeze, read_config, write_config
+from experiment.composition import _task_node, complete, freeze, read_config, write_config
 from experiment.launch import compose_words
 from experiment.run_folder import claim_run_dir, named
 from replay import ReplayConfig
@@ -90,6 +91,34 @@ def test_an_empty_command_line_gives_the_defaults_of_the_dataclasses() -> None:
 def test_the_options_of_a_task_have_the_types_of_its_constructor(words: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         composed(*words.split())
+
+
+class Positional(Rotation):
+    def __init__(self, setting: TaskSetting, all_rotations: bool = True, depth: int = 3, *, width: int = 2) -> None:
+        super().__init__(setting, all_rotations=all_rotations)
+
+
+class NoDefault(Rotation):
+    def __init__(self, setting: TaskSetting, *, depth: int) -> None:
+        super().__init__(setting)
+
+
+class NoType(Rotation):
+    def __init__(self, setting: TaskSetting, depth=3) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(setting)
+
+
+class WrongType(Rotation):
+    def __init__(self, setting: TaskSetting, depth: Rotation | None = None) -> None:
+        super().__init__(setting)
+
+
+def test_an_option_may_be_positional_and_needs_a_type_and_a_default() -> None:
+    options = _task_node(Positional)().options
+    assert (options.all_rotations, options.depth, options.width, options.hidden) == (True, 3, 2, 256)
+    for task, message in {NoDefault: "'depth'", NoType: "'depth'", WrongType: "option"}.items():
+        with pytest.raises(ValueError, match=f"^{task.__name__}: .*{message}"):
+            _task_node(task)
 
 
 def test_a_config_is_frozen_to_the_leaves() -> None:

@@ -143,7 +143,7 @@ def owners(episodes: Episodes) -> set[tuple[int, int]]:
 
 
 def split(episodes: Episodes, share: float = 0.5, seed: int = 0) -> list[Episodes]:
-    return episodes.split(share, np.random.default_rng(seed))
+    return episodes.split(share, seed)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.5, 2), (0.99, 3)])
@@ -161,16 +161,59 @@ def test_a_split_deals_whole_episodes(share: float, count: int) -> None:
     assert len({tuple(test.begin) for _, test in parts}) > 1
 
 
+def named(count: int, share: float, seed: int, start: int = 0) -> set[str]:
+    """The names that are held out of `count` of them."""
+    names = np.array([f"cat/{i}.png" for i in range(start, start + count)])
+    row = np.arange(count)
+    return set(Episodes(np.zeros((count, 1, 1, 1), np.uint8), row, row + 1, names=names).split(share, seed)[1].names)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_names_that_come_or_go_move_no_other(share: float, seed: int) -> None:
+    whole, half, late = (named(count, share, seed, start) for count, start in ((400, 0), (200, 0), (300, 100)))
+    assert half == {f"cat/{i}.png" for i in range(200)} & whole
+    assert late == {f"cat/{i}.png" for i in range(100, 400)} & whole
+    assert abs(len(whole) - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
+    assert whole != named(400, share, seed + 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_few_names_leave_no_part_empty(share: float, count: int) -> None:
+    assert all(0 < len(named(count, share, seed)) < count for seed in range(20))
+
+
 def test_a_split_keeps_groups_together_and_an_official_test_set_apart() -> None:
     group = np.zeros(COUNT, np.int64)
     group[4:5] = group[12:] = 7
-    for seed in range(5):
-        halves = [owners(part) for part in split(made(labels={"group": group}), 0.2, seed)]
-        assert sorted(halves, key=min) == [{(0, 4), (5, 11)}, {(4, 5), (12, 15)}]
-    train, test = split(made(test=np.array([False, True, False, False])), 0.9)
+    names = np.array(["a", "b", "a", "b"])
+    for changes in ({"labels": {"group": group}}, {"names": names}):
+        for seed in range(5):
+            halves = [owners(part) for part in split(made(**changes), 0.2, seed)]
+            assert sorted(halves, key=min) == [{(0, 4), (5, 11)}, {(4, 5), (12, 15)}]
+    train, test = split(made(test=np.array([False, True, False, False]), names=names), 0.9)
     assert owners(test) == {(4, 5)}
     again = split(train, 0.3)  # the rest can be split again
     assert owners(again[0]) | owners(again[1]) == owners(train)
+
+
+def test_a_fingerprint_is_of_everything() -> None:
+    first = made(test=np.array([False, True, False, False]), names=np.array(list("abcd")))
+    assert first.fingerprint == replace(first, frames=first.frames.copy()).fingerprint
+    assert first.reward is not None
+    changed = [
+        replace(first, frames=first.frames ^ (np.arange(COUNT) == 11).astype(np.uint8)[:, None, None, None]),
+        replace(first, names=np.array(list("abce"))),
+        replace(first, labels={"line": first.labels["row"]}),
+        replace(first, labels={"row": first.labels["row"] + 1}),
+        replace(first, reward=first.reward + 1),
+        replace(first, action=None),
+        replace(first, test=None),
+        replace(first, end=np.array([4, 5, 12, 15])),
+        replace(first, padding="repeat"),
+    ]
+    assert len({first.fingerprint, *(episodes.fingerprint for episodes in changed)}) == len(changed) + 1
 
 
 @pytest.mark.parametrize(
@@ -184,7 +227,20 @@ def test_a_split_keeps_groups_together_and_an_official_test_set_apart() -> None:
         ({"reward": np.zeros(3, np.float32)}, None, "15 frames, but 3 values of reward"),
         ({"labels": {"x": np.zeros(16)}}, None, "15 frames, but 16 values of x"),
         ({"action": np.zeros(COUNT, np.int64)}, None, "num_actions"),
+        ({"action": np.arange(COUNT), "num_actions": 14}, None, "from 0 to 14, num_actions=14"),
+        ({"action": np.arange(COUNT) - 1, "num_actions": 20}, None, "from -1 to 13"),
         ({"test": np.zeros(3, bool)}, None, "4 episodes, but 3"),
+        ({"names": np.array(["a"])}, None, "4 episodes, but 1 names"),
+        ({"begin": BEGIN[:3]}, None, "3 episodes, but 4 ends"),
+        ({"frames": np.zeros((COUNT, 30), np.uint8)}, None, r"frames of a source cannot be uint8 of shape \(15, 30\)"),
+        ({"frames": np.zeros((COUNT, 1, *SIZE), np.float32)}, None, "frames of a source cannot be float32"),
+        ({"begin": BEGIN.astype(float)}, None, "begin of a source cannot be float64"),
+        ({"end": END[:, None]}, None, r"end of a source cannot be int64 of shape \(4, 1\)"),
+        ({"reward": np.zeros((COUNT, 2), np.float32)}, None, "reward of a source cannot be"),
+        ({"reward": np.full(COUNT, np.nan, np.float32)}, None, "reward of a source is not finite"),
+        ({"action": np.full((COUNT, 2), np.inf)}, None, "action of a source is not finite"),
+        ({"labels": {"x": np.zeros((COUNT, 2))}}, None, "x of a source cannot be float64"),
+        ({"labels": {"x": np.array([{}] * COUNT)}}, None, "x of a source cannot be object"),
         ({"begin": BEGIN[:1], "end": END[:1]}, split, "one episode cannot be split"),
         ({"labels": {"group": np.zeros(COUNT)}}, split, "one group cannot be split"),
         ({"frames": made(2).frames}, sampler, "1 or 3 channels, got 2"),

@@ -3,7 +3,10 @@
 import gzip
 import io
 import json
+import os
 import struct
+import tracemalloc
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from gymnasium.spaces import Box
 from PIL import Image
 from video_help import write_video
 
+import datasets.readers as module
 from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
 from replay.storage import FrameStorage
 
@@ -50,7 +54,7 @@ def test_images_are_labelled_by_their_folders(tmp_path: Path) -> None:
     }
     assert (episodes.end - episodes.begin == 1).all()
     for seed in range(4):
-        train, test = episodes.split(0.5, np.random.default_rng(seed))
+        train, test = episodes.split(0.5, seed)
         assert {tuple(train.rows()), tuple(test.rows())} == {(0, 1), (2, 3)}
 
 
@@ -72,6 +76,18 @@ def test_an_image_is_cut_to_its_middle_square_resized_and_turned_upright(tmp_pat
     assert read_images(tmp_path, 2).labels == {}
 
 
+def test_a_new_image_is_dealt_without_moving_the_others(tmp_path: Path) -> None:
+    for i in range(60):
+        image(tmp_path / f"b/{i:02d}.png", plain((i, 0, 0)))
+    before = set(read_images(tmp_path, 4).split(0.2, 3)[1].names)
+    image(tmp_path / "a/000.png", plain((200, 0, 0)))
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    image(tmp_path / ".ipynb_checkpoints/1.png", plain((200, 0, 0)))
+    after = read_images(tmp_path, 4)
+    assert set(after.labels["class"]) == {"a", "b"}
+    assert set(after.split(0.2, 3)[1].names) - {"a/000.png"} == before
+
+
 # --- videos ---
 
 
@@ -87,8 +103,23 @@ def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> No
         colours = episodes.frames.mean((2, 3)).argmax(1)
         assert [set(colours[b:e]) for b, e in zip(begin, end, strict=True)] == [{0}, {2}, {2}]
         assert episodes.labels["group"].tolist() == [0] * end[1] + [1] * (end[2] - end[1])
+        assert episodes.names.tolist() == ["a.mp4", "a.mp4", "sub/b.mp4"]
     assert len(read_videos(tmp_path, 8, 1, cut=255).begin) == 2
     assert videos(tmp_path / "sub").labels == {}
+
+
+@pytest.mark.parametrize(("read", "what"), [(images, "2 images of 4x4x3"), (videos, "5 frames of 8x8x3")])
+def test_what_does_not_fit_in_memory_is_refused_before_it_is_read(
+    tmp_path: Path, read: Any, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.mp4", [plain((0, 0, 0), 16, 16)] * 5)
+    for name in ("1.png", "2.png"):
+        image(tmp_path / name, plain((0, 0, 0)))
+    monkeypatch.setattr(module, "free_memory", lambda: 90)
+    for decode in ("read_image", "read_video"):
+        monkeypatch.setattr(module, decode, None)
+    with pytest.raises(MemoryError, match=f"source: {what} need .* lower source.size"):
+        read(tmp_path)
 
 
 # --- IDX ---
@@ -113,7 +144,7 @@ def test_idx_files_keep_their_official_test_images(tmp_path: Path, packed: bool)
     episodes = read_idx(tmp_path)
     np.testing.assert_array_equal(episodes.frames, pixels[:, None])
     assert episodes.labels["class"].tolist() == [*"012301230"]
-    train, test = episodes.split(0.9, np.random.default_rng(0))
+    train, test = episodes.split(0.9, 0)
     assert (train.rows().tolist(), test.rows().tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
 
 
@@ -131,7 +162,11 @@ PIXELS, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
         (images, {"cat/1.png": PNG.getvalue()[:40]}, "cat/1.png is not a readable image"),
         (videos, {"a.mp4": b"no video"}, "a.mp4 is not a readable video"),
         (read_idx, {PIXELS: None}, f"has no {PIXELS} .* `make mnist`"),
-        (read_idx, {LABELS: idx(np.zeros(3))[:-1]}, f"{LABELS} is not an IDX file of 1 dim"),
+        (
+            read_idx,
+            {LABELS: idx(np.zeros(3))[:-1]},
+            f"{LABELS} cannot be read: it is torn: .* 3 bytes, and there are 2",
+        ),
         (read_idx, {LABELS: idx(np.zeros(2))}, "t10k has 3 images, but 2 labels"),
         (read_idx, {PIXELS: idx(np.zeros((6, 4)))}, "not an IDX file of 3 dimensions"),
         (read_idx, {PIXELS: b""}, "not an IDX file"),
@@ -150,16 +185,64 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, read: Any, files: dict[str
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ((0, 0, 8, 3, 6, 4, 5), "announces 120 bytes, and there are more"),
+        ((0, 0, 8, 1, 6, 4, 5), "not an IDX file of 3 dimensions"),
+        ((0, 0, 8, 3, 1 << 20, 1 << 20, 5), "GB of memory"),
+    ],
+)
+def test_a_bomb_is_not_inflated(tmp_path: Path, header: tuple[int, ...], message: str) -> None:
+    write_idx(tmp_path)
+    (tmp_path / PIXELS).unlink()
+    zeros = zlib.compressobj(wbits=31)
+    with (tmp_path / f"{PIXELS}.gz").open("wb") as file:
+        file.write(zeros.compress(struct.pack(">4B3I", *header)))
+        for _ in range(40):
+            file.write(zeros.compress(bytes(1 << 20)))
+        file.write(zeros.flush())
+    tracemalloc.start()
+    with pytest.raises((ValueError, MemoryError), match=rf"{PIXELS}\.gz.* {message}"):
+        read_idx(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 22
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (images, "a.png"),
+        (videos, "a.mp4"),
+        (read_idx, PIXELS),
+        (read_recording, "frames.npy"),
+        (read_recording, "source.json"),
+    ],
+)
+def test_only_regular_files_are_opened(tmp_path: Path, make: Any, read: Any, name: str) -> None:
+    write_recording(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match="not a regular file"):
+        read(tmp_path)
+
+
 # --- recordings ---
 
 
-def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
+def write_recording(folder: Path, **changes: Any) -> None:
     columns = {"frames": np.zeros((4, *SHAPE), np.uint8), "begin": np.array([0, 3]), "end": np.array([3, 4])}
     columns |= {"action": np.array([0, 1, 2, 1]), "reward": np.ones(4, np.float32), "labels/x": np.arange(4)}
-    (tmp_path / "labels").mkdir()
-    for name, values in columns.items():
-        np.save(tmp_path / f"{name}.npy", values)
-    (tmp_path / "source.json").write_text(json.dumps({"num_actions": 5}))
+    (folder / "labels").mkdir(parents=True)
+    for name, values in {**columns, **changes}.items():
+        np.save(folder / f"{name}.npy", values)
+    (folder / "source.json").write_text(json.dumps({"num_actions": 5}))
+
+
+def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
+    write_recording(tmp_path)
     episodes = read_recording(tmp_path)
     assert (episodes.num_actions, episodes.labels["x"].tolist()) == (5, [0, 1, 2, 3])
     assert not episodes.frames.flags.owndata
@@ -170,6 +253,46 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
     (tmp_path / "frames.npy").write_bytes((tmp_path / "frames.npy").read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"frames.npy cannot be read"):
         read_recording(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames": np.zeros(4, np.uint8)},
+        {"frames": np.zeros((4, *SHAPE), np.float32)},
+        {"frames": np.zeros((3, *SHAPE), np.uint8)},
+        {"frames": np.zeros((4, *SHAPE), np.int8)},
+        {"begin": np.array([0.0, 3.0])},
+        {"end": np.array([3, 5])},
+        {"end": np.array(4)},
+        {"action": np.array([0, 1, 2, 5])},
+        {"action": np.zeros((4, 2), np.float32)},
+        {"reward": np.array(["a"] * 4)},
+        {"labels/x": np.zeros((4, 3))},
+    ],
+    ids=str,
+)
+def test_an_odd_array_of_a_recording_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_recording(tmp_path / "here", **changes)
+    with pytest.raises(ValueError, match=r"here holds no recording \(.*remove it to record anew") as error:
+        read_recording(tmp_path / "here")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "null", "5", "{}", '"num_actions"', "[" * 100_000, "\xff"),
+        *(f'{{"num_actions": {odd}}}' for odd in ('"5"', "0", "true", "1e999", "99999999999", "2.5")),
+    ],
+    ids=lambda content: content[:20],
+)
+def test_an_odd_description_of_a_recording_is_one_line(tmp_path: Path, content: str) -> None:
+    write_recording(tmp_path / "here")
+    (tmp_path / "here/source.json").write_text(content, "latin-1")
+    with pytest.raises(ValueError, match=r"here holds no recording \(source.json: .*give source.path=") as error:
+        read_recording(tmp_path / "here")
+    assert "\n" not in str(error.value)
 
 
 # --- replay ---

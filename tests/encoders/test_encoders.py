@@ -129,9 +129,14 @@ def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(na
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("nature", (4, 20, 84), r"4, 20, 84.* too small"),
-        ("study", (4, 35, 35), r"4, 35, 35.* too small"),
-        ("der", (4, 8, 8), r"4, 8, 8.* too small"),
+        ("nature", (4, 20, 84), r"4, 20, 84.* too small for encoder=nature: encoder=small fits, of small, nips"),
+        ("study", (4, 35, 35), r"4, 35, 35.* too small for encoder=study: encoder=small fits"),
+        ("nature", (1, 28, 28), r"1, 28, 28.* too small for encoder=nature: encoder=small fits"),
+        (
+            "der",
+            (4, 8, 8),
+            r"4, 8, 8.* too small .*: encoder=small fits, of small, impala, control_fast, study_digits, vit",
+        ),
         ("natur", (4, 84, 84), "unknown encoder 'natur': did you mean 'nature'"),
         ("zzz", (4, 84, 84), "unknown encoder 'zzz': .*nature, nips, der, study, impala, control"),
         ("der", (4, 36, 40), r"expected \(B, \(4, 36, 40\)\), got \(2, 4, 36, 36\)"),

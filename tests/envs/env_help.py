@@ -29,7 +29,8 @@ def play(env: VectorEnv, seed: Any, steps: int, policy: Policy | None = None) ->
         else:
             action = rng.uniform(-1, 1, (3, *space.shape))[: env.num_envs].astype(np.float32)
         step = env.step(action)
-        rows.append(SimpleNamespace(**{field.name: getattr(step, field.name) for field in fields(VectorStep)}))
+        columns = {field.name: getattr(step, field.name) for field in fields(VectorStep)}
+        rows.append(SimpleNamespace(**{name: values for name, values in columns.items() if values is not None}))
         vars(rows[-1]).update(env.labels())
         before, now = now, step.frame
     return rows

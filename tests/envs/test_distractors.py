@@ -16,6 +16,8 @@ from envs.distractors import (
     Gas,
     background_rng,
     build_background,
+    check_files,
+    describe_files,
     load_clip,
     split_files,
 )
@@ -102,12 +104,49 @@ def test_backgrounds_follow_from_the_seed_change_with_the_episode_and_differ_bet
 
 def test_files_are_dealt_to_one_split_only(folder: Path) -> None:
     split = split_files(folder, "images")
-    assert [path.name for path in split["eval"]] == ["0.png", "5.png"]
     assert sorted(split["train"] + split["eval"]) == sorted(folder.glob("*.png"))
     assert not set(split["train"]) & set(split["eval"])
     for name in SPLITS:
         grays = {episode[0] for episode in episodes("images", name, folder, count=40)}
         assert grays == {20 * int(path.stem) + 30 for path in split[name]}
+
+
+def test_a_new_file_moves_no_other_to_evaluation(folder: Path) -> None:
+    before = split_files(folder, "images")
+    for name in ("000.png", "._1.png", "55.png"):
+        Image.new("RGB", (4, 4)).save(folder / name)
+    after = split_files(folder, "images")
+    assert not set(before["train"]) & set(after["eval"])
+    assert not {path.name for files in after.values() for path in files} & {"._1.png"}
+
+
+def test_a_description_of_backgrounds_changes_with_them(folder: Path) -> None:
+    first = describe_files("images", str(folder))
+    assert (first["backgrounds"], describe_files("gas", "")) == (10, {})
+    (folder / "notes.txt").write_text("no picture, as before")
+    assert describe_files("images", str(folder)) == first
+    Image.new("RGB", (40, 30), (31, 30, 30)).save(folder / "0.png")
+    assert describe_files("images", str(folder))["sha256"] != first["sha256"]
+    (folder / "1.png").unlink()
+    assert describe_files("images", str(folder))["backgrounds"] == 9
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+@pytest.mark.parametrize("place", SPLITS)
+def test_every_file_of_both_splits_is_checked_at_once(kind: str, place: str, tmp_path: Path) -> None:
+    ending = {"images": "png", "video": "mp4"}[kind]
+    for i in range(6):
+        if kind == "images":
+            Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+        else:
+            write_video(tmp_path / f"{i}.mp4", gray(range(3)))
+    (tmp_path / f"._0.{ending}").write_text("resource fork")
+    check_files(kind, str(tmp_path))
+    torn = split_files(tmp_path, kind)[place][-1]
+    torn.write_bytes(torn.read_bytes()[:30])
+    check_files.cache_clear()
+    with pytest.raises(ValueError, match=rf"{torn.name} is not a readable"):
+        check_files(kind, str(tmp_path))
 
 
 def test_an_image_stands_still_and_a_video_goes_on_in_a_loop(folder: Path) -> None:
@@ -141,7 +180,7 @@ def build(kind: str, folder: Path, split: str = "train") -> Any:
     [
         (partial(build, "images"), "one.png", "background_folder=.* has 1 images files .*: 2 are needed"),
         (partial(build, "video"), "one.mp4", "background_folder=.* has 1 video files .*: 2 are needed"),
-        (lambda folder: load_clip(folder / "broken.mp4", SIZE), "broken.mp4", r"broken\.mp4 shows nothing: "),
+        (lambda folder: load_clip(folder / "broken.mp4", SIZE), "broken.mp4", r"broken\.mp4 is not a readable video: "),
     ],
 )
 def test_files_that_cannot_be_used_are_named(use: Any, name: str, message: str, tmp_path: Path) -> None:

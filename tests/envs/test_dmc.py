@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from env_help import play
 
-from envs import DmcConfig
+from envs import DmcConfig, Rollout
 from envs.distractors import Gas, Noise, background_rng
+from envs.dmc import TASKS
 from envs.rendering import load_suite
 
 try:
@@ -19,6 +20,11 @@ except RuntimeError as error:
 
 CARTPOLE = DmcConfig(action_repeat=300)  # episodes of 4 agent steps: 300, 300, 300 and 100 control steps
 PLANE, GEOM = 0, 5  # mjGEOM_PLANE, mjOBJ_GEOM
+
+
+def test_the_table_of_tasks_is_the_suite() -> None:
+    tasks = {domain: tuple(tasks) for domain, tasks in suite.TASKS_BY_DOMAIN.items() if domain != "lqr"}
+    assert tasks == TASKS
 
 
 def random_state(seed: int, copies: int, i: int) -> np.random.RandomState:
@@ -43,22 +49,35 @@ def test_equals_a_plain_loop_over_dm_control(domain: str, task: str, repeat: int
         observed = np.concatenate([np.ravel(part) for part in plain.task.get_observation(plain.physics).values()])
         np.testing.assert_allclose([label[1] for label in env.labels().values()], observed, rtol=1e-6)
         step = env.step(np.full((2, *spec.shape), sign, np.float32))
-        reward = 0.0
+        reward, made = 0.0, 0
         if over:
             plain.reset()
         else:
             for _ in range(repeat):
+                made += 1
                 moment = plain.step(spec.maximum if sign == 1 else spec.minimum)
                 reward += moment.reward
                 if moment.last():
                     break
         assert step.reward[1] == pytest.approx(reward, rel=1e-6)
         assert step.first.tolist() == [over, over]
+        assert step.env_steps.tolist() == [made] * 2
         over = not over and moment.last()
         assert step.truncated.tolist() == step.game_over.tolist() == [over, over]
         frames = step.frame
     env.close()
     plain.physics.free()
+
+
+def test_an_episode_has_the_control_steps_that_it_had() -> None:
+    rollout = Rollout(replace(CARTPOLE, num_envs=2).build(), 1, "repeat")
+    rollout.reset(0)
+    ended = []
+    for _ in range(10):
+        rollout.step(lambda _: np.zeros((2, 1), np.float32))
+        ended += [(episode.length, episode.env_steps) for episode in rollout.episodes]
+    assert ended == [(4, 1000)] * 4
+    rollout.env.close()
 
 
 def test_an_end_of_the_task_terminates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
     [
         ("atari", {"game": "Breakuot"}, "unknown Atari game 'Breakuot': did you mean 'breakout'?"),
         ("atari", {"game": "MsPacman"}, "unknown Atari game 'MsPacman': did you mean 'ms_pacman'?"),
-        ("atari", {"game": "warlords"}, "unknown Atari game 'warlords': "),
+        ("atari", {"game": "warlords"}, "env.game=warlords needs two players"),
         ("atari", {"game": "q"}, "unknown Atari game 'q': there are adventure, air_raid, alien, "),
         ("atari", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
         ("atari", {"threads": 0}, "threads is 0: it must be at least 1"),
@@ -135,7 +135,7 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
             "unknown dm_control domain 'cartpol': did you mean 'cart",
         ),
         ("dmc", {"domain": "lqr", "action_repeat": 1}, "domain lqr is left out"),
-        ("dmc", {"domain": "hopper"}, "PlaNet has no action repeat for 'hopper', only for ball_in_cup, "),
+        ("dmc", {"domain": "hopper", "task": "hop"}, "PlaNet has no action repeat for 'hopper', only for "),
         ("dmc", {"task": "swing_up"}, "unknown task 'swing_up' of cartpole: did you mean 'swingup'?"),
         ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
         ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),

@@ -24,6 +24,8 @@ class Adder:
     def add(self, number: int) -> tuple[int, int]:
         if number == 13:
             raise RuntimeError("no")
+        if number == 14:
+            raise KeyError("nobody foresaw it")
         if number == 99:
             os._exit(7)
         self.total += number
@@ -40,7 +42,7 @@ def test_both_kinds_answer_in_order() -> None:
     totals, pids = zip(*(share.answer() for share in shares), strict=True)
     assert totals == (3, 3)
     assert (pids[0] == os.getpid()) != (pids[1] == os.getpid())
-    for number in (signal.SIGINT, signal.SIGTERM):  # signals of the terminal are the parent's
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # they are the parent's
         os.kill(pids[1], number)
     for share in shares:
         share.ask("add", 4)
@@ -56,6 +58,9 @@ def test_errors_of_the_work_come_back_and_the_process_goes_on() -> None:
         bad.answer()
     worker.ask("add", 13)
     with pytest.raises(WorkerError, match=r"^worker 2 failed: RuntimeError: no$"):
+        worker.answer()
+    worker.ask("add", 14)
+    with pytest.raises(WorkerError, match=r"^worker 2 failed: KeyError: .*foresaw.*test_workers.py:\d+"):
         worker.answer()
     worker.ask("add", 1)
     assert worker.answer()[0] == 2
@@ -84,6 +89,31 @@ def test_a_dead_or_stopped_process_is_named(
         worker.answer()
     worker.close()
     assert multiprocessing.active_children() == []
+
+
+STARTED = """
+import time
+from functools import partial
+from envs.workers import Worker
+from test_workers import Adder
+workers = [Worker(partial(Adder, 1), "worker") for _ in range(2)]
+print(flush=True)
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "for worker in workers: worker.close()", "workers = []"])
+def test_workers_that_are_starting_end_in_silence(then: str, tmp_path: Path) -> None:
+    """By Ctrl-C, which reaches them all, or because they are not needed any more."""
+    script = "from harness.signals import guard_imports\nguard_imports()" + STARTED.format(then=then)
+    command = [sys.executable, "-c", script]
+    run = subprocess.Popen(command, env=PATH, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    assert run.stdout
+    assert run.stdout.readline() == "\n"
+    if "sleep" in then:
+        os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (out, err) == ("", "interrupted\n" if "sleep" in then else "")
 
 
 PATH = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)])}

@@ -1,9 +1,12 @@
 """The command line: what works, and one line for what does not."""
 
+import os
 import re
+import signal
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -15,8 +18,8 @@ from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
-from experiment.composition import freeze
-from experiment.launch import Composed, compose_words, launch
+from experiment.composition import Composed, freeze
+from experiment.launch import compose_jobs, compose_words, launch
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,51 @@ def launched(line: str, codes: tuple[int, ...] = (), name: str = "config") -> tu
         return dict(enumerate(codes, start=1)).get(len(jobs), 0)
 
     return launch(run, name, line.split(), "What it does."), jobs
+
+
+PATHS = {
+    "config": "run_dir encoder.init replay.path",
+    "pretrain": "run_dir encoder.init source.path source.policy",
+    "evaluate": "checkpoint json video attribution background_folder",
+    "probe": "checkpoint report",
+}
+
+
+@pytest.mark.parametrize("typed", ["2026_11_27", "1e3", "true"])
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_stays_as_it_was_typed(name: str, typed: str) -> None:
+    words = ["aux=rotation", "source=frames"] if name == "pretrain" else []
+    keys = PATHS[name].split()
+    composed = compose_words(name, *words, *(f"{key}={typed}" for key in keys))
+    assert {OmegaConf.select(composed.config, key) for key in keys} == {typed}
+
+
+def test_a_path_stays_as_it_was_typed_in_a_sweep() -> None:
+    typed = ["007", "+1", "1.50", "0x1f", "1_0.0_1", "inf", "-0", "x", "1e3", "2026_11_27"]
+    jobs = compose_jobs("evaluate", [f"json={','.join(typed)},'1e3'"], sweep=True)
+    assert [job.config.json for job in jobs] == [*typed, "1e3"]
+
+
+def test_a_number_stays_a_number_and_null_nothing() -> None:
+    config = compose_words("config", "steps=1_000", "run_dir=null", "gamma=1e-1", "encoder.init=null").config
+    assert (config.steps, config.run_dir, config.gamma, config.encoder.init) == (1000, None, 0.1, None)
+
+
+@pytest.mark.parametrize("path", ["zoo/pong-dqn", "runs/a+b/s0", "2026_11_27", "it's", "a b/c,(1)"])
+def test_a_bare_path_is_the_checkpoint(path: str) -> None:
+    Path(path).mkdir(parents=True)
+    for name in ("evaluate", "probe"):
+        ran: list[Composed] = []
+        assert launch(lambda composed: ran.append(composed) or 0, name, [path]) == 0  # noqa: B023 — runs at once
+        assert [composed.config.checkpoint for composed in ran] == [path]
+
+
+def test_a_bare_word_is_no_checkpoint_where_there_is_one_or_two(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["a/x", "checkpoint=b"], ["a/x", "b/x"]):
+        assert launch(lambda _: pytest.fail("ran"), "evaluate", words) == 2
+        assert "cannot read 'a/x'" in capsys.readouterr().err
+    assert launch(lambda _: pytest.fail("ran"), "config", ["zoo/pong-dqn"]) == 2
+    assert "cannot read 'zoo/pong-dqn'" in capsys.readouterr().err
 
 
 WRONG = {
@@ -67,6 +115,15 @@ WRONG = {
         # choices
         "env=atari/": "env 'atari/'.*'atari'?",
         "env=toi": "env 'toi'.*'toy'?",
+        "env=pong": "env 'pong'.*'atari/pong'?",
+        "env=ALE/Pong-v5": "env 'ALE/Pong-v5'.*'atari/pong'?",
+        "env=MontezumaRevengeNoFrameskip-v4": "env 'Mont.*'atari/montezuma_revenge'?",
+        "env=walker_walk": "env 'walker_walk'.*'dmc/walker_walk'?",
+        "env=dmc/walkr_walk": "'walkr_walk'.*'walker_walk'?",
+        "env=toy/x": "'x': there are none",
+        "env=atari/Pong": "'Pong'.*'pong'?",
+        "env=atari/combat": "env.game=combat needs two players",
+        "env=dmc env.domain=walkr": "domain 'walkr'.*'walker'?",
         "env=qqq": "env 'qqq': there are atari, dmc",
         "env=atari/brekout": "'brekout'.*'breakout'?",
         "aux=rotaton": "aux 'rotaton'.*'rotation'?",
@@ -78,7 +135,11 @@ WRONG = {
         "experiment=pong": "experiment 'pong'.*'pong_cpu'?",
         "experiment=": "experiment '': there are .*pong_cpu",
         "experiment=null": "experiment None: there are .*pong_cpu",
-        "aux=none,rotation": "aux=none,rotation .*-m",
+        "aux=rotation,permutation": r"aux=rotation,permutation .*aux=\[rotation,permutation\].*-m",
+        "seed=0,1": r"seed=0,1 .*key=\[a,b\].*-m",
+        "agent=[dqn,sac]": "agent takes one choice",
+        "experiment=pong_cpu agent=sac": "sets agent.epsilon_end, .*of agent",
+        "experiment=dbc_paper env=toy": "sets env.background, .*of env",
         "-m seed=interval(0,1)": "INTERVAL",
         # words and options
         "steps": "'steps'.*key=value",
@@ -87,6 +148,9 @@ WRONG = {
         "~steps": "'~steps'.*neither added nor removed",
         "env@x=toy": "'env@x'",
         "--halp": "'--halp'.*'--help'?",
+        "--experiment pong_cpu": "'--experiment'.* experiment=pong_cpu$",
+        "--lr=1e-3": "'--lr=1e-3'.* lr=1e-3$",
+        "seed=1 --steps": r"'--steps'.* steps=\.\.\.$",
         "seed=1 -x": "'-x': there are --help",
         "import=no_such_module": "'no_such_module': ModuleNotFoundError",
         # values
@@ -96,6 +160,13 @@ WRONG = {
         "seed=x": "seed.*'x'.*Integer",
         "replay.capacity=1.5": "replay.capacity.*'1.5'.*Integer",
         "steps=0": "steps=0.*at least 1",
+        "steps=1.5e0": "steps.*'1.5'.*Integer",
+        "steps=1e400": "steps.*Integer",
+        "clip_reward=2": "clip_reward=2: .*clip_reward=true or clip_reward=false",
+        "clip_reward=yes": "clip_reward=true or",
+        "env.grayscale=0": "env.grayscale=true or",
+        "encoder.standardize=null": "encoder.standardize=true or",
+        "aux=bigan -m replay.prioritized=true,1": "replay.prioritized=true or",
         "threads=-1": "threads=-1.*at least 0",
     },
     "pretrain": {
@@ -144,6 +215,28 @@ def test_groups_keys_and_experiments() -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("steps=1e6", "steps", 1_000_000),
+        ("steps=2.0", "steps", 2),
+        ("env.num_envs=1e1", "env.num_envs", 10),
+        ("gamma=1", "gamma", 1.0),
+        ("clip_reward=False", "clip_reward", False),
+        ("env=dmc/ball_in_cup_catch", "env.domain", "ball_in_cup"),
+        ("env=dmc/humanoid_CMU_walk", "env.task", "walk"),
+    ],
+)
+def test_a_word_is_read_as_it_was_meant(word: str, key: str, value: object) -> None:
+    found = OmegaConf.select(compose_words("config", word).config, key)
+    assert (type(found), found) == (type(value), value)
+
+
+def test_a_preset_brings_back_no_task_that_was_deselected() -> None:
+    presets = sorted(path.stem for path in (module.CONFIGS / "experiment").iterdir())
+    assert all(not compose_words("config", f"experiment={preset}", "aux=none").config.aux for preset in presets)
+
+
+@pytest.mark.parametrize(
     ("line", "made"),
     [
         (
@@ -184,19 +277,38 @@ def test_errors_of_a_run_are_one_line(
     assert capsys.readouterr().err == line
 
 
-def test_errors_in_the_code_keep_their_traceback() -> None:
+@pytest.mark.parametrize("dev_mode", [False, True])
+def test_an_error_in_the_code_tells_its_place_and_its_traceback_on_request(
+    dev_mode: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(_: Composed) -> int:
         raise KeyError("bug")
 
-    with pytest.raises(KeyError, match="bug"):
-        launch(run, "config", [])
+    monkeypatch.setattr(module.sys, "flags", SimpleNamespace(dev_mode=dev_mode))
+    assert launch(run, "config", []) == 2
+    *trace, line = capsys.readouterr().err.splitlines()
+    assert re.match(rf"error: KeyError: 'bug' \({__file__}:\d+\)", line)
+    assert (trace[:1] == ["Traceback (most recent call last):"]) == dev_mode
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
+    signum: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: Composed) -> int:
+        os.kill(os.getpid(), signum)
+        return 0
+
+    code = 0 if signum == signal.SIGUSR1 else 128 + signum
+    assert launch(run, "config", []) == code
+    assert capsys.readouterr().err.count("\n") == bool(code)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_lists_groups_choices_and_keys(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert launched(f"{option} agent.learning_rate=1e-3") == (0, [])
     text = capsys.readouterr().out
-    groups = {"agent": AGENTS, "aux": ["none", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}
+    groups = {"agent": AGENTS, "aux": ["none", "dbc_released", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}
     assert all(f"{group}: {', '.join(sorted(choices))}\n" in text for group, choices in groups.items())
     assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  learning_rate: 0.001\n"))
     assert "Hydra" not in text

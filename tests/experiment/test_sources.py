@@ -1,7 +1,10 @@
 """Every source from its config to a pretraining: what is recorded, used again, refused, and drawn."""
 
+import errno
+import fcntl
 import os
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import experiment.sources as module
 import pretrain as script
 from analysis.video import VideoWriter
 from aux_tasks import TaskConfig
-from configs.schema import PretrainConfig
+from configs.schema import PretrainConfig, ProbeConfig
 from configs.sources import (
     SOURCES,
     BallsConfig,
@@ -29,9 +32,11 @@ from configs.sources import (
 from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
-from experiment.composition import freeze, write_config
-from experiment.launch import Composed, launch
-from experiment.sources import build_source
+from experiment.composition import Composed, freeze, write_config
+from experiment.launch import launch
+from experiment.pretraining import load_pretraining
+from experiment.probing import build_probing
+from experiment.sources import build_source, describe, keep_source, source_change
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
 
@@ -118,7 +123,7 @@ def test_another_recording_is_refused(
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames/thesis.tex").write_text("...")
-    with pytest.raises(ValueError, match=r"frames holds no recording: give source.path"):
+    with pytest.raises(ValueError, match=r"frames holds no recording .*give source.path"):
         build_source(frames(tmp_path), TOY, seed=0)
     assert [path.name for path in (tmp_path / "frames").iterdir()] == ["thesis.tex"]
 
@@ -139,6 +144,45 @@ def test_a_killed_recording_is_not_taken_for_a_whole_one(tmp_path: Path, monkeyp
     run_help.at_step(90, lambda: os._exit(7), monkeypatch)
     assert run_help.in_child(lambda: len(build_source(frames(tmp_path), TOY, 0).frames)) == 7
     assert not (tmp_path / "frames").exists()
+
+
+def abandoned(folder: Path, age: float = 3600) -> Path:
+    (folder / "labels").mkdir(parents=True)
+    (folder / "frames.npy").write_bytes(b"half")
+    os.utime(folder, (time.time() - age, time.time() - age))
+    return folder
+
+
+def test_what_killed_recordings_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    stale = [abandoned(tmp_path / f".frames.abcdefg{i}") for i in range(2)]
+    kept = [abandoned(tmp_path / name) for name in (".other.abcdefgh", ".frames.old", "frames.abcdefgh")]
+    kept.append(abandoned(tmp_path / ".frames.new_made", age=0))
+    (tmp_path / ".frames.my_thing").mkdir()
+    (tmp_path / ".frames.my_thing/thesis.tex").touch()
+    kept.append(abandoned(tmp_path / ".frames.my_thing/x").parent)
+    os.utime(kept[-1], (0, 0))
+    (tmp_path / ".frames.linked_1").symlink_to(kept[0])
+    running = abandoned(tmp_path / ".frames.running1")
+    lock = os.open(running, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    build_source(frames(tmp_path), TOY, seed=0)
+    os.close(lock)
+    assert not any(path.exists() for path in stale)
+    left = {path.name for path in (*kept, running)} | {".frames.linked_1", "frames"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert (kept[0] / "frames.npy").is_file()
+
+
+def test_a_full_disk_is_one_line_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        assert size > 3 * STEPS * 36 * 36
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run_help.at_step(3, lambda: pytest.fail("played before there was room"), monkeypatch)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device.*frames\.npy"):
+        build_source(frames(tmp_path), TOY, seed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_may_record_the_same_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +279,93 @@ def test_the_replay_of_a_run(tmp_path: Path) -> None:
     save(tmp_path / "none/checkpoints", 1, {"parts": {"encoder": {}}})  # a pretraining has no replay
     with pytest.raises(CheckpointError, match=r"step_000000001 does not fit this run: KeyError\('replay'\)"):
         build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
+
+
+SMALL = {
+    "images": lambda folder: ImagesConfig(str(image_folder(folder)), 8),
+    "videos": lambda folder: VideosConfig(str(video_folder(folder)), 8),
+    "idx": lambda folder: IdxConfig(str(idx_folder(folder))),
+    "frames": frames,
+}
+
+
+def new_image(folder: Path, name: str = "new") -> None:
+    Image.new("RGB", (40, 40)).save(folder / f"a/group_0/{name}.png")
+
+
+def change_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("images", new_image),
+        ("images", lambda folder: new_image(folder, "0")),
+        ("images", lambda folder: (folder / "a/group_0").rename(folder / "a/group_9")),
+        ("videos", lambda folder: (folder / "0.mp4").unlink()),
+        ("idx", lambda folder: change_last_byte(folder / "train-images-idx3-ubyte")),
+        ("idx", lambda folder: change_last_byte(folder / "t10k-labels-idx1-ubyte")),
+        ("frames", lambda folder: change_last_byte(folder / "frames/reward.npy")),
+        ("frames", lambda folder: change_last_byte(folder / "frames/frames.npy")),
+    ],
+)
+def test_a_run_resumes_from_the_same_source_only(kind: str, change: Any, tmp_path: Path) -> None:
+    run, source = tmp_path / "run", SMALL[kind](tmp_path / "d")
+    keep_source(run, describe(build_source(source, TOY, 0)))
+    save(run / "checkpoints", 1, {"parts": {}})
+    keep_source(run, describe(build_source(source, TOY, 0)))
+    change(tmp_path / "d")
+    with pytest.raises(ValueError, match=r"run learned from another source .*give run_dir=") as error:
+        keep_source(run, describe(build_source(source, TOY, 0)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_that_has_learned_nothing_takes_the_new_source(tmp_path: Path) -> None:
+    source = SMALL["images"](tmp_path / "d")
+    keep_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
+    new_image(tmp_path / "d")
+    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))).startswith("frames 12, now 13")
+    keep_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
+    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))) == ""
+
+
+@pytest.mark.parametrize(("kind", "same"), [("images", False), ("videos", False), ("idx", True), ("frames", True)])
+def test_a_run_of_an_earlier_version_resumes_where_its_split_is_the_same(kind: str, same: bool, tmp_path: Path) -> None:
+    save(tmp_path / "run/checkpoints", 1, {"parts": {}})
+    found = describe(build_source(SMALL[kind](tmp_path / "d"), TOY, 0))
+    if same:
+        keep_source(tmp_path / "run", found)
+    else:
+        with pytest.raises(ValueError, match=r"run learned from another source \(its files were dealt"):
+            keep_source(tmp_path / "run", found)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "5", "[" * 100_000, "{}"])
+def test_a_damaged_description_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "source.json").write_text(content)
+    save(tmp_path / "checkpoints", 1, {"parts": {}})
+    with pytest.raises(ValueError, match=r"source\.json cannot be read|learned from another source") as error:
+        keep_source(tmp_path, describe(build_source(BallsConfig(episodes=4), TOY, 0)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_folder_of_images_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = pretraining(ImagesConfig(str(image_folder(tmp_path / "d")), 32), tmp_path / "run", "rotation")
+    assert script.pretrain(config) == script.pretrain(replace(config, steps=4)) == 0
+    probe = ProbeConfig(str(tmp_path / "run"), {}, labels=("class",), device="cpu")
+    build_probing(probe)
+    load_pretraining(tmp_path / "run")
+    assert "has changed" not in caplog.text
+    new_image(tmp_path / "d")
+    for use in (lambda: build_probing(probe), lambda: load_pretraining(tmp_path / "run")):
+        caplog.clear()
+        use()
+        assert "run: the source has changed since (frames 12, now 13, episodes 12, now 13)" in caplog.text
+    with pytest.raises(ValueError, match="learned from another source"):
+        script.pretrain(replace(config, steps=5))
 
 
 def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import resource
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import pytest
 from checkpoint_help import NEW, OLD, files_of, in_child, leftovers, same, steps
 
 from harness import checkpoint
-from harness.checkpoint import CheckpointError, load, load_latest, save
+from harness.checkpoint import CheckpointError, holds_checkpoints, load, load_latest, save
 from harness.tree import Segment
 
 
@@ -70,6 +71,91 @@ def test_only_damaged_ones_left_is_an_error(two: Path) -> None:
     (two / "step_000000004").mkdir()  # an empty folder is not zero checkpoints
     with pytest.raises(CheckpointError, match="none of 3 checkpoints verifies"):
         load_latest(two)
+
+
+@pytest.mark.parametrize("place", ["file", "dangling link", "pipe"])
+def test_checkpoints_that_cannot_be_read_are_not_none(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "checkpoints"
+    match place:
+        case "file":
+            root.touch()
+        case "dangling link":
+            root.symlink_to("/mnt/not/mounted")
+        case "pipe":
+            os.mkfifo(root)
+    for read in (holds_checkpoints, load_latest):
+        with pytest.raises(CheckpointError, match=str(root)):
+            read(root)
+    with pytest.raises(CheckpointError, match=str(root)):
+        save(root, 1, OLD)
+
+
+def forbidden(path: Path) -> None:
+    """Forbid reading, to a child that gives up being root."""
+    path.chmod(0)
+    if os.getuid() == 0:
+        os.setuid(65534)
+
+
+@pytest.mark.parametrize("place", ["", "step_000000002", "step_000000002/manifest.json", "step_000000002/agent.json"])
+def test_what_may_not_be_read_is_not_skipped(place: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        root = Path(name)
+        save(root, 1, OLD)
+        save(root, 2, NEW)
+        root.chmod(0o755)
+
+        def tried() -> None:
+            forbidden(root / place)
+            with pytest.raises(CheckpointError, match=str(root / place)):
+                load_latest(root)
+
+        assert in_child(tried) == 0
+
+
+def test_a_checkpoint_on_a_disk_that_is_not_there_is_not_skipped(two: Path) -> None:
+    newest = two / "step_000000002"
+    newest.rename(two / "elsewhere")
+    newest.symlink_to("/mnt/not/mounted")
+    with pytest.raises(CheckpointError, match=str(newest)):
+        load_latest(two)
+    newest.unlink()
+    newest.symlink_to(two / "elsewhere")
+    assert load_latest(two).step == 2
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("file", ["manifest.json", "agent.json", "agent.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "larger", "folder"])
+def test_only_files_of_their_size_are_read(
+    two: Path, file: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = two / "step_000000002" / file
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "larger":
+            with path.open("wb") as sparse:
+                sparse.truncate(1 << 40)
+        case "folder":
+            path.mkdir()
+    assert load_latest(two).step == 1
+    assert str(path) in caplog.text
+
+
+def test_a_damaged_file_that_checkpoints_share_is_told_of(tmp_path: Path) -> None:
+    segment = Segment("rows_0_3", np.arange(3))
+    paths = [save(tmp_path, step, {"replay": [segment, step]}) for step in (1, 2)]
+    files = [path / "segments" / "rows_0_3.safetensors" for path in paths]
+    assert files[0].samefile(files[1])
+    content = bytearray(files[0].read_bytes())
+    content[-1] ^= 1
+    files[0].write_bytes(content)
+    with pytest.raises(CheckpointError, match="share a file"):
+        load_latest(tmp_path)
 
 
 # --- crashes and full disks ---
@@ -202,7 +288,15 @@ STRUCTURES = [
     b'["list"]', b'["scalar", "x"]', b'["segment", []]', b'["float", "x"]', b'["list", 3]',
 ]  # fmt: skip
 MANIFESTS = [
-    *[{"format": 2}, {"files": []}, {"files": ["agent.json"]}, {"entries": 3}, {"step": "1"}, {"step": float("inf")}]
+    *[
+        {"format": 2},
+        {"files": []},
+        {"files": ["agent.json"]},
+        {"entries": 3},
+        {"step": "1"},
+        {"step": float("inf")},
+        {"step": -1},
+    ]
 ]
 
 

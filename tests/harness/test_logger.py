@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from harness.logger import MetricWindow, NonFiniteError, RunLogger, shown_losses
+from harness.finite import NonFiniteError
+from harness.logger import MetricWindow, RunLogger, shown_losses
 
 ROW = '{"step": 1, "clock": {"seconds": 2.5, "env_steps": 1, "updates": 0}}'
 
@@ -92,7 +94,7 @@ def test_continuing_drops_later_and_torn_records_and_the_clock_goes_on(
         assert chart in layout.tensor_proto.string_val[0]
 
 
-def kill(path: Path, text: str) -> None:
+def kill(path: Path, content: bytes) -> None:
     path.open("w").close()
     raise KeyboardInterrupt
 
@@ -101,7 +103,7 @@ def kill(path: Path, text: str) -> None:
 def test_what_a_crash_left_is_dropped_and_a_kill_meanwhile_loses_none(torn: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f"{ROW}\n{torn}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "write_text", kill)
+        patch.setattr(Path, "write_bytes", kill)
         with pytest.raises(KeyboardInterrupt):
             logger(tmp_path, step=5)
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n{torn}"
@@ -110,21 +112,26 @@ def test_what_a_crash_left_is_dropped_and_a_kill_meanwhile_loses_none(torn: str,
     assert (tmp_path / "metrics.jsonl").read_text() == f"{ROW}\n"
 
 
-@pytest.mark.parametrize("score", [float("nan"), -21.0, 12_345.0])
-def test_progress_is_one_short_line_where_there_is_no_terminal(
-    score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+@pytest.mark.parametrize("damaged", [
+    "{", "null", "[]", "3", '"step"', '{"step": null}', '{"step": "1"}', '{"step": 1, "clock": []}', "[" * 100_000,
+    '{"loss": 1}', "\x00\x00",
+])  # fmt: skip
+def test_a_damaged_line_takes_no_other_with_it(damaged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    later = ROW.replace("1", "3", 1).replace("2.5", "7.5")
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f"{ROW}\n{damaged}\n{later}\n".encode() + b"\xff\n")
+    with logger(tmp_path, step=5) as opened:
+        assert opened._earlier == 7.5
+    assert path.read_text() == f"{ROW}\n{later}\n"
+    assert "1 lines are damaged" in caplog.text
+
+
+def test_the_progress_shows_every_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = {"aux/permutation/loss": 1.6094, "aux/permutation/accuracy": 0.9, "aux/rotation/loss": 0.69}
     with logger(tmp_path) as opened:
-        monkeypatch.setattr(opened, "_started", time.monotonic() - 2_000)
-        opened.log_health(1_000, {"score": score} | shown_losses({"train/loss": 1e9}))
-        opened.log_health(1_000_000, {"score": score} | shown_losses({"train/loss": 0.0123} | tasks))
-        lines = sys.stderr.getvalue().split("\n")
-    assert lines.pop() == ""
-    assert [line.split("/")[0].split() for line in lines] == [["step", "1,000"], ["step", "1,000,000"]]
-    assert all(len(line) <= 120 and "\r" not in line for line in lines)
-    assert "loss 0.0123  permutat 1.61  rotation 0.69" in lines[1][:108]  # what a narrow terminal shows
+        opened.log_health(1_000, {"score": -21.0} | shown_losses({"train/loss": 0.0123} | tasks))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"step 1,000/1,000,000  .*score -21  loss 0.0123  permutation 1.61  rotation 0.69  GB .*", line)
 
 
 def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
@@ -155,7 +162,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # its traceback
 def test_a_full_disk_leaves_a_gap_and_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,7 +173,7 @@ def test_a_full_disk_leaves_a_gap_and_one_warning(
             patch.setattr(opened, "_file", SimpleNamespace(write=full, flush=full))
             patch.setattr(RecordWriter, "write", full)
             patch.setattr(Image.Image, "save", full)
-            patch.setattr(opened._console, "print", full)
+            patch.setattr(sys, "stderr", SimpleNamespace(write=full))
             for step in (20, 30):
                 opened.log_scalars(step, {"loss": 1.0}, updates=0)
                 opened.log_health(step, {})

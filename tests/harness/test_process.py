@@ -34,9 +34,17 @@ def test_cores_are_the_affinity_capped_by_the_quota(
     assert available_cores() == cores
 
 
-@pytest.mark.parametrize(("asked", "variable", "threads"), [(3, "2", 3), (0, "2", 2), (0, "", 8), (0, None, 8)])
+@pytest.mark.parametrize(("asked", "variable", "threads"), [
+    (3, "2", 3), (0, "2", 2), (0, "", 8), (0, None, 8), (0, "4,2", 4), (0, " 4 ", 4), (2, "abc", 2),
+    (9, None, 8), (999, None, 8), (0, "64", 8),
+])  # fmt: skip
 def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(
-    asked: int, variable: str | None, threads: int, quota: Path, monkeypatch: pytest.MonkeyPatch
+    asked: int,
+    variable: str | None,
+    threads: int,
+    quota: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     chosen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
@@ -45,6 +53,14 @@ def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert tune_process(asked) == torch.get_num_threads()
     assert chosen == [threads]
+    assert ("threads" in caplog.text) == (max(asked, int(variable == "64" and 64)) > 8)
+
+
+@pytest.mark.parametrize("variable", ["abc", "0", "-1", "1.5", ",2", "1 2"])
+def test_a_number_of_threads_that_is_none_is_named(variable: str, quota: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    with pytest.raises(ValueError, match=f"OMP_NUM_THREADS={variable}: "):
+        tune_process(0)
 
 
 def test_a_folder_belongs_to_one_run_until_it_ends(tmp_path: Path) -> None:

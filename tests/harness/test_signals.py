@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+from typing import Any
 
 import pytest
 from checkpoint_help import in_child
 
-from harness.signals import GracefulExit
+from harness.signals import STOPPING, GracefulExit, Interrupted, blocked, guard_imports, interruptible
 
 
 def child_status(*signals: signal.Signals) -> int:
@@ -21,9 +23,9 @@ def child_status(*signals: signal.Signals) -> int:
     return in_child(end)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_first_signal_sets_a_flag_and_the_handlers_return(signum: signal.Signals, code: int) -> None:
-    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in watched]
     with GracefulExit() as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
@@ -50,4 +52,62 @@ def test_the_second_signal_ends_the_process() -> None:
     assert child_status(signal.SIGTERM) == 143
     assert child_status(signal.SIGTERM, signal.SIGTERM) == -signal.SIGTERM
     assert child_status(signal.SIGTERM, signal.SIGINT) == -signal.SIGINT
+    assert child_status(signal.SIGHUP, signal.SIGINT) == -signal.SIGINT
     assert child_status(signal.SIGINT, signal.SIGUSR1) == 130
+
+
+@pytest.mark.parametrize("signum", STOPPING)
+def test_outside_of_a_loop_a_signal_interrupts_and_sigusr1_does_nothing(signum: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in (*STOPPING, signal.SIGUSR1)]
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted) as stopped:
+            os.kill(os.getpid(), signum)
+    assert stopped.value.exit_code == 128 + signum
+    assert isinstance(stopped.value, KeyboardInterrupt)
+    assert [signal.getsignal(number) for number in (*STOPPING, signal.SIGUSR1)] == before
+
+
+@pytest.mark.parametrize("handled", [interruptible, GracefulExit])
+def test_what_nohup_ignores_stays_ignored(handled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled():
+            os.kill(os.getpid(), signal.SIGHUP)
+            if handled is GracefulExit:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_started_while_signals_are_blocked_gets_none(capfd: pytest.CaptureFixture[str]) -> None:
+    with blocked():
+        process = subprocess.Popen(["sleep", "60"])
+    reached = []
+    with pytest.raises(Interrupted), interruptible():  # noqa: PT012 — this process gets it when the block ends
+        with blocked():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("within")
+        reached.append("after")
+    assert reached == ["within"]
+    for signum in (*STOPPING, signal.SIGUSR1):
+        process.send_signal(signum)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(s, 128 + s) for s in STOPPING] + [(signal.SIGUSR1, 0)])
+def test_during_imports_a_signal_is_one_line(
+    signum: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def imports() -> int:
+        guard_imports()
+        os.kill(os.getpid(), signum)
+        return 0
+
+    assert in_child(imports) == code
+    assert capfd.readouterr().err == ("interrupted\n" if code else "")

@@ -96,8 +96,8 @@ def test_batch_layout(space, shape, dtype):
         ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
-        ({"n_step": 0}, "replay.n_step must be 1 or more, got 0"),
-        ({"alpha": 1.5}, r"replay.alpha must be in \[0, 1\], got 1.5"),
+        ({"n_step": 0}, "replay.n_step=0: must be at least 1"),
+        ({"alpha": 1.5}, r"replay.alpha=1.5: must be in \[0, 1\]"),
         ({"capacity": 12}, "set it to 14 or more"),
     ],
 )

@@ -1,5 +1,7 @@
 """Where frames lie: every storage holds the same, says what it needs and refuses what does not fit."""
 
+import errno
+import os
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -70,7 +72,8 @@ def test_memory_is_announced_and_that_it_would_fit_on_the_gpu(device, free, told
 
 
 @pytest.mark.parametrize("storage", ["ram", "mmap"])
-def test_too_large_names_a_capacity_that_fits(storage, tmp_path):
+def test_too_large_names_a_capacity_that_fits(storage, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     path = str(tmp_path / "frames.bin") if storage == "mmap" else None
     world, message = World(8, (1, 84, 84), seed=0), r"10+ transitions of 84x84x1 need .* GB is free|set replay.capacity"
     with pytest.raises(MemoryError, match=message) as error:
@@ -106,6 +109,24 @@ def test_the_room_of_its_own_old_file_is_free(tmp_path, monkeypatch):
     assert before > 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size * (path.stat().st_blocks < before)))
     filled(0, storage="mmap", path=str(path))
+
+
+def test_a_mapped_file_has_its_room_before_it_is_used(tmp_path, monkeypatch):
+    path, size = tmp_path / "frames.bin", 1000 * 7 * 5
+    replay = filled(0, 1000, storage="mmap", path=str(path))
+    assert path.stat().st_blocks * 512 >= size
+    del replay
+    real = os.posix_fallocate
+    for error, starts in {errno.ENOSPC: False, errno.EDQUOT: False, errno.EOPNOTSUPP: True}.items():
+
+        def refuse(descriptor, offset, length, error=error):
+            real(descriptor, offset, length // 2)
+            raise OSError(error, "refused")
+
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        with nullcontext() if starts else pytest.raises(OSError, match=r"refused, 0.00 GB are needed: .*frames\.bin"):
+            filled(0, 1000, storage="mmap", path=str(path))
+        assert path.stat().st_size == (size if starts else 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""Runs that differ in nothing but the seed, and labels that say in what the groups differ."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.comparison.runs import Run
+from harness.suggest import nearest
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting, whose mean has a meaning."""
+
+    label: str
+    runs: dict[str, list[Run]]  # of each task, by seed
+    settings: Mapping[str, Any]  # the keys that differ between the groups
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """Those of every task."""
+        return [run for runs in self.runs.values() for run in runs]
+
+
+def group_runs(runs: Sequence[Run], ignored: Collection[str]) -> list[Group]:
+    """The groups, without an auxiliary task first.
+
+    A key tells groups apart if it differs between two runs of one task; what differs between tasks alone belongs to
+    the tasks.
+
+    Args:
+        runs: to be grouped.
+        ignored: keys that do not change the learning, and the seed.
+
+    Raises:
+        ValueError: two runs of a group have one seed, or were evaluated under different protocols.
+    """
+    keys = differing_keys(runs, ignored)
+    members: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        members[run.label, repr([_get(run, key) for key in keys])].append(run)
+    firsts = [of_group[0] for of_group in members.values()]
+    named = iter(_labels([first for first in firsts if first.config], keys))
+    labels = [next(named) if first.config else first.label for first in firsts]
+    groups = [
+        Group(label, _by_task(of_group), {key: _get(of_group[0], key) for key in keys})
+        for label, of_group in zip(labels, members.values(), strict=True)
+    ]
+    for group in groups:
+        _check(group)
+    return sorted(groups, key=lambda group: (not group.all_runs[0].config, len(group.all_runs[0].tasks), group.label))
+
+
+def with_baseline(groups: list[Group], baseline: str | None) -> list[Group]:
+    """The groups with the baseline first: the one so labelled, or the only one that has `baseline` in its label.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    if baseline is None:
+        return groups
+    labels = [group.label for group in groups]
+    found = [label for label in labels if label == baseline] or [label for label in labels if baseline in label]
+    if len(found) != 1:
+        what = f"is in {len(found)} labels" if found else "is no label"
+        raise ValueError(f"baseline={baseline} {what}: {nearest(baseline, labels)}")
+    return sorted(groups, key=lambda group: group.label != found[0])
+
+
+def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
+    """The keys of configs that tell groups apart."""
+    by_task: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.config:
+            by_task[run.task].append(run)
+    keys = dict.fromkeys(key for run in runs for key in run.config if key not in ignored)
+    return [key for key in keys if any(len({repr(_get(run, key)) for run in same}) > 1 for same in by_task.values())]
+
+
+def _get(run: Run, key: str) -> Any:
+    return run.config.get(key)
+
+
+def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    tasks: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run.task, run.seed)):
+        tasks[run.task].append(run)
+    return dict(tasks)
+
+
+def _check(group: Group) -> None:
+    for runs in group.runs.values():
+        seeds: dict[int, Run] = {}
+        for run in runs:
+            if run.seed in seeds:
+                other = seeds[run.seed].name
+                raise ValueError(f"{other} and {run.name} are both seed {run.seed} of {group.label}: leave one out")
+            seeds[run.seed] = run
+        evaluated = [run for run in runs if run.report]
+        for run in evaluated[1:]:
+            if protocol(run) != protocol(evaluated[0]):
+                raise ValueError(
+                    f"{run.name} was evaluated under {protocol(run)[0]}, {evaluated[0].name} of the same group under "
+                    f"{protocol(evaluated[0])[0]}: evaluate one again, with json=RUN/report.json"
+                )
+
+
+def protocol(run: Run) -> tuple[str, Any]:
+    """The name and the random actions of the protocol of the final evaluation."""
+    told = run.report.get("protocol")
+    told = told if isinstance(told, dict) else {}
+    return str(told.get("name")), told.get("epsilon")
+
+
+# --- labels ---
+
+
+def _labels(firsts: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """What is particular of each group, by its first run: `aux=rotation learning_rate=0.001`."""
+    words = dict.fromkeys(("aux", *(key.removesuffix(".name") for key in keys if re.fullmatch(r"\w+\.name", key))))
+    chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
+    told: list[list[str]] = [[] for _ in firsts]
+    for part in words:
+        if len({choice[part] for choice in chosen}) > 1:
+            for label, choice in zip(told, chosen, strict=True):
+                label.append(f"{part}={choice[part]}")
+    for key in keys:
+        part = key.partition(".")[0]
+        seen = {(choice.get(part), repr(_get(run, key))) for run, choice in zip(firsts, chosen, strict=True)}
+        if part in words and len(seen) == len({choice for choice, _ in seen}):  # what was chosen implies it
+            continue
+        for label, run in zip(told, firsts, strict=True):
+            if key in run.config:
+                label.append(f"{_short(key, keys)}={run.config[key]}")
+    return [" ".join(label) or _name(run) for label, run in zip(told, firsts, strict=True)]
+
+
+def _chosen(run: Run, part: str) -> str:
+    """The member of a group of the config, or the auxiliary tasks."""
+    return ("+".join(run.tasks) or "none") if part == "aux" else str(_get(run, f"{part}.name"))
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """`rotation.weight` of `aux.rotation.weight`, `learning_rate` of `agent.learning_rate` where that is clear."""
+    plain = key.replace(".options.", ".").removeprefix("aux.")
+    last = plain.rpartition(".")[2]
+    alone = sum(other.rpartition(".")[2] == last for other in keys) == 1
+    return last if alone and not key.startswith("aux.") else plain
+
+
+def _name(run: Run) -> str:
+    return "+".join([str(_get(run, "agent.name") or "agent"), *run.tasks])

@@ -1,0 +1,221 @@
+"""What is measured of each run, and what follows for each group."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.comparison.groups import Group
+from analysis.comparison.runs import SCORE, Run
+from analysis.statistics import area_under_curve, curve_interval, mean_of_tasks, stratified_interval
+
+Floats = NDArray[np.float64]
+POINTS = 120  # of a curve
+WINDOW = 0.1  # of the longest run: training returns are averaged over that much
+FEW = 5  # runs below which an interval says little
+TAIL = 0.1  # of a run: the end, where metrics of auxiliary tasks are read
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs, with a 95 % interval if there are two runs or more."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The curves of a group up to the end of its shortest run."""
+
+    x: Floats  # (P,) agent steps or seconds
+    runs: Floats  # (n, P)
+    low: Floats  # (P,) 95 % bootstrap interval of the mean; the lowest run where there are fewer than five
+    high: Floats  # (P,)
+
+    @property
+    def mean(self) -> Floats:
+        """(P,)."""
+        return np.asarray(self.runs.mean(0))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is measured of one run; None where there is nothing to measure."""
+
+    run: Run
+    final: float | None  # mean return of the final evaluation
+    best: float | None  # of the training: highest moving mean
+    last: float | None
+    area: float | None  # mean height of the curve, over what all runs of the task have
+    seconds: float | None  # wall clock up to the end of the shortest run
+    per_update: float | None  # seconds from the first update to the last, for each: with the environment's steps
+
+
+OUTCOMES = ("final", "best", "last", "area", "seconds", "per_update")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A group on one task."""
+
+    group: Group
+    outcomes: list[Outcome]
+    curve: Curve | None
+
+    def values(self, name: str) -> list[float]:
+        """Those of the runs that have it."""
+        found = (getattr(outcome, name) for outcome in self.outcomes)
+        return [value for value in found if value is not None]
+
+    def estimate(self, name: str) -> Estimate | None:
+        """Of the runs that have it."""
+        return estimate(self.values(name))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups, the first of which is the baseline, on tasks."""
+
+    groups: list[Group]
+    tasks: list[str]
+    cells: dict[tuple[str, str], Cell]  # of task and label
+    x: str  # steps or seconds
+    metric: str
+    ends: dict[str, float]  # agent steps of the shortest run of each task
+
+    def of_task(self, task: str) -> list[Cell]:
+        """The groups that have runs there, in order."""
+        return [self.cells[task, group.label] for group in self.groups if (task, group.label) in self.cells]
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The mean and its interval; None of nothing."""
+    if not values:
+        return None
+    bounds = stratified_interval([values], mean_of_tasks) if len(values) > 1 else (None, None)
+    return Estimate(float(np.mean(values)), len(values), *bounds)
+
+
+def compare(groups: list[Group], x: str = "steps", metric: str = SCORE) -> Comparison:
+    """Measure every run and group.
+
+    Args:
+        groups: the baseline first.
+        x: of the curves, steps or seconds.
+        metric: of the curves.
+
+    Raises:
+        ValueError: no run has the metric, or the clock that x=seconds needs.
+    """
+    tasks = sorted({task for group in groups for task in group.runs})
+    cells, ends = {}, {}
+    for task in tasks:
+        present = [group for group in groups if task in group.runs]
+        runs = [run for group in present for run in group.runs[task]]
+        curves = {run.name + str(run.seed): smooth(run, metric, WINDOW * max(r.steps for r in runs)) for run in runs}
+        logged = [steps for steps, _ in curves.values() if len(steps)]
+        ends[task] = float(min((steps[-1] for steps in logged), default=0))
+        span = (max((steps[0] for steps in logged), default=0), ends[task])
+        for group in present:
+            members = group.runs[task]
+            own = [curves[run.name + str(run.seed)] for run in members]
+            outcomes = [_outcome(run, *one, span) for run, one in zip(members, own, strict=True)]
+            cells[task, group.label] = Cell(group, outcomes, _curve(members, own, x))
+    if not any(cell.curve for cell in cells.values()):
+        what = "the clock that x=seconds needs" if x == "seconds" else f"logged values of {metric}"
+        raise ValueError(f"no run has {what}")
+    return Comparison(groups, tasks, cells, x, metric, ends)
+
+
+def smooth(run: Run, metric: str, window: float) -> tuple[NDArray[np.int64], Floats]:
+    """A metric of a run; returns of training episodes as the mean of the rows within `window` steps up to each."""
+    steps, values = run.series(metric)
+    if metric != SCORE or not len(steps):
+        return steps, values
+    first = np.searchsorted(steps, steps - window, side="right")
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(steps))
+    return steps, (sums[at + 1] - sums[first]) / (at + 1 - first)
+
+
+def on_grid(x: NDArray[Any], values: Floats, grid: Floats) -> Floats:
+    """The last value at or before each point; the first of them before all."""
+    return values[np.maximum(np.searchsorted(x, grid, side="right") - 1, 0)]
+
+
+def _curve(runs: Sequence[Run], series: Sequence[tuple[NDArray[np.int64], Floats]], x: str) -> Curve | None:
+    lines = []
+    for run, (steps, values) in zip(runs, series, strict=True):
+        clock = run.clock()
+        if x == "steps" and len(steps):
+            lines.append((steps.astype(np.float64), values))
+        elif len(steps) and clock.shape[1]:
+            lines.append((np.interp(steps, clock[0], clock[1]), values))
+    if not lines:
+        return None
+    grid = np.linspace(max(at[0] for at, _ in lines), max(min(at[-1] for at, _ in lines), 1e-9), POINTS)
+    if grid[0] >= grid[-1]:  # one ends before another begins
+        grid = grid[-1:]
+    heights = np.array([on_grid(at, values, grid) for at, values in lines])
+    low, high = curve_interval(heights) if len(heights) >= FEW else (heights.min(0), heights.max(0))
+    return Curve(grid, heights, low, high)
+
+
+def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, span: tuple[float, float]) -> Outcome:
+    best, last = (float(values.max()), float(values[-1])) if len(values) else (None, None)
+    area: float | None = None
+    if len(values) and span[0] <= span[1]:
+        grid = np.linspace(*span, POINTS)
+        area = float(area_under_curve(grid, on_grid(steps, values, grid)))
+    seconds, per_update = _cost(run, span[1])
+    return Outcome(run, run.final, best, last, area, seconds, per_update)
+
+
+def _cost(run: Run, end: float) -> tuple[float | None, float | None]:
+    """Seconds up to an agent step, and per update since learning began."""
+    steps, seconds, updates = run.clock()
+    if not len(steps):
+        return None, None
+    reached = np.flatnonzero(steps >= end)
+    total = float(seconds[reached[0]]) if len(reached) else None
+    learning = np.flatnonzero(updates > 0)
+    per_update = None
+    if len(learning) > 1 and (made := updates[learning[-1]] - updates[learning[0]]) > 0:
+        per_update = float(seconds[learning[-1]] - seconds[learning[0]]) / made
+    return total, per_update
+
+
+# --- auxiliary tasks and the representation ---
+
+
+def tail_mean(run: Run, tag: str) -> float | None:
+    """Mean of a metric over the last tenth of what was logged."""
+    values = run.series(tag)[1]
+    return float(values[-max(1, int(len(values) * TAIL)) :].mean()) if len(values) else None
+
+
+def negative_share(run: Run, tag: str) -> float | None:
+    """How often a metric was below zero."""
+    values = run.series(tag)[1]
+    return float((values < 0).mean()) if len(values) else None
+
+
+def over_runs(runs: Sequence[Run], tag: str, of: Callable[[Run, str], float | None] = tail_mean) -> Estimate | None:
+    """A metric of the runs that have it."""
+    return estimate([value for run in runs if (value := of(run, tag)) is not None])
+
+
+def ratio(value: Estimate | None, baseline: Estimate | None) -> float | None:
+    """Of two means."""
+    return value.value / baseline.value if value and baseline and baseline.value else None
+
+
+def machine(run: Run) -> str:
+    """Where a run was made, as far as it tells."""
+    versions: Mapping[str, Any] = run.report.get("versions") or {}
+    return f"{versions.get('cpu', '?')}, {run.config.get('device', '?')}"

@@ -1,0 +1,115 @@
+"""What weakens a comparison: differences beside the settings, unfinished runs, too few seeds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import comb
+from typing import Any
+
+from analysis.comparison.groups import protocol
+from analysis.comparison.measure import FEW, Cell, Comparison, machine
+from analysis.comparison.runs import Run
+from configs.schema import flatten
+
+NOT_SIMULATORS = ("sidequest", "torch", "numpy", "python", "platform", "cpu")
+SAME_LENGTH = 0.98
+NO_EFFECT = ("num_envs", "threads")  # of an evaluation environment
+
+
+@dataclass(frozen=True)
+class Note:
+    """A warning, and the groups that it concerns, whose names are marked with its number; none: all."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+def notes(comparison: Comparison) -> list[Note]:
+    """All there is to say."""
+    found = [note for task in comparison.tasks for note in _of_task(comparison, task)]
+    runs = [run for group in comparison.groups for run in group.all_runs]
+    if len(runs) == 1:
+        found.append(Note("There is one run: nothing to compare it with, and no interval."))
+    elif len(comparison.groups) == 1:
+        found.append(Note("All runs differ in the seed alone: there is one group, and nothing to compare it with."))
+    return found
+
+
+def marks(found: list[Note], label: str) -> str:
+    """The numbers of the notes on a group: ` [1] [3]`."""
+    return "".join(f" [{i}]" for i, note in enumerate(found, 1) if label in note.labels)
+
+
+def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
+    cells = comparison.of_task(task)
+    checks: dict[str, Callable[[Run], Any]] = {
+        "evaluated under protocol {value[0]} with {value[1]} random actions": protocol,
+        "evaluated in {value} episodes": lambda run: run.report["summary"].get("n"),
+        "evaluated in an environment with {value}": _eval_env,
+        "evaluated with {value}": _simulators,
+    }
+    for text, of in checks.items():
+        yield from _unlike(task, cells, text, of)
+    yield from _short(task, cells)
+    lacks: dict[str, Callable[[Run], bool]] = {
+        "is a file of scores, whose protocol is not known": lambda run: not run.config,
+        "has no final evaluation": lambda run: bool(run.config) and not run.report,
+    }
+    for text, holds in lacks.items():
+        odd = [(cell, o.run) for cell in cells for o in cell.outcomes if holds(o.run)]
+        for label, own in groupby(odd, lambda one: str(one[0].group.label)):
+            states = ", ".join(f"seed {run.seed} ({run.state})" for _, run in own)
+            yield Note(f"{task}: {label} {text}: {states}.", (label,))
+    machines = {machine(o.run) for cell in cells for o in cell.outcomes if o.seconds is not None and o.run.report}
+    if len(machines) > 1:
+        yield Note(f"{task}: times are of different machines ({'; '.join(sorted(machines))}): their ratio says little.")
+    yield from _few(task, cells)
+
+
+def _unlike(task: str, cells: list[Cell], text: str, of: Callable[[Run], Any]) -> Iterator[Note]:
+    """A note on the groups that differ from the first that was evaluated."""
+    evaluated = [(cell, of(o.run)) for cell in cells for o in cell.outcomes if o.run.report]
+    for value in dict.fromkeys(repr(value) for _, value in evaluated[1:]):
+        if value != repr(evaluated[0][1]):
+            odd = {cell.group.label: other for cell, other in evaluated if repr(other) == value}
+            said, usual = (text.format(value=v) for v in (next(iter(odd.values())), evaluated[0][1]))
+            yield Note(f"{task}: {', '.join(odd)}: {said}; {evaluated[0][0].group.label}: {usual}.", tuple(odd))
+
+
+def _eval_env(run: Run) -> str:
+    env = flatten(run.report.get("env") or {})
+    return ", ".join(f"{key}={value}" for key, value in sorted(env.items()) if key not in NO_EFFECT and key != "name")
+
+
+def _simulators(run: Run) -> str:
+    versions = dict(run.report.get("versions") or {})
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if name not in NOT_SIMULATORS)
+
+
+def _short(task: str, cells: list[Cell]) -> Iterator[Note]:
+    """Groups with finished runs that are shorter than the longest run by more than a row of its log."""
+    longest = max(o.run.steps for cell in cells for o in cell.outcomes)
+    for cell in cells:
+        ended = [o.run for o in cell.outcomes if not o.run.state.startswith("running")]
+        own = [run for run in ended if run.steps < SAME_LENGTH * longest]
+        if own:
+            steps = ", ".join(f"seed {run.seed} {run.steps:,}" for run in own)
+            text = f"fewer agent steps than the longest run ({longest:,}): {steps}. Its curve stops there."
+            yield Note(f"{task}: {cell.group.label} has {text}", (cell.group.label,))
+
+
+def _few(task: str, cells: list[Cell]) -> Iterator[Note]:
+    """What an interval over so few seeds cannot say."""
+    for n in range(1, FEW):
+        labels = tuple(cell.group.label for cell in cells if len(cell.outcomes) == n)
+        if not labels:
+            continue
+        if n == 1:
+            yield Note(f"{task}: one seed of {', '.join(labels)}: no interval, and nothing about other seeds.", labels)
+            continue
+        yield Note(
+            f"{task}: {n} seeds of {', '.join(labels)} have {comb(2 * n - 1, n)} distinct resamples: the interval lies "
+            "between the lowest and the highest run and covers the true mean less often than 95 %. Read the points."
+            + (" With fewer than four scores the IQM is the mean." if n < 4 else ""),
+            labels,
+        )

@@ -1,0 +1,213 @@
+"""A comparison as one HTML file that needs nothing else: curves that can be hovered or touched, tables, pictures."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from analysis.comparison.figure import GREY, axis_label, caption, colour
+from analysis.comparison.measure import FEW, Cell, Comparison
+from analysis.comparison.notes import Note
+from analysis.comparison.scores_csv import Published
+from analysis.comparison.tables import Table, show
+from harness.files import read_regular
+
+WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44  # around the plot
+PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
+Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
+
+
+def html_page(
+    title: str,
+    comparison: Comparison,
+    tables: Iterable[Table],
+    found: Sequence[Note],
+    published: Sequence[Published],
+    commands: Iterable[str],
+) -> str:
+    """The page as text."""
+    legend = "".join(
+        f'<li><span style="background:{colour(i)}"></span>{escape(group.label)} (n={len(group.all_runs)})</li>'
+        for i, group in enumerate(comparison.groups)
+    ) + "".join(
+        f'<li><span style="background:{GREY}"></span>{escape(curve.label)}: published, another protocol</li>'
+        for curve in published
+    )
+    charts = "".join(
+        f"<section><h2>{escape(task)}</h2>{_curves(comparison, task, published)}{_points(comparison, task)}</section>"
+        for task in comparison.tasks
+    )
+    warnings = "".join(f"<li>{escape(note.text)}</li>" for note in found)
+    template = Template(Path(__file__).with_name("page.html").read_text())
+    return template.substitute(
+        title=escape(title),
+        warnings=f"<section><h2>Read this first</h2><ol class=notes>{warnings}</ol></section>" if warnings else "",
+        legend=legend,
+        caption=escape(caption(comparison)),
+        charts=charts,
+        tables="".join(map(_table, tables)),
+        media=_media(comparison),
+        commands=escape("\n".join(commands)),
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+    rows = "".join(f"<tr>{''.join(f'<td>{_breakable(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
+    body = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{about}"
+    return f"<section><h2>{escape(table.title)}</h2>{body}</section>"
+
+
+def _breakable(text: str) -> str:
+    """Text whose lines may break within names."""
+    return re.sub(r"([_=+/]|\.(?=\D))", r"\1<wbr>", escape(text))
+
+
+# --- charts ---
+
+
+def _curves(comparison: Comparison, task: str, published: Sequence[Published]) -> str:
+    cells = [cell for cell in comparison.of_task(task) if cell.curve]
+    if not cells:
+        return "<p>No curve: nothing was logged.</p>"
+    others = list(published) if comparison.x == "steps" else []
+    right = max(float(cell.curve.x[-1]) for cell in cells if cell.curve)
+    heights = [cell.curve.runs for cell in cells if cell.curve]
+    heights += [curve.score[curve.steps <= right] for curve in others]
+    low, high = _span(np.concatenate([np.ravel(values) for values in heights]))
+    bounds = (0.0, right or 1.0, low, high)
+    shapes = [_axes(bounds, axis_label(comparison))]
+    for other in others:
+        inside = other.steps <= right
+        shapes.append(_line(other.steps[inside], other.score[inside], bounds, GREY, 1.5, ' stroke-dasharray="5 4"'))
+    data = []
+    for cell in cells:
+        i = comparison.groups.index(cell.group)
+        shapes += _group(cell, bounds, colour(i))
+        if curve := cell.curve:
+            points = {"x": _short(curve.x), "y": _short(curve.mean)}
+            data.append({"label": cell.group.label, "colour": colour(i), **points})
+    content = json.dumps({"bounds": bounds, "groups": data, "plot": [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM]})
+    attribute = escape(content, quote=True)
+    return (
+        f'<figure class=chart data-curves="{attribute}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="learning curves">{"".join(shapes)}<line class=cursor y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" '
+        f'x2="-9"/></svg><figcaption class=values>&nbsp;</figcaption></figure>'
+    )
+
+
+def _group(cell: Cell, bounds: Bounds, colour: str) -> list[str]:
+    curve, shapes = cell.curve, []
+    assert curve
+    if len(curve.runs) >= FEW:
+        x, y = np.concatenate([curve.x, curve.x[::-1]]), np.concatenate([curve.high, curve.low[::-1]])
+        shapes.append(f'<polygon points="{_path(x, y, bounds)}" fill="{colour}" opacity="0.18"/>')
+    else:
+        shapes += [_line(curve.x, line, bounds, colour, 0.8, ' opacity="0.6"') for line in curve.runs]
+    return [*shapes, _line(curve.x, curve.mean, bounds, colour, 2.5)]
+
+
+def _points(comparison: Comparison, task: str) -> str:
+    """The final evaluation of every seed, which says its value when touched."""
+    cells = [cell for cell in comparison.of_task(task) if cell.values("final")]
+    if not cells:
+        return "<p>No final evaluation.</p>"
+    low, high = _span(np.array([value for cell in cells for value in cell.values("final")]))
+    bounds = (0.0, float(len(cells)), low, high)
+    shapes = [_axes(bounds, "final evaluation of each seed, and the mean", ticks=False)]
+    for k, cell in enumerate(cells):
+        shade, scored = colour(comparison.groups.index(cell.group)), [o for o in cell.outcomes if o.final is not None]
+        mean = cell.estimate("final")
+        for j, o in enumerate(scored):
+            x, y = _at(k + 0.5 + 0.3 * ((j + 0.5) / len(scored) - 0.5), o.final or 0.0, bounds)
+            said = escape(f"{cell.group.label}, seed {o.run.seed}: {show(o.final)}")
+            shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{shade}"><title>{said}</title></circle>')
+        if mean:
+            xs = np.array([k + 0.2, k + 0.8])
+            shapes.append(_line(xs, np.full(2, mean.value), bounds, shade, 3))
+            if mean.low is not None and mean.high is not None and mean.n >= FEW:
+                shapes.append(_line(np.full(2, k + 0.5), np.array([mean.low, mean.high]), bounds, shade, 1.5))
+    return f'<figure class=chart><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(shapes)}</svg></figure>'
+
+
+def _axes(bounds: Bounds, label: str, ticks: bool = True) -> str:
+    left, right, low, high = bounds
+    shapes = []
+    for value in MaxNLocator(5).tick_values(low, high):
+        if low <= value <= high:
+            y = _at(left, value, bounds)[1]
+            shapes.append(f'<line class=grid x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            shapes.append(f'<text x="{LEFT - 6}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>')
+    for value in MaxNLocator(5).tick_values(left, right) if ticks else ():
+        if left <= value <= right:
+            x, text = _at(value, low, bounds)[0], f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+            anchor = "end" if x > WIDTH - 40 else "middle"
+            shapes.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="{anchor}">{text}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    return "".join(shapes) + f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(label)}</text>'
+
+
+def _line(x: Any, y: Any, bounds: Bounds, colour: str, width: float, more: str = "") -> str:
+    points = _path(x, y, bounds)
+    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"{more}/>'
+
+
+def _path(x: Any, y: Any, bounds: Bounds) -> str:
+    return " ".join("{:.1f},{:.1f}".format(*_at(a, b, bounds)) for a, b in zip(x, y, strict=True))
+
+
+def _at(x: float, y: float, bounds: Bounds) -> tuple[float, float]:
+    """Where a point of the data is in the chart."""
+    left, right, low, high = bounds
+    across, up = (x - left) / (right - left), (y - low) / (high - low)
+    return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def _span(values: Any) -> tuple[float, float]:
+    """Lowest and highest with a margin."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _short(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
+
+
+# --- pictures and videos ---
+
+
+def _media(comparison: Comparison) -> str:
+    """Of the first seed of each group: its video, and the latest picture of each auxiliary task."""
+    shown = []
+    for group in comparison.groups:
+        for run in group.all_runs[:1]:
+            folder = Path(run.name)
+            parts = [_embed(folder / "game.mp4", VIDEO_LIMIT, "<video controls muted loop playsinline src={}></video>")]
+            for task in run.tasks:
+                pictures = sorted(folder.glob(f"pictures/{task}-*.png"), key=lambda p: int(p.stem.rpartition("-")[2]))
+                image = f'<img alt="{escape(task)}" src={{}}>'
+                parts += [_embed(path, PICTURE_LIMIT, image) for path in pictures[-1:]]
+            if any(parts):
+                name = f"{group.label}, {run.task}, seed {run.seed}"
+                shown.append(f"<figure><figcaption>{escape(name)}</figcaption>{''.join(parts)}</figure>")
+    return f"<section><h2>Videos and pictures</h2><div class=media>{''.join(shown)}</div></section>" if shown else ""
+
+
+def _embed(path: Path, limit: int, form: str) -> str:
+    """An element with the content of a file; empty where there is none, or it is too large for a page."""
+    kinds = {".mp4": "video/mp4", ".png": "image/png"}
+    try:
+        content = base64.b64encode(read_regular(path, limit)).decode()
+    except (OSError, ValueError):
+        return ""
+    return form.format(f'"data:{kinds[path.suffix]};base64,{content}"')

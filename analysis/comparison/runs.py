@@ -1,0 +1,226 @@
+"""Runs as they are found: folders of trainings, reports kept as JSON, and a user's own CSV files."""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from analysis.comparison.scores_csv import read_scores, with_seed
+from configs.schema import flatten
+from envs import ENVS
+from harness.files import read_regular
+from harness.metrics import read_rows
+from harness.process import in_use
+
+log = logging.getLogger(__name__)
+
+SCORE = "rollout/score"  # mean return of the training episodes since the row before
+CONFIG_LIMIT, REPORT_LIMIT = 2**20, 2**26  # bytes
+EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, or what is known of one."""
+
+    name: str  # its path
+    task: str  # what it is trained on
+    seed: int
+    config: Mapping[str, Any]  # every value by dotted key; empty if there is none
+    rows: list[dict[str, Any]]  # of the log
+    report: Mapping[str, Any] = field(default_factory=dict)  # of the final evaluation; empty if there is none
+    state: str = "finished"
+    label: str = ""  # of its group, where there is no config
+
+    @property
+    def steps(self) -> int:
+        """Agent steps so far."""
+        return max((row["step"] for row in self.rows), default=0)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Its auxiliary tasks."""
+        return sorted({key.split(".")[1] for key in self.config if key.startswith("aux.")})
+
+    @property
+    def final(self) -> float | None:
+        """Mean return of the final evaluation."""
+        summary: dict[str, Any] = self.report.get("summary") or {}
+        return float(summary["mean"]) if is_number(summary.get("mean")) else None
+
+    def series(self, tag: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Agent steps where a metric was logged, and its values."""
+        found = [(row["step"], row[tag]) for row in self.rows if is_number(row.get(tag))]
+        steps, values = zip(*found, strict=True) if found else ((), ())
+        return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
+
+    def clock(self) -> NDArray[np.float64]:
+        """Agent steps, seconds and updates of the rows of the training itself (3, P)."""
+        found = [
+            (row["step"], row["clock"]["seconds"], row["clock"].get("updates", 0))
+            for row in self.rows
+            if isinstance(row.get("clock"), dict)
+            and is_number(row["clock"].get("seconds"))
+            and not any(tag.startswith("eval/") for tag in row)  # its seconds are the evaluation's
+        ]
+        return np.array(found, dtype=np.float64).reshape(-1, 3).T
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def find_runs(words: Iterable[str]) -> list[Path]:
+    """The run folders, kept reports and CSV files that paths and patterns name; folders are searched.
+
+    Raises:
+        ValueError: a word names none.
+    """
+    found: dict[Path, Path] = {}
+    for word in words:
+        places = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob(word, recursive=True))]
+        inside = [path for place in places for path in _in_place(place)]
+        if not inside:
+            raise ValueError(f"no runs in {word}: {EXPECTED}")
+        found |= {path.resolve(): path for path in inside}
+    if not found:
+        raise ValueError(f"no runs are given: {EXPECTED}")
+    return list(found.values())
+
+
+def _in_place(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    if (place / "config.yaml").is_file():
+        return [place]
+    return sorted(path.parent for path in place.rglob("config.yaml"))
+
+
+def read_runs(paths: Iterable[Path]) -> list[Run]:
+    """The trainings among `paths`; of what is none, and of damaged logs, there is one line each.
+
+    Raises:
+        ValueError: nothing is left, or a CSV file is wrong.
+    """
+    runs: list[Run] = []
+    files: list[Path] = []
+    for path in paths:
+        if path.suffix == ".csv":
+            files.append(path)
+            continue
+        try:
+            runs.append(_read_kept(path) if path.suffix == ".json" else _read_folder(path))
+        except (ValueError, OSError) as error:
+            log.warning("left out: %s", error)
+    known = sorted({run.task for run in runs})
+    for path in files:
+        runs += _read_csv(path, known)
+    if not runs:
+        raise ValueError(f"no training is left to compare: {EXPECTED}")
+    return runs
+
+
+def _read_folder(folder: Path) -> Run:
+    tree = read_yaml(read_regular(folder / "config.yaml", CONFIG_LIMIT), folder / "config.yaml")
+    if not {"agent", "env"} <= tree.keys():
+        raise ValueError(f"{folder} is no training of an agent")
+    if not (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} has no metrics.jsonl")
+    rows, damaged = read_rows(folder / "metrics.jsonl")
+    if damaged:
+        log.warning("%s: %d torn or damaged lines are skipped", folder / "metrics.jsonl", damaged)
+    report = read_report(folder / "report.json") if (folder / "report.json").exists() else {}
+    steps, total = max((row["step"] for row in rows), default=0), tree.get("steps")
+    state = "finished" if report else f"not evaluated, at step {steps:,}"
+    if (not report or steps < (total if isinstance(total, int) else 0)) and in_use(folder):
+        state, report = f"running, at step {steps:,} of {total:,}", {}  # a report is of fewer steps
+    return Run(str(folder), task_name(tree["env"]), _seed(tree, folder), flatten(tree), rows, report, state)
+
+
+def _read_kept(path: Path) -> Run:
+    """A report with the training that it is of, as benchmarks keep it in results/."""
+    report = read_report(path)
+    training = report.get("training")
+    if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
+        raise ValueError(f"{path} is no report with its training")
+    tree = read_yaml(str(training["config"]).encode(), path)
+    rows = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    return Run(str(path), task_name(tree.get("env")), _seed(tree, path), flatten(tree), rows, report)
+
+
+def _read_csv(path: Path, tasks: list[str]) -> Iterator[Run]:
+    if len(tasks) > 1:
+        raise ValueError(f"{path}: which of the tasks {', '.join(tasks)} is it of? compare one task at a time")
+    label, seed = with_seed(path)
+    for own, rows in read_scores(path).items():
+        logged = [
+            {"step": step, SCORE: score} | ({} if seconds is None else {"clock": {"seconds": seconds}})
+            for step, score, seconds in rows
+        ]
+        task = tasks[0] if tasks else "scores"
+        yield Run(str(path), task, seed if own is None else own, {}, logged, state="from a file", label=label)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report of an evaluation.
+
+    Raises:
+        ValueError, OSError: it cannot be read, or is none.
+    """
+    try:
+        report = json.loads(read_regular(path, REPORT_LIMIT))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no report: {error}") from error
+    if not isinstance(report, dict) or not isinstance(report.get("summary"), dict):
+        raise ValueError(f"{path} is no report of an evaluation")
+    return report
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data without aliases: a few lines of those can stand for more than fits into memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(content: bytes, path: Path) -> dict[str, Any]:
+    """The keys of a config that may be somebody else's, as data.
+
+    Raises:
+        ValueError: there are none.
+    """
+    try:
+        tree = yaml.load(content, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no config: {str(error).splitlines()[0]}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} is no config: it holds no keys")
+    return tree
+
+
+def task_name(env: Any) -> str:
+    """The label of an environment, of older versions too."""
+    if not isinstance(env, dict):
+        return str(env)
+    try:
+        return ENVS[str(env.get("name"))](**env).label
+    except (KeyError, TypeError, ValueError):
+        return str(env.get("game") or "_".join(str(env[key]) for key in ("domain", "task", "name") if key in env))
+
+
+def _seed(tree: Mapping[str, Any], path: Path) -> int:
+    seed = tree.get("seed")
+    if not isinstance(seed, int):
+        raise ValueError(f"{path} has no seed in its config")
+    return seed

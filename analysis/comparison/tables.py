@@ -1,0 +1,229 @@
+"""A comparison as tables of text, which the terminal, Markdown and the HTML page show alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.comparison.measure import (
+    OUTCOMES,
+    Cell,
+    Comparison,
+    Estimate,
+    negative_share,
+    over_runs,
+    ratio,
+)
+from analysis.comparison.notes import Note, marks
+from analysis.comparison.runs import Run
+from analysis.human import WANG_2016, human_normalised
+from analysis.statistics import (
+    difference_interval,
+    improvement_interval,
+    mean_of_tasks,
+    median_of_tasks,
+    optimality_gap,
+    paired_difference,
+    pooled_iqm,
+    probability_of_improvement,
+    stratified_interval,
+)
+
+NONE = "-"
+DM_CONTROL_MOST = 1000.0  # of a return
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+
+
+def tables(comparison: Comparison, found: list[Note]) -> list[Table]:
+    """Everything that was measured."""
+    first = [of(comparison, task, found) for of in (_scores, _differences) for task in comparison.tasks]
+    later = [of(comparison, task, found) for of in (_costs, _auxiliary) for task in comparison.tasks]
+    every = [*first, _aggregates(comparison), *later, _settings(comparison), _runs(comparison)]
+    return [table for table in every if table.rows]
+
+
+def show(value: float | None, digits: int | None = None) -> str:
+    """A number with about three significant digits, or as many behind the point as are given."""
+    if value is None:
+        return NONE
+    if digits is None:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 or not value else 4
+    return f"{value:,.{digits}f}"
+
+
+def with_interval(found: Estimate | None, signed: bool = False) -> str:
+    """`value [low, high]`, with one number of digits."""
+    if found is None:
+        return NONE
+    size = max(abs(bound) for bound in (found.value, found.low or 0, found.high or 0))
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2
+    sign = "+" if signed else ""
+    bounds = "" if found.low is None or found.high is None else f" [{found.low:,.{digits}f}, {found.high:,.{digits}f}]"
+    return f"{found.value:{sign},.{digits}f}{bounds}"
+
+
+def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
+    normal = normaliser(task, comparison.of_task(task))
+    rows = []
+    for cell in comparison.of_task(task):
+        final = cell.values("final")
+        row = [cell.group.label + marks(found, cell.group.label), str(len(cell.outcomes))]
+        fewer = f" (n={len(final)})" if len(final) < len(cell.outcomes) else ""
+        row += [with_interval(cell.estimate("final")) + fewer]
+        row += [show(pooled_iqm([final]) if final else None)]
+        row += [with_interval(cell.estimate(name)) for name in ("best", "last", "area")]
+        if normal:
+            row.append(show(normal[1](sum(final) / len(final)) if final else None))
+        rows.append(row)
+    header = ["group", "seeds", "final evaluation", "its IQM", "best training", "last training", "area under curve"]
+    caption = (
+        "Mean over the seeds with its 95 % bootstrap interval. Training scores are moving means over a tenth "
+        "of the longest run. The area is the mean height of the curve up to the end of the shortest run, at "
+        f"{comparison.ends[task]:,.0f} agent steps."
+    )
+    return Table(f"Scores: {task}", header + ([normal[0]] if normal else []), rows, caption)
+
+
+def _differences(comparison: Comparison, task: str, _: list[Note]) -> Table:
+    cells = comparison.of_task(task)
+    baseline, rows = cells[0], []
+    for cell in cells[1:]:
+        for name, title in {"final": "final evaluation", "area": "area under curve"}.items():
+            x, y = cell.values(name), baseline.values(name)
+            if not x or not y:
+                continue
+            free = difference_interval([x], [y]) if min(len(x), len(y)) > 1 else (None, None)
+            value = Estimate(sum(x) / len(x) - sum(y) / len(y), min(len(x), len(y)), *free)
+            chance = Estimate(probability_of_improvement([x], [y]), 0)
+            if min(len(x), len(y)) > 1:
+                chance = Estimate(chance.value, 0, *improvement_interval([x], [y]))
+            rows.append([cell.group.label, title, with_interval(value, signed=True), *_paired(cell, baseline, name)])
+            rows[-1].append(with_interval(chance))
+    header = ["group", "of", "difference", "paired by seed", "pairs", "probability of improvement"]
+    title = f"Difference from {baseline.group.label}: {task}" if cells else task
+    caption = "95 % bootstrap intervals: of independent runs, and of the pairs that share a seed."
+    return Table(title, header, rows, caption)
+
+
+def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
+    """The difference of the runs whose seed both have, and how many these are."""
+    ours, theirs = ({o.run.seed: getattr(o, name) for o in c.outcomes} for c in (cell, baseline))
+    seeds = [s for s in ours if ours[s] is not None and theirs.get(s) is not None]
+    if len(seeds) < 2:
+        return [NONE, str(len(seeds))]
+    value, bounds = paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds])
+    return [with_interval(Estimate(value, len(seeds), *bounds), signed=True), str(len(seeds))]
+
+
+def normaliser(task: str, cells: Sequence[Cell]) -> tuple[str, Callable[[float], float]] | None:
+    """The name of a scale from 0 to about 1 for the returns of a task, and how they get there; None without one."""
+    if task in WANG_2016:
+        return "human-normalised (Wang et al. 2016)", lambda score: human_normalised(score, task)
+    if any(o.run.config.get("env.name") == "dmc" for cell in cells for o in cell.outcomes):
+        return "of 1000", lambda score: score / DM_CONTROL_MOST
+    return None
+
+
+def _aggregates(comparison: Comparison) -> Table:
+    """Over all tasks, of the groups that were evaluated on each, where all tasks have a common scale."""
+    scales = {task: normaliser(task, comparison.of_task(task)) for task in comparison.tasks}
+    rows, statistics = [], dict(AGGREGATES)
+    if len(comparison.tasks) < 2 or not all(scales.values()):
+        return Table("", [], [])
+    for group in comparison.groups:
+        scores = []
+        for task, scale in scales.items():
+            cell = comparison.cells.get((task, group.label))
+            scores.append([scale[1](value) for value in cell.values("final")] if cell and scale else [])
+        if all(scores):
+            shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in statistics.values()]
+            rows.append([group.label, *map(with_interval, shown)])
+    caption = "Of normalised final evaluations; 95 % intervals by a bootstrap stratified by task."
+    return Table("Over all tasks", ["group", *statistics], rows, caption)
+
+
+AGGREGATES: dict[str, Callable[..., Any]] = {
+    "mean": mean_of_tasks,
+    "median": median_of_tasks,
+    "IQM": pooled_iqm,
+    "optimality gap": optimality_gap,
+}
+
+
+def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:
+    cells = comparison.of_task(task)
+    rows = []
+    for cell in cells:
+        seconds, update = (cell.estimate(name) for name in ("seconds", "per_update"))
+        if not seconds and not update:
+            continue
+        base = [ratio(value, cells[0].estimate(name)) for name, value in (("seconds", seconds), ("per_update", update))]
+        minutes, milli = seconds.value / 60 if seconds else None, 1000 * update.value if update else None
+        rows.append([cell.group.label, show(minutes), show(base[0], 2), show(milli), show(base[1], 2)])
+    header = ["group", "minutes", "ratio", "ms per update", "ratio "]
+    caption = (
+        f"Wall clock up to {comparison.ends[task]:,.0f} agent steps, and from the first update to the last for each, "
+        f"with the environment steps between them. Ratios to {cells[0].group.label}."
+    )
+    return Table(f"Cost: {task}", header, rows, caption)
+
+
+def _auxiliary(comparison: Comparison, task: str, _: list[Note]) -> Table:
+    rows = []
+    for cell in comparison.of_task(task):
+        runs = [o.run for o in cell.outcomes]
+        rank = show(_value(over_runs(runs, "repr/effective_rank")))
+        rows += [[cell.group.label, *_solved(runs, aux), rank] for aux in runs[0].tasks]
+        if not runs[0].tasks and rank != NONE:
+            rows.append([cell.group.label, *[NONE] * 6, rank])
+    header = ["group", "task", "metric", "value", "chance", "gradient cosine", "below 0", "effective rank"]
+    caption = (
+        "Means over the last tenth of each run. Chance of an error ratio is 1, the trivial answer. The cosine is that "
+        "of the task's gradient with the agent's on the encoder; below 0: share of all measurements."
+    )
+    return Table(f"Auxiliary tasks: {task}", header, rows, caption)
+
+
+def _solved(runs: Sequence[Run], aux: str) -> list[str]:
+    """How well an auxiliary task is solved, beside chance, and whether it conflicts with the agent's loss."""
+    found = {name: over_runs(runs, f"aux/{aux}/{name}") for name in ("accuracy", "error_ratio", "loss", "chance")}
+    metric = next((name for name in ("accuracy", "error_ratio") if found[name]), "loss")
+    chance = {"accuracy": show(_value(found["chance"]), 3), "error_ratio": "1", "loss": NONE}[metric]
+    cosine = over_runs(runs, f"aux/{aux}/grad_cosine")
+    below = over_runs(runs, f"aux/{aux}/grad_cosine", negative_share)
+    conflict = [show(_value(cosine), 3), f"{100 * below.value:.0f} %" if below else NONE]
+    return [aux, metric, show(_value(found[metric]), 3), chance, *conflict]
+
+
+def _value(found: Estimate | None) -> float | None:
+    return found.value if found else None
+
+
+def _settings(comparison: Comparison) -> Table:
+    """The keys that differ."""
+    keys = list(comparison.groups[0].settings)
+    rows = []
+    for key in keys:
+        values = [str(group.settings[key]) if key in group.all_runs[0].config else NONE for group in comparison.groups]
+        rows.append([key, *values])
+    return Table("What differs", ["key", *(group.label for group in comparison.groups)], rows)
+
+
+def _runs(comparison: Comparison) -> Table:
+    rows = []
+    for task in comparison.tasks:
+        for cell in comparison.of_task(task):
+            for o in cell.outcomes:
+                scores = [show(getattr(o, name)) for name in OUTCOMES[:4]]
+                first = [cell.group.label, task, str(o.run.seed), f"{o.run.steps:,}"]
+                rows.append([*first, *scores, o.run.state, o.run.name])
+    header = ["group", "task", "seed", "agent steps", "final", "best", "last", "area", "state", "run"]
+    return Table("Runs", header, rows)

@@ -1,0 +1,54 @@
+"""A comparison for TensorBoard: a run for each group with mean, low and high, and a table of hyperparameters."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter, summary
+
+from analysis.comparison.measure import Cell, Comparison
+
+SUFFIX = ".compare"  # of the event files, so that a later comparison finds and replaces them
+SCORES = ("final", "best", "last")
+
+
+def write_groups(comparison: Comparison, folder: Path) -> None:
+    """Write `folder/<task>/<label>` for each group, and `folder/<task>/<label>/s<seed>` for the scores of each run.
+
+    The event files of an earlier comparison there are removed.
+    """
+    for old in folder.rglob(f"events.out.tfevents.*{SUFFIX}"):
+        old.unlink()
+    for task in comparison.tasks:
+        for cell in comparison.of_task(task):
+            place = folder / _name(task) / _name(cell.group.label)
+            _write_curve(cell, comparison.metric, place)
+            for outcome in cell.outcomes:
+                scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
+                settings = {"task": task, "seed": outcome.run.seed} | dict(cell.group.settings)
+                _write_run(settings, scores, outcome.run.steps, place / f"s{outcome.run.seed}")
+
+
+def _write_curve(cell: Cell, metric: str, place: Path) -> None:
+    with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
+        tags = [f"group/{metric.replace('/', '_')}{end}" for end in ("", "_low", "_high")]
+        if cell.curve:
+            for x, *values in zip(cell.curve.x, cell.curve.mean, cell.curve.low, cell.curve.high, strict=True):
+                for tag, value in zip(tags, values, strict=True):
+                    writer.add_scalar(tag, value, int(x))
+        writer.add_custom_scalars({"Groups": {f"{metric}, mean and band over the seeds": ["Margin", tags]}})
+
+
+def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: int, place: Path) -> None:
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+    with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
+        for part in summary.hparams(plain, dict(scores)):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(part)
+        for name, value in scores.items():
+            writer.add_scalar(name, value, step)
+
+
+def _name(text: str) -> str:
+    """A folder's name."""
+    return re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_"

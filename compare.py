@@ -1,0 +1,116 @@
+"""Compare runs: which setting is better, by how much, at what cost, and how sure that is.
+
+    python compare.py runs/pong
+    python compare.py 'runs/pong/*/s*' baseline=aux=none out=report
+    python compare.py runs/pong sb3/dqn/0.monitor.csv published=[dopamine.csv] x=steps
+
+Runs are folders, folders of those, patterns, reports kept as .json, or .csv files (step, score and perhaps seed; or the
+monitor.csv of Stable-Baselines3). Those that differ in the seed alone are a group.
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from experiment.launch import check_words, launch
+
+
+def with_paths(argv: list[str]) -> list[str]:
+    """The words of a command line with the bare ones, paths and patterns, as `runs=[...]`."""
+    paths, words = [], []
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if word.startswith("-") or (equals and re.fullmatch(r"[\w.]+", key) and not Path(word).exists()):
+            words.append(f"{key}={quoted(value)}" if key == "baseline" and value[:1] not in "'\"" else word)
+        else:
+            paths.append(quoted(word))
+    return [*words, f"runs=[{','.join(paths)}]"] if paths else words
+
+
+def quoted(text: str) -> str:
+    """A value that Hydra reads as this text."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+if __name__ == "__main__":
+    check_words("compare", with_paths(sys.argv[1:]), __doc__)  # before torch loads
+
+
+import logging
+
+from rich.console import Console
+
+from analysis.comparison.figure import caption, write_figure
+from analysis.comparison.groups import group_runs, with_baseline
+from analysis.comparison.measure import Comparison, compare
+from analysis.comparison.notes import notes
+from analysis.comparison.output import curves_csv, groups_csv, markdown, print_tables, runs_csv
+from analysis.comparison.page import html_page
+from analysis.comparison.runs import find_runs, read_runs
+from analysis.comparison.scores_csv import read_published
+from analysis.comparison.tables import tables
+from analysis.comparison.tensorboard import write_groups
+from configs.schema import CompareConfig
+from experiment.command import training_command
+from experiment.composition import freeze
+from experiment.run_folder import FREE
+from harness.files import replacing
+
+log = logging.getLogger("sidequest")
+
+# Beside what may change when a run continues: what is only looked at, and where.
+IGNORED = FREE | {"seed", "device", "log_every", "diagnose_every", "probe_every", "env.threads"}
+IGNORED |= {"replay.storage", "replay.path"}
+
+
+def run(config: CompareConfig, argv: list[str]) -> int:
+    """Read, measure, write and show; returns the process exit code."""
+    published = [read_published(Path(path)) for path in config.published]
+    groups = with_baseline(group_runs(read_runs(find_runs(config.runs)), IGNORED), config.baseline)
+    comparison = compare(groups, config.x, config.metric)
+    found = notes(comparison)
+    shown = tables(comparison, found)
+    out, commands = Path(config.out), reproduce(comparison, argv)
+    title = f"{', '.join(comparison.tasks)}: " + ", ".join(group.label for group in groups)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "report.html": html_page(title, comparison, shown, found, published, commands),
+        "comparison.md": markdown(title, shown, found, commands, caption(comparison)),
+        "runs.csv": runs_csv(comparison),
+        "groups.csv": groups_csv(comparison),
+        "curves.csv": curves_csv(comparison),
+    }.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(content)
+    write_figure(comparison, published, out)
+    write_groups(comparison, out)
+    print_tables(shown, found, Console(width=None if sys.stdout.isatty() else 140))
+    log.info("%12s  %s", "report", out / "report.html")
+    log.info("%12s  %s", "figure", out / "curves.png")
+    log.info("%12s  %s", "tables", out / "comparison.md")
+    log.info("%12s  tensorboard --logdir %s", "TensorBoard", out)
+    return 0
+
+
+def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
+    """The commands that make one run of each group again, and the comparison."""
+    commands = []
+    for group in comparison.groups:
+        for runs in group.runs.values():
+            seeds = ", ".join(str(each.seed) for each in runs)
+            made = training_command(runs[0].config) if runs[0].config else None
+            where = made or (f"the config of {runs[0].name}" if runs[0].config else f"a file: {runs[0].name}")
+            commands += [f"# {group.label}, seeds {seeds}", where if made else f"# {where}"]
+    return [*commands, "# this comparison", f"python compare.py {shlex.join(argv)}"]
+
+
+def main(words: list[str]) -> int:
+    """Run the command line; returns the exit code of the process."""
+    given = with_paths(words)
+    return launch(lambda composed: run(freeze(composed.config, CompareConfig), words), "compare", given, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

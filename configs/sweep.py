@@ -1,0 +1,32 @@
+"""Where the runs of a sweep run, by the name that `sweep=` uses."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class LocalSweep:
+    """Processes of this machine."""
+
+    jobs: int = 0  # at once; 0: one for each core
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0:
+            raise ValueError(f"sweep.jobs={self.jobs}: must be at least 0")
+
+
+@dataclass
+class RaySweep:
+    """Tasks of a Ray cluster, whose nodes share the working folder."""
+
+    address: str | None = None  # of the cluster, `auto` for that of this node; default: a Ray of this machine alone
+    cpus: float = 1.0  # of each run
+    gpus: float = 0.0  # of each run; a fraction shares one GPU
+    retries: int = 3  # of a run whose process, worker or node was killed; it continues from its newest checkpoint
+
+    def __post_init__(self) -> None:
+        for name, least in {"cpus": 0, "gpus": 0, "retries": 0}.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"sweep.{name}={getattr(self, name)}: must be at least {least}")
+
+
+SWEEPS: dict[str, type[LocalSweep | RaySweep]] = {"local": LocalSweep, "ray": RaySweep}

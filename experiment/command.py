@@ -1,0 +1,44 @@
+"""The command line that makes a run again, from its config."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.schema import flatten
+from experiment.launch import compose_words
+
+GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says
+
+
+def training_command(config: Mapping[str, Any]) -> str | None:
+    """`python train.py ...` for a config by dotted key; None where this version has other keys."""
+    names = {group: config.get(f"{group}.name") for group in GROUPS}
+    tasks = sorted({key.split(".")[1] for key in config if key.startswith("aux.")})
+    words = [f"import={','.join(config['imports'])}"] if config.get("imports") else []
+    words += [f"{group}={name}" for group, name in names.items()] + [f"aux=[{','.join(tasks)}]"] * bool(tasks)
+    try:
+        default = flatten(OmegaConf.to_container(compose_words("config", *words).config))
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return None
+    config = {key: value for key, value in config.items() if value != {}}  # no auxiliary tasks
+    default = {key: value for key, value in default.items() if value != {}}
+    if config.keys() != default.keys():
+        return None
+    words += [f"{key}={_value(value)}" for key, value in config.items() if value != default[key] and key != "run_dir"]
+    return f"python train.py {shlex.join(words)}"
+
+
+def _value(value: Any) -> str:
+    """As Hydra reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"

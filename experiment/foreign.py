@@ -1,0 +1,65 @@
+"""Folders that somebody else may have made: their config is read as data, and nothing is written into them."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from harness.files import read_regular
+
+OWN = Path("runs")  # of the working folder: where training leaves its runs
+RESULTS = OWN / "evaluations"
+LARGEST, DEEPEST = 1 << 16, 16  # bytes, and levels, of a config: a run's has 3 kB and 4
+PATHS = {"folder", "path", "run", "policy", "background_folder", "init"}  # keys that name files to read or to write
+
+
+def is_own(folder: Path) -> bool:
+    """Whether the folder lies under `runs/` of the working folder."""
+    return folder.resolve().is_relative_to(OWN.resolve())
+
+
+def results_folder(folder: Path) -> Path:
+    """Where the results of evaluating the weights in `folder` go: there, or to `runs/evaluations/<its path>`."""
+    if is_own(folder):
+        return folder
+    here, whole = Path.cwd(), folder.resolve()
+    return RESULTS / (whole.relative_to(here) if whole.is_relative_to(here) else whole.relative_to(whole.anchor))
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """A config as data: no tags, no aliases, no interpolations, of limited size and depth.
+
+    Raises:
+        ValueError: it is something else.
+        OSError: it cannot be read.
+    """
+    text, depth = read_regular(path, LARGEST).decode(), 0
+    try:
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"it is more than {DEEPEST} levels deep")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it has an alias, *{event.anchor}")
+            if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+                raise ValueError(f"it has an interpolation, {event.value[:40]!r}")
+        loaded = OmegaConf.create(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    if not isinstance(loaded, DictConfig):
+        raise ValueError("it holds no keys")
+    return loaded
+
+
+def check_paths(folder: Path, part: Any, advice: str) -> None:
+    """Raise ValueError if the config in `folder`, of which `part` is a part, names paths and is not the user's own."""
+    if is_own(folder):
+        return
+    for key in fields(part):
+        value = getattr(part, key.name)
+        if key.name in PATHS and value != key.default:
+            raise ValueError(
+                f"{folder}/config.yaml names {key.name}={value}: only of runs under {OWN}/ is it used unasked, {advice}"
+            )

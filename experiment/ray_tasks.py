@@ -1,0 +1,147 @@
+"""The runs of a sweep as Ray tasks around the command; a run that was killed is retried and resumes."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from configs.sweep import RaySweep
+
+STORE_BYTES = 100 << 20  # of Ray's object store, which holds nothing here
+POLL_SECONDS = 0.5
+CONNECT_SECONDS = 5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class KilledError(RuntimeError):
+    """The process of a run was killed; the task is to be retried."""
+
+
+class RayLauncher:
+    """Starts runs on a Ray cluster.
+
+    Args:
+        command: what Python runs, to which the words of a run are added.
+        settings: of the sweep.
+
+    Raises:
+        ValueError: Ray is missing, the cluster cannot be reached, or no node is large enough for one run.
+    """
+
+    def __init__(self, command: Sequence[str], settings: RaySweep) -> None:
+        try:
+            self._ray = import_module("ray")
+        except ImportError as error:
+            raise ValueError("sweep=ray needs Ray: pip install 'sidequest[ray]'") from error
+        local = {} if settings.address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+        try:
+            _check_reachable(settings.address)
+            self._ray.init(address=settings.address, log_to_driver=False, logging_level="ERROR", **local)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"sweep.address={settings.address}: no Ray cluster answers: {reason}") from error
+        for name, wanted in {"CPU": settings.cpus, "GPU": settings.gpus}.items():
+            largest = max(node["Resources"].get(name, 0) for node in self._ray.nodes() if node["Alive"])
+            if wanted > largest:
+                self._ray.shutdown()
+                raise ValueError(
+                    f"sweep.{name.lower()}s={wanted:g}: the largest node of the Ray cluster has {largest:g}"
+                )
+        self._command, threads = list(command), max(1, int(settings.cpus))
+        self._variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._task = self._ray.remote(
+            num_cpus=settings.cpus,
+            num_gpus=settings.gpus,
+            max_retries=settings.retries,
+            retry_exceptions=[KilledError],
+        )(run_command)
+
+    def start(self, words: Sequence[str], output: Path) -> "RayProcess":
+        """Queue one run; what it prints is appended to `output`."""
+        stop = output.with_suffix(".stop")
+        stop.unlink(missing_ok=True)
+        arguments = ([*self._command, *words], str(Path.cwd()), str(output), str(stop), self._variables)
+        return RayProcess(self._ray, self._task.remote(*arguments), output, stop)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._ray.shutdown()
+
+
+class RayProcess:
+    """A run on the cluster, with the part of `subprocess.Popen` that a sweep uses."""
+
+    def __init__(self, ray: Any, task: Any, output: Path, stop: Path) -> None:
+        self._ray, self._task, self._output, self._stop = ray, task, output, stop
+
+    def poll(self) -> int | None:
+        """The exit code, or None while the run is queued or runs."""
+        if not self._ray.wait([self._task], timeout=0)[0]:
+            return None
+        self._stop.unlink(missing_ok=True)
+        try:
+            return int(self._ray.get(self._task))
+        except self._ray.exceptions.RayError as error:
+            with self._output.open("a") as output:
+                output.write(f"\n{str(error).strip().splitlines()[-1]}\n")
+            return 1
+
+    def send_signal(self, signum: int) -> None:
+        """SIGTERM saves the run and ends it; a run on another machine gets no other signal."""
+        if signum == signal.SIGTERM:
+            self._stop.touch()
+
+
+def run_command(
+    command: Sequence[str], folder: str, output: str, stop: str, variables: dict[str, str]
+) -> int:  # pragma: no cover - runs in Ray's worker
+    """Run the command in the shared `folder` until it ends, or until the file `stop` asks it to save and leave.
+
+    Raises:
+        KilledError: a signal killed it.
+        ValueError: the folder is not here.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(
+            f"{folder} does not exist on {os.uname().nodename}: sweep=ray needs a folder that all nodes share"
+        )
+    with (Path(folder) / output).open("ab") as printed:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+    asked = False
+    while process.poll() is None:
+        if not asked and (Path(folder) / stop).exists():
+            process.terminate()
+            asked = True
+        time.sleep(POLL_SECONDS)
+    if process.returncode < 0:
+        raise KilledError(f"signal {-process.returncode} killed the run")
+    return process.returncode
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError unless something listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process with Ray's worker: the task that is retried must find the folder free."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

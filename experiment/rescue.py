@@ -1,0 +1,64 @@
+"""Whatever ends a run, what it learned is saved first."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiment.monitoring import log_metrics
+from experiment.training import Training, save_training
+from harness.checkpoint import CheckpointError, load_latest
+from harness.finite import NonFiniteError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def saving_first(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
+    """When an error ends the block, save what was learned before, and raise it.
+
+    Args:
+        run_dir: of the run.
+        save: saves what is not saved yet; raises NonFiniteError where that is not finite.
+
+    Raises:
+        NonFiniteError: what ended the block is a NaN or infinity, or follows from one; the message names the tensor,
+            the step and the newest checkpoint, which is from before.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _rescue(error, save)
+        if isinstance(cause, NonFiniteError):
+            raise NonFiniteError(f"{cause}; {_last_checkpoint(run_dir)}") from error
+        raise
+
+
+def save_rest(run: Training) -> None:
+    """Save what a training learned since its last checkpoint, if there is something."""
+    progress = run.progress
+    if progress.steps > progress.saved:
+        if run.window or not progress.due(run.config.log_every):  # a NaN stops here: it is not saved
+            log_metrics(run)
+        save_training(run)
+
+
+def _rescue(error: Exception, save: Callable[[], None]) -> Exception:
+    """Save; returns `error`, or the NonFiniteError that it follows from."""
+    if isinstance(error, NonFiniteError):
+        return error
+    try:
+        save()
+    except NonFiniteError as found:
+        return found
+    except Exception as other:  # noqa: BLE001 — the first error is the one to raise
+        log.warning("what was learned since the last checkpoint is lost: %s", other)
+    return error
+
+
+def _last_checkpoint(run_dir: Path) -> str:
+    try:
+        checkpoint = load_latest(run_dir / "checkpoints")
+    except CheckpointError as error:
+        return str(error)
+    return f"the last good checkpoint is {checkpoint.path}" if checkpoint else "there is no checkpoint before it"

@@ -1,0 +1,280 @@
+"""Several runs at once: a process each, a table of their progress, and one exit code."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from configs.schema import RunConfig
+from configs.sweep import LocalSweep, RaySweep
+from experiment.composition import COMMANDS, Composed
+from experiment.ray_tasks import RayLauncher, RayProcess
+from experiment.run_folder import named, run_folder
+from harness.process import available_cores
+from harness.signals import GracefulExit
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+LINE_SECONDS = 60  # between lines of progress where there is no terminal
+TAIL_BYTES = 1 << 16  # of a log or of the metrics; the last lines are in it
+
+
+@dataclass
+class Run:
+    """One run of a sweep."""
+
+    label: str  # the words that are not those of every run
+    words: tuple[str, ...]
+    folder: Path
+    steps: int  # that it is to make
+    process: "subprocess.Popen[bytes] | RayProcess | None" = None
+    rows: list[tuple[float, int]] = field(default_factory=list)  # (seconds, step) of the newest metrics
+    score: float | None = None
+    code: int | None = None  # the exit code
+
+    @property
+    def output(self) -> Path:
+        """The file that holds what the run printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def state(self) -> str:
+        """One word for the table."""
+        if self.code is None:
+            return "waiting" if self.process is None else "running"
+        return {0: "done", 129: "saved", 130: "saved", 143: "saved"}.get(self.code, "failed")
+
+    def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
+        """Start the run, here or elsewhere."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.write_bytes(b"")
+        self.process = launcher.start(self.words, self.output)
+
+    def look(self) -> None:
+        """Read how far the run is, and whether it ended."""
+        assert self.process is not None
+        code = self.process.poll()
+        self.code = None if code is None else code if code >= 0 else 128 - code
+        for row in _last_rows(self.folder / "metrics.jsonl"):
+            point = (float(row["clock"]["seconds"]), int(row["step"]))
+            if not self.rows or point > self.rows[-1]:
+                self.rows = [*self.rows[-1:], point]
+            self.score = row.get("eval/mean_reward", row.get("rollout/score", self.score))
+
+    @property
+    def step(self) -> int:
+        """The newest step that the log holds."""
+        return self.rows[-1][1] if self.rows else 0
+
+    @property
+    def speed(self) -> float | None:
+        """Steps per second between the two newest rows of the log."""
+        if len(self.rows) < 2:
+            return None
+        (begun, first), (now, last) = self.rows
+        return (last - first) / (now - begun) if now > begun else None
+
+    @property
+    def last_line(self) -> str:
+        """What the run printed last."""
+        lines = _tail(self.output).decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+class LocalLauncher:
+    """Starts runs on this machine.
+
+    Args:
+        command: what Python runs, to which the words of a run are added.
+        threads: of each run.
+    """
+
+    def __init__(self, command: Sequence[str], threads: int) -> None:
+        self._command = command
+        self._variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+    def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
+        """Start one run. It gets no signal from the terminal: the sweep passes them on, once."""
+        with output.open("ab") as printed:
+            return subprocess.Popen(
+                [*self._command, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._variables,  # torch reads them when it is loaded
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: LocalSweep | RaySweep) -> int:
+    """Run every job in a process of its own.
+
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 go to each process that runs. A run that fails does not end the others.
+
+    Args:
+        name: of the config, a training or a pretraining.
+        jobs: what to run.
+        module: of the command, whose file or name Python runs.
+        settings: where the runs run, and how many at once.
+
+    Returns:
+        The exit code of a signal to the sweep, or else the highest of the runs.
+
+    Raises:
+        ValueError: two runs share a folder, or the settings do not fit the machine or the cluster.
+    """
+    runs = [_run(name, job, jobs) for job in jobs]
+    _check_folders(runs)
+    launcher: LocalLauncher | RayLauncher
+    if isinstance(settings, RaySweep):
+        launcher, at_once = RayLauncher(_command(module), settings), len(runs)
+        log.info("%d runs on Ray, %g CPUs and %g GPUs each", len(runs), settings.cpus, settings.gpus)
+    else:
+        cores = available_cores()
+        at_once = min(settings.jobs or cores, len(runs))
+        launcher = LocalLauncher(_command(module), threads := max(1, cores // at_once))
+        log.info("%d runs, %d at a time, %d threads each", len(runs), at_once, threads)
+    with GracefulExit() as stop, _Screen() as screen:
+        _follow(runs, launcher, at_once, stop, screen)
+    launcher.close()
+    for run in runs:
+        if run.state == "failed":
+            log.error("%s failed (exit code %d): %s", run.label, run.code, run.last_line)
+    return stop.exit_code or max(run.code or 0 for run in runs)
+
+
+def _follow(
+    runs: Sequence[Run], launcher: "LocalLauncher | RayLauncher", at_once: int, stop: GracefulExit, screen: "_Screen"
+) -> None:
+    """Start the runs, `at_once` at a time, until all have ended or those that were started have saved."""
+    while any(run.code is None and (run.process or not stop.requested) for run in runs):
+        running = [run for run in runs if run.process and run.code is None]
+        for run in runs if not stop.requested else ():
+            if run.process is None and len(running) < at_once:
+                run.start(launcher)
+                running.append(run)
+        if stop.save_requested:
+            stop.save_requested = False
+            _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
+        time.sleep(POLL_SECONDS)
+        for run in running:
+            run.look()
+        screen.show(runs)
+
+
+def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
+    kind = COMMANDS[name]
+    assert issubclass(kind, RunConfig)
+    config = named(job, kind)
+    label = " ".join(word for word in job.words if not all(word in other.words for other in jobs))
+    return Run(label, job.words, run_folder(config), config.steps)
+
+
+def _check_folders(runs: Sequence[Run]) -> None:
+    seen: dict[Path, Run] = {}
+    for run in runs:
+        if run.folder in seen:
+            both = " and ".join(" ".join(r.words) for r in (seen[run.folder], run))
+            raise ValueError(f"two runs share the folder {run.folder} ({both}): leave run_dir out, or repeat no value")
+        seen[run.folder] = run
+
+
+def _command(module: ModuleType) -> list[str]:
+    """How Python runs the command that this process is running."""
+    assert module.__file__ is not None
+    spec = module.__spec__
+    if spec is not None and "." in spec.name:  # in an installed package
+        return [sys.executable, "-m", spec.name]
+    return [sys.executable, module.__file__]
+
+
+def _pass_on(runs: Sequence[Run], signum: signal.Signals) -> None:
+    for run in runs:
+        assert run.process is not None
+        with suppress(ProcessLookupError):
+            run.process.send_signal(signum)
+
+
+def _last_rows(path: Path) -> list[dict[str, Any]]:
+    """The newest rows of metrics.jsonl; a row that is half written is left out."""
+    rows = []
+    for line in _tail(path).split(b"\n")[:-1]:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and {"step", "clock"} <= row.keys():
+                rows.append(row)
+    return rows
+
+
+def _tail(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read()
+
+
+class _Screen:
+    """The table on a terminal; elsewhere a line where a state changes, and one for each run a minute."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        self._shown: dict[Path, tuple[str, float]] = {}
+
+    def __enter__(self) -> "_Screen":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, runs: Sequence[Run]) -> None:
+        """Show where the runs are."""
+        if self._live:
+            self._live.update(_table(runs))
+            return
+        now = time.monotonic()
+        for run in runs:
+            state, since = self._shown.get(run.folder, ("waiting", now))
+            if run.state != state or (run.state == "running" and now - since > LINE_SECONDS):
+                log.info("%s", "  ".join(filter(None, _cells(run))))
+                self._shown[run.folder] = (run.state, now)
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    table = Table("run", "state", "step", "steps/s", "left", "score")
+    for run in runs:
+        table.add_row(*_cells(run))
+    return table
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    speed = run.speed if run.state == "running" else None
+    minutes = (run.steps - run.step) / speed / 60 if speed else None
+    return (
+        run.label,
+        run.state,
+        f"{run.step:,} of {run.steps:,}",
+        f"{speed:.0f}" if speed else "",
+        f"{minutes:.0f} min" if minutes is not None else "",
+        f"{run.score:.2f}" if run.score is not None else "",
+    )

@@ -1,0 +1,176 @@
+"""Files of pictures: which there are in a folder, and their pixels. None can name another file or run a program."""
+
+import logging
+import re
+import struct
+import subprocess
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from harness.files import open_regular
+
+Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3): the middle square, resized
+
+log = logging.getLogger(__name__)
+
+IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+VIDEOS = {".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"}
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever the ending says: others hand files to other programs
+VIDEO_FORMATS = "avi,gif,matroska,mov"  # demuxers that open no second file
+IMAGE_BYTES, VIDEO_BYTES = 1 << 30, 1 << 37  # the largest files that are opened
+VIDEO_PIXELS = 7680 * 4320  # of a frame: a decoder holds up to 17 of them
+NAMED = 3  # examples in a log line
+
+
+def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) -> list[Path]:
+    """The files below `folder`, or only those in it, with one of the endings, by path.
+
+    Hidden files and folders are left out: editors, file managers and half-finished downloads leave them. One log line
+    says what was left out. Links to folders are followed.
+
+    Raises:
+        ValueError: there are none.
+        OSError: a folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    found, left = list[Path](), defaultdict[str, list[str]](list)
+    for path in _entries(folder, deep, ()):
+        if _hidden(path):
+            left["hidden"].append(str(path.relative_to(folder)))
+        elif path.suffix.lower() in suffixes and not path.is_dir():
+            found.append(path)
+        else:
+            left["of other kinds"].append(str(path.relative_to(folder)))
+    told = [
+        f"{len(names)} {why} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
+        for why, names in left.items()
+    ]
+    _log_once(f"{folder}: {len(found)} files{'; left out: ' * bool(told)}{'; '.join(told)}")
+    if not found:
+        raise ValueError(f"{folder} has no files with one of the endings {' '.join(sorted(suffixes))}")
+    return sorted(found)
+
+
+@cache
+def _log_once(message: str) -> None:  # a folder is listed for each environment of a run
+    log.info(message)
+
+
+def _entries(folder: Path, deep: bool, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Files, and folders that are not entered: hidden ones, all unless `deep`, and links upwards."""
+    above = (*above, folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if deep and not _hidden(path) and path.is_dir() and path.resolve() not in above:
+            yield from _entries(path, deep, above)
+        else:
+            yield path
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def read_image(path: Path, size: int) -> Picture:
+    """The first picture of an image file, upright.
+
+    Raises:
+        ValueError: it is not an image of a known format, is torn or too large; the message names the file.
+    """
+    try:
+        with open_regular(path, IMAGE_BYTES) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
+            return np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(f"{path} is not a readable image: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image with 8 bits a channel: of 16-bit grays 65,535 is white; what is transparent stands before black.
+
+    Raises:
+        ValueError: the pixels have no known range.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no largest value: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        gray = np.asarray(image).astype(np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise ValueError(f"its grays reach from {gray.min()} to {gray.max()}, beyond 16 bits")
+        image = Image.fromarray((gray / 257).round().astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def read_video(path: Path, size: int, most: int | None = None) -> Iterator[Picture]:
+    """The pictures of a video or of an animated GIF as they are stored, each once, at most `most` of them.
+
+    Raises:
+        ValueError: ffmpeg finds no picture in it, of a known format and at most 8K; the message names the file.
+    """
+    fit = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
+    limit = [] if most is None else ["-frames:v", str(most)]
+    raw = ["-fps_mode", "passthrough", "-vf", fit, *limit, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(
+            _ffmpeg(path, raw), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        ) as ffmpeg:
+            assert ffmpeg.stdout is not None
+            some = False
+            while data := ffmpeg.stdout.read(3 * size**2):
+                some = True
+                yield np.frombuffer(data, np.uint8).reshape(size, size, 3)
+        if not some:
+            raise ValueError(f"{path} is not a readable video: {_reason(errors)}")
+        if ffmpeg.returncode or errors.tell():
+            log.warning("%s: a part cannot be read: %s", path, _reason(errors))
+
+
+def count_pictures(path: Path) -> int:
+    """How many pictures a video has at most, without decoding one.
+
+    Raises:
+        ValueError: none, or ffmpeg cannot read it; the message names the file.
+    """
+    command = _ffmpeg(path, ["-c", "copy", "-progress", "-", "-f", "null", "-"])
+    with tempfile.TemporaryFile() as errors:
+        told = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors).stdout
+        counts = re.findall(rb"^frame=(\d+)$", told, re.MULTILINE)
+        if not counts or not int(counts[-1]):
+            raise ValueError(f"{path} is not a readable video: {_reason(errors)}")
+    return int(counts[-1])
+
+
+def _ffmpeg(path: Path, output: list[str]) -> list[str]:
+    """The command that reads this file and no other, whatever its name and its content are."""
+    import imageio_ffmpeg
+
+    open_regular(path, VIDEO_BYTES).close()
+    bounds = ["-protocol_whitelist", "file", "-format_whitelist", VIDEO_FORMATS, "-max_pixels", str(VIDEO_PIXELS)]
+    source = ["-i", f"file:{path}", "-map", "0:V:0"]
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-v", "error", *bounds, *source, *output]
+
+
+def _reason(errors: IO[bytes]) -> str:
+    """The first thing that ffmpeg complained about, without the address of the part that did."""
+    errors.seek(0)
+    lines = errors.read(10_000).decode(errors="replace").splitlines()
+    return re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] *", "", lines[0]) if lines else "ffmpeg finds no picture in it"

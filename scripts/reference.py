@@ -1,0 +1,236 @@
+"""The reference of configuration keys for the documentation site, made from the configs themselves.
+
+What a key means is the comment beside its field, or the `Args:` of a task. Type and default are those of the field.
+The range is what the config says when it refuses a value.
+"""
+
+import ast
+import inspect
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from enum import EnumType
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from agents import AGENTS
+from aux_tasks import TASKS
+from aux_tasks.config import TaskConfig, options_of
+from configs.sources import SOURCES
+from encoders import ENCODERS, EncoderConfig
+from envs import ENVS
+from experiment.composition import COMMANDS, UNIONS, _without_none, freeze
+from experiment.launch import CONFIGS, USAGE, compose_words
+from replay import ReplayConfig
+
+WORDS = {"pretrain": ["aux=rotation"], "probe": ["checkpoint=RUN"], "evaluate": ["checkpoint=RUN"]}  # what is required
+GROUPS = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
+HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
+
+
+class Key(NamedTuple):
+    """A row of a table."""
+
+    name: str
+    hint: Any
+    default: Any
+    allowed: str
+    meaning: str
+
+
+def pages() -> dict[str, str]:
+    """Markdown by file name."""
+    return {"keys.md": keys_page(), "presets.md": presets_page()}
+
+
+def keys_page() -> str:
+    """Every key of every command."""
+    parts = [
+        "# Configuration keys\n\n"
+        "Give a key as `key=value`. Choose a member of a group as `group=choice`; its own keys are `group.key=value`. "
+        "`python train.py --help` lists the keys of a command line with their values, and `--cfg` prints its config. "
+        "An unknown key, a wrong type and a value out of range are errors, before anything runs. "
+        "A `float` may be written as `1e-3`, an `int` as `400_000`. `null` is no value.\n\n"
+        f"```text\n{USAGE}```\n"
+    ]
+    parts += [f"{title}\n\n{about}{_table(keys)}" for title, about, keys in sections()]
+    return "\n".join(parts)
+
+
+def sections() -> Iterator[tuple[str, str, list[Key]]]:
+    """Heading, text and keys of each part of the page."""
+    for name, kind in COMMANDS.items():
+        example = freeze(compose_words(name, *WORDS.get(name, [])).config, kind)
+        yield f"## {'train' if name == 'config' else name}.py", "", config_keys("", kind, example)
+    for group, members in {"env": ENVS, "agent": AGENTS, "source": SOURCES}.items():
+        yield f"## {group}", "", []
+        for name, member in members.items():
+            yield f"### {group}={name}", f"{_about(member)}\n\n", config_keys(group, member)
+    yield "## encoder", _encoders(), config_keys("encoder", EncoderConfig)
+    yield "## replay", "`replay=uniform` or `replay=prioritized`.\n\n", config_keys("replay", ReplayConfig)
+    shared = [key for key in config_keys("aux.<task>", TaskConfig) if not key.name.endswith(".options")]
+    yield (
+        "## aux",
+        "Auxiliary tasks: `aux=rotation`, `aux=[rotation,permutation]` or `aux=none`. All have these keys:\n\n",
+        shared,
+    )
+    for name, task in TASKS.items():
+        yield f"### aux={name}", f"{_about(task)}\n\n", task_keys(name)
+
+
+def presets_page() -> str:
+    """Every yaml file of configs/ that sets keys."""
+    text = "# Presets\n\nA preset sets keys; a word of the command line overrides it.\n"
+    for folder, word in {"experiment": "experiment", "aux": "aux", "encoder": "encoder"}.items():
+        for path in sorted((CONFIGS / folder).glob("*.yaml")):
+            text += f"\n## {word}={path.stem}\n\n```yaml\n{path.read_text()}```\n"
+    return text
+
+
+def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
+    """The keys of a config that are in no group."""
+    hints, comments = get_type_hints(kind), _comments(kind)
+    example = example or kind(**{f.name: _example(hints[f.name]) for f in fields(kind) if not _has_default(f)})
+    return [
+        Key(
+            f"{prefix}.{f.name}".lstrip("."),
+            hints[f.name],
+            _default(f),
+            _allowed(f.name, hints[f.name], lambda value, name=f.name: replace(example, **{name: value})),
+            comments.get(f.name, ""),
+        )
+        for f in fields(kind)
+        if _without_none(hints[f.name]) not in GROUPS and f.name != "name"
+    ]
+
+
+def task_keys(name: str) -> list[Key]:
+    """The weight and the options of a task."""
+    task, told = TASKS[name], _arguments(TASKS[name])
+    weight = Key(f"aux.{name}.weight", float, task.default_weight, "", "factor of the loss")
+    return [weight] + [
+        Key(f"aux.{name}.options.{option}", hint, p.default, "", told.get(option, ""))
+        for option, (p, hint) in options_of(task).items()
+    ]
+
+
+def _about(thing: Any) -> str:
+    """The first paragraph of a docstring on one line."""
+    return _escaped(inspect.cleandoc(thing.__doc__ or "").partition("\n\n")[0].replace("\n", " "))
+
+
+def _encoders() -> str:
+    rows = "".join(f"| `encoder={name}` | {_about(build)} |\n" for name, build in ENCODERS.items())
+    return f"| choice | |\n|---|---|\n{rows}\n"
+
+
+def _table(keys: list[Key]) -> str:
+    rows = "".join(
+        f"| `{key.name}` | `{_type(key.hint)}` | {_value(key.default)} | {_escaped(key.allowed)} "
+        f"| {_escaped(key.meaning)} |\n"
+        for key in keys
+    )
+    return f"{HEAD}{rows}" if keys else ""
+
+
+def _type(hint: Any) -> str:
+    plain = _without_none(hint)
+    name = "str" if isinstance(plain, EnumType) else getattr(plain, "__name__", str(plain))
+    if getattr(plain, "__args__", None):
+        name = str(plain).replace("typing.", "")
+    return name if plain is hint else f"{name} or null"
+
+
+def _value(value: Any) -> str:
+    if value is MISSING or value == "???":
+        return "required"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return "`null`" if value is None else "empty" if value == "" else f"`{value}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _default(declared: "Field[Any]") -> Any:
+    if declared.default_factory is not MISSING:
+        return declared.default_factory()
+    return declared.default
+
+
+def _has_default(declared: "Field[Any]") -> bool:
+    return declared.default is not MISSING or declared.default_factory is not MISSING
+
+
+def _example(hint: Any) -> Any:
+    return {int: 1, float: 1.0}.get(_without_none(hint), "x")
+
+
+def _allowed(name: str, hint: Any, build: Callable[[Any], object]) -> str:
+    """What the config says when it refuses a value; the members of an enumeration."""
+    kind = _without_none(hint)
+    if isinstance(kind, EnumType):
+        return ", ".join(f"`{member.value}`" for member in kind)
+    probes = {int: (-(10**9), 10**9), float: (-1e9, 1e9, float("nan")), str: ("\0",)}.get(kind, ())
+    for value in probes:
+        try:
+            build(value)
+        except ValueError as error:
+            told = re.search(r"\bmust be ((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*)", str(error))
+            if told and name in str(error):
+                return told[1] or told[2]
+    return ""
+
+
+@cache
+def _comments(kind: type) -> Mapping[str, str]:
+    """The comment of each field: behind it, or on the lines directly above."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        if is_dataclass(owner):
+            found |= dict(_comments_of(owner))
+    return found
+
+
+def _comments_of(kind: type) -> Iterator[tuple[str, str]]:
+    source = inspect.cleandoc("\n" + inspect.getsource(kind))
+    told = {
+        token.start[0]: (token.string.lstrip("# "), not token.line.lstrip().startswith("#"))
+        for token in tokenize.generate_tokens(StringIO(source).readline)
+        if token.type == tokenize.COMMENT and "noqa" not in token.string
+    }
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    for node in body.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        lines, above = [], node.lineno - 1
+        while above in told and not told[above][1]:
+            lines.insert(0, told[above][0])
+            above -= 1
+        lines += [told[line][0] for line in range(node.lineno, (node.end_lineno or 0) + 1) if line in told]
+        if lines:
+            yield node.target.id, " ".join(lines)
+
+
+def _arguments(task: type) -> dict[str, str]:
+    """What the `Args:` of the docstrings of a class and its bases say of each argument."""
+    found: dict[str, str] = {}
+    for kind in reversed(task.__mro__):
+        doc = inspect.cleandoc(vars(kind).get("__doc__") or "")
+        block = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.DOTALL | re.MULTILINE)
+        entries = re.findall(
+            r"^ {4}([\w, ]+): (.*?)(?=^ {4}\S|\Z)", block[1] if block else "", re.DOTALL | re.MULTILINE
+        )
+        for names, text in entries:
+            found |= {name: " ".join(text.split()) for name in names.split(", ")}
+    return found
+
+
+if __name__ == "__main__":
+    for file, content in pages().items():
+        Path(file).write_text(content)
