@@ -1,21 +1,33 @@
-"""Which pixels a head looks at: SmoothGrad (Smilkov et al. 2017), squared (Hooker et al. 2019)."""
+"""Which pixels a head reads, by two methods that fail in different ways: SmoothGrad and occlusion.
 
-from collections.abc import Callable, Iterable, Mapping
+SmoothGrad (Smilkov et al. 2017, squared as in Hooker et al. 2019) asks how much a small change of a pixel would change
+the score; it is also large where nothing is shown. Occlusion (Zeiler and Fergus 2014) covers what is there. Believe
+what both say.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from captum.attr import NoiseTunnel, Saliency
+from captum.attr import NoiseTunnel, Occlusion, Saliency
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from analysis.video import Pixels, panel, side_by_side
+from analysis.video import Pixels, above_each_other, panel, side_by_side
 from harness.files import write_png
+from harness.provenance import write_json
 from harness.seeding import seeded
 
 Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
+PANEL = 252  # pixels a side of each frame in a picture
+AGREEMENT = "agreement.json"
+EPS = 1e-12
 
 
 def smoothgrad(
@@ -54,10 +66,98 @@ def smoothgrad(
             stdevs=noise,
             target=best,
         )
-    heat = squares.unflatten(1, (frames, -1)).sum(2)
+    return _scaled(squares.unflatten(1, (frames, -1)).sum(2))
+
+
+def background(obs: Tensor) -> Tensor:
+    """Observations (B, C, H, W) without what they show: each row of each channel in its median value, float."""
+    return obs.float().median(3, keepdim=True).values.expand(obs.shape)
+
+
+def covered_window(height: int) -> int:
+    """Side of the square that `occlusion` covers, in pixels, for observations of that height."""
+    return max(2, round(height / 12))
+
+
+def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1, chunk: int = 64) -> NDArray[np.float32]:
+    """How much the greatest score changes, up or down, when a square of one frame is covered by `background`.
+
+    The squares overlap by half; a pixel has the mean over those that cover it.
+
+    Args:
+        scores: what to explain.
+        obs: (B, C, H, W) pixels in [0, 255].
+        frames: maps F of an observation, each of its share of the C channels, which are covered together.
+        chunk: squares of each observation that go through the network at once.
+
+    Returns:
+        (B, F, H, W) in [0, 1], divided by the maximum of an observation's maps; all 0 where nothing matters.
+    """
+
+    def change(pixels: Tensor, best: Tensor, before: Tensor) -> Tensor:
+        return (scores(pixels).to(pixels.device).gather(1, best) - before).abs().squeeze(1)
+
+    pixels, channels, side = obs.float(), obs.shape[1] // frames, covered_window(obs.shape[2])
+    with torch.no_grad():
+        before, best = scores(pixels).to(pixels.device).max(1, keepdim=True)
+        changes = Occlusion(change).attribute(
+            pixels,
+            sliding_window_shapes=(channels, side, side),
+            strides=(channels, (side + 1) // 2, (side + 1) // 2),
+            baselines=background(pixels),
+            additional_forward_args=(best, before),
+            perturbations_per_eval=chunk,
+        )
+    return _scaled(changes.abs().unflatten(1, (frames, -1)).mean(2))
+
+
+def _scaled(heat: Tensor) -> NDArray[np.float32]:
+    """Maps (B, F, H, W) over the maximum of each observation."""
     peak = heat.amax((1, 2, 3), keepdim=True)
     scaled: NDArray[np.float32] = (heat / peak.where(peak > 0, 1)).cpu().numpy()
     return scaled
+
+
+METHODS: dict[str, Callable[..., NDArray[np.float32]]] = {
+    "SmoothGrad": partial(smoothgrad, samples=64),
+    "occlusion": occlusion,
+}
+
+
+def both(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> NDArray[np.floating]:
+    """What two maps (F, H, W) of an observation both mark: the smaller value, at most 1.
+
+    SmoothGrad's is first averaged over the squares that occlusion covers, since a single pixel is never covered alone.
+    """
+    side = covered_window(smooth.shape[1])
+    blurred = uniform_filter(smooth, (0, side, side))
+    least = np.minimum(blurred / max(blurred.max(), EPS), occluded)
+    scaled: NDArray[np.floating] = least / max(least.max(), EPS)
+    return scaled
+
+
+def agreement(maps: Sequence[NDArray[np.floating]], obs: Tensor) -> float | None:
+    """Spearman's rank correlation of two maps (F, H, W) of one observation (C, H, W), over squares of its frames.
+
+    Squares that `background` does not change are left out: covering them says nothing, which is no disagreement.
+
+    Returns:
+        A value in [-1, 1]; None where fewer than three squares are left, or a map is the same in all of them.
+    """
+    side = covered_window(obs.shape[1])
+    shown = (obs - background(obs[None])[0]).abs().numpy().reshape(len(maps[0]), -1, *obs.shape[1:])
+    visible = _squares(shown.max(1), side).max((-1, -2)) > 0
+    first, second = (_squares(heat, side).mean((-1, -2))[visible] for heat in maps)
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(spearmanr(first, second).statistic)
+
+
+def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
+    """(F, H, W) as (F, rows, columns, side, side); what remains at the right and lower edge is left out."""
+    rows, columns = (length // side for length in values.shape[1:])
+    cut = values[:, : rows * side, : columns * side]
+    return cut.reshape(len(values), rows, side, columns, side).swapaxes(2, 3)
 
 
 def on_device(heads: Mapping[str, Scores], device: torch.device) -> dict[str, Scores]:
@@ -87,28 +187,48 @@ def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, si
     """For each head, the newest frame of one observation (C, H, W) under its heat map."""
     batch, newest = torch.from_numpy(obs[None]), pictures(obs, frame_stack)[-1]
     heats = {name: smoothgrad(scores, batch, samples=samples)[0, 0] for name, scores in targets.items()}
-    return [panel(overlay(newest, heat), size, name) for name, heat in heats.items()]
+    return [panel(overlay(newest, heat), size, f"{name}, SmoothGrad") for name, heat in heats.items()]
 
 
 def write_maps(
     folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int
 ) -> list[Pixels]:
-    """Write `moment_<k>.png` for each observation (C, H, W): its frames in a row, below it what each head looks at.
+    """Write `moment_<k>.png` for each observation (C, H, W): its frames, and below what each head reads by each method.
+
+    `both_<k>.png` shows what both methods say, and `agreement.json` for each head how well they agree.
 
     Returns:
-        The pictures (H', W', 3).
+        The pictures `moment_<k>` (H', W', 3).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, ranks = [], {name: list[float | None]() for name in targets}
     for k, obs in enumerate(observations):
-        batch, rows = torch.from_numpy(obs[None]), {"frame": list(pictures(obs, frame_stack))}
+        batch, frames = torch.from_numpy(obs[None]), list(pictures(obs, frame_stack))
+        rows, common = {"frame": frames}, {"frame": frames}
         for name, scores in targets.items():
-            heats = smoothgrad(scores, batch, frames=frame_stack, samples=64)[0]
-            rows[name] = list(map(overlay, rows["frame"], heats))
-        grid = [
-            side_by_side([panel(image, 252, f"{name} t-{frame_stack - 1 - i}") for i, image in enumerate(row)])
-            for name, row in rows.items()
-        ]
-        written.append(np.concatenate(grid))
+            maps = {method: explain(scores, batch, frames=frame_stack)[0] for method, explain in METHODS.items()}
+            rows |= {f"{name}, {method}": list(map(overlay, frames, heats)) for method, heats in maps.items()}
+            common[f"{name}, both"] = list(map(overlay, frames, both(*maps.values())))
+            ranks[name].append(agreement(list(maps.values()), batch[0]))
+        written.append(_moment(rows))
         write_png(written[-1], folder / f"moment_{k}.png")
+        write_png(_moment(common), folder / f"both_{k}.png")
+    heads = {name: {"spearman": _mean(values), "of_moments": values} for name, values in ranks.items()}
+    write_json({"methods": list(METHODS), "covered_by": "the median of each row", "heads": heads}, folder / AGREEMENT)
     return written
+
+
+def _moment(rows: Mapping[str, Sequence[Pixels]]) -> Pixels:
+    """Rows of frames, oldest first, with captions."""
+    return above_each_other(
+        [
+            side_by_side([panel(image, PANEL, f"{name}, t-{len(images) - 1 - i}") for i, image in enumerate(images)])
+            for name, images in rows.items()
+        ]
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Over those that are known."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None

@@ -28,7 +28,7 @@ VARIANTS = [
     f"{PONG} {STORED}",
     f"{PONG} {STORED} agent.precision=bfloat16",
     f"{PONG} {STORED} agent.compile=true",
-    f"experiment=pong_cpu {STORED}",
+    f"experiment=pong_cpu aux=permutation encoder.standardize=true {STORED}",
     f"{PONG} encoder=nature {STORED}",
     CARTPOLE,
     f"{CARTPOLE} {STORED} agent.compile=true",

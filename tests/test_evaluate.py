@@ -29,6 +29,7 @@ from analysis.evaluation import (
     greedy,
     write_report,
 )
+from analysis.video import MARGIN
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
@@ -76,9 +77,14 @@ def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     weights = (checkpoint / "agent.safetensors").read_bytes()
     assert report["sha256"]["agent.safetensors"] == hashlib.sha256(weights).hexdigest()
     meta = next(imageio_ffmpeg.read_frames(str(video)))
-    assert meta["size"] == (4 * 336, 336 + 24)  # the game, Q, two tasks
+    assert meta["size"] == (4 * 336 + 3 * MARGIN, 336 + 24)  # the game, Q, two tasks
     assert meta["duration"] == pytest.approx(24 / 6, abs=0.2)
-    assert 4 <= len(list(maps.glob("moment_*.png"))) <= 8
+    moments = len(list(maps.glob("moment_*.png")))
+    assert 4 <= moments <= 8
+    heads = json.loads((maps / "agreement.json").read_text())["heads"]
+    assert {name: len(head["of_moments"]) for name, head in heads.items()} == dict.fromkeys(
+        ("Q", "rotation", "permutation"), moments
+    )
 
 
 @pytest.fixture

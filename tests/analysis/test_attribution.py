@@ -1,10 +1,24 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from analysis.attribution import overlay, pictures, smoothgrad, write_maps
+from analysis.attribution import (
+    PANEL,
+    agreement,
+    background,
+    both,
+    covered_window,
+    occlusion,
+    overlay,
+    pictures,
+    smoothgrad,
+    write_maps,
+)
+from analysis.video import MARGIN
 from harness.seeding import seeded
 
 OBS = torch.randint(0, 256, (3, 4, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -84,16 +98,85 @@ def test_pictures_unstack_grey_and_rgb_and_overlays_are_coloured_where_it_is_hot
     assert shown[1, 0].tolist() == pytest.approx([108, 75, 45], abs=1)
 
 
-def test_a_png_has_a_row_of_frames_and_one_for_each_head(tmp_path, network):
+@pytest.mark.parametrize(("frames", "chunk"), [(4, 64), (2, 3), (1, 1)])
+def test_occlusion_matches_a_slow_loop_over_squares(network, frames, chunk):
+    fast, (height, width), side, channels = (
+        occlusion(network, OBS, frames=frames, chunk=chunk),
+        (12, 10),
+        2,
+        4 // frames,
+    )
+    assert covered_window(height) == side
+    for obs, heat in zip(OBS.float(), fast, strict=True):
+        before, plain = network(obs[None])[0], obs.sort(2).values[:, :, 4, None].expand(obs.shape)
+        total, times = torch.zeros(frames, height, width), torch.zeros(frames, height, width)
+        for f, y, x in np.ndindex(frames, height - 1, width - 1):
+            place = slice(channels * f, channels * (f + 1)), slice(y, y + side), slice(x, x + side)
+            covered = obs.clone()
+            covered[place] = plain[place]
+            change = (network(covered[None])[0, before.argmax()] - before.max()).abs().detach()
+            total[f, y : y + side, x : x + side] += change
+            times[f, y : y + side, x : x + side] += 1
+        np.testing.assert_allclose(heat, total / times / (total / times).max(), rtol=1e-3, atol=1e-5)
+
+
+def test_covering_a_thing_takes_it_away_and_covering_the_background_changes_nothing():
+    obs = torch.full((1, 2, 24, 24), 90, dtype=torch.uint8)
+    obs[:, :, 10:] = 30  # rows of two colours
+    obs[:, 1, 4:6, 6:8] = 200
+    assert not (background(obs) == 200).any()
+    heat = occlusion(lambda seen: seen.sum((1, 2, 3))[:, None], obs, frames=2)
+    np.testing.assert_array_equal(np.argwhere(heat[0, 1] == heat.max()).mean(0).round(), [4, 6])
+    assert not heat[0, 0].any()
+    assert not heat[0, 1, 8:].any()
+    assert not occlusion(lambda seen: 0 * seen.sum((1, 2, 3))[:, None], obs).any()
+
+
+def test_only_what_both_maps_mark_is_marked():
+    smooth, occluded = np.zeros((2, 1, 24, 24))
+    smooth[0, 4:8, 4:8] = smooth[0, 4:8, 16:20] = occluded[0, 4:8, 4:8] = occluded[0, 16:20, 4:8] = 1
+    marked = both(smooth, occluded)
+    assert marked[0, 5, 5] == marked.max() == 1
+    assert not marked[smooth * occluded == 0].any()
+    assert not both(smooth, 0 * smooth).any()
+    assert not both(0 * smooth, occluded).any()
+
+
+def test_agreement_is_the_rank_correlation_over_the_squares_that_show_something():
+    obs = torch.zeros(1, 24, 24, dtype=torch.uint8)
+    obs[0, ::6, ::12] = 255  # 8 squares of 2 x 2
+    first = np.random.default_rng(0).random((12, 12))
+    second = first**3
+    second[1] = 7  # squares that show nothing
+    heat, alike = (np.kron(squares, np.ones((1, 2, 2))) for squares in (first, second))
+    assert agreement((heat, alike), obs) == pytest.approx(1)
+    assert agreement((heat, -alike), obs) == pytest.approx(-1)
+    assert agreement((heat, 0 * heat), obs) is None
+    assert agreement((heat, alike), 0 * obs) is None
+
+
+def test_a_png_has_a_row_of_frames_and_for_each_head_one_of_each_method(tmp_path, network):
     def late(obs):  # reads the newest frame alone
         return network(torch.cat([torch.zeros_like(obs[:, :3]), obs[:, 3:]], 1))
 
     write_maps(tmp_path / "maps", list(OBS[:2].numpy()), {"Q": network, "late": late}, frame_stack=4)
     files = sorted((tmp_path / "maps").iterdir())
-    assert [f.name for f in files] == ["moment_0.png", "moment_1.png"]
-    picture = np.asarray(Image.open(files[0]))
-    assert picture.shape == (3 * 270, 4 * 252, 3)
-    frames, q, late_head = picture.reshape(3, 270, 4, 252, 3)[:, 18:].swapaxes(1, 2).astype(int)
+    assert [f.name for f in files] == ["agreement.json", "both_0.png", "both_1.png", "moment_0.png", "moment_1.png"]
+    told = json.loads(files[0].read_text())
+    assert told["methods"] == ["SmoothGrad", "occlusion"]
+    for head in told["heads"].values():
+        assert head["spearman"] == pytest.approx(np.mean(head["of_moments"]))
+    assert np.asarray(Image.open(files[1])).shape == (
+        3 * (PANEL + 18 + MARGIN) - MARGIN,
+        4 * (PANEL + MARGIN) - MARGIN,
+        3,
+    )
+    picture, high, wide = np.asarray(Image.open(files[3])), PANEL + 18 + MARGIN, PANEL + MARGIN
+    assert picture.shape == (5 * high - MARGIN, 4 * wide - MARGIN, 3)
+    padded = np.pad(picture, ((0, MARGIN), (0, MARGIN), (0, 0)), constant_values=255).reshape(5, high, 4, wide, 3)
+    assert (padded[:, -MARGIN:] == 255).all()  # frames stand apart
+    assert (padded[:, :, :, -MARGIN:] == 255).all()
+    frames, *maps = padded[:, 18:-MARGIN, :, :-MARGIN].swapaxes(1, 2).astype(int)
     np.testing.assert_array_equal(frames[:, 10::21, 12::25][:, :, :10, 0], OBS[0].numpy())
-    assert [(f[..., 0] != f[..., 2]).any() for f in q] == [True] * 4  # coloured where it looks
-    assert [(f[..., 0] != f[..., 2]).any() for f in late_head] == [False, False, False, True]
+    coloured = [[bool((f[..., 0] - f[..., 2] > 1).any()) for f in of_head] for of_head in maps]
+    assert coloured == [[True] * 4] * 2 + [[False] * 3 + [True]] * 2

@@ -79,7 +79,7 @@ def test_what_differs_between_tasks_alone_does_not_split_a_group(tmp_path):
 
 def test_the_baseline_comes_first(tmp_path):
     groups = groups_of(study(tmp_path, 1))
-    assert [group.label for group in groups][0] == "aux=none"
+    assert groups[0].label == "aux=none"
     for name in ("aux=rotation", "rotation"):
         assert with_baseline(groups, name)[0].label == "aux=rotation"
     with pytest.raises(ValueError, match=r"baseline=aux is in 3 labels"):

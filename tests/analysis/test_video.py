@@ -4,7 +4,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from analysis.video import VideoWriter, panel, side_by_side
+from analysis.video import MARGIN, VideoWriter, above_each_other, panel, side_by_side
 
 
 def read(path):
@@ -74,8 +74,15 @@ def test_panel_enlarges_exactly_and_writes_its_caption():
     image = np.random.default_rng(1).integers(256, size=(10, 20, 3), dtype=np.uint8)
     shown = panel(image, 40, "")
     np.testing.assert_array_equal(shown[-40:], image.repeat(4, 0).repeat(2, 1))
-    assert not shown[:-40].any()
+    assert (shown[:-40] == 255).all()
     captioned = panel(image, 40, "score 7")
-    assert captioned[:-40].max() > 200
+    assert captioned[:-40].min() < 60
     assert (panel(image, 40, "score 8")[:-40] != captioned[:-40]).any()
-    assert side_by_side([shown, captioned, shown]).shape == (shown.shape[0], 120, 3)
+
+
+def test_pictures_stand_apart():
+    black = np.zeros((10, 20, 3), np.uint8)
+    row = side_by_side([black, black, black])
+    assert row.shape == (10, 60 + 2 * MARGIN, 3)
+    assert [x for x in range(row.shape[1]) if row[0, x].all()] == [*range(20, 28), *range(48, 56)]
+    np.testing.assert_array_equal(above_each_other([black.swapaxes(0, 1)] * 3), row.swapaxes(0, 1))

@@ -1,0 +1,54 @@
+"""Encoders of this suite in the agents of Stable-Baselines3."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from gymnasium.spaces import Box, Space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from encoders import build_encoder
+from experiment.build import without_init
+from experiment.probing import read_run
+from experiment.weights import load_encoder, read_weights
+
+
+class SidequestExtractor(BaseFeaturesExtractor):
+    """A trained encoder for the `CnnPolicy` of any agent of Stable-Baselines3.
+
+        DQN("CnnPolicy", env, policy_kwargs={
+            "features_extractor_class": SidequestExtractor,
+            "features_extractor_kwargs": {"checkpoint": "zoo/pong-dqn"},
+        })
+
+    Args:
+        observation_space: uint8 pixels (C, H, W), as the encoder was trained on; `envs.SingleEnv` gives them.
+        checkpoint: a run folder or a folder of zoo/.
+        frozen: keep the encoder as it is; otherwise the agent trains it on.
+
+    Raises:
+        ValueError: the encoder is for other observations, or its file is missing or damaged.
+    """
+
+    def __init__(self, observation_space: Space, checkpoint: str, frozen: bool = True) -> None:  # type: ignore[type-arg]
+        shape = observation_space.shape
+        if not isinstance(observation_space, Box) or shape is None or len(shape) != 3:
+            raise ValueError(f"SidequestExtractor reads pixels (C, H, W), got {observation_space}")
+        run = read_run(Path(checkpoint))
+        encoder = build_encoder(without_init(run).encoder, (shape[0], shape[1], shape[2]))
+        file = load_encoder(encoder, Path(checkpoint))
+        trained_on = tuple(read_weights(file)[1].get("obs_shape", shape))
+        if trained_on != shape:
+            raise ValueError(f"{file} is for observations {trained_on}, these are {shape}")
+        super().__init__(observation_space, encoder.feature_dim)
+        self.encoder = encoder.requires_grad_(not frozen)
+
+    def apply(self, _: Callable[[nn.Module], None]) -> Self:
+        """Nothing: PPO and A2C would give the layers new weights."""
+        return self
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features (B, Z) of pixels (B, C, H, W), which Stable-Baselines3 has divided by 255."""
+        features: Tensor = self.encoder(observations * 255)
+        return features
