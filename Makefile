@@ -11,6 +11,11 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
+# `make train env=toy` sets a variable of make's that nothing reads.
+UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH SHELL,$(.VARIABLES)),$(if \
+	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
+$(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
+
 .PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
 .DEFAULT_GOAL := help
 
