@@ -13,6 +13,11 @@ EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=
 
 TRIES ?= 10
 
+# `make train env=toy` sets a variable of make's that nothing reads.
+UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH TRIES SHELL,$(.VARIABLES)),$(if \
+	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
+$(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
+
 .PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
 .DEFAULT_GOAL := help
 

@@ -103,7 +103,7 @@ def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
             made = training_command(runs[0].config) if runs[0].config else None
             where = made or (f"the config of {runs[0].name}" if runs[0].config else f"a file: {runs[0].name}")
             commands += [f"# {group.label}, seeds {seeds}", where if made else f"# {where}"]
-    return [*commands, "# this comparison", shlex.join(["python", "compare.py", *argv])]
+    return [*commands, "# this comparison", f"python compare.py {shlex.join(argv)}"]
 
 
 def main(words: list[str]) -> int:
