@@ -1,10 +1,26 @@
-"""What `make train` runs."""
+"""What `make train` and `make demo` run."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+import evaluate
+import train
+
+SMALL = (
+    "steps=100 learning_starts=40 batch_size=4 agent.hidden=8 replay.capacity=200 diagnose_every=50 eval_episodes=2"
+    " device=cpu threads=1"
+)
+
+
+def made(*words: str) -> list[list[str]]:
+    """The words of this repository's commands that make would run."""
+    command = ["make", "--dry-run", "--no-print-directory", *words, "TORCH="]
+    said = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
+    return [line.split()[1:] for line in said.splitlines() if line.startswith(".venv/bin/python") and ".py " in line]
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
@@ -19,6 +35,16 @@ import pytest
     ],
 )
 def test_a_game_that_is_named_is_not_pong(words: str, experiment: str) -> None:
-    command = ["make", "--dry-run", "--no-print-directory", "train", "TORCH=", f"ARGS={words}"]
-    said = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[-1].split() == f".venv/bin/python train.py {experiment}{words}".split()
+    assert made("train", f"ARGS={words}") == [f"train.py {experiment}{words}".split()]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_the_demo_leaves_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = {script: words for script, *words in made("demo")}
+    assert train.main([*commands["train.py"], *SMALL.split()]) == 0
+    trained = [word for word in commands["evaluate.py"] if not word.startswith("checkpoint=")]
+    assert evaluate.main([*trained, "checkpoint=runs/demo/catch"]) == 0
+    for name in ("catch/game.mp4", "catch/pictures/permutation-100.png", "pong.mp4", "pong/both_4.png"):
+        assert (tmp_path / "runs/demo" / name).stat().st_size, name
+    assert len(json.loads(Path("runs/demo/pong.json").read_text())["returns"]) == 1
