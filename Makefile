@@ -18,13 +18,21 @@ UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH TRIES SHELL,$(.VARIABLES
 	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
 $(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
+.PHONY: demo train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
 
-train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to continue
+DEMO := runs/demo
+demo: $(VENV)/installed ## learn Catch with an auxiliary task in a minute, then play Pong with a trained agent: video and pictures
+	$(RUN) train.py experiment=demo run_dir=$(DEMO)/catch
+	$(RUN) evaluate.py checkpoint=zoo/pong-dqn episodes=1 json=$(DEMO)/pong.json video=$(DEMO)/pong.mp4 attribution=$(DEMO)/pong
+	@echo "Catch, after the training:          $(DEMO)/catch/game.mp4"
+	@echo "its auxiliary task, in pictures:    $(DEMO)/catch/pictures"
+	@echo "Pong, and what its agent reads:     $(DEMO)/pong.mp4 and $(DEMO)/pong/both_4.png"
+
+train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to resume
 	$(RUN) train.py $(EXPERIMENT) $(ARGS)
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")
