@@ -167,7 +167,9 @@ def _read_csv(path: Path, tasks: list[str]) -> Iterator[Run]:
             for step, score, seconds in rows
         ]
         task = tasks[0] if tasks else "scores"
-        yield Run(str(path), task, seed if own is None else own, {}, logged, state="from a file", label=label)
+        yield Run(
+            str(path), task, seed if own is None else own, {}, logged, state="from a file", label=f"{label} (file)"
+        )
 
 
 def read_report(path: Path) -> dict[str, Any]:

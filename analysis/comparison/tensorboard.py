@@ -26,7 +26,7 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
             _write_curve(cell, comparison.metric, place)
             for outcome in cell.outcomes:
                 scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
-                settings = {"task": task, "seed": outcome.run.seed} | dict(cell.group.settings)
+                settings = {"task": task, **cell.group.words, "seed": outcome.run.seed}
                 _write_run(settings, scores, outcome.run.steps, place / f"s{outcome.run.seed}")
 
 
