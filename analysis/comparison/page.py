@@ -20,7 +20,7 @@ from analysis.comparison.tables import Table, show
 from harness.files import read_regular
 
 WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44  # around the plot
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # around the plot
 PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
 Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
 
@@ -61,7 +61,10 @@ def html_page(
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{_breakable(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    rows = "".join(
+        f"<tr><td>{_breakable(row[0])}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in table.rows
+    )
     about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
     body = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{about}"
     return f"<section><h2>{escape(table.title)}</h2>{body}</section>"
