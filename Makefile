@@ -11,7 +11,7 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
+.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve compare tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -67,7 +67,11 @@ docs: $(VENV)/docs ## build the documentation into site/
 docs-serve: $(VENV)/docs ## show the documentation at http://127.0.0.1:8000, rebuilt at each change
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
-tensorboard: $(VENV)/installed ## open the runs in TensorBoard
+compare: $(VENV)/installed ## compare runs (ARGS="runs/pong baseline=aux=none"), writes runs/_groups/report.html
+	$(RUN) compare.py $(or $(ARGS),runs)
+
+tensorboard: $(VENV)/installed ## open the runs in TensorBoard, with the mean and the band of each group of them
+	-@$(RUN) compare.py runs >/dev/null
 	$(VENV)/bin/tensorboard --logdir runs
 
 clean: ## remove .venv; runs stay

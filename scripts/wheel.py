@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "sidequest"
-DATA = ("configs/**/*.yaml", "zoo/*/agent.safetensors", "zoo/*/config.yaml", "zoo/*/report.json")
+DATA = ("configs/**/*.yaml", "analysis/**/*.html", "zoo/*/agent.safetensors", "zoo/*/config.yaml", "zoo/*/report.json")
 
 
 class WheelHook(BuildHookInterface[Any]):  # type: ignore[misc]

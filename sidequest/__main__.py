@@ -12,6 +12,7 @@ COMMANDS = {  # each is a script beside the packages
     "pretrain": "pretrain an encoder by auxiliary tasks alone",
     "probe": "measure what an encoder knows",
     "evaluate": "play full episodes with a trained agent, and write a report",
+    "compare": "compare runs, with intervals, and write a report",
 }
 
 

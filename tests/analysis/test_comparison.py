@@ -286,7 +286,7 @@ def test_values_that_are_no_numbers_are_no_points(tmp_path):
 
 NO_RUN = {
     "a pretraining": ("source: {name: idx}\nseed: 0\n", "no training of an agent"),
-    "aliases": ("a: &a [1]\nb: *a\n", "aliases"),
+    "aliases": ("a: &a [1]\nb: *a\n", "alias"),
     "no yaml": ("a: [", "no config"),
     "a tag": ("!!python/object/apply:os.system [ls]", "no config"),
     "no keys": ("7", "no config"),
