@@ -5,6 +5,7 @@ import re
 import shlex
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from compare_help import config_of, fake_run, study
@@ -13,11 +14,12 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import compare as script
-from configs.schema import flat
+from configs.schema import CompareConfig, flat
 from experiment.command import training_command
 from experiment.composition import complete, freeze
 from experiment.launch import compose_words
 
+ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -191,3 +193,11 @@ def test_the_command_of_a_run_makes_its_config(words):
 def test_a_config_of_another_version_has_no_command():
     assert training_command(flat(config_of("aux=none")) | {"steps_per_update": 4.0}) is None
     assert training_command({"env.name": "gone", "agent.name": "dqn", "encoder.name": "der"}) is None
+
+
+def test_the_page_in_the_documentation_is_what_the_results_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    committed = (ROOT / "docs" / "images" / "compare_pong.html").read_text()
+    words = [f"results/pong-{arm}-s*.json" for arm in ("none", "rotation", "permutation")]
+    assert script.run(CompareConfig(words, out=str(tmp_path)), words) == 0
+    assert (tmp_path / "report.html").read_text() == committed, "run the command below the picture in docs/compare.md"

@@ -154,7 +154,8 @@ def _read_kept(path: Path) -> Run:
     if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
         raise ValueError(f"{path} is no report with its training")
     tree = read_yaml(str(training["config"]), path)
-    rows = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    rows: list[dict[str, Any]] = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    rows.append({"step": int(training.get("steps", 0))})
     return Run(str(path), task_name(tree.get("env")), _seed(tree, path), flatten(tree), rows, report)
 
 

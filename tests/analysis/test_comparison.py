@@ -177,7 +177,7 @@ def test_games_have_a_scale_and_tasks_with_scales_an_aggregate(tmp_path):
     for game, score in {"pong": 14.6, "breakout": 1.7}.items():
         for seed in range(2):
             fake_run(tmp_path / game / str(seed), "env=atari", f"env.game={game}", f"seed={seed}", score=score, **pong)
-    normalised = table(tmp_path, "Scores: pong")["dqn"]["human-normalised (Wang et al. 2016)"]
+    normalised = table(tmp_path, "Scores: pong")["dqn"]["human-normalised"]
     assert normalised == "1.00"
     overall = table(tmp_path, "Over all tasks")["dqn"]
     assert [overall[name].split()[0] for name in ("mean", "median", "IQM", "optimality gap")] == ["0.50"] * 4
