@@ -12,6 +12,7 @@ from analysis.comparison.measure import FEW, Comparison
 from analysis.comparison.runs import SCORE
 from analysis.comparison.scores_csv import Published
 from analysis.statistics import run_profile
+from harness.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")  # Okabe and Ito
 GREY = "#888888"
@@ -47,7 +48,9 @@ def write_figure(comparison: Comparison, published: Sequence[Published], folder:
         _draw_profile(profile, comparison, task)
     written = [folder / "curves.png", folder / "curves.svg"]
     for path in written:
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with replacing(path) as temporary:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(temporary, format=path.suffix[1:], dpi=110, metadata=metadata)
     return written
 
 

@@ -86,7 +86,9 @@ def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
 
 
 def _get(run: Run, key: str) -> Any:
-    return run.config.get(key)
+    """A value, without the seed that a path may have: each seed may start from an encoder of its own."""
+    value = run.config.get(key)
+    return re.sub(rf"(?<=/)s{run.seed}(?=/|$)", "s*", value) if isinstance(value, str) else value
 
 
 def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -140,7 +142,7 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
             continue
         for label, run in zip(told, firsts, strict=True):
             if key in run.config:
-                label[_short(key, keys)] = run.config[key]
+                label[_short(key, keys)] = _get(run, key)
     return told
 
 

@@ -50,6 +50,10 @@ LABELS = {
         [["aux=none"], ["aux=rotation", "agent.learning_rate=0.5"]],
         ["aux=none learning_rate=0.00025", "aux=rotation learning_rate=0.5"],
     ),
+    "an encoder for each seed": (
+        [[f"encoder.init=runs/pretrain/{name}/s{seed}", f"seed={seed}"] for name in "ab" for seed in (0, 1)],
+        ["init=runs/pretrain/a/s*", "init=runs/pretrain/b/s*"],
+    ),
     "one group": ([["aux=rotation"]], ["dqn+rotation"]),
     "no effect on the learning": (
         [["seed=0"], ["seed=1", "threads=2", "eval_every=50", "device=cpu", "log_every=10", "diagnose_every=0"]],
@@ -100,6 +104,14 @@ def test_final_best_last_and_area(tmp_path):
     assert outcome.area == pytest.approx(4.77, abs=0.01)  # the last value carried forward over 50 steps
     assert outcome.seconds == pytest.approx(10)
     assert outcome.per_update == pytest.approx(0.04, rel=0.02)
+
+
+def test_the_best_score_is_of_a_whole_window(tmp_path):
+    folder = fake_run(tmp_path / "a")
+    lucky = json.dumps({"step": 1, SCORE: 99.0}) + "\n"
+    (folder / "metrics.jsonl").write_text(lucky + (folder / "metrics.jsonl").read_text())
+    (outcome,) = compare(groups_of(tmp_path)).of_task("toy")[0].outcomes
+    assert outcome.best == pytest.approx((99 + 0.05 + 0.1) / 3)  # up to step 100, a tenth
 
 
 def test_a_group_stops_at_its_shortest_run_and_the_area_at_that_of_all(tmp_path):
