@@ -158,11 +158,14 @@ def test_a_later_comparison_replaces_the_groups(tmp_path):
         (["a", "baseline=aux=curl"], "baseline=aux=curl is no label"),
         (["a", "published=[gone.csv]"], "gone.csv"),
         (["a", "otu=b"], "did you mean 'out'"),
+        (["a", "b", "published=[paper.csv]"], "of which task"),
     ],
 )
 def test_errors_are_one_line(words, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fake_run(tmp_path / "a")
+    fake_run(tmp_path / "b", "env=pointmass", "agent=sac")
+    (tmp_path / "paper.csv").write_text("step,score\n0,1\n")
     assert script.main(words) == 2
     error = capsys.readouterr().err
     assert told in error
