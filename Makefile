@@ -18,7 +18,7 @@ UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH TRIES SHELL,$(.VARIABLES
 	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
 $(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
 
-.PHONY: demo train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
+.PHONY: demo train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve compare tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -86,7 +86,11 @@ docs: $(VENV)/docs ## build the documentation into site/
 docs-serve: $(VENV)/docs ## show the documentation at http://127.0.0.1:8000, rebuilt at each change
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
-tensorboard: $(VENV)/installed ## open the runs in TensorBoard
+compare: $(VENV)/installed ## compare runs (ARGS="runs/pong baseline=aux=none"), writes runs/_groups/report.html
+	$(RUN) compare.py $(or $(ARGS),runs)
+
+tensorboard: $(VENV)/installed ## open the runs in TensorBoard, with the mean and the band of each group of them
+	-@$(RUN) compare.py runs >/dev/null
 	$(VENV)/bin/tensorboard --logdir runs
 
 clean: ## remove .venv; runs stay

@@ -70,6 +70,8 @@ def run(config: CompareConfig, argv: list[str]) -> int:
     published = [read_published(Path(path)) for path in config.published]
     groups = with_baseline(group_runs(read_runs(find_runs(config.runs)), IGNORED), config.baseline)
     comparison = compare(groups, config.x, config.metric)
+    if published and len(comparison.tasks) > 1:
+        raise ValueError(f"published={config.published}: of which task? compare one of {comparison.tasks} at a time")
     found = notes(comparison)
     shown = tables(comparison, found)
     out, commands = Path(config.out), reproduce(comparison, argv)

@@ -181,8 +181,6 @@ def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:
             "because training and evaluation share none"
         )
     names = [path.name for path in files]
-    from harness.seeding import held_out  # with torch, which a command line is checked without
-
     kept = dict(zip(files, held_out(names, HELD_OUT, seed=0), strict=True))
     return {name: [path for path in files if kept[path] == (name == "eval")] for name in SPLITS}
 
