@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoint_help import in_child
 
 from harness.signals import STOPPING, GracefulExit, Interrupted, blocked, guard_imports, interruptible
+from sidequest.__main__ import COMMANDS
 
 
 def child_status(*signals: signal.Signals) -> int:
@@ -98,6 +100,13 @@ def test_a_process_started_while_signals_are_blocked_gets_none(capfd: pytest.Cap
         process.wait(0.2)
     process.kill()
     process.wait()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_guards_its_imports(command: str) -> None:
+    lines = Path(f"{command}.py").read_text().partition('"""\n\n')[2].split("\n\n")
+    assert lines[:2] == ["import sys", 'if __name__ == "__main__":\n    from harness.signals import guard_imports']
+    assert lines[2].startswith("    guard_imports()")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(s, 128 + s) for s in STOPPING] + [(signal.SIGUSR1, 0)])
