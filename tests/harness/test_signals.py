@@ -70,6 +70,15 @@ def test_outside_of_a_loop_a_signal_interrupts_and_sigusr1_does_nothing(signum: 
     assert [signal.getsignal(number) for number in (*STOPPING, signal.SIGUSR1)] == before
 
 
+@pytest.mark.parametrize("signum", STOPPING)
+def test_an_interrupt_on_request_keeps_the_number_of_the_signal(signum: signal.Signals) -> None:
+    with pytest.raises(Interrupted) as stopped, GracefulExit() as stop:  # noqa: PT012 — as an evaluation does
+        os.kill(os.getpid(), signum)
+        if stop.requested:
+            raise KeyboardInterrupt
+    assert stopped.value.exit_code == 128 + signum
+
+
 @pytest.mark.parametrize("handled", [interruptible, GracefulExit])
 def test_what_nohup_ignores_stays_ignored(handled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
