@@ -11,13 +11,28 @@ TORCH ?= $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null &
 # Pong until it is won; a game, environment or experiment named in ARGS goes without that stop.
 EXPERIMENT := $(if $(filter experiment=%,$(ARGS)),,experiment=$(if $(filter env=% env.game=%,$(ARGS)),atari_cpu,pong_cpu))
 
-.PHONY: train evaluate mnist fashion-mnist clips test test-slow test-gpu check bench bench-sac bench-rendering mutation docs docs-serve tensorboard clean
+TRIES ?= 10
+
+# `make train env=toy` sets a variable of make's that nothing reads.
+UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH TRIES SHELL,$(.VARIABLES)),$(if \
+	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
+$(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
+
+.PHONY: demo train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve compare tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
 
-train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to continue
+DEMO := runs/demo
+demo: $(VENV)/installed ## learn Catch with an auxiliary task in a minute, then play Pong with a trained agent: video and pictures
+	$(RUN) train.py experiment=demo run_dir=$(DEMO)/catch
+	$(RUN) evaluate.py checkpoint=zoo/pong-dqn episodes=1 json=$(DEMO)/pong.json video=$(DEMO)/pong.mp4 attribution=$(DEMO)/pong
+	@echo "Catch, after the training:          $(DEMO)/catch/game.mp4"
+	@echo "its auxiliary task, in pictures:    $(DEMO)/catch/pictures"
+	@echo "Pong, and what its agent reads:     $(DEMO)/pong.mp4 and $(DEMO)/pong/both_4.png"
+
+train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to resume
 	$(RUN) train.py $(EXPERIMENT) $(ARGS)
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")
@@ -40,6 +55,10 @@ test-gpu: $(VENV)/installed ## run the tests that need a CUDA device
 
 test-slow: $(VENV)/installed ## run the learning tests, minutes each
 	$(RUN) -m pytest -m slow $(ARGS)
+
+test-chaos: $(VENV)/installed ## kill, damage and hinder programs at random, TRIES=10 times each; the table in docs/reliability.md
+	TRIES=$(TRIES) OMP_NUM_THREADS=1 $(RUN) -m pytest -m chaos -n 2 tests/chaos $(ARGS); code=$$?; \
+		$(RUN) benchmarks/chaos_report.py && exit $$code
 
 check: $(VENV)/installed ## ruff, mypy strict, import rules
 	$(VENV)/bin/ruff check .
@@ -67,7 +86,11 @@ docs: $(VENV)/docs ## build the documentation into site/
 docs-serve: $(VENV)/docs ## show the documentation at http://127.0.0.1:8000, rebuilt at each change
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
-tensorboard: $(VENV)/installed ## open the runs in TensorBoard
+compare: $(VENV)/installed ## compare runs (ARGS="runs/pong baseline=aux=none"), writes runs/_groups/report.html
+	$(RUN) compare.py $(or $(ARGS),runs)
+
+tensorboard: $(VENV)/installed ## open the runs in TensorBoard, with the mean and the band of each group of them
+	-@$(RUN) compare.py runs >/dev/null
 	$(VENV)/bin/tensorboard --logdir runs
 
 clean: ## remove .venv; runs stay

@@ -70,6 +70,8 @@ def run(config: CompareConfig, argv: list[str]) -> int:
     published = [read_published(Path(path)) for path in config.published]
     groups = with_baseline(group_runs(read_runs(find_runs(config.runs)), IGNORED), config.baseline)
     comparison = compare(groups, config.x, config.metric)
+    if published and len(comparison.tasks) > 1:
+        raise ValueError(f"published={config.published}: of which task? compare one of {comparison.tasks} at a time")
     found = notes(comparison)
     shown = tables(comparison, found)
     out, commands = Path(config.out), reproduce(comparison, argv)
@@ -103,7 +105,7 @@ def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
             made = training_command(runs[0].config) if runs[0].config else None
             where = made or (f"the config of {runs[0].name}" if runs[0].config else f"a file: {runs[0].name}")
             commands += [f"# {group.label}, seeds {seeds}", where if made else f"# {where}"]
-    return [*commands, "# this comparison", shlex.join(["python", "compare.py", *argv])]
+    return [*commands, "# this comparison", f"python compare.py {shlex.join(argv)}"]
 
 
 def main(words: list[str]) -> int:

@@ -75,9 +75,8 @@ def pretrain(config: PretrainConfig) -> int:
             logger.log_matmul_rate(step, rate)
             with GracefulExit() as stop:
                 learn(config, parts, step, logger, stop, run_dir)
-            if not stop.requested and (step < config.steps or not (run_dir / "projector_config.pbtxt").is_file()):
-                write_attribution(parts, config, logger, run_dir)
-                write_projector(parts, config, logger)
+            if not stop.requested:
+                finish(parts, config, logger, run_dir)
     if not stop.requested:
         if step >= config.steps:
             say_finished(step, config)
@@ -163,6 +162,16 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
     features = parts.encoder(batch.obs)
     window.add(0, {name: value for name, value in representation(features).items() if not value.ndim})
     return window.drain()
+
+
+def finish(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
+    """Leave the encoder, maps and points for the projector, each unless it is there and of the last step."""
+    export_encoder(parts.encoder, run_dir)
+    shown = logger.has_embedding(config.steps)  # written last
+    if not shown or not (run_dir / "attribution" / "moment_0.png").is_file():
+        write_attribution(parts, config, logger, run_dir)
+    if not shown:
+        write_projector(parts, config, logger)
 
 
 def write_attribution(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:

@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     check_words("probe", sys.argv[1:], __doc__)  # before torch loads
 
-import hashlib
 import logging
 import shlex
 import time
@@ -36,7 +35,7 @@ from experiment.foreign import results_folder
 from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
-from harness.files import check_writable
+from harness.files import check_writable, sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
@@ -91,7 +90,7 @@ def report(
         "config": flat(config),
         "source": asdict(parts.source),
         "env": asdict(parts.env),
-        "sha256": {parts.weights.name: hashlib.sha256(parts.weights.read_bytes()).hexdigest()},
+        "sha256": {parts.weights.name: sha256(parts.weights)},
         "command": command,
         "versions": versions("scikit-learn"),
         "seconds": seconds,

@@ -21,7 +21,16 @@ if __name__ == "__main__":
 import logging
 from functools import partial
 
-from analysis.evaluation import PANEL, attribution_targets, evaluate, greedy, play_moments, write_report, write_video
+from analysis.evaluation import (
+    PANEL,
+    attribution_targets,
+    evaluate,
+    greedy,
+    play_moments,
+    read_summary,
+    write_report,
+    write_video,
+)
 from analysis.video import VideoWriter
 from configs.schema import Config, flat
 from experiment.build import build, load_agent, without_init
@@ -34,7 +43,9 @@ from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
 from experiment.sources import keep_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
+from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, holds_checkpoints
+from harness.files import sha256
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
@@ -68,7 +79,7 @@ def train(config: Config) -> int:
                 raise CheckpointError(
                     f"{run_dir}: saved up to step {progress.saved}; make space and run the same command"
                 )
-            elif config.eval_episodes and (progress.steps > begun or not (run_dir / "report.json").is_file()):
+            else:
                 finish(run)
         if not stop.requested:
             say_end(run, begun)
@@ -117,22 +128,32 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
 
 def finish(run: Training) -> None:
-    """Evaluate the exported weights under the default protocol, beside random play, and write report and video."""
+    """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
     config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
-    protocol, agent = config.env.protocol(), load_agent(run_dir, config.device)[1]
-    log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
-    random = random_play(run, protocol, read_report(run_dir / "report.json"))
-    (run_dir / "report.json").unlink(missing_ok=True)  # of fewer steps: interrupted here, the next run evaluates anew
-    report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
-    command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-    write_report(report, run_dir / "report.json", run_dir, command, random_play=random)
-    say_score(report, random)
-    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    logger.log_scalars(progress.steps, scores, **progress.clock(config))
-    logger.log_hparams(flat(config), scores)
-    episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
-    video = VideoWriter(run_dir / "game.mp4", config.env.fps)
-    write_video(episode, attribution_targets(agent), config.frame_stack, video)
+    export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
+    if not config.eval_episodes:
+        return
+    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
+    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
+    summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
+    if not summary:
+        log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
+        report.unlink(missing_ok=True)  # of other weights
+        played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
+        command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
+        write_report(played, report, run_dir, command, random_play=random)
+        summary = played.summary
+    say_score(summary, protocol, random)
+    scores = {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
+    if not logger.has_row(progress.steps, scores):
+        logger.log_hparams(flat(config), scores)
+        logger.log_scalars(progress.steps, scores, **progress.clock(config))
+        logger.flush()
+    video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
+    if not video.is_file() or shown.encode() not in video.read_bytes():
+        episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+        writer = VideoWriter(video, config.env.fps, comment=shown)
+        write_video(episode, attribution_targets(agent), config.frame_stack, writer)
 
 
 def main(words: list[str]) -> int:

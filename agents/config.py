@@ -74,6 +74,14 @@ class Target(StrEnum):
     hard = "hard"
 
 
+class Head(StrEnum):
+    """What DQN learns of the return."""
+
+    plain = "plain"  # its mean, the action value
+    quantile = "quantile"  # fixed quantiles: QR-DQN
+    implicit = "implicit"  # quantiles at drawn fractions: IQN
+
+
 @dataclass(frozen=True)
 class DQNConfig(AgentConfig):
     """Hyperparameters; steps are agent steps."""
@@ -82,6 +90,8 @@ class DQNConfig(AgentConfig):
     learning_rate: float = 2.5e-4
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
+    head: Head = Head.plain  # plain: action values; quantile: QR-DQN; implicit: IQN; all are dueling
+    quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
     hidden: int = 256  # width of each stream of the dueling head
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time
@@ -95,7 +105,7 @@ class DQNConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "target_every", "epsilon_steps")
+        self._check("at least 1", lambda x: x >= 1, "hidden", "quantiles", "target_every", "epsilon_steps")
         shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
         self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")

@@ -9,33 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
-from agents.config import DQNConfig, Target
+from agents.config import DQNConfig, Head, Target
+from agents.heads import DuelingHead, ImplicitHead, QuantileHead, huber, quantile_huber
 from agents.learning import linear
 from encoders import Encoder
 from encoders.momentum import momentum_copy
 from replay import Batch
 
 
-class DuelingHead(nn.Module):
-    """Q = V + A - mean A (Wang et al. 2016, equation 9): features (B, Z) to action values (B, A)."""
-
-    def __init__(self, feature_dim: int, num_actions: int, hidden: int, layer_norm: bool) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(feature_dim, 2 * hidden)  # both streams in one product
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) if layer_norm else nn.Identity() for _ in range(2))
-        self.value = nn.Linear(hidden, 1)
-        self.advantage = nn.Linear(hidden, num_actions)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Action values."""
-        streams = self.hidden(features).chunk(2, dim=1)
-        value, advantage = (F.relu(norm(s)) for norm, s in zip(self.norms, streams, strict=True))
-        advantage = self.advantage(advantage)
-        return self.value(value) + advantage - advantage.mean(1, keepdim=True)  # type: ignore[no-any-return]
-
-
 class DQN(Agent):
-    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016) and a dueling head.
+    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016) and a dueling head, which may be
+    distributional.
 
     Args:
         num_actions: A. The others are those of `Agent`.
@@ -46,7 +30,7 @@ class DQN(Agent):
     def __init__(self, config: DQNConfig, encoder: Encoder, num_actions: int, suite: Suite, streams: Streams) -> None:
         super().__init__(config, encoder, suite, streams)
         self.num_actions = num_actions
-        self.head = DuelingHead(encoder.feature_dim, num_actions, config.hidden, config.layer_norm)
+        self.head = build_head(config, encoder.feature_dim, num_actions)
         self.target_encoder, self.target_head = momentum_copy(self.encoder), momentum_copy(self.head)
         averaged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
         self.average = momentum_copy(nn.ModuleDict(averaged))  # by the names of what it averages
@@ -88,7 +72,10 @@ class DQN(Agent):
         """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.
 
         a_n is argmax_a Q(s_n, a), but `target_epsilon` of the time any action (Expected SARSA, van Seijen et al. 2009).
+        With a distributional head, quantile regression of the return; the TD error is then the loss, as in Dopamine.
         """
+        if not isinstance(self.head, DuelingHead):
+            return self.quantile_loss(self.head, features, batch, next_obs)
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
             best = self.online_q(next_obs).argmax(1, keepdim=True)
@@ -98,6 +85,26 @@ class DQN(Agent):
         loss = huber(q - target_q)
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
         return loss, (q - target_q).detach().abs(), {name: value.detach().mean() for name, value in metrics.items()}
+
+    def quantile_loss(
+        self, head: QuantileHead | ImplicitHead, features: Tensor, batch: Batch, next_obs: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """`td_loss` of a distributional head."""
+        generator, size = self.streams.policy, len(features)
+        fractions = head.fractions(features, generator)
+        q = head.quantiles(features, fractions)
+        q = q[torch.arange(size, device=q.device), :, batch.action]
+        with torch.no_grad():
+            next_features = self.target_encoder(next_obs)
+            assert isinstance(self.target_head, QuantileHead | ImplicitHead)
+            next_q = self.target_head.quantiles(next_features, head.fractions(next_features, generator))
+            target_q = batch.nstep_reward[:, None, None] + batch.discount[:, None, None] * next_q
+            policy = F.one_hot(self.online_q(next_obs).argmax(1), self.num_actions).float()
+            policy = policy.lerp(torch.full_like(policy, 1 / self.num_actions), self.config.target_epsilon)
+            share = (policy[:, None] / target_q.shape[1]).expand_as(target_q)
+        loss = quantile_huber(q, fractions, target_q.flatten(1), share.flatten(1))
+        metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": (share * target_q).sum((1, 2))}
+        return loss, loss.detach(), {name: value.detach().mean() for name, value in metrics.items()}
 
     @torch.no_grad()
     def update_targets(self) -> None:
@@ -123,6 +130,9 @@ class DQN(Agent):
         self.average.load_state_dict({name: weights[name] for name in self.average.state_dict()})
 
 
-def huber(error: Tensor) -> Tensor:
-    """Huber loss with threshold 1, unreduced: the gradient of an error is clipped to [-1, 1]."""
-    return F.huber_loss(error, torch.zeros_like(error), reduction="none")
+def build_head(config: DQNConfig, feature_dim: int, num_actions: int) -> DuelingHead | QuantileHead | ImplicitHead:
+    """The head of a config, on features (B, feature_dim)."""
+    if config.head == Head.plain:
+        return DuelingHead(feature_dim, num_actions, config.hidden, config.layer_norm)
+    kind = QuantileHead if config.head == Head.quantile else ImplicitHead
+    return kind(feature_dim, num_actions, config.hidden, config.layer_norm, config.quantiles)

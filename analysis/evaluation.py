@@ -1,6 +1,6 @@
 """Evaluation of a policy: full episodes under a protocol, their report, and one episode shown to people."""
 
-import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +20,7 @@ from analysis.statistics import summary
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
 from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from harness.files import sha256
 from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
@@ -162,11 +163,25 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str, **m
         del content["env_steps"]  # the lengths
     content |= {
         "checkpoint": str(checkpoint),
-        "sha256": {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()},
+        "sha256": {weights.name: sha256(weights)},
         "command": command,
         "versions": versions("gymnasium", *env.simulator),
     }
     write_json(content | more, path)
+
+
+def read_summary(path: Path, weights: Path, protocol: Protocol, episodes: int, seed: int) -> dict[str, Any] | None:
+    """The summary in a report; None where it is missing, torn, or not of these weights and this evaluation."""
+    try:
+        content = json.loads(path.read_bytes())
+        same = (
+            content["sha256"] == {weights.name: sha256(weights)}
+            and content["protocol"]["name"] == protocol.name
+            and (len(content["returns"]), content["seed"]) == (episodes, seed)
+        )
+        return dict(content["summary"]) if same else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 # --- one episode, for people ---

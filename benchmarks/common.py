@@ -22,6 +22,7 @@ from experiment.launch import compose_words
 from experiment.pretraining import Pretraining
 from experiment.run_folder import claim_run_dir
 from harness.logger import RunLogger
+from harness.metrics import read_rows
 from harness.provenance import write_json
 from harness.signals import GracefulExit
 from pretrain import learn
@@ -95,7 +96,7 @@ def train(config: PretrainConfig, parts: Pretraining) -> None:
 
 def log_of(run: Path) -> list[dict[str, Any]]:
     """What a run measured, line by line."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(run / "metrics.jsonl")[0]
 
 
 def curve(games: Iterable[tuple[int, float]], steps: int, window: int) -> list[float]:

@@ -154,7 +154,7 @@ class EvaluateConfig:
 class CompareConfig:
     """A comparison of finished runs."""
 
-    runs: list[str]  # run folders, folders of those, patterns, reports kept as .json, .csv files; also as bare words
+    runs: list[str] = field(default_factory=list)  # folders, patterns, reports kept as .json, .csv; or as bare words
     out: str = "runs/_groups"  # folder of the report, and of the groups for TensorBoard
     baseline: str | None = None  # label of a group, or a part of it; default: the one without auxiliary tasks
     x: str = "steps"  # of the curves, steps or seconds

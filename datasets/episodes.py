@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.augment import luma
-from harness.seeding import held_out, numpy_stream
+from harness.derive import held_out
+from harness.seeding import numpy_stream
 from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 

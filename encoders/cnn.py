@@ -1,6 +1,7 @@
 """The convolutional encoders of the field."""
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -105,12 +106,21 @@ def study_digits(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 def impala(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """The residual network of Espeholt et al. 2018, IMPALA, with 16, 32 and 32 channels."""
-    blocks: list[nn.Module] = []
-    for width in (16, 32, 32):
-        blocks += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
-        blocks += [_Residual(width), _Residual(width)]
+    return _residual(channels, (16, 32, 32), blocks=2), nn.Sequential(nn.LazyLinear(256), nn.ReLU())
+
+
+def impala_small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """IMPALA's with half of the channels and one block for each width: the grid of 11 x 11 is that of `impala`."""
+    return _residual(channels, (8, 16, 16), blocks=1), nn.Sequential(nn.LazyLinear(256), nn.ReLU())
+
+
+def _residual(channels: int, widths: Sequence[int], blocks: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+        layers += [_Residual(width) for _ in range(blocks)]
         channels = width
-    return nn.Sequential(*blocks, nn.ReLU()), nn.Sequential(nn.LazyLinear(256), nn.ReLU())
+    return nn.Sequential(*layers, nn.ReLU())
 
 
 def control(channels: int) -> tuple[nn.Sequential, nn.Sequential]:

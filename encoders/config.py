@@ -32,6 +32,7 @@ ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Reg
         "der": "encoders.cnn:der",
         "study": "encoders.cnn:study",
         "impala": "encoders.cnn:impala",
+        "impala_small": "encoders.cnn:impala_small",
         "control": "encoders.cnn:control",
         "control_fast": "encoders.cnn:control_fast",
         "small": "encoders.cnn:small",

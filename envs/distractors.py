@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.derive import held_out
 from harness.files import open_regular
 from harness.media import IMAGES, VIDEOS, find_files, read_image, read_video
-from harness.seeding import held_out
 
 log = logging.getLogger(__name__)
 

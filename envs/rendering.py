@@ -23,6 +23,7 @@ context.make_current()
 mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100).free()
 context.free()
 """
+NEWEST_PYTHON = (3, 12)  # that labmaze has wheels for, a dependency of dm_control
 _working: set[str] = set()  # values of MUJOCO_GL that this process has tried
 
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
@@ -34,13 +35,6 @@ def load_suite() -> Any:
     Raises:
         RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
     """
-    try:
-        version("dm-control")
-        installed = version("mujoco")
-    except PackageNotFoundError as error:
-        raise RuntimeError(f"{error.name} is missing: pip install 'dm-control>=1.0.50' 'mujoco>=3.17,<4'") from error
-    if not (3, 17) <= tuple(int(part) for part in installed.split(".")[:2]) < (4,):
-        raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
     choose_backend()
     try:
         absl = importlib.import_module("absl.logging")
@@ -55,8 +49,10 @@ def choose_backend() -> None:
     """Set MUJOCO_GL, which MuJoCo reads once when it is imported, to what works here; the user's choice is tried alone.
 
     Raises:
-        RuntimeError: the user's choice does not work; or neither EGL nor OSMesa does.
+        RuntimeError: dm_control is missing, or MuJoCo is a version that it does not work with; the user's choice does
+            not work, or neither EGL nor OSMesa does.
     """
+    _check_packages()
     chosen = os.environ.get("MUJOCO_GL")
     if sys.platform != "linux" or chosen in _working or parent_process():  # a worker's parent has tried it
         return
@@ -73,6 +69,19 @@ def choose_backend() -> None:
         reason = (trial.stderr.splitlines() or [f"exit code {trial.returncode}"])[-1]
         raise RuntimeError(f"MUJOCO_GL={chosen} fails ({reason}): unset it, or {PACKAGES}")
     raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
+
+
+def _check_packages() -> None:
+    try:
+        version("dm-control")
+        installed = version("mujoco")
+    except PackageNotFoundError as error:
+        remedy = "pip install 'dm-control>=1.0.50,<2' 'mujoco>=3.17,<4'"
+        if sys.version_info[:2] > NEWEST_PYTHON:
+            remedy = "its dependency labmaze has no release past Python {}.{}, use that one".format(*NEWEST_PYTHON)
+        raise RuntimeError(f"{error.name} is missing: {remedy}") from error
+    if not (3, 17) <= tuple(int(part) for part in installed.split(".")[:2]) < (4,):
+        raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
 
 
 class Screen:

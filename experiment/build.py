@@ -180,9 +180,9 @@ def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequenc
     for optimizer, saved in zip(optimizers, states, strict=True):
         optimizer.load_state_dict(saved)
         for parameter, moments in optimizer.state.items():
-            for name, moment in moments.items():
-                if moment.shape == parameter.shape:  # a fused step pairs raw memory, so the layouts must be equal
-                    moments[name] = torch.empty_like(parameter).copy_(moment)
+            for name, moment in moments.items():  # copies: a checkpoint that is removed must not stay mapped
+                same = moment.shape == parameter.shape  # a fused step pairs raw memory, so the layouts must be equal
+                moments[name] = torch.empty_like(parameter).copy_(moment) if same else moment.clone()
 
 
 def optimizers(agent: Agent, suite: AuxSuite) -> list[torch.optim.Optimizer]:

@@ -18,7 +18,8 @@ def training_command(config: Mapping[str, Any]) -> str | None:
     """`python train.py ...` for a config by dotted key; None where this version has other keys."""
     names = {group: config.get(f"{group}.name") for group in GROUPS}
     tasks = sorted({key.split(".")[1] for key in config if key.startswith("aux.")})
-    words = [f"{group}={name}" for group, name in names.items()] + [f"aux=[{','.join(tasks)}]"] * bool(tasks)
+    words = [f"import={','.join(config['imports'])}"] if config.get("imports") else []
+    words += [f"{group}={name}" for group, name in names.items()] + [f"aux=[{','.join(tasks)}]"] * bool(tasks)
     try:
         default = flatten(OmegaConf.to_container(compose_words("config", *words).config))
     except (HydraException, OmegaConfBaseException, ValueError):
@@ -28,7 +29,7 @@ def training_command(config: Mapping[str, Any]) -> str | None:
     if config.keys() != default.keys():
         return None
     words += [f"{key}={_value(value)}" for key, value in config.items() if value != default[key] and key != "run_dir"]
-    return shlex.join(["python", "train.py", *words])
+    return f"python train.py {shlex.join(words)}"
 
 
 def _value(value: Any) -> str:

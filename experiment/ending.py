@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analysis.evaluation import Report, evaluate, random_policy
+from analysis.evaluation import evaluate, random_policy
 from configs.schema import Config, PretrainConfig
 from envs import Protocol
 from experiment.run_folder import follow_up
@@ -44,9 +44,9 @@ def read_report(path: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def say_score(report: Report, random: Mapping[str, Any]) -> None:
+def say_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:
     """The score of the policy, and that of random play."""
-    log.info("score         %s, protocol %s", returns(report.summary), report.protocol.name)
+    log.info("score         %s, protocol %s", returns(summary), protocol.name)
     log.info("random play   %s", returns(random))
 
 

@@ -25,7 +25,7 @@ from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
 from experiment.foreign import check_paths, read_yaml
 from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
-from experiment.sources import build_source
+from experiment.sources import build_source, is_same
 from experiment.weights import load_encoder
 from experiment.zoo import locate
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
@@ -72,7 +72,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
-    if isinstance(run, PretrainConfig) and source == run.source and env == run.env:
+    if isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
         warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)

@@ -35,6 +35,7 @@ from datasets.synthetic import bouncing_balls
 from envs import EnvConfig, Policy, VectorEnv
 from experiment.build import load_agent
 from experiment.composition import read_config
+from experiment.foreign import PATHS
 from experiment.recording import CheckLabels, record
 from experiment.weights import read_shapes
 from experiment.zoo import locate
@@ -48,6 +49,18 @@ log = logging.getLogger(__name__)
 SOURCE = "source.json"  # in the folder of a run: `describe`
 RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
 UNSEEN = {"name", "threads", "processes"}  # keys of an environment that change no frame, or stand elsewhere
+
+
+def is_same(source: SourceConfig, other: SourceConfig) -> bool:
+    """Whether two configs name the same files, and say the same of how to read them."""
+
+    def settings(config: SourceConfig) -> dict[str, Any]:
+        return {
+            key: str(Path(value).resolve()) if key in PATHS and value else value
+            for key, value in asdict(config).items()
+        }
+
+    return settings(source) == settings(other)
 
 
 def describe(episodes: Episodes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from math import floor
+from math import floor, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,19 @@ class Progress:
     cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
     cuts_told: bool = False
     stride: int = 0  # agent steps that one step of all copies adds
+
+    def check(self, steps: int, updates: int) -> None:
+        """Raise ValueError unless this can be how far a training of so many steps and updates is."""
+        counts = {key: value for key, value in asdict(self).items() if key not in ("returns", "lengths", "cuts_told")}
+        for name, count in counts.items():
+            most = {"steps": steps, "saved": steps, "updates": updates, "episodes_logged": self.episodes}.get(
+                name, count
+            )
+            least = most if name in ("steps", "updates") else 0
+            if type(count) is not int or not least <= count <= most:
+                raise ValueError(f"its progress cannot be: {name} is {count!r}, in a checkpoint of step {steps}")
+        if not all(type(number) in (int, float) and isfinite(number) for number in [*self.returns, *self.lengths]):
+            raise ValueError("its progress cannot be: returns and lengths are not all finite numbers")
 
     def add(self, rollout: Rollout) -> None:
         """Count the step that `rollout` has just made, and the episodes that it ended."""
@@ -103,6 +116,7 @@ def restore(parts: Parts, run_dir: Path) -> Progress:
     with checkpoint.restoring() as state:
         parts.load_state_dict(state["parts"])
         progress = Progress(**state["progress"])
+        progress.check(checkpoint.step, parts.agent.updates)
     return progress
 
 

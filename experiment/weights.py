@@ -14,23 +14,36 @@ from safetensors.torch import save
 from agents import Agent
 from agents.base import acting_weights
 from encoders import Encoder
-from harness.files import replacing
+from harness.files import open_regular, replacing
 
+LARGEST = 1 << 30  # bytes of a file of weights
 HEADER = "network"  # entry of the metadata
 ENCODER = "encoder."  # how the names of its weights begin among those of an agent
 
 
 def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> None:
-    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once."""
+    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once.
+
+    A file that holds these very weights is left alone.
+    """
     weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space)
-    write_weights(weights, run_dir / "agent.safetensors", shapes)
+    _export(weights, run_dir / "agent.safetensors", shapes)
     encoder = {n.removeprefix(ENCODER): tensor for n, tensor in weights.items() if n.startswith(ENCODER)}
-    write_weights(encoder, run_dir / "encoder.safetensors", shapes)
+    _export(encoder, run_dir / "encoder.safetensors", shapes)
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:
-    """Write `encoder.safetensors` into the run's folder, replaced at once."""
-    write_weights(acting_weights(encoder), run_dir / "encoder.safetensors", shapes_of(encoder))
+    """Write `encoder.safetensors` into the run's folder, replaced at once, unless it holds these very weights."""
+    _export(acting_weights(encoder), run_dir / "encoder.safetensors", shapes_of(encoder))
+
+
+def _export(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, Any]) -> None:
+    try:
+        if read_weights(path)[1].get("sha256") == checksum(weights):
+            return
+    except ValueError:  # missing, torn or damaged
+        pass
+    write_weights(weights, path, shapes)
 
 
 def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> dict[str, Any]:
@@ -123,12 +136,15 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ValueError: missing or corrupt; the message names the file.
     """
     try:
+        open_regular(path, LARGEST).close()
         with safe_open(path, "pt") as file:
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not iterable
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             assert isinstance(header, dict)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: its header is too deep") from error
     except (OSError, SafetensorError, AssertionError, ValueError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if header.get("sha256") not in (None, checksum(held)):

@@ -30,7 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.files import read_regular, sync_folder
+from harness.files import read_regular, sha256, sync_folder
 from harness.suggest import nearest
 from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
 
@@ -96,7 +96,6 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     """
     if step < 0 or keep_last < 1:
         raise ValueError(f"step is {step}, must be >= 0; keep_last is {keep_last}, must be >= 1")
-    root = Path(root)
     plan = _Plan()
     for name, tree in state.items():
         plan.add(name, tree)
@@ -126,7 +125,7 @@ def holds_checkpoints(root: Path) -> bool:
     """Whether there are checkpoints, torn or whole, so that `load_latest` gives one or fails.
 
     Raises:
-        CheckpointError: the folder is there and cannot be read, or is a link to one that is not there.
+        CheckpointError: the folder cannot be read, or is a link to one that is not there.
     """
     return bool(_found(root))
 
@@ -145,7 +144,7 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
         CheckpointError: there are checkpoints but none verifies, or one may not be read; see `holds_checkpoints`.
         ValueError: a checkpoint has no entry of such a name.
     """
-    found = _found(Path(root))
+    found = _found(root)
     for _, path in found:
         try:
             return load(path, names)
@@ -154,9 +153,9 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
                 raise
             log.warning("checkpoint skipped: %s", error)
     if found:
+        shared = "damage of a file that they share is in each"
         raise CheckpointError(
-            f"{root}: none of {len(found)} checkpoints verifies (where they share a file, its damage is in each); "
-            "move them away to start anew"
+            f"{root}: none of {len(found)} checkpoints verifies ({shared}); move them away to start anew"
         )
     return None
 
@@ -168,7 +167,6 @@ def load(path: Path, names: Collection[str] | None = None) -> Checkpoint:
         CheckpointError: a file is missing, torn, altered or malformed; names the file.
         ValueError: there is no entry of such a name.
     """
-    path = Path(path)
     manifest = _read_manifest(path)
     wanted = list(manifest.entries) if names is None else list(names)
     for name in wanted:
@@ -383,9 +381,8 @@ def _verified(folder: Path, file: str, manifest: _Manifest) -> Path:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size != record["size"]:
         raise CheckpointError(f"{path} is not a file of {record['size']:,} bytes: it has {status.st_size:,}")
-    with path.open("rb") as opened:
-        if hashlib.file_digest(opened, "sha256").hexdigest() != record["sha256"]:
-            raise CheckpointError(f"{path} does not match the sha256 in its manifest")
+    if sha256(path) != record["sha256"]:
+        raise CheckpointError(f"{path} does not match the sha256 in its manifest")
     return path
 
 

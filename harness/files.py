@@ -1,6 +1,7 @@
 """Reading that never waits and never runs away, and writing that is never half there and never follows a link."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -8,8 +9,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
+def open_regular(path: Path, limit: int | None = None) -> BufferedReader:
     """Open a regular file for reading; a link to one counts as one.
 
     Args:
@@ -30,7 +32,7 @@ def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
         OSError: missing, or it cannot be read.
     """
     _check_regular(path, path.stat().st_mode)  # before opening: a device may act on being opened
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 — returned
     try:
         status = os.fstat(file.fileno())
         _check_regular(path, status.st_mode)
@@ -51,6 +53,12 @@ def read_regular(path: Path, limit: int) -> bytes:
         content = file.read(limit + 1) or b""  # a file of /proc has no size
     _check_size(path, len(content), limit)
     return content
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import threading
 import time
 from collections import defaultdict
@@ -156,9 +157,14 @@ class RunLogger:
         record = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         seconds = round(self._earlier + time.monotonic() - self._started, 3)
         clock = {"seconds": seconds, "env_steps": env_steps, "updates": updates}
+        self._add_scalars(step, metrics)
         with self._warn_on_disk_error():
             self._file.write(json.dumps({"step": step, **record, "clock": clock}) + "\n")
-        self._add_scalars(step, metrics)
+
+    def has_row(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Whether metrics.jsonl has a row of that step with these values."""
+        rows = map(_row, self._path.read_bytes().splitlines())
+        return any(row and row["step"] == step and row.items() >= metrics.items() for row in rows)
 
     def log_matmul_rate(self, step: int, rate: float) -> None:
         """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
@@ -208,9 +214,15 @@ class RunLogger:
             labels: (N,) each, two or more.
         """
         rows = list(zip(*labels.values(), strict=True))
+        shutil.rmtree(self._run_dir / _embedding(step), ignore_errors=True)  # of a process that was killed meanwhile
         sprites = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
         with self._warn_on_disk_error():
             self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
+
+    def has_embedding(self, step: int) -> bool:
+        """Whether the projector has points of that step; what names them is written last."""
+        config = self._run_dir / "projector_config.pbtxt"
+        return config.is_file() and f'"{_embedding(step)}/' in config.read_text(errors="replace")
 
     def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
@@ -239,25 +251,33 @@ def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
     return {"loss": metrics["train/loss"]} | tasks
 
 
+def _embedding(step: int) -> str:
+    """The folder in which TensorBoard keeps the points of a step."""
+    return f"{step:05d}"
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row in a line of metrics.jsonl; None where there is none."""
+    try:
+        row = json.loads(line)
+        row["step"] + float(row["clock"]["seconds"])  # of these types
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return dict(row)
+
+
 def _drop_after(path: Path, step: int) -> float:
     """Remove rows after `step`, and what is no row, from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
         return 0.0
-    kept, lost, seconds = [], 0, 0.0
     lines = path.read_bytes().splitlines()
-    for i, line in enumerate(lines):
-        try:
-            row = json.loads(line)
-            if row["step"] <= step:
-                seconds = float(row["clock"]["seconds"])
-                kept.append(line)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            lost += i < len(lines) - 1  # the last is torn where a run is killed
-    if lost:
+    rows = [_row(line) for line in lines]
+    if lost := rows[:-1].count(None):  # the last is torn where a run was killed
         log.warning("%s: %d lines are damaged and dropped", path, lost)
+    kept = [i for i, row in enumerate(rows) if row and row["step"] <= step]
     with replacing(path) as temporary:
-        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-    return seconds
+        temporary.write_bytes(b"".join(lines[i] + b"\n" for i in kept))
+    return float(rows[kept[-1]]["clock"]["seconds"]) if kept else 0.0  # type: ignore[index]
 
 
 def _chart_layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:

@@ -5,18 +5,21 @@ import re
 import struct
 import subprocess
 import tempfile
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from harness.files import open_regular
+
+if TYPE_CHECKING:  # elsewhere when it is needed, as ffmpeg: a command line is composed without
+    from PIL.Image import Image
 
 Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3): the middle square, resized
 
@@ -62,7 +65,7 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
 
 
 @cache
-def _log_once(message: str) -> None:  # a folder is listed for each environment of a run
+def _log_once(message: str) -> None:  # a folder is read for each environment of a run
     log.info(message)
 
 
@@ -84,39 +87,46 @@ def read_image(path: Path, size: int) -> Picture:
     """The first picture of an image file, upright.
 
     Raises:
-        ValueError: it is not an image of a known format, is torn or too large; the message names the file.
+        ValueError: it is not an image of a known format, is torn or has more than 89 million pixels; the message names
+            the file.
     """
+    from PIL import Image, ImageOps
+
+    bomb = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     try:
-        with open_regular(path, IMAGE_BYTES) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
-            return np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+        with warnings.catch_warnings(record=True, action="always") as warned, open_regular(path, IMAGE_BYTES) as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
+                if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: previews of photographs
+                    _log_once(f"{path.parent}: of animated images, such as {path.name}, the first picture is read")
+                pixels = np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, *bomb) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
+    for warning in warned:
+        log.warning("%s: %s", path, str(warning.message).strip())
+    return pixels
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: "Image") -> "Image":
     """Any image with 8 bits a channel: of 16-bit grays 65,535 is white; what is transparent stands before black.
 
     Raises:
         ValueError: the pixels have no known range.
     """
+    from PIL import Image
+
     if image.mode == "F":
         raise ValueError("floating-point pixels have no largest value: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        gray = np.asarray(image).astype(np.int64)
+        gray = np.asarray(image)
         if gray.min() < 0 or gray.max() > 65535:
             raise ValueError(f"its grays reach from {gray.min()} to {gray.max()}, beyond 16 bits")
-        image = Image.fromarray((gray / 257).round().astype(np.uint8))
+        image = Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        image = image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(image, mask=image)
+        return black
     return image.convert("RGB")
 
 

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from harness.files import replacing
 
 def versions(*packages: str) -> dict[str, str]:
     """Of the suite, what every report depends on, some more packages, and the machine."""
-    return {name: version(name) for name in ("sidequest", "torch", "numpy", *packages)} | {
+    return {name: _version(name) for name in ("sidequest", "torch", "numpy", *packages)} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -24,6 +24,13 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # of a checkout that was never installed
+        return "not installed"
 
 
 def _cpu() -> str:

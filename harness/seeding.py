@@ -1,22 +1,15 @@
 """One generator a purpose: every random stream of a run follows from (seed, name) and disturbs no other."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from harness.derive import derive as derive  # as part of this interface
 
 Generator: TypeAlias = np.random.Generator | torch.Generator
-
-
-def derive(seed: int, *names: str | int) -> int:
-    """A seed in [0, 2**63) for the stream `names`, the same on every machine and in every release."""
-    digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def numpy_stream(seed: int, name: str) -> np.random.Generator:
@@ -27,17 +20,6 @@ def numpy_stream(seed: int, name: str) -> np.random.Generator:
 def torch_stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The torch stream `name` of a run. Devices have different algorithms, so their numbers differ."""
     return torch.Generator(device).manual_seed(derive(seed, name))
-
-
-def held_out(names: Iterable[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) which of two or more different names are kept for testing, each with probability `share`.
-
-    The seed and a name alone decide, so that names that come or go move no other. Only where one part would be empty,
-    as it may be of few names, it takes the name that comes nearest.
-    """
-    chance = np.array([derive(seed, "split", name) for name in names]) / 2**63
-    bound: float = np.clip(share, np.nextafter(chance.min(), 1), chance.max())
-    return chance < bound
 
 
 def generator_state(generator: Generator) -> Any:

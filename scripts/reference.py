@@ -16,18 +16,22 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+import torch
+
 from agents import AGENTS
-from aux_tasks import TASKS
+from aux_tasks import TASKS, TaskSetting
 from aux_tasks.config import TaskConfig, options_of
+from configs.schema import PretrainConfig
 from configs.sources import SOURCES
-from encoders import ENCODERS, EncoderConfig
+from encoders import ENCODERS, EncoderConfig, build_encoder
 from envs import ENVS
 from experiment.composition import COMMANDS, UNIONS, _without_none, freeze
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
 
-WORDS = {"pretrain": ["aux=rotation"], "probe": ["checkpoint=RUN"], "evaluate": ["checkpoint=RUN"]}  # what is required
 GROUPS = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
+# `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
+REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
 HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
 
 
@@ -63,7 +67,7 @@ def keys_page() -> str:
 def sections() -> Iterator[tuple[str, str, list[Key]]]:
     """Heading, text and keys of each part of the page."""
     for name, kind in COMMANDS.items():
-        example = freeze(compose_words(name, *WORDS.get(name, [])).config, kind)
+        example = freeze(compose_words(name, *_required(kind)).config, kind)
         yield f"## {'train' if name == 'config' else name}.py", "", config_keys("", kind, example)
     for group, members in {"env": ENVS, "agent": AGENTS, "source": SOURCES}.items():
         yield f"## {group}", "", []
@@ -110,16 +114,35 @@ def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
 def task_keys(name: str) -> list[Key]:
     """The weight and the options of a task."""
     task, told = TASKS[name], _arguments(TASKS[name])
-    weight = Key(f"aux.{name}.weight", float, task.default_weight, "", "factor of the loss")
-    return [weight] + [
-        Key(f"aux.{name}.options.{option}", hint, p.default, "", told.get(option, ""))
-        for option, (p, hint) in options_of(task).items()
-    ]
+    keys = [Key(f"aux.{name}.weight", float, task.default_weight, "at least 0", "factor of the loss")]
+    options = options_of(task)
+    others = re.compile(rf"(?:,| and) (?:{'|'.join(options)})\b.*")  # "at least 1 and temperature above 0"
+    for option, (parameter, hint) in options.items():
+        allowed = _allowed(option, hint, lambda value, option=option: task(_setting(), **{option: value}))
+        keys.append(
+            Key(f"aux.{name}.options.{option}", hint, parameter.default, others.sub("", allowed), told.get(option, ""))
+        )
+    return keys
+
+
+def _required(kind: type) -> list[str]:
+    """Words that give a command what it has no default for."""
+    given = {str: "x", list[str]: "[x]"}
+    hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind) if not _has_default(f)}
+    words = [f"{name}={given[hint]}" for name, hint in hints.items() if hint in given]
+    return words + ["aux=rotation"] * (kind is PretrainConfig)
+
+
+@cache
+def _setting() -> TaskSetting:
+    """A run of four colour frames of 84 pixels and three actions."""
+    encoder = build_encoder(EncoderConfig("small"), (12, 84, 84))
+    return TaskSetting(encoder, 4, num_actions=3, action_dim=3, gamma=0.99, generator=torch.Generator())
 
 
 def _about(thing: Any) -> str:
     """The first paragraph of a docstring on one line."""
-    return _escaped(inspect.cleandoc(thing.__doc__ or "").partition("\n\n")[0].replace("\n", " "))
+    return _escaped(inspect.cleandoc(thing.__doc__ or "").partition("\n\n")[0].replace("\n", " ").rstrip(":"))
 
 
 def _encoders() -> str:
@@ -171,18 +194,18 @@ def _example(hint: Any) -> Any:
 
 
 def _allowed(name: str, hint: Any, build: Callable[[Any], object]) -> str:
-    """What the config says when it refuses a value; the members of an enumeration."""
+    """What the config or the task says when it refuses a value; the members of an enumeration."""
     kind = _without_none(hint)
     if isinstance(kind, EnumType):
         return ", ".join(f"`{member.value}`" for member in kind)
-    probes = {int: (-(10**9), 10**9), float: (-1e9, 1e9, float("nan")), str: ("\0",)}.get(kind, ())
-    for value in probes:
+    for value in {int: (-1, 0), float: (-1.0, 0.0, 1e9, float("nan")), str: ("?",)}.get(kind, ()):
         try:
             build(value)
         except ValueError as error:
-            told = re.search(r"\bmust be ((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*)", str(error))
-            if told and name in str(error):
+            if told := re.search(REFUSAL.format(name), str(error)):
                 return told[1] or told[2]
+        except RuntimeError:  # torch refuses a layer of that width
+            return "at least 1" if kind is int else ""
     return ""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "sidequest"
-DATA = ("configs/**/*.yaml", "zoo/*/agent.safetensors", "zoo/*/config.yaml", "zoo/*/report.json")
+ZOO = ("agent.safetensors", "config.yaml", "report.json")
 
 
 class WheelHook(BuildHookInterface[Any]):  # type: ignore[misc]
@@ -39,9 +39,9 @@ def write_package(root: Path, package: Path) -> None:
     """
     commands = sorted(file.stem for file in root.glob("*.py"))
     packages = sorted(file.parent.name for file in root.glob("*/__init__.py") if file.parent.name != PACKAGE)
-    sources = [*root.glob("*.py"), *(file for name in packages for file in (root / name).rglob("*.py"))]
-    data = [file for pattern in DATA for file in root.glob(pattern)]
-    for file in [*sources, root / PACKAGE / "__main__.py", *data]:
+    own = [file for name in packages for file in (root / name).rglob("*") if "__pycache__" not in file.parts]
+    zoo = [file for name in ZOO for file in root.glob(f"zoo/*/{name}")]
+    for file in [*root.glob("*.py"), root / PACKAGE / "__main__.py", *filter(Path.is_file, own), *zoo]:
         copy = package / str(file.relative_to(root)).removeprefix(f"{PACKAGE}/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".py":

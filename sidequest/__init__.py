@@ -7,17 +7,17 @@ empty file in place of this one (scripts/wheel.py).
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib import import_module, util
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 ROOT = Path(__file__).parents[1]
 
 
 class Alias(MetaPathFinder, Loader):
-    """Finds `sidequest.X` where X is a module at the top of the checkout, and gives X itself."""
+    """Finds `sidequest.X` where X is a module at the top of the checkout, or below one, and gives X itself."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002
         """See `MetaPathFinder`."""
@@ -25,7 +25,8 @@ class Alias(MetaPathFinder, Loader):
         top = ROOT / real.partition(".")[0]
         if package != __name__ or not (top.with_suffix(".py").is_file() or (top / "__init__.py").is_file()):
             return None
-        return ModuleSpec(name, self)
+        found = util.find_spec(real)
+        return found and ModuleSpec(name, self, origin=found.origin)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the module, under its own name."""
@@ -37,6 +38,13 @@ class Alias(MetaPathFinder, Loader):
         """It has run already; importlib has replaced what it knew of itself."""
         assert module.__spec__
         module.__spec__ = module.__spec__.loader_state
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For `python -m sidequest.train`."""
+        found = util.find_spec(fullname.partition(".")[2])
+        assert found
+        assert isinstance(found.loader, InspectLoader)
+        return found.loader.get_code(found.name)
 
 
 sys.meta_path.insert(0, Alias())  # before the one that would load the file a second time

@@ -2,16 +2,15 @@
 
 import runpy
 import sys
-from pathlib import Path
 
-import harness
 from harness.suggest import nearest
 
-COMMANDS = {  # each is a script beside the packages
+COMMANDS = {  # each is a script at the top of the repository
     "train": "train an agent from pixels, with any set of auxiliary tasks",
     "pretrain": "pretrain an encoder by auxiliary tasks alone",
     "probe": "measure what an encoder knows",
     "evaluate": "play full episodes with a trained agent, and write a report",
+    "compare": "compare runs: which setting is better, by how much, and how sure that is",
 }
 
 
@@ -25,9 +24,9 @@ def main() -> int:
     if command not in COMMANDS:
         sys.stderr.write(f"error: unknown command {command!r}: {nearest(command, COMMANDS)}\n")
         return 2
-    script = str(Path(harness.__path__[0]).with_name(f"{command}.py"))
-    sys.argv = [script, *words]
-    runpy.run_path(script, run_name="__main__")  # not an import: a script reads its words before it loads torch
+    sys.argv[1:] = words
+    # Not imported but run: a script reads its words before it loads torch.
+    runpy.run_module(f"sidequest.{command}", run_name="__main__", alter_sys=True)
     return 0
 
 

@@ -12,7 +12,7 @@ import pytest
 import train as script
 from agents import Agent, DQNConfig, SACConfig
 from agents.base import AuxSchedule
-from agents.dqn import Target
+from agents.config import Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
+from compare import with_paths
+from configs.schema import CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from experiment.composition import freeze
 from experiment.launch import compose_jobs
 
@@ -19,6 +20,7 @@ PROGRAMS = {
     "pretrain": ("pretrain", PretrainConfig),
     "probe": ("probe", ProbeConfig),
     "evaluate": ("evaluate", EvaluateConfig),
+    "compare": ("compare", CompareConfig),
 }
 
 
@@ -69,6 +71,6 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("program", "words"), commands(), ids=" ".join)
 def test_a_command_is_accepted(program: str, words: str) -> None:
     name, kind = PROGRAMS[program]
-    given = words.split()
+    given = with_paths(words.split()) if program == "compare" else words.split()
     jobs = compose_jobs(name, [word for word in given if not word.startswith("-")], sweep="-m" in given)
     assert [freeze(job.config, kind) for job in jobs]

@@ -42,7 +42,7 @@ def sidequest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     for name in OWN:
         (site / name).mkdir()
         (site / name / "__init__.py").write_text("raise ImportError('not of Sidequest')\n")
-    for file, code, _ in RECIPES:
+    for file, code, *_ in RECIPES:
         (folder / file).write_text(code)
 
     def run(*words: str) -> str:
@@ -63,13 +63,14 @@ def test_the_wheel_holds_one_package_with_presets_and_zoo(wheel: Path) -> None:
 
 
 def test_every_command_runs_from_an_empty_folder_with_parts_of_the_user(sidequest: Command) -> None:
-    own = "import=[brightness,tiny,flicker]"
+    own = "import=[brightness,tiny,flicker,stripes]"
     parts = (own, "aux=brightness", "encoder=tiny", "env=flicker", "threads=1", "device=cpu")
-    assert sidequest("train", *parts, *SHORT.split(), "run_dir=run").startswith("0 ")
+    assert sidequest("train", *parts, *SHORT["train.py"].split(), "run_dir=run").startswith("0 ")
     assert sidequest("evaluate", own, "checkpoint=run", "episodes=2").startswith("0 mean ")
-    assert "give import=brightness,tiny,flicker" in sidequest("evaluate", "checkpoint=run")
-    pretraining = (*parts, "source=balls", "source.episodes=4", "source.length=30", "steps=2", "run_dir=pretrained")
-    assert "sidequest probe import=brightness,tiny,flicker checkpoint=pretrained" in sidequest("pretrain", *pretraining)
+    assert "give import=brightness,tiny,flicker,stripes," in sidequest("evaluate", "checkpoint=run")
+    pretraining = (*parts, "source=stripes", "steps=2", "run_dir=pretrained")
+    probe = "sidequest probe import=brightness,tiny,flicker,stripes checkpoint=pretrained"
+    assert probe in sidequest("pretrain", *pretraining)
     probing = ("checkpoint=pretrained", "seeds=1", "train_labels=60", "test_labels=20", "device=cpu")
     assert sidequest("probe", own, *probing).startswith("0 ")
 
@@ -100,6 +101,12 @@ def test_in_a_checkout_both_names_are_the_same_module(name: str) -> None:
     assert module is import_module(name)
     assert module.__spec__ is not None
     assert module.__spec__.name == module.__name__ == name
+
+
+def test_in_a_checkout_the_command_runs_the_scripts() -> None:
+    command = [sys.executable, "-m", "sidequest", "train", "env=toi"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: unknown env 'toi': did you mean 'toy'?\n")
 
 
 def test_there_is_nothing_else_in_the_package() -> None:

@@ -80,6 +80,20 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing_older(
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
 
+@pytest.mark.parametrize("kind", [hard, continuous])
+def test_a_resumed_run_keeps_no_checkpoint_mapped(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(kind(tmp_path, steps=48)) == 0
+    mapped, learn = [], script.learn
+
+    def noted(*arguments: Any) -> None:
+        mapped.append(Path("/proc/self/maps").read_text())
+        learn(*arguments)
+
+    monkeypatch.setattr(script, "learn", noted)
+    assert run(kind(tmp_path, steps=60)) == 0
+    assert str(tmp_path) not in mapped[0]
+
+
 class KillError(Exception):
     """Ends a run after its log reached the disk, as in a run that is killed minutes later."""
 
@@ -212,6 +226,22 @@ WRONG = {  # whole and signed, but not of this run
     "KeyError('agent')": lambda state: {**state, "parts": {}},
     "TypeError(\"'int' object is not subscriptable\")": lambda state: {**state, "parts": 3},
     "Progress.__init__() got an unexpected keyword argument 'stpes'": lambda state: {**state, "progress": {"stpes": 3}},
+    **{
+        f"its progress cannot be: {name} is {value!r}": lambda state, name=name, value=value: (
+            {**state, "progress": {**state["progress"], name: value}}
+        )
+        for name, value in {
+            "steps": -1,
+            "updates": 10**9,
+            "episodes": -3,
+            "episodes_logged": 10**9,
+            "saved": 10**9,
+            "stride": 2.5,
+        }.items()
+    },
+    "its progress cannot be: returns and": lambda state: (
+        {**state, "progress": {**state["progress"], "returns": ["1"] * 10}}
+    ),
     "of another network: encoder.neck.0.bias is missing there and (256,)": lambda state: (
         {**state, "parts": {**state["parts"], "agent": {}}}
     ),
@@ -223,7 +253,7 @@ def test_a_checkpoint_of_something_else_is_one_line(
     what: str, finished: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = finished / "checkpoints"
-    path = save(checkpoints, 99, WRONG[what](load_latest(checkpoints).state))
+    path = save(checkpoints, 96, WRONG[what](load_latest(checkpoints).state))
     capfd.readouterr()
     assert exit_code(lambda: run(small(finished))) == 2
     (error,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error:"))

@@ -12,6 +12,7 @@ from analysis.comparison.measure import FEW, Comparison
 from analysis.comparison.runs import SCORE
 from analysis.comparison.scores_csv import Published
 from analysis.statistics import run_profile
+from harness.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")  # Okabe and Ito
 GREY = "#888888"
@@ -24,13 +25,13 @@ def colour(i: int) -> str:
 
 def caption(comparison: Comparison) -> str:
     """What lines, bands and points are."""
-    metric = "mean return of the training episodes" if comparison.metric == SCORE else comparison.metric
     few = any(len(runs) < FEW for group in comparison.groups for runs in group.runs.values())
     many = any(len(runs) >= FEW for group in comparison.groups for runs in group.runs.values())
     band = "Bands: 95 % bootstrap interval of the mean over the seeds. " if many else ""
     thin = f"Groups of fewer than {FEW} seeds have a thin line for each seed instead of a band. " if few else ""
     return (
-        f"Thick lines: {metric}, mean over the seeds, up to the end of the shortest run of the group. {band}{thin}"
+        f"Thick lines: {metric_name(comparison)}, mean over the seeds, up to the end of the shortest run of the group. "
+        f"{band}{thin}"
         "Points: final evaluation of each seed; bars: its mean with a 95 % interval."
     )
 
@@ -47,8 +48,15 @@ def write_figure(comparison: Comparison, published: Sequence[Published], folder:
         _draw_profile(profile, comparison, task)
     written = [folder / "curves.png", folder / "curves.svg"]
     for path in written:
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with replacing(path) as temporary:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(temporary, format=path.suffix[1:], dpi=110, metadata=metadata)
     return written
+
+
+def metric_name(comparison: Comparison) -> str:
+    """Of the curves."""
+    return "mean return of the training episodes" if comparison.metric == SCORE else comparison.metric
 
 
 def axis_label(comparison: Comparison) -> str:
@@ -63,19 +71,20 @@ def _draw_curves(axes: Any, comparison: Comparison, task: str, published: Sequen
             axes.plot(other.steps, other.score, "--", color=GREY, linewidth=1, label=label)
             if other.low is not None and other.high is not None:
                 axes.fill_between(other.steps, other.low, other.high, color=GREY, alpha=0.15, linewidth=0)
-    for i, cell in enumerate(comparison.of_task(task)):
+    for cell in comparison.of_task(task):
         if not (curve := cell.curve):
             continue
+        shade = colour(comparison.groups.index(cell.group))
         if len(curve.runs) < FEW:
             for line in curve.runs:
-                axes.plot(curve.x, line, color=colour(i), linewidth=0.7, alpha=0.6)
+                axes.plot(curve.x, line, color=shade, linewidth=0.7, alpha=0.6)
         else:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour(i), alpha=0.18, linewidth=0)
+            axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
         label = f"{_plain(cell.group.label)} (n={len(curve.runs)})"
-        axes.plot(curve.x, curve.mean, color=colour(i), linewidth=2, label=label)
+        axes.plot(curve.x, curve.mean, color=shade, linewidth=2, label=label)
     if ends := [float(cell.curve.x[-1]) for cell in comparison.of_task(task) if cell.curve]:
         axes.set_xlim(left=0, right=max(ends))  # a published curve may be longer
-    axes.set(xlabel=axis_label(comparison), ylabel=_plain(comparison.metric), title=_plain(task))
+    axes.set(xlabel=axis_label(comparison), ylabel=_plain(metric_name(comparison)), title=_plain(task))
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.grid(alpha=0.25)
     axes.legend(fontsize="small")
@@ -87,11 +96,12 @@ def _draw_points(axes: Any, comparison: Comparison, task: str) -> None:
         values, mean = cell.values("final"), cell.estimate("final")
         if mean is None:
             continue
+        shade = colour(comparison.groups.index(cell.group))
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.plot(i + spread, values, "o", color=colour(i), alpha=0.7, markersize=5)
-        axes.plot([i - 0.3, i + 0.3], [mean.value] * 2, color=colour(i), linewidth=2.5)
+        axes.plot(i + spread, values, "o", color=shade, alpha=0.7, markersize=5)
+        axes.plot([i - 0.3, i + 0.3], [mean.value] * 2, color=shade, linewidth=2.5)
         if mean.low is not None and mean.high is not None and mean.n >= FEW:
-            axes.plot([i, i], [mean.low, mean.high], color=colour(i), linewidth=1)
+            axes.plot([i, i], [mean.low, mean.high], color=shade, linewidth=1)
     names = [_plain(cell.group.label).replace(" ", "\n") for cell in cells]
     axes.set_xticks(range(len(cells)), names, rotation=30, ha="right", fontsize="small")
     axes.set(title="final evaluation", xlim=(-0.6, len(cells) - 0.4))
@@ -104,9 +114,10 @@ def _draw_profile(axes: Any, comparison: Comparison, task: str) -> None:
     if scores:
         margin = 0.05 * (max(scores) - min(scores)) or 1.0
         thresholds = np.linspace(min(scores) - margin, max(scores) + margin, 200)
-        for i, cell in enumerate(cells):
+        for cell in cells:
             if values := cell.values("final"):
-                axes.plot(thresholds, run_profile([values], thresholds), color=colour(i), linewidth=2)
+                shade = colour(comparison.groups.index(cell.group))
+                axes.plot(thresholds, run_profile([values], thresholds), color=shade, linewidth=2)
     axes.locator_params(axis="x", nbins=4)
     axes.set(title="performance profile", xlabel="score", ylabel="share of seeds above", ylim=(-0.03, 1.03))
     axes.grid(alpha=0.25)

@@ -14,9 +14,16 @@ from harness.suggest import nearest
 class Group:
     """Runs of one setting, whose mean has a meaning."""
 
-    label: str
+    words: Mapping[str, Any]  # what is particular of it: {"aux": "rotation", "learning_rate": 0.001}
     runs: dict[str, list[Run]]  # of each task, by seed
-    settings: Mapping[str, Any]  # the keys that differ between the groups
+    settings: Mapping[str, Any]  # every key that differs between the groups
+
+    @property
+    def label(self) -> str:
+        """`aux=rotation learning_rate=0.001`; of a group alone, its agent and auxiliary tasks."""
+        first = self.all_runs[0]
+        name = "+".join([str(_get(first, "agent.name") or "agent"), *first.tasks])
+        return first.label or " ".join(f"{key}={value}" for key, value in self.words.items()) or name
 
     @property
     def all_runs(self) -> list[Run]:
@@ -42,11 +49,10 @@ def group_runs(runs: Sequence[Run], ignored: Collection[str]) -> list[Group]:
     for run in runs:
         members[run.label, repr([_get(run, key) for key in keys])].append(run)
     firsts = [of_group[0] for of_group in members.values()]
-    named = iter(_labels([first for first in firsts if first.config], keys))
-    labels = [next(named) if first.config else first.label for first in firsts]
+    words = iter(_particular([first for first in firsts if first.config], keys))
     groups = [
-        Group(label, _by_task(of_group), {key: _get(of_group[0], key) for key in keys})
-        for label, of_group in zip(labels, members.values(), strict=True)
+        Group(next(words) if first.config else {}, _by_task(of_group), {key: _get(first, key) for key in keys})
+        for first, of_group in zip(firsts, members.values(), strict=True)
     ]
     for group in groups:
         _check(group)
@@ -80,7 +86,9 @@ def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
 
 
 def _get(run: Run, key: str) -> Any:
-    return run.config.get(key)
+    """A value, without the seed that a path may have: each seed may start from an encoder of its own."""
+    value = run.config.get(key)
+    return re.sub(rf"(?<=/)s{run.seed}(?=/|$)", "s*", value) if isinstance(value, str) else value
 
 
 def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -117,15 +125,16 @@ def protocol(run: Run) -> tuple[str, Any]:
 # --- labels ---
 
 
-def _labels(firsts: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """What is particular of each group, by its first run: `aux=rotation learning_rate=0.001`."""
-    words = dict.fromkeys(("aux", *(key.removesuffix(".name") for key in keys if re.fullmatch(r"\w+\.name", key))))
+def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """What is particular of each group, by its first run."""
+    parts = [key.partition(".")[0] for key in keys if key.startswith("aux.") or re.fullmatch(r"\w+\.name", key)]
+    words = dict.fromkeys(sorted(parts, key="aux".__ne__))
     chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
-    told: list[list[str]] = [[] for _ in firsts]
+    told: list[dict[str, Any]] = [{} for _ in firsts]
     for part in words:
         if len({choice[part] for choice in chosen}) > 1:
             for label, choice in zip(told, chosen, strict=True):
-                label.append(f"{part}={choice[part]}")
+                label[part] = choice[part]
     for key in keys:
         part = key.partition(".")[0]
         seen = {(choice.get(part), repr(_get(run, key))) for run, choice in zip(firsts, chosen, strict=True)}
@@ -133,8 +142,8 @@ def _labels(firsts: Sequence[Run], keys: Sequence[str]) -> list[str]:
             continue
         for label, run in zip(told, firsts, strict=True):
             if key in run.config:
-                label.append(f"{_short(key, keys)}={run.config[key]}")
-    return [" ".join(label) or _name(run) for label, run in zip(told, firsts, strict=True)]
+                label[_short(key, keys)] = _get(run, key)
+    return told
 
 
 def _chosen(run: Run, part: str) -> str:
@@ -148,7 +157,3 @@ def _short(key: str, keys: Sequence[str]) -> str:
     last = plain.rpartition(".")[2]
     alone = sum(other.rpartition(".")[2] == last for other in keys) == 1
     return last if alone and not key.startswith("aux.") else plain
-
-
-def _name(run: Run) -> str:
-    return "+".join([str(_get(run, "agent.name") or "agent"), *run.tasks])

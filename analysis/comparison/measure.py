@@ -49,7 +49,7 @@ class Outcome:
 
     run: Run
     final: float | None  # mean return of the final evaluation
-    best: float | None  # of the training: highest moving mean
+    best: float | None  # of the training: highest mean of a whole window
     last: float | None
     area: float | None  # mean height of the curve, over what all runs of the task have
     seconds: float | None  # wall clock up to the end of the shortest run
@@ -117,14 +117,15 @@ def compare(groups: list[Group], x: str = "steps", metric: str = SCORE) -> Compa
     for task in tasks:
         present = [group for group in groups if task in group.runs]
         runs = [run for group in present for run in group.runs[task]]
-        curves = {run.name + str(run.seed): smooth(run, metric, WINDOW * max(r.steps for r in runs)) for run in runs}
+        window = WINDOW * max(run.steps for run in runs)
+        curves = {run.name + str(run.seed): smooth(run, metric, window) for run in runs}
         logged = [steps for steps, _ in curves.values() if len(steps)]
         ends[task] = float(min((steps[-1] for steps in logged), default=0))
         span = (max((steps[0] for steps in logged), default=0), ends[task])
         for group in present:
             members = group.runs[task]
             own = [curves[run.name + str(run.seed)] for run in members]
-            outcomes = [_outcome(run, *one, span) for run, one in zip(members, own, strict=True)]
+            outcomes = [_outcome(run, *one, window, span) for run, one in zip(members, own, strict=True)]
             cells[task, group.label] = Cell(group, outcomes, _curve(members, own, x))
     if not any(cell.curve for cell in cells.values()):
         what = "the clock that x=seconds needs" if x == "seconds" else f"logged values of {metric}"
@@ -166,8 +167,11 @@ def _curve(runs: Sequence[Run], series: Sequence[tuple[NDArray[np.int64], Floats
     return Curve(grid, heights, low, high)
 
 
-def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, span: tuple[float, float]) -> Outcome:
-    best, last = (float(values.max()), float(values[-1])) if len(values) else (None, None)
+def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, window: float, span: tuple[float, float]) -> Outcome:
+    best, last = (None, None)
+    if len(values):
+        whole = values[steps >= window]  # a mean of few episodes may be high by luck
+        best, last = float(max(whole, default=values[-1])), float(values[-1])
     area: float | None = None
     if len(values) and span[0] <= span[1]:
         grid = np.linspace(*span, POINTS)

@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from analysis.comparison.figure import GREY, axis_label, caption, colour
-from analysis.comparison.measure import FEW, Cell, Comparison
+from analysis.comparison.measure import FEW, Comparison, Curve, Floats
 from analysis.comparison.notes import Note
 from analysis.comparison.scores_csv import Published
 from analysis.comparison.tables import Table, show
 from harness.files import read_regular
 
 WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44  # around the plot
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # around the plot
 PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
 Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
 
@@ -61,7 +61,10 @@ def html_page(
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{_breakable(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    rows = "".join(
+        f"<tr><td>{_breakable(row[0])}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in table.rows
+    )
     about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
     body = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{about}"
     return f"<section><h2>{escape(table.title)}</h2>{body}</section>"
@@ -76,26 +79,22 @@ def _breakable(text: str) -> str:
 
 
 def _curves(comparison: Comparison, task: str, published: Sequence[Published]) -> str:
-    cells = [cell for cell in comparison.of_task(task) if cell.curve]
-    if not cells:
+    curves = [(cell.group, cell.curve) for cell in comparison.of_task(task) if cell.curve]
+    if not curves:
         return "<p>No curve: nothing was logged.</p>"
     others = list(published) if comparison.x == "steps" else []
-    right = max(float(cell.curve.x[-1]) for cell in cells if cell.curve)
-    heights = [cell.curve.runs for cell in cells if cell.curve]
-    heights += [curve.score[curve.steps <= right] for curve in others]
+    right = max(float(curve.x[-1]) for _, curve in curves)
+    heights = [curve.runs for _, curve in curves] + [_until(right, other.steps, other.score)[1] for other in others]
     low, high = _span(np.concatenate([np.ravel(values) for values in heights]))
     bounds = (0.0, right or 1.0, low, high)
     shapes = [_axes(bounds, axis_label(comparison))]
     for other in others:
-        inside = other.steps <= right
-        shapes.append(_line(other.steps[inside], other.score[inside], bounds, GREY, 1.5, ' stroke-dasharray="5 4"'))
+        shapes += _published(other, bounds)
     data = []
-    for cell in cells:
-        i = comparison.groups.index(cell.group)
-        shapes += _group(cell, bounds, colour(i))
-        if curve := cell.curve:
-            points = {"x": _short(curve.x), "y": _short(curve.mean)}
-            data.append({"label": cell.group.label, "colour": colour(i), **points})
+    for group, curve in curves:
+        shade = colour(comparison.groups.index(group))
+        shapes += _group(curve, bounds, shade)
+        data.append({"label": group.label, "colour": shade, "x": _short(curve.x), "y": _short(curve.mean)})
     content = json.dumps({"bounds": bounds, "groups": data, "plot": [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM]})
     attribute = escape(content, quote=True)
     return (
@@ -105,15 +104,27 @@ def _curves(comparison: Comparison, task: str, published: Sequence[Published]) -
     )
 
 
-def _group(cell: Cell, bounds: Bounds, colour: str) -> list[str]:
-    curve, shapes = cell.curve, []
-    assert curve
+def _group(curve: Curve, bounds: Bounds, colour: str) -> list[str]:
     if len(curve.runs) >= FEW:
-        x, y = np.concatenate([curve.x, curve.x[::-1]]), np.concatenate([curve.high, curve.low[::-1]])
-        shapes.append(f'<polygon points="{_path(x, y, bounds)}" fill="{colour}" opacity="0.18"/>')
+        shapes = [_band(curve.x, curve.low, curve.high, bounds, colour)]
     else:
-        shapes += [_line(curve.x, line, bounds, colour, 0.8, ' opacity="0.6"') for line in curve.runs]
+        shapes = [_line(curve.x, line, bounds, colour, 0.8, ' opacity="0.6"') for line in curve.runs]
     return [*shapes, _line(curve.x, curve.mean, bounds, colour, 2.5)]
+
+
+def _published(curve: Published, bounds: Bounds) -> list[str]:
+    x, y = _until(bounds[1], curve.steps, curve.score)
+    shapes = [_line(x, y, bounds, GREY, 1.5, ' stroke-dasharray="5 4"')]
+    if curve.low is not None and curve.high is not None:
+        low, high = (_until(bounds[1], curve.steps, edge)[1] for edge in (curve.low, curve.high))
+        shapes.append(_band(x, low, high, bounds, GREY))
+    return shapes
+
+
+def _until(right: float, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The part of a curve up to `right`."""
+    inside = x < right
+    return np.append(x[inside], right), np.append(y[inside], np.interp(right, x, y))
 
 
 def _points(comparison: Comparison, task: str) -> str:
@@ -159,6 +170,11 @@ def _axes(bounds: Bounds, label: str, ticks: bool = True) -> str:
 def _line(x: Any, y: Any, bounds: Bounds, colour: str, width: float, more: str = "") -> str:
     points = _path(x, y, bounds)
     return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"{more}/>'
+
+
+def _band(x: Floats, low: Floats, high: Floats, bounds: Bounds, colour: str) -> str:
+    edge = _path(np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]]), bounds)
+    return f'<polygon points="{edge}" fill="{colour}" opacity="0.18"/>'
 
 
 def _path(x: Any, y: Any, bounds: Bounds) -> str:

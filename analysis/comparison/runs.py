@@ -18,12 +18,13 @@ from configs.schema import flatten
 from envs import ENVS
 from harness.files import read_regular
 from harness.metrics import read_rows
+from harness.plain_yaml import check_plain
 from harness.process import in_use
 
 log = logging.getLogger(__name__)
 
 SCORE = "rollout/score"  # mean return of the training episodes since the row before
-CONFIG_LIMIT, REPORT_LIMIT = 2**20, 2**26  # bytes
+CONFIG_LIMIT, REPORT_LIMIT = 2**16, 2**26  # bytes
 EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
 
 
@@ -130,7 +131,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def _read_folder(folder: Path) -> Run:
-    tree = read_yaml(read_regular(folder / "config.yaml", CONFIG_LIMIT), folder / "config.yaml")
+    tree = read_yaml(read_regular(folder / "config.yaml", CONFIG_LIMIT).decode(), folder / "config.yaml")
     if not {"agent", "env"} <= tree.keys():
         raise ValueError(f"{folder} is no training of an agent")
     if not (folder / "metrics.jsonl").exists():
@@ -152,8 +153,9 @@ def _read_kept(path: Path) -> Run:
     training = report.get("training")
     if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
         raise ValueError(f"{path} is no report with its training")
-    tree = read_yaml(str(training["config"]).encode(), path)
-    rows = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    tree = read_yaml(str(training["config"]), path)
+    rows: list[dict[str, Any]] = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    rows.append({"step": int(training.get("steps", 0))})
     return Run(str(path), task_name(tree.get("env")), _seed(tree, path), flatten(tree), rows, report)
 
 
@@ -167,7 +169,9 @@ def _read_csv(path: Path, tasks: list[str]) -> Iterator[Run]:
             for step, score, seconds in rows
         ]
         task = tasks[0] if tasks else "scores"
-        yield Run(str(path), task, seed if own is None else own, {}, logged, state="from a file", label=label)
+        yield Run(
+            str(path), task, seed if own is None else own, {}, logged, state="from a file", label=f"{label} (file)"
+        )
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -185,23 +189,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data without aliases: a few lines of those can stand for more than fits into memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-
-def read_yaml(content: bytes, path: Path) -> dict[str, Any]:
+def read_yaml(content: str, path: Path) -> dict[str, Any]:
     """The keys of a config that may be somebody else's, as data.
 
     Raises:
         ValueError: there are none.
     """
     try:
-        tree = yaml.load(content, _Loader)
+        check_plain(content)
+        tree = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no config: {str(error).splitlines()[0]}") from error
     if not isinstance(tree, dict):

@@ -29,6 +29,10 @@ from analysis.statistics import (
 )
 
 NONE = "-"
+NORMAL = {
+    "human-normalised": "Human-normalised: 0 is random play, 1 are people, by the table of Wang et al. 2016.",
+    "of 1000": "Of 1000: the highest return of dm_control is 1.",
+}
 DM_CONTROL_MOST = 1000.0  # of a return
 
 
@@ -89,6 +93,8 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
         "of the longest run. The area is the mean height of the curve up to the end of the shortest run, at "
         f"{comparison.ends[task]:,.0f} agent steps."
     )
+    if normal:
+        caption += f" {NORMAL[normal[0]]}"
     return Table(f"Scores: {task}", header + ([normal[0]] if normal else []), rows, caption)
 
 
@@ -126,7 +132,7 @@ def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
 def normaliser(task: str, cells: Sequence[Cell]) -> tuple[str, Callable[[float], float]] | None:
     """The name of a scale from 0 to about 1 for the returns of a task, and how they get there; None without one."""
     if task in WANG_2016:
-        return "human-normalised (Wang et al. 2016)", lambda score: human_normalised(score, task)
+        return "human-normalised", lambda score: human_normalised(score, task)
     if any(o.run.config.get("env.name") == "dmc" for cell in cells for o in cell.outcomes):
         return "of 1000", lambda score: score / DM_CONTROL_MOST
     return None
@@ -181,7 +187,8 @@ def _auxiliary(comparison: Comparison, task: str, _: list[Note]) -> Table:
     for cell in comparison.of_task(task):
         runs = [o.run for o in cell.outcomes]
         rank = show(_value(over_runs(runs, "repr/effective_rank")))
-        rows += [[cell.group.label, *_solved(runs, aux), rank] for aux in runs[0].tasks]
+        solved = [[*_solved(runs, aux), rank] for aux in runs[0].tasks]
+        rows += [[cell.group.label, *row] for row in solved if {*row[2:]} != {NONE}]
         if not runs[0].tasks and rank != NONE:
             rows.append([cell.group.label, *[NONE] * 6, rank])
     header = ["group", "task", "metric", "value", "chance", "gradient cosine", "below 0", "effective rank"]

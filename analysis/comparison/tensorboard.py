@@ -1,5 +1,6 @@
 """A comparison for TensorBoard: a run for each group with mean, low and high, and a table of hyperparameters."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter, summary
 from analysis.comparison.measure import Cell, Comparison
 
 SUFFIX = ".compare"  # of the event files, so that a later comparison finds and replaces them
+LONGEST = 100  # letters of a folder's name
 SCORES = ("final", "best", "last")
 
 
@@ -26,7 +28,7 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
             _write_curve(cell, comparison.metric, place)
             for outcome in cell.outcomes:
                 scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
-                settings = {"task": task, "seed": outcome.run.seed} | dict(cell.group.settings)
+                settings = {"task": task, **cell.group.words, "seed": outcome.run.seed}
                 _write_run(settings, scores, outcome.run.steps, place / f"s{outcome.run.seed}")
 
 
@@ -51,4 +53,5 @@ def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: i
 
 def _name(text: str) -> str:
     """A folder's name."""
-    return re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_"
+    plain = re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_"
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

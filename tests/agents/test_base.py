@@ -99,7 +99,7 @@ EVERY_AGENT = {
 DQN = {  # the epsilon of Adam is Rainbow's
     **{"name": "dqn", "learning_rate": 2.5e-4, "adam_eps": 1.5e-4, "max_grad_norm": 10.0, "layer_norm": True},
     **{"target": "soft", "target_tau": 0.005, "target_every": 1000, "average_tau": 0.0, "target_epsilon": 0.0},
-    **{"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_steps": 30_000},
+    **{"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_steps": 30_000, "head": "plain", "quantiles": 32},
 }
 SAC = {  # of DrQ
     **{"name": "sac", "learning_rate": 1e-3, "adam_eps": 1e-8, "max_grad_norm": math.inf},

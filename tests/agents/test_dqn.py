@@ -10,7 +10,8 @@ from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
 from torch import Tensor, nn
 
 from agents import DQN, AuxSchedule, DQNConfig, Precision, Streams
-from agents.dqn import DuelingHead, Target, huber
+from agents.config import Head, Target
+from agents.heads import DuelingHead, huber
 from agents.learning import check_ownership
 from analysis.representation import diagnose
 from aux_tasks import TaskConfig
@@ -179,8 +180,9 @@ def test_epsilon_is_a_probability(name, value):
     DQNConfig(target_tau=1.0, average_tau=1.0, **{name: 1.0})
 
 
-def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
-    agent = make_agent(epsilon_start=0.2, epsilon_end=0.2)
+@pytest.mark.parametrize("head", Head)
+def test_actions_are_greedy_or_random_as_often_as_epsilon_says(head):
+    agent = make_agent(epsilon_start=0.2, epsilon_end=0.2, head=head, quantiles=4)
     obs = np.random.default_rng(0).integers(0, 256, (1, *SHAPE), dtype=np.uint8).repeat(4000, axis=0)
     best = int(agent.q_values(torch.from_numpy(obs[:1])).argmax())
     state = copy.deepcopy(agent.streams.explore.bit_generator.state)
@@ -191,8 +193,9 @@ def test_actions_are_greedy_or_random_as_often_as_epsilon_says():
     assert (abs(counts - expected) < 4 * np.sqrt(expected)).all()
 
 
-def test_every_loss_reaches_its_own_parameters_and_no_others():
-    agent, batch = make_agent(TASKS), make_batch()
+@pytest.mark.parametrize("head", Head)
+def test_every_loss_reaches_its_own_parameters_and_no_others(head):
+    agent, batch = make_agent(TASKS, head=head), make_batch()
     parts = {"encoder": agent.encoder, "head": agent.head, "target_encoder": agent.target_encoder}
     parts |= {"target_head": agent.target_head} | dict(agent.suite)
 
@@ -207,12 +210,13 @@ def test_every_loss_reaches_its_own_parameters_and_no_others():
         assert reached(term) == {"encoder", name}
 
 
+@pytest.mark.parametrize("head", Head)
 @pytest.mark.parametrize("schedule", AuxSchedule)
-def test_importance_weights_reach_every_branch(schedule):
+def test_importance_weights_reach_every_branch(schedule, head):
     """What a sample of weight 0 holds changes no weight of any network; at weight 1 it changes all of them."""
     results = []
     for weight, seed in ((0.0, 0), (0.0, 50), (1.0, 0), (1.0, 50)):
-        agent, batch, other = make_agent(TASKS, aux_schedule=schedule), make_batch(), make_batch(seed)
+        agent, batch, other = make_agent(TASKS, aux_schedule=schedule, head=head), make_batch(), make_batch(seed)
         mixed = {
             name: torch.cat([getattr(batch, name)[:-1], getattr(other, name)[-1:]])
             for name in ("obs", "nstep_obs", "action", "nstep_reward")
@@ -275,10 +279,10 @@ def test_priorities_hold_the_td_error_alone(schedule):
 
 
 @pytest.mark.parametrize("schedule", AuxSchedule)
-@pytest.mark.parametrize("shift", [0, 2])
-def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift):
+@pytest.mark.parametrize(("shift", "head"), [(0, Head.plain), (2, Head.plain), (0, Head.quantile), (2, Head.implicit)])
+def test_weight_0_reproduces_the_baseline_bit_for_bit(schedule, shift, head):
     idle = {name: TaskConfig(weight=0.0) for name in TASKS}
-    baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift) for tasks in ({}, idle))
+    baseline, agent = (make_agent(tasks, aux_schedule=schedule, random_shift=shift, head=head) for tasks in ({}, idle))
     for i in range(6):
         a, b = learn(baseline, make_batch(i), step=i), learn(agent, make_batch(i), i)
         assert torch.equal(a.td_error, b.td_error)

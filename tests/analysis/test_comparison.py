@@ -50,6 +50,10 @@ LABELS = {
         [["aux=none"], ["aux=rotation", "agent.learning_rate=0.5"]],
         ["aux=none learning_rate=0.00025", "aux=rotation learning_rate=0.5"],
     ),
+    "an encoder for each seed": (
+        [[f"encoder.init=runs/pretrain/{name}/s{seed}", f"seed={seed}"] for name in "ab" for seed in (0, 1)],
+        ["init=runs/pretrain/a/s*", "init=runs/pretrain/b/s*"],
+    ),
     "one group": ([["aux=rotation"]], ["dqn+rotation"]),
     "no effect on the learning": (
         [["seed=0"], ["seed=1", "threads=2", "eval_every=50", "device=cpu", "log_every=10", "diagnose_every=0"]],
@@ -100,6 +104,14 @@ def test_final_best_last_and_area(tmp_path):
     assert outcome.area == pytest.approx(4.77, abs=0.01)  # the last value carried forward over 50 steps
     assert outcome.seconds == pytest.approx(10)
     assert outcome.per_update == pytest.approx(0.04, rel=0.02)
+
+
+def test_the_best_score_is_of_a_whole_window(tmp_path):
+    folder = fake_run(tmp_path / "a")
+    lucky = json.dumps({"step": 1, SCORE: 99.0}) + "\n"
+    (folder / "metrics.jsonl").write_text(lucky + (folder / "metrics.jsonl").read_text())
+    (outcome,) = compare(groups_of(tmp_path)).of_task("toy")[0].outcomes
+    assert outcome.best == pytest.approx((99 + 0.05 + 0.1) / 3)  # up to step 100, a tenth
 
 
 def test_a_group_stops_at_its_shortest_run_and_the_area_at_that_of_all(tmp_path):
@@ -177,7 +189,7 @@ def test_games_have_a_scale_and_tasks_with_scales_an_aggregate(tmp_path):
     for game, score in {"pong": 14.6, "breakout": 1.7}.items():
         for seed in range(2):
             fake_run(tmp_path / game / str(seed), "env=atari", f"env.game={game}", f"seed={seed}", score=score, **pong)
-    normalised = table(tmp_path, "Scores: pong")["dqn"]["human-normalised (Wang et al. 2016)"]
+    normalised = table(tmp_path, "Scores: pong")["dqn"]["human-normalised"]
     assert normalised == "1.00"
     overall = table(tmp_path, "Over all tasks")["dqn"]
     assert [overall[name].split()[0] for name in ("mean", "median", "IQM", "optimality gap")] == ["0.50"] * 4
@@ -286,7 +298,7 @@ def test_values_that_are_no_numbers_are_no_points(tmp_path):
 
 NO_RUN = {
     "a pretraining": ("source: {name: idx}\nseed: 0\n", "no training of an agent"),
-    "aliases": ("a: &a [1]\nb: *a\n", "aliases"),
+    "aliases": ("a: &a [1]\nb: *a\n", "alias"),
     "no yaml": ("a: [", "no config"),
     "a tag": ("!!python/object/apply:os.system [ls]", "no config"),
     "no keys": ("7", "no config"),

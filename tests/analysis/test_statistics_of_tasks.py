@@ -116,6 +116,14 @@ def test_people_differ_between_the_tables():
 
 
 def test_rliable_agrees():
-    rliable = pytest.importorskip("rliable.metrics")
-    for ours, theirs in {mean_of_tasks: "aggregate_mean", pooled_iqm: "aggregate_iqm"}.items():
-        assert ours(A) == pytest.approx(getattr(rliable, theirs)(np.stack(A, 1)))
+    theirs = pytest.importorskip("rliable.metrics")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.5, 0.4, (7, 5)), rng.normal(0.6, 0.4, (9, 5)).round(1)
+    for ours, name in {
+        mean_of_tasks: "aggregate_mean",
+        median_of_tasks: "aggregate_median",
+        pooled_iqm: "aggregate_iqm",
+        optimality_gap: "aggregate_optimality_gap",
+    }.items():
+        assert ours([*x.T]) == pytest.approx(getattr(theirs, name)(x))
+    assert probability_of_improvement([*x.T], [*y.T]) == pytest.approx(theirs.probability_of_improvement(x, y))

@@ -16,7 +16,7 @@ import pretrain
 import probe
 from agents import AGENTS, AgentConfig
 from agents.base import AuxSchedule
-from agents.dqn import Target
+from agents.config import Target
 from aux_tasks import TaskConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig

@@ -12,7 +12,15 @@ from encoders import ENCODERS, Encoder, dead_share, standardize
 
 # features of 84x84 pixels
 # features of 84x84 pixels
-FLAT = {"nature": 64 * 7 * 7, "nips": 32 * 9 * 9, "der": 64 * 4 * 4, "study": 512, "impala": 256, "small": 128}
+FLAT = {
+    "nature": 64 * 7 * 7,
+    "nips": 32 * 9 * 9,
+    "der": 64 * 4 * 4,
+    "study": 512,
+    "impala": 256,
+    "impala_small": 256,
+    "small": 128,
+}
 FLAT |= {"control": 32 * 35 * 35, "control_fast": 32 * 11 * 11, "study_digits": 128, "vit": 96}
 
 
@@ -135,10 +143,10 @@ def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(na
         (
             "der",
             (4, 8, 8),
-            r"4, 8, 8.* too small .*: encoder=small fits, of small, impala, control_fast, study_digits, vit",
+            r"4, 8, 8.* too small .*: encoder=small fits, of small, impala, impala_small, control_fast",
         ),
         ("natur", (4, 84, 84), "unknown encoder 'natur': did you mean 'nature'"),
-        ("zzz", (4, 84, 84), "unknown encoder 'zzz': .*nature, nips, der, study, impala, control"),
+        ("zzz", (4, 84, 84), "unknown encoder 'zzz': .*nature, nips, der, study, impala, impala_small, control"),
         ("der", (4, 36, 40), r"expected \(B, \(4, 36, 40\)\), got \(2, 4, 36, 36\)"),
     ],
 )

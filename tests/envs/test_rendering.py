@@ -74,21 +74,26 @@ def test_a_library_that_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "message"),
+    ("installed", "python", "message"),
     [
-        ("3.16.9", "mujoco 3.16.9: pip install 'mujoco>=3.17,<4'"),
-        ("4.0.0", "mujoco 4.0.0: pip install 'mujoco>=3.17,<4'"),
-        ("2.3", "mujoco 2.3: pip install 'mujoco>=3.17,<4'"),
-        (None, "^dm-control is missing: pip install 'dm-control"),
+        ("3.16.9", (3, 12), "mujoco 3.16.9: pip install 'mujoco>=3.17,<4'"),
+        ("4.0.0", (3, 12), "mujoco 4.0.0: pip install 'mujoco>=3.17,<4'"),
+        ("2.3", (3, 14), "mujoco 2.3: pip install 'mujoco>=3.17,<4'"),
+        (None, (3, 11), "^dm-control is missing: pip install 'dm-control"),
+        (None, (3, 12), "^dm-control is missing: pip install 'dm-control"),
+        (None, (3, 13), "^dm-control is missing: .*labmaze has no release past Python 3.12"),
     ],
 )
-def test_packages_that_do_not_fit_are_named(installed: str | None, message: str, monkeypatch: Any) -> None:
+def test_packages_that_do_not_fit_are_named(
+    installed: str | None, python: tuple[int, int], message: str, monkeypatch: Any
+) -> None:
     def version(name: str) -> str:
         if installed is None:
             raise PackageNotFoundError(name)
         return installed
 
     monkeypatch.setattr(rendering, "version", version)
+    monkeypatch.setattr(sys, "version_info", python)
     with pytest.raises(RuntimeError, match=message):
         rendering.load_suite()
 

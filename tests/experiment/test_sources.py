@@ -352,18 +352,27 @@ def test_a_damaged_description_is_one_line(content: str, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
-def test_a_changed_folder_of_images_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = pretraining(ImagesConfig(str(image_folder(tmp_path / "d")), 32), tmp_path / "run", "rotation")
+def test_a_changed_folder_of_images_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, source = Path("runs/r"), ImagesConfig(str(image_folder(tmp_path / "d")), 32)
+    config = pretraining(source, run, "rotation")
     assert script.pretrain(config) == script.pretrain(replace(config, steps=4)) == 0
-    probe = ProbeConfig(str(tmp_path / "run"), {}, labels=("class",), device="cpu")
-    build_probing(probe)
-    load_pretraining(tmp_path / "run")
+    probe = ProbeConfig(str(run), {}, labels=["class"], device="cpu")
+    uses = [
+        lambda: build_probing(probe),
+        lambda: build_probing(replace(probe, source=ImagesConfig("d", 32))),
+        lambda: load_pretraining(run),
+    ]
+    for use in uses:
+        use()
     assert "has changed" not in caplog.text
     new_image(tmp_path / "d")
-    for use in (lambda: build_probing(probe), lambda: load_pretraining(tmp_path / "run")):
+    for use in uses:
         caplog.clear()
         use()
-        assert "run: the source has changed since (frames 12, now 13, episodes 12, now 13)" in caplog.text
+        assert "r: the source has changed since (frames 12, now 13, episodes 12, now 13)" in caplog.text
     with pytest.raises(ValueError, match="learned from another source"):
         script.pretrain(replace(config, steps=5))
 

@@ -227,6 +227,40 @@ def test_no_image_reaches_another_program(content: bytes, tmp_path: Path, monkey
         read_image(tmp_path / "b.png", SIZE)
 
 
+@pytest.mark.parametrize("side", [9_600, 14_000])
+def test_a_small_image_of_too_many_pixels_is_one_line(
+    side: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"a\.png is not a readable image: .*pixels"):
+        read_image(tmp_path / "a.png", SIZE)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_an_animated_image_is_its_first_picture_and_told(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = (Image.fromarray(picture) for picture in gray(200, 10))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    assert read_image(tmp_path / name, SIZE).min() > 190
+    assert f"such as {name}, the first picture is read" in caplog.text
+
+
+def test_what_pillow_complains_about_is_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    image = Image.new("RGB", (9, 9))
+    exif = image.getexif()
+    exif[0x0112] = 1
+    image.save(tmp_path / "a.png", exif=exif.tobytes()[:-9])
+    read_image(tmp_path / "a.png", SIZE)
+    assert "a.png: Corrupt EXIF data" in caplog.text
+    assert not recwarn.list
+
+
 # --- folders ---
 
 

@@ -1,0 +1,88 @@
+"""Faults against programs: a few here, many with `make test-chaos`, whose table is in docs/reliability.md."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_help import EVALUATION, PROGRAMS, run
+from faults import (
+    FAULTS,
+    Case,
+    Fault,
+    broken_output,
+    damage,
+    full_disk,
+    hostile,
+    kill,
+    not_finite,
+    random_config,
+    save,
+    stop,
+)
+
+TRIES = int(os.environ.get("TRIES", "10"))  # of each fault on each program, by `make test-chaos`
+
+Prepared = Callable[[str], tuple[Path, Path, float]]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The folder in which a program ran undisturbed, what it began with, and the seconds that it took."""
+
+    @cache
+    def make(name: str) -> tuple[Path, Path, float]:
+        whole, start = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp(f"{name}-start")
+        if PROGRAMS[name] is EVALUATION:
+            shutil.copytree(make("dqn")[0], start, dirs_exist_ok=True)
+        shutil.copytree(start, whole, dirs_exist_ok=True)
+        return whole, start, run(PROGRAMS[name], whole).check(0).seconds
+
+    return make
+
+
+def attempt(fault: Fault, name: str, seed: int, prepared: Prepared, folder: Path) -> None:
+    """One try; raises AssertionError where something was lost."""
+    folder.mkdir()
+    fault(Case(PROGRAMS[name], *prepared(name), folder, random.Random(f"{fault.__name__} {name} {seed}")))
+    shutil.rmtree(folder)
+
+
+FEW = [
+    (kill, "dqn"),
+    (stop, "sac"),
+    (save, "evaluation"),
+    (damage, "dqn"),
+    (hostile, "adversary"),
+    (full_disk, "adversary"),
+    (broken_output, "adversary"),
+    (not_finite, "sac"),
+    (random_config, "dqn"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name"), FEW, ids=lambda value: getattr(value, "__name__", value))
+def test_a_fault_loses_nothing(fault: Fault, name: str, prepared: Prepared, tmp_path: Path) -> None:
+    attempt(fault, name, 0, prepared, tmp_path / "try")
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [(fault, name) for fault, names in FAULTS.items() for name in names],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_faults_lose_nothing(fault: Fault, name: str, prepared: Prepared, tmp_path: Path, record_property: Any) -> None:
+    lost: dict[int, str] = {}
+    for seed in range(TRIES):
+        try:
+            attempt(fault, name, seed, prepared, tmp_path / str(seed))
+        except Exception as error:  # noqa: BLE001 — counted, and told below
+            lost[seed] = f"{type(error).__name__}: {error}"
+    record_property("chaos", {"fault": fault.__name__, "program": PROGRAMS[name].name, "tries": TRIES, "lost": lost})
+    assert not lost, "\n".join(f"seed {seed}: {what}" for seed, what in lost.items())
