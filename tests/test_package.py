@@ -6,12 +6,14 @@ import runpy
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 from test_recipes import RECIPES, SHORT
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +115,14 @@ def test_there_is_nothing_else_in_the_package() -> None:
     for name in ("sidequest.math", "sidequest.agents.nothing"):
         with pytest.raises(ModuleNotFoundError):
             import_module(name)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {key: citation[key] for key in ("version", "license", "keywords")} == {
+        key: project[key] for key in ("version", "license", "keywords")
+    }
 
 
 REWRITTEN = {
