@@ -6,12 +6,14 @@ import runpy
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 from test_recipes import RECIPES, SHORT
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,9 @@ def sidequest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     for name in OWN:
         (site / name).mkdir()
         (site / name / "__init__.py").write_text("raise ImportError('not of Sidequest')\n")
+    (site / "mine.py").write_text("from sidequest.encoders import ENCODERS\nENCODERS['of_mine'] = ENCODERS['small']\n")
+    (site / "mine-1.dist-info").mkdir()
+    (site / "mine-1.dist-info/entry_points.txt").write_text("[sidequest]\nmine = mine\n")
     for file, code, *_ in RECIPES:
         (folder / file).write_text(code)
 
@@ -86,7 +91,7 @@ def test_an_agent_of_the_zoo_plays_from_an_empty_folder(sidequest: Command) -> N
         ((), "0 .*sidequest train"),
         (("trian",), "2 error: .*'train'"),
         (("train", "env=toi"), "2 error: .*'toy'"),
-        (("train", "--help"), "0 .*sidequest train experiment="),
+        (("train", "--help"), "0 .*sidequest train experiment=.*of_mine"),  # an entry point needs no import=
     ],
 )
 def test_what_is_wrong_is_one_line(words: tuple[str, ...], said: str, sidequest: Command) -> None:
@@ -113,6 +118,14 @@ def test_there_is_nothing_else_in_the_package() -> None:
     for name in ("sidequest.math", "sidequest.agents.nothing"):
         with pytest.raises(ModuleNotFoundError):
             import_module(name)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {key: citation[key] for key in ("version", "license", "keywords")} == {
+        key: project[key] for key in ("version", "license", "keywords")
+    }
 
 
 REWRITTEN = {
