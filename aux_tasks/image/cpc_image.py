@@ -77,8 +77,9 @@ class CPCImage(AuxTask):
         chosen = self._logits(patches, encoder)[0].argmax(1).view(len(patches), -1)
         predicted = torch.full_like(patches, MIDDLE)
         predicted[:, FIRST * self.grid.cells :] = patches.flatten(0, 1)[chosen]
-        question = "Which patch of the batch comes further below? Each was chosen by what is above it."
-        return Examples(question, {"patches": self.grid.join(patches[:4]), "predicted": self.grid.join(predicted[:4])})
+        question = "Which patches of the batch are further below? Each was chosen by what is above it."
+        shown = {"patches": self.grid.join(patches[:4]), "predicted": self.grid.join(predicted[:4])}
+        return Examples(question, {"picture": batch.obs[:4], **shown})
 
     def _patches(self, obs: Tensor) -> Tensor:
         return normalize(self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator))

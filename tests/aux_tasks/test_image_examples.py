@@ -146,7 +146,7 @@ def cpc_image(task, encoder, obs):
     for b, i, j in np.ndindex(4, 3, 5):
         own = (target @ task.predictors[0](context[b, i, j])).argmax()
         predicted[b, 5 * (i + 2) + j] = patches.flatten(0, 1)[own]
-    return pictures(patches=joined(patches[:4], 5), predicted=joined(predicted[:4], 5))
+    return pictures(picture=obs[:4], patches=joined(patches[:4], 5), predicted=joined(predicted[:4], 5))
 
 
 TWO, STACK, COLOUR = ((2, SIZE, SIZE), 2), ((4, 12, 14), 4), ((6, 12, 14), 2)
