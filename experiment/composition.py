@@ -237,6 +237,7 @@ def read_config(path: Path, kind: type[C]) -> C:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
         for task in loaded.get("aux", {}):
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
+        _check_bools(OmegaConf.to_container(loaded), OmegaConf.to_container(schema))
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except UnknownNameError as error:
         raise ValueError(f"{path} {error}") from error
@@ -247,6 +248,14 @@ def read_config(path: Path, kind: type[C]) -> C:
         ValueError,
     ) as error:
         raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
+
+
+def _check_bools(given: Any, declared: Any, prefix: str = "") -> None:
+    """Raise ValueError unless every value of a key that is true or false is one of them: OmegaConf reads 2 as true."""
+    for name, value in given.items() if isinstance(given, dict) and isinstance(declared, dict) else ():
+        if isinstance(declared.get(name), bool) and not isinstance(value, bool):
+            raise ValueError(f"{prefix}{name}={value}: must be true or false")
+        _check_bools(value, declared.get(name), f"{prefix}{name}.")
 
 
 class UnknownNameError(ValueError):

@@ -25,6 +25,7 @@ def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -
     told = {"protocol": {"name": protocol.name, "epsilon": protocol.epsilon}, "env": asdict(protocol.env)}
     if played and all(plain(earlier.get(key)) == plain(value) for key, value in told.items()):
         return played
+    log.info("playing %d episodes at random", RANDOM_EPISODES)
     policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
     report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
     return {name: report.summary[name] for name in ("n", "mean", "mean_interval")}

@@ -52,7 +52,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "clock"} for row in logged]
 
 
-class KillError(Exception):
+class KillError(BaseException):  # nothing is saved, as by SIGKILL
     """Ends a run at once."""
 
 

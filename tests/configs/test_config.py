@@ -283,6 +283,17 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["clip_reward: 2", "env: {name: atari, grayscale: 'yes'}", "aux: {rotation: {options: {all_rotations: 1}}}"],
+)
+def test_a_file_says_true_or_false(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="must be true or false"):
+        read_config(path, Config)
+
+
 PARTS = {
     "env: {name: mine}": "env 'mine'",
     "agent: {name: mine}": "agent 'mine'",
