@@ -8,9 +8,15 @@ Runs are folders, folders of those, patterns, reports kept as .json, or .csv fil
 monitor.csv of Stable-Baselines3). Those that differ in the seed alone are a group.
 """
 
+import sys
+
+if __name__ == "__main__":
+    from harness.signals import guard_imports
+
+    guard_imports()  # a signal may come while the rest is imported
+
 import re
 import shlex
-import sys
 from pathlib import Path
 
 from experiment.launch import check_words, launch

@@ -35,6 +35,7 @@ from experiment.foreign import results_folder
 from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
+from experiment.sources import describe
 from harness.files import check_writable, sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -89,6 +90,7 @@ def report(
         "dropped": parts.dropped,
         "config": flat(config),
         "source": asdict(parts.source),
+        "found": describe(parts.sampler.episodes),
         "env": asdict(parts.env),
         "sha256": {parts.weights.name: sha256(parts.weights)},
         "command": command,

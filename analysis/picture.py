@@ -1,43 +1,74 @@
 """Pictures of what a network sees."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-GREEN, RED, WHITE = (60, 200, 90), (230, 70, 70), (255, 255, 255)
-TEXT = 160  # pixels to the right of the frames
+GREEN, RED, BLACK = (0, 130, 50), (200, 30, 30), (0, 0, 0)
+MARGIN, GAP = 16, 4  # pixels of white between samples and between pictures; between the frames of one
+HEIGHT = 100  # pixels of a picture, at least
+SMALL, LARGE = ImageFont.load_default(16), ImageFont.load_default(18)
+LINE = 24  # pixels of a line of text
 
 
 def contact_sheet(
-    inputs: NDArray[np.uint8], predicted: Sequence[str], correct: Sequence[str] | None, frame_stack: int
+    question: str,
+    pictures: Mapping[str, NDArray[np.uint8]],
+    predicted: Sequence[str] | None,
+    correct: Sequence[str] | None,
+    frame_stack: int,
 ) -> NDArray[np.uint8]:
-    """One row an observation, one column a frame; the answer beside it, green where it is right.
-
-    Of single frames that have names alone, one row a name: what shares a name stands side by side.
+    """The question, and a row for each sample: named pictures, and beside them the answers, green where right.
 
     Args:
-        inputs: (K, frame_stack * C, H, W) observations, C 1 or 3.
-        predicted: K answers, or what the observations are.
-        correct: K labels; None if nothing was asked.
-        frame_stack: frames in an observation.
+        question: what the head is asked.
+        pictures: by name, (K, frame_stack * C, H, W) of K samples, C 1 or 3.
+        predicted: K answers; None: the pictures are the answers.
+        correct: K answers.
+        frame_stack: frames in a picture, oldest first.
 
     Returns:
-        (S * rows * H, S * columns * W + TEXT, 3) image, with S pixels for one so that two lines fit beside a row.
+        (H', W', 3) image on white.
     """
-    count, _, height, width = inputs.shape
-    rows = len(set(predicted)) if correct is None and frame_stack == 1 else count
-    scale = max(2, round(100 / height))
-    frames = inputs.reshape(count // rows, rows, frame_stack, -1, height, width).transpose(1, 4, 0, 2, 5, 3)
-    grid = frames.reshape(rows * height, count // rows * frame_stack * width, -1).repeat(scale, 0).repeat(scale, 1)
-    high, wide = grid.shape[:2]
-    sheet = Image.new("RGB", (wide + TEXT, high))
-    sheet.paste(Image.fromarray(np.broadcast_to(grid, (high, wide, 3))), (0, 0))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
-    for row, (answer, truth) in enumerate(zip(predicted[:rows], (correct or predicted)[:rows], strict=True)):
-        text, colour = f"said {answer}\nwas  {truth}", GREEN if answer == truth else RED
-        if not correct:
-            text, colour = answer, WHITE
-        draw.text((wide + 8, (row + 1 / 2) * height * scale), text, fill=colour, font=font, anchor="lm")
+    first = next(iter(pictures.values()))
+    scale = max(2, round(HEIGHT / first.shape[2]))
+    rows = {name: [_frames(sample, frame_stack, scale) for sample in samples] for name, samples in pictures.items()}
+    captions = {name: name + f", {frame_stack} frames" * (frame_stack > 1) for name in pictures}
+    widths = {name: max(samples[0].width, _width(captions[name])) for name, samples in rows.items()}
+    answers = [f"predicted {p}\ncorrect {c}" for p, c in zip(predicted or (), correct or (), strict=True)]
+    beside = max(map(_width, "\n".join(answers).split("\n"))) + MARGIN if answers else 0
+    wide = max(MARGIN + sum(width + MARGIN for width in widths.values()) + beside, 400)
+    asked = textwrap.wrap(question, max(20, int(wide / 10)))
+    top, high = MARGIN + LINE * (len(asked) + 1), first.shape[2] * scale + MARGIN
+    sheet = Image.new("RGB", (wide, top + high * len(first)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN // 2), "\n".join(asked), fill=BLACK, font=LARGE, spacing=LINE - 18)
+    left = MARGIN
+    for name, samples in rows.items():
+        draw.text((left, top - LINE // 2), captions[name], fill=BLACK, font=SMALL, anchor="lm")
+        for row, picture in enumerate(samples):
+            sheet.paste(picture, (left, top + row * high))
+        left += widths[name] + MARGIN
+    for row, answer in enumerate(answers):
+        colour = GREEN if predicted and correct and predicted[row] == correct[row] else RED
+        draw.text((left, top + row * high + (high - MARGIN) / 2), answer, fill=colour, font=SMALL, anchor="lm")
     return np.asarray(sheet)
+
+
+def _frames(sample: NDArray[np.uint8], frame_stack: int, scale: int) -> Image.Image:
+    """The frames of one picture (frame_stack * C, H, W) side by side, enlarged."""
+    _, height, width = sample.shape
+    frames = sample.reshape(frame_stack, -1, height, width).transpose(0, 2, 3, 1)
+    strip = Image.new("RGB", (frame_stack * (width * scale + GAP) - GAP, height * scale), "white")
+    for i, frame in enumerate(np.broadcast_to(frames, (frame_stack, height, width, 3))):
+        enlarged = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+        strip.paste(enlarged, (i * (width * scale + GAP), 0))
+    return strip
+
+
+def _width(text: str) -> int:
+    """Pixels of a line of small text."""
+    return round(SMALL.getlength(text)) + 1

@@ -1,6 +1,7 @@
 """The contract of every auxiliary task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,12 +27,16 @@ class AuxOutput:
 
 @dataclass(frozen=True)
 class Examples:
-    """A few inputs as the task's head sees them with its answers, or pictures that it made, for people to look at."""
+    """A few samples for people to look at: what the head is asked, what it sees or makes, and its answers.
 
-    inputs: Tensor  # (K, C, H, W) uint8
-    predicted: list[str]  # answers, or the pictures' names
-    correct: list[str] | None = None  # None: pictures
-    frames: int | None = None  # in an input, if not those of an observation
+    Pictures of one sample stand side by side, each below its name; the answers stand beside them.
+    """
+
+    question: str  # one or two sentences, for somebody who does not know the task
+    pictures: Mapping[str, Tensor]  # by name: (K, C, H, W) uint8 of K samples
+    predicted: list[str] | None = None  # K answers; None: the pictures are the answers
+    correct: list[str] | None = None
+    frames: int | None = None  # in each picture, if not those of an observation
 
 
 @dataclass(frozen=True)

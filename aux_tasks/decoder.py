@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples
+from aux_tasks.base import AuxOutput
 
 
 def decoder(
@@ -65,9 +65,3 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
 def _flat(images: Tensor) -> Tensor:
     """Return images (B, C, H, W) as (B, H * W * C): a view in channels-last memory, which sums ten times as fast."""
     return images.permute(0, 2, 3, 1).flatten(1)
-
-
-def gallery(**pictures: Tensor) -> Examples:
-    """Return named pictures (K, C, H, W) of the same samples as examples, sample by sample."""
-    names = list(pictures) * len(next(iter(pictures.values())))
-    return Examples(torch.stack(list(pictures.values()), dim=1).flatten(0, 1), names)

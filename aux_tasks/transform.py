@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class TransformTask(AuxTask):
     """
 
     classes: tuple[str, ...]  # the transformations' names
+    question: ClassVar[str] = "Which transformation was applied?"
     rows: Tensor | None
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
@@ -60,9 +62,8 @@ class TransformTask(AuxTask):
         """Return the first eight transformed observations, with predicted and applied transformation."""
         inputs, label = (drawn[:8] for drawn in self._draw(batch.obs[:8]))
         predicted = self.head(encoder(inputs)).argmax(1)
-        return Examples(
-            inputs, [self.classes[i] for i in predicted.tolist()], [self.classes[i] for i in label.tolist()]
-        )
+        said, right = ([self.classes[i] for i in answers.tolist()] for answers in (predicted, label))
+        return Examples(self.question, {"input": inputs}, said, right)
 
     def logits(self, obs: Tensor, encoder: Encoder) -> Tensor:
         """Return logits (B, K) of pixels (B, C, H, W) as they are."""

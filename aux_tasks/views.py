@@ -53,11 +53,25 @@ class ViewTask(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the first eight views, with the index of the closest view of the other half and their own."""
+        """Return both views of the first eight observations, and the second view that is closest to the first."""
         pixels = self.two_views(batch.obs)
         first, second = F.normalize(self.embed(pixels, encoder)).chunk(2)
-        closest = (first[:8] @ second.T).argmax(1).tolist()
-        return Examples(pixels[:8].to(torch.uint8), [str(j) for j in closest], [str(i) for i in range(len(closest))])
+        return choices("view", "second view", pixels, (first[:8] @ second.T).argmax(1))
+
+
+def choices(asked: str, candidate: str, pixels: Tensor, chosen: Tensor) -> Examples:
+    """Return examples of finding the own one among the candidates of a batch.
+
+    Args:
+        asked, candidate: what questions and candidates are called.
+        pixels: (2B, C, H, W) B questions, then B candidates in their order.
+        chosen: (K,) index of the candidate chosen by each of the first K questions.
+    """
+    questions, candidates = pixels.to(torch.uint8).chunk(2)
+    own = {asked: questions[: len(chosen)], f"its {candidate}": candidates[: len(chosen)]}
+    shown = own | {"chosen": candidates[chosen]}
+    question = f"Which {candidate} of the {len(candidates)} in the batch belongs to this {asked}?"
+    return Examples(question, shown, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
 
 
 def perceptron(*widths: int) -> nn.Sequential:

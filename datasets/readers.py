@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,7 +39,7 @@ def read_recording(folder: Path) -> Episodes:
         try:
             open_regular(path).close()
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
             raise ValueError(f"{path} cannot be read ({error}): remove {folder} to record anew") from error
 
     labels = {path.stem: read(f"labels/{path.stem}") for path in sorted(folder.glob("labels/*.npy"))}

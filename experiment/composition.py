@@ -17,7 +17,7 @@ import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
-from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig
+from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from aux_tasks import AuxTask
 
 C = TypeVar("C", bound=AnyConfig)
+
+LARGEST = 2**63 - 1  # of whole numbers, as in the arrays that they become sizes of
 
 COMMANDS: dict[str, type[AnyConfig]] = {
     "config": Config,
@@ -101,6 +103,10 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
     """
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        for key, value in flatten(values).items():
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and abs(number) > LARGEST:
+                    raise ValueError(f"{key}={value}: must be at most {LARGEST}")
         config = _frozen(kind, values)
         assert isinstance(config, kind)
         return config

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from experiment.zoo import SHIPPED
 from harness.files import read_regular
 from harness.plain_yaml import check_plain
 
@@ -25,8 +26,9 @@ def results_folder(folder: Path) -> Path:
     """Where the results of evaluating the weights in `folder` go: there, or to `runs/evaluations/<its path>`."""
     if is_own(folder):
         return folder
-    here, whole = Path.cwd(), folder.resolve()
-    return RESULTS / (whole.relative_to(here) if whole.is_relative_to(here) else whole.relative_to(whole.anchor))
+    whole = folder.resolve()
+    near = next((place for place in (Path.cwd(), SHIPPED) if whole.is_relative_to(place)), whole.anchor)
+    return RESULTS / whole.relative_to(near)
 
 
 def read_yaml(path: Path) -> DictConfig:

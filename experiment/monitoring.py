@@ -68,7 +68,9 @@ def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, 
     """A picture for each task of what its head sees and answers."""
     for name, seen in examples.items():
         frames = seen.frames or frame_stack
-        logger.log_examples(step, name, contact_sheet(seen.inputs.cpu().numpy(), seen.predicted, seen.correct, frames))
+        pictures = {caption: pixels.cpu().numpy() for caption, pixels in seen.pictures.items()}
+        sheet = contact_sheet(seen.question, pictures, seen.predicted, seen.correct, frames)
+        logger.log_examples(step, name, sheet)
 
 
 def log_probe(run: Training) -> None:

@@ -60,6 +60,7 @@ class Run:
     def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
         """Start the run, here or elsewhere."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.unlink(missing_ok=True)  # it may be a link
         self.output.write_bytes(b"")
         self.process = launcher.start(self.words, self.output)
 

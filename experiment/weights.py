@@ -71,7 +71,7 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box]:
         if "num_actions" in header:
             return (channels, height, width), Discrete(int(header["num_actions"]))
         return (channels, height, width), Box(-1, 1, tuple(map(int, header["action_shape"])))
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
 
 

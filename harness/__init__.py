@@ -1,1 +1,1 @@
-"""Plumbing that knows no reinforcement learning: checkpoint files, logger, seeding, signals, processes."""
+"""Plumbing that knows no reinforcement learning: checkpoints, files, pictures in files, logger, signals, processes."""

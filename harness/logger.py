@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter, summary
 
 from harness.files import replacing, write_png
 from harness.finite import NonFiniteError
+from harness.metrics import read_rows
 from harness.progress import Meter
 
 log = logging.getLogger(__name__)
@@ -163,8 +164,7 @@ class RunLogger:
 
     def has_row(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Whether metrics.jsonl has a row of that step with these values."""
-        rows = map(_row, self._path.read_bytes().splitlines())
-        return any(row and row["step"] == step and row.items() >= metrics.items() for row in rows)
+        return any(row["step"] == step and row.items() >= metrics.items() for row in read_rows(self._path)[0])
 
     def log_matmul_rate(self, step: int, rate: float) -> None:
         """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""

@@ -56,7 +56,7 @@ class GracefulExit:
         sys.exit(stop.exit_code)
 
     Enter it in the main thread. The second signal to stop ends the process at once. Leaving restores the handlers that
-    were there before.
+    were there before; by a KeyboardInterrupt, because a stop was requested, it raises `Interrupted` instead.
     """
 
     requested: str | None = None  # "SIGTERM", "SIGINT" or "SIGHUP"
@@ -71,8 +71,10 @@ class GracefulExit:
         self._previous = _install({**dict.fromkeys(STOPPING, self._stop), SAVING: self._save})
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         _restore(self._previous)
+        if kind is KeyboardInterrupt and self.requested:
+            raise Interrupted(signal.Signals[self.requested])
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.requested, self.save_requested = signal.Signals(signum).name, True

@@ -208,6 +208,7 @@ def test_the_difference_is_paired_and_so_are_weights_and_examples(
     original = probe_scores.read
     monkeypatch.setattr(probe_scores, "read", lambda *given: [seen.append(given[1::2]), original(*given)][1])
     report = probed(config(folder, labels=["digit"], seeds=3))
+    assert report["found"]["sha256"] == parts.sampler.episodes.fingerprint
     assert len(seen) == 3 * len(FEATURES)
     for first in range(0, len(seen), len(FEATURES)):
         for other in seen[first : first + len(FEATURES)]:

@@ -11,10 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MARK = re.compile(r"^<!-- table: made by python benchmarks/(\w+)\.py -->$", re.MULTILINE)
-JSON_OF = {"control_report": "control-*-s*.json", "pong_report": "pong-*-s*.json", "mutation_report": "mutation-*.json"}
+JSON_OF = {
+    "control_report": "control-*-s*.json",
+    "pong_report": "pong-*-s*.json",
+    "mutation_report": "mutation-*.json",
+    "chaos_report": "chaos.json",
+}
 SCRIPTS = [
     "pretext_table",
-    *sorted(name for page in ROOT.glob("results/*.md") for name in MARK.findall(page.read_text())),
+    *sorted(
+        name
+        for page in [*ROOT.glob("results/*.md"), *ROOT.glob("docs/*.md")]
+        for name in MARK.findall(page.read_text())
+    ),
 ]
 KEPT = [
     name for name in SCRIPTS if name == "pretext_table" or [*ROOT.glob(f"results/{JSON_OF.get(name, name + '.json')}")]

@@ -54,6 +54,7 @@ def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
     lacks: dict[str, Callable[[Run], bool]] = {
         "is a file of scores, whose protocol is not known": lambda run: not run.config,
         "has no final evaluation": lambda run: bool(run.config) and not run.report,
+        "has a report that may be older than its log": lambda run: run.state.startswith("stopped"),
     }
     for text, holds in lacks.items():
         odd = [(cell, o.run) for cell in cells for o in cell.outcomes if holds(o.run)]

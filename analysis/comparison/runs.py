@@ -140,10 +140,13 @@ def _read_folder(folder: Path) -> Run:
     if damaged:
         log.warning("%s: %d torn or damaged lines are skipped", folder / "metrics.jsonl", damaged)
     report = read_report(folder / "report.json") if (folder / "report.json").exists() else {}
-    steps, total = max((row["step"] for row in rows), default=0), tree.get("steps")
+    steps = max((row["step"] for row in rows), default=0)
+    total = tree["steps"] if isinstance(tree.get("steps"), int) else 0
     state = "finished" if report else f"not evaluated, at step {steps:,}"
-    if (not report or steps < (total if isinstance(total, int) else 0)) and in_use(folder):
+    if (not report or steps < total) and in_use(folder):
         state, report = f"running, at step {steps:,} of {total:,}", {}  # a report is of fewer steps
+    elif report and steps < total and tree.get("until_score") is None:
+        state = f"stopped, at step {steps:,} of {total:,}"
     return Run(str(folder), task_name(tree["env"]), _seed(tree, folder), flatten(tree), rows, report, state)
 
 

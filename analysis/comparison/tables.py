@@ -33,6 +33,12 @@ NORMAL = {
     "human-normalised": "Human-normalised: 0 is random play, 1 are people, by the table of Wang et al. 2016.",
     "of 1000": "Of 1000: the highest return of dm_control is 1.",
 }
+AGGREGATES: dict[str, Callable[..., Any]] = {
+    "mean": mean_of_tasks,
+    "median": median_of_tasks,
+    "IQM": pooled_iqm,
+    "optimality gap": optimality_gap,
+}
 DM_CONTROL_MOST = 1000.0  # of a return
 
 
@@ -104,19 +110,24 @@ def _differences(comparison: Comparison, task: str, _: list[Note]) -> Table:
     for cell in cells[1:]:
         for name, title in {"final": "final evaluation", "area": "area under curve"}.items():
             x, y = cell.values(name), baseline.values(name)
-            if not x or not y:
-                continue
-            free = difference_interval([x], [y]) if min(len(x), len(y)) > 1 else (None, None)
-            value = Estimate(sum(x) / len(x) - sum(y) / len(y), min(len(x), len(y)), *free)
-            chance = Estimate(probability_of_improvement([x], [y]), 0)
-            if min(len(x), len(y)) > 1:
-                chance = Estimate(chance.value, 0, *improvement_interval([x], [y]))
-            rows.append([cell.group.label, title, with_interval(value, signed=True), *_paired(cell, baseline, name)])
-            rows[-1].append(with_interval(chance))
+            if x and y:
+                value, chance = _free(x, y)
+                shown = [with_interval(value, signed=True), *_paired(cell, baseline, name), with_interval(chance)]
+                rows.append([cell.group.label, title, *shown])
     header = ["group", "of", "difference", "paired by seed", "pairs", "probability of improvement"]
     title = f"Difference from {baseline.group.label}: {task}" if cells else task
     caption = "95 % bootstrap intervals: of independent runs, and of the pairs that share a seed."
     return Table(title, header, rows, caption)
+
+
+def _free(x: list[float], y: list[float]) -> tuple[Estimate, Estimate]:
+    """The difference of the means, and the probability that x is better, of independent runs."""
+    n, difference = min(len(x), len(y)), float(mean_of_tasks([x]) - mean_of_tasks([y]))
+    chance = probability_of_improvement([x], [y])
+    if n == 1:
+        return Estimate(difference, n), Estimate(chance, n)
+    of_chance = improvement_interval([x], [y])
+    return Estimate(difference, n, *difference_interval([x], [y])), Estimate(chance, n, *of_chance)
 
 
 def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
@@ -141,7 +152,7 @@ def normaliser(task: str, cells: Sequence[Cell]) -> tuple[str, Callable[[float],
 def _aggregates(comparison: Comparison) -> Table:
     """Over all tasks, of the groups that were evaluated on each, where all tasks have a common scale."""
     scales = {task: normaliser(task, comparison.of_task(task)) for task in comparison.tasks}
-    rows, statistics = [], dict(AGGREGATES)
+    rows = []
     if len(comparison.tasks) < 2 or not all(scales.values()):
         return Table("", [], [])
     for group in comparison.groups:
@@ -150,18 +161,10 @@ def _aggregates(comparison: Comparison) -> Table:
             cell = comparison.cells.get((task, group.label))
             scores.append([scale[1](value) for value in cell.values("final")] if cell and scale else [])
         if all(scores):
-            shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in statistics.values()]
+            shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in AGGREGATES.values()]
             rows.append([group.label, *map(with_interval, shown)])
     caption = "Of normalised final evaluations; 95 % intervals by a bootstrap stratified by task."
-    return Table("Over all tasks", ["group", *statistics], rows, caption)
-
-
-AGGREGATES: dict[str, Callable[..., Any]] = {
-    "mean": mean_of_tasks,
-    "median": median_of_tasks,
-    "IQM": pooled_iqm,
-    "optimality gap": optimality_gap,
-}
+    return Table("Over all tasks", ["group", *AGGREGATES], rows, caption)
 
 
 def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.views import choices
 from encoders import Encoder
 from encoders.augment import random_shift
 from encoders.momentum import follow, momentum_copy
@@ -42,10 +43,9 @@ class CURL(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the first eight queries, with the index of the closest key and their own."""
+        """Return the first eight queries with their keys, and the closest keys."""
         query, key = self._views(batch.obs)
-        closest = self._logits(encoder(query[:8]), key).argmax(1).tolist()
-        return Examples(query[:8], [str(j) for j in closest], [str(i) for i in range(len(closest))])
+        return choices("query", "key", torch.cat([query, key]), self._logits(encoder(query[:8]), key).argmax(1))
 
     def _views(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         return random_shift(obs, self.pad, self.generator), random_shift(obs, self.pad, self.generator)

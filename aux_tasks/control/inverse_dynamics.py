@@ -47,7 +47,9 @@ class InverseDynamics(AuxTask):
         output, action = self._predict(batch, encoder(batch.obs), encoder)[:8], batch.action[:8]
         if not action.is_floating_point():
             output = output.argmax(1)
-        return Examples(batch.obs[:8], _words(output), _words(action))
+        assert batch.next_obs is not None
+        shown = {"before": batch.obs[:8], "after": batch.next_obs[:8]}
+        return Examples("Which action was taken in between?", shown, _words(output), _words(action))
 
     def _predict(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
         """Return logits or actions (B, A)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import decoder, gallery, image_error, to_pixels
+from aux_tasks.decoder import decoder, image_error, to_pixels
 from encoders import Encoder
 from replay import Batch
 
@@ -61,6 +61,7 @@ class Reconstruction(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return four observations, each above its reconstruction."""
+        """Return four observations, each beside its reconstruction."""
         obs = batch.obs[:4]
-        return gallery(input=obs, decoded=to_pixels(self.decoder(encoder(obs))))
+        shown = {"observation": obs, "predicted": to_pixels(self.decoder(encoder(obs)))}
+        return Examples("What does the picture show, rebuilt from its features?", shown)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, image_error, to_pixels
 from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
 from encoders import Encoder
 from replay import Batch
@@ -77,9 +77,10 @@ class BiGAN(AuxTask):
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Return four observations, each with what the generator makes of its code, and of a random one."""
-        latents = {"rebuilt": self.to_latent(encoder(batch.obs)), "dreamt": self._prior(len(batch.obs))}
+        latents = {"rebuilt": self.to_latent(encoder(batch.obs)), "invented": self._prior(len(batch.obs))}
         pictures = {name: to_pixels(self.generate(latent)[:4]) for name, latent in latents.items()}
-        return gallery(input=batch.obs[:4], **pictures)
+        question = "Can the generator rebuild the picture from its code, and invent pictures from random codes?"
+        return Examples(question, {"picture": batch.obs[:4], **pictures})
 
     def _prior(self, size: int) -> Tensor:
         device = self.generator.device

@@ -1,13 +1,12 @@
 """Colorization: which colour has each place, by its lightness and that of all others?"""
 
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
-from aux_tasks.decoder import decoder, gallery
+from aux_tasks.decoder import decoder
 from aux_tasks.image.colour import frame_channels, from_lab, in_gamut, to_lab
 from encoders import Encoder
 from replay import Batch
@@ -121,7 +120,7 @@ class Colorization(AuxTask):
         painted = torch.einsum("bqhw,qc->bchw", share, self.get_buffer("bins"))[:, None]
         shades = {"lightness": torch.zeros_like(colour), "predicted": painted, "true": colour}
         pictures = {name: from_lab(lightness, ab).round().to(torch.uint8) for name, ab in shades.items()}
-        return replace(gallery(**pictures), frames=1)
+        return Examples("Which colours does the gray picture have?", pictures, frames=1)
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the lightness level (B, P) and ab (B, P, 2) of the places, and which images (B,) have colour."""

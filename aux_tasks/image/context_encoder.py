@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, image_error, to_pixels
 from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
 from encoders import Encoder
 from harness.suggest import check_choice
@@ -103,7 +103,8 @@ class ContextEncoder(AuxTask):
         obs = batch.obs[:4]
         missing, holed = self._holed(obs)
         decoded = to_pixels(self.decoder(encoder(holed)))
-        return gallery(whole=obs, input=holed, filled=torch.where(missing, decoded, obs))
+        shown = {"whole": obs, "input": holed, "predicted": torch.where(missing, decoded, obs)}
+        return Examples("What is in the hole?", shown)
 
     def _holed(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         missing = self.missing(obs)

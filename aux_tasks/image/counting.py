@@ -72,11 +72,15 @@ class Counting(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the first eight images at half size, with the index of the one that counts closest to their tiles."""
+        """Return the first eight images at half size, their quarters, and the image that counts closest to these."""
         views = self._views(batch.obs)
         whole, parts = self._counts(views, encoder)
-        closest = torch.cdist(parts[:8], whole).argmin(1).tolist()
-        return Examples(views[:8, 0].to(torch.uint8), [str(j) for j in closest], [str(i) for i in range(len(closest))])
+        chosen = torch.cdist(parts[:8], whole).argmin(1)
+        images, tiles = views[:, 0].to(torch.uint8), views[: len(chosen), 1:].to(torch.uint8).unbind(1)
+        quarters = {f"quarter {i + 1}": tile for i, tile in enumerate(tiles)}
+        shown = {"picture": images[: len(chosen)], **quarters, "chosen": images[chosen]}
+        question = f"Which of the {len(images)} pictures in the batch shows as much as the four quarters together?"
+        return Examples(question, shown, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
 
     def _views(self, obs: Tensor) -> Tensor:
         """Return pixels (B, 5, C, H, W) in [0, 255]: D x, then T_1 x to T_4 x."""

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.decoder import gallery
 from aux_tasks.image.patches import MIDDLE, PatchGrid, check_share, normalize, resize, some_gray
 from encoders import Encoder
 from replay import Batch
@@ -78,7 +77,9 @@ class CPCImage(AuxTask):
         chosen = self._logits(patches, encoder)[0].argmax(1).view(len(patches), -1)
         predicted = torch.full_like(patches, MIDDLE)
         predicted[:, FIRST * self.grid.cells :] = patches.flatten(0, 1)[chosen]
-        return gallery(seen=self.grid.join(patches[:4]), predicted=self.grid.join(predicted[:4]))
+        question = "Which patches of the batch are further below? Each was chosen by what is above it."
+        shown = {"patches": self.grid.join(patches[:4]), "predicted": self.grid.join(predicted[:4])}
+        return Examples(question, {"picture": batch.obs[:4], **shown})
 
     def _patches(self, obs: Tensor) -> Tensor:
         return normalize(self.grid.cut(some_gray(obs, self.frame_stack, self.gray, self.generator), self.generator))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
 from harness.suggest import check_choice
 from replay import Batch
@@ -76,4 +76,5 @@ class Denoising(AuxTask):
         """Return four observations: clean, corrupted and decoded."""
         obs = batch.obs[:4]
         corrupted = self.corrupt(obs)
-        return gallery(clean=obs, corrupted=corrupted, decoded=to_pixels(self.decoder(encoder(corrupted))))
+        shown = {"clean": obs, "corrupted": corrupted, "predicted": to_pixels(self.decoder(encoder(corrupted)))}
+        return Examples("What did the picture show before noise was added?", shown)

@@ -87,11 +87,12 @@ class Exemplar(ViewTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return eight views, with predicted and right class."""
+        """Return eight views, with the remembered images of the right and the predicted class."""
         inputs, label = self._draw(min(8, len(batch.obs)))
         predicted = self._logits(inputs, encoder).argmax(1)
         said, right = ([str(i) for i in classes.tolist()] for classes in (predicted, label))
-        return Examples(inputs.to(torch.uint8), said, right)
+        shown = {"view": inputs.to(torch.uint8), "its picture": self.bank[label], "predicted": self.bank[predicted]}
+        return Examples("Of which remembered picture is this a view?", shown, said, right)
 
     def _cut(self, obs: Tensor, gradients: Tensor, patch: int) -> tuple[Tensor, Tensor]:
         """Return a patch of each image, stretched to it, and the mean (B,) of `gradients` (B, H - 1, W - 1) in it."""

@@ -95,13 +95,17 @@ class Jigsaw(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the first eight observations as puzzles, with the number of the permutation."""
+        """Return eight puzzles, their solutions, and the solutions by the predicted permutations."""
         tiles = self._tiles(batch.obs[:8])
         label = self._labels(len(tiles), 1)
         predicted = self._logits(tiles, label, encoder)[:, 0].argmax(1)
         laid = self.lay_out(normalize(tiles), label)[:, 0]  # (8, T, C, h, w)
         said, right = ([str(i) for i in numbers.tolist()] for numbers in (predicted, label[:, 0]))
-        return Examples(self.grid.join(laid), said, right)
+        places = self.permutations[predicted].argsort(1)  # where each tile of the picture was laid
+        solved = laid[torch.arange(len(laid), device=laid.device)[:, None], places]
+        shown = {"puzzle": laid, "solution": normalize(tiles), "predicted": solved}
+        question = f"In which of {len(self.permutations)} orders were the tiles laid out?"
+        return Examples(question, {name: self.grid.join(pixels) for name, pixels in shown.items()}, said, right)
 
     def lay_out(self, tiles: Tensor, label: Tensor) -> Tensor:
         """Return tiles (B, T, ...) as puzzles (B, P, T, ...): p shows tile permutations[label[b, p], t] at place t."""

@@ -75,13 +75,15 @@ class RelativePosition(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the patches of one observation as the encoder sees them, with the directions from the centre."""
+        """Return the centre of one observation beside each of its neighbours, as the encoder sees them."""
         inputs = self._inputs(self.grid.cut(batch.obs[:1], self.generator))
         predicted = self._logits(inputs, encoder)[0, : len(DIRECTIONS)].argmax(1).tolist()
-        names, correct = [DIRECTIONS[i] for i in predicted], list(DIRECTIONS)
-        names.insert(CENTRE, "centre")
-        correct.insert(CENTRE, "centre")
-        return Examples(inputs[0].to(torch.uint8), names, correct)
+        patches = inputs[0].to(torch.uint8)
+        neighbours = torch.cat([patches[:CENTRE], patches[CENTRE + 1 :]])
+        whole, centre = batch.obs[0].expand_as(neighbours), patches[CENTRE].expand_as(neighbours)
+        shown = {"picture": whole, "centre": centre, "neighbour": neighbours}
+        question = "Where is the neighbour, seen from the centre?"
+        return Examples(question, shown, [DIRECTIONS[i] for i in predicted], list(DIRECTIONS))
 
     def _inputs(self, patches: Tensor) -> Tensor:
         """Return patches (B, 9, C, h, w) as the encoder sees them, (B, 9, C, H, W) in [0, 255]."""

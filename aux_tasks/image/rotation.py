@@ -23,6 +23,7 @@ class Rotation(TransformTask):
     """
 
     classes = ("0", "90", "180", "270")
+    question = "By how many degrees was the picture turned counter-clockwise?"
 
     def __init__(self, setting: TaskSetting, *, all_rotations: bool = False, **options: Any) -> None:
         super().__init__(setting, **options)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, gallery, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, image_error, to_pixels
 from aux_tasks.image.colour import frame_channels, from_lab, to_lab
 from encoders import Encoder
 from harness.suggest import check_choice
@@ -74,7 +74,8 @@ class SplitBrain(AuxTask):
             predicted = from_lab(lightness * 100, colour * 100).round().to(torch.uint8)
         else:
             predicted = to_pixels(torch.cat([first, second], dim=1))
-        return gallery(observed=obs, predicted=predicted)
+        what = "lightness and colours" if self.by_colour else "older and newer frames"
+        return Examples(f"What are {what}, each predicted from the other?", {"picture": obs, "predicted": predicted})
 
     def split(self, obs: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return observations (B, C, H, W) that show one half alone, and the halves as targets of their decoders."""

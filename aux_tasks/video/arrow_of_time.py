@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.video.clips import camera_path, change, contrast, observations, score, side_by_side
+from aux_tasks.video.clips import camera_path, change, contrast, observations, score
 from encoders import Encoder
 from replay import Batch
 
@@ -115,7 +115,9 @@ class ArrowOfTime(AuxTask):
         label = torch.arange(len(clip), device=clip.device) % 2
         clip = torch.where(label.view(-1, 1, 1, 1, 1) == 1, reverse(clip, self.frame_stack), clip)
         said = self._logits(clip, torch.ones_like(label), encoder).argmax(1)
-        return Examples(side_by_side(clip), [NAMES[i] for i in said.tolist()], [NAMES[i] for i in label.tolist()])
+        shown = {f"moment {t + 1}": pixels for t, pixels in enumerate(clip.unbind(1))}
+        right = [NAMES[i] for i in label.tolist()]
+        return Examples("Does the clip run forwards or backwards?", shown, [NAMES[i] for i in said.tolist()], right)
 
     def _logits(self, clip: Tensor, valid: Tensor, encoder: Encoder) -> Tensor:
         maps = encoder.maps(clip.flatten(0, 1))

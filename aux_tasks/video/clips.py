@@ -76,11 +76,6 @@ def _moved(step: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return place.clamp(0, size - 1), (place >= 0) & (place < size)
 
 
-def side_by_side(clip: Tensor) -> Tensor:
-    """Return pictures (B, C, H, T * W) of clips (B, T, C, H, W)."""
-    return clip.permute(0, 2, 3, 1, 4).flatten(3)
-
-
 def score(loss: Tensor, hits: Tensor, valid: Tensor, chance: float) -> AuxOutput:
     """Return losses (B,) and accuracy, the mean of hits (B,) in [0, 1], of the valid clips (B,) alone.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.control.models import mlp
-from aux_tasks.video.clips import at_times, change, draw_times, observations, score, side_by_side
+from aux_tasks.video.clips import at_times, change, draw_times, observations, score
 from encoders import Encoder
 from replay import Batch
 
@@ -99,10 +99,13 @@ class OddOneOut(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the sub-clips of the first eight clips, side by side; the answers are places, from 0."""
+        """Return the sub-clips of the first eight clips; the answers are places, from 0."""
         inputs, label, _ = self.draw(observations(batch, self.clip_length)[0][:8])
         said = self._scores(inputs, encoder).argmax(1)
-        return Examples(side_by_side(inputs), [str(i) for i in said.tolist()], [str(i) for i in label.tolist()])
+        shown = {str(i): sub_clip for i, sub_clip in enumerate(inputs.unbind(1))}
+        summed = "" if self.frame_stack > 2 else " Each is shown as the sum of the differences of its frames."
+        question = f"Which sub-clip has its frames in a wrong order?{summed}"
+        return Examples(question, shown, [str(i) for i in said.tolist()], [str(i) for i in label.tolist()])
 
     def _scores(self, inputs: Tensor, encoder: Encoder) -> Tensor:
         """Return scores (B, N + 1) of sub-clips (B, N + 1, C, H, W)."""

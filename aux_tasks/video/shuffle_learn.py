@@ -7,12 +7,13 @@ from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.control.models import mlp
-from aux_tasks.video.clips import at_times, change, contrast, draw_times, observations, score, side_by_side
+from aux_tasks.video.clips import at_times, change, contrast, draw_times, observations, score
 from encoders import Encoder
 from replay import Batch
 
 MIDDLES = (2, 0, 4)  # of a < b < c < d < e: only c lies between b and d
 NAMES = ("shuffled", "in order")
+MOMENTS = ("first", "second", "third")
 
 
 class ShuffleLearn(AuxTask):
@@ -99,8 +100,9 @@ class ShuffleLearn(AuxTask):
         asked = torch.arange(len(clip), device=clip.device) % 3
         answers = self._answers(frames, backwards, self.answerable(frames), encoder)
         said = at_times(answers, asked).argmax(1)
-        pictures = side_by_side(at_times(triples(frames, backwards), asked))
-        return Examples(pictures, [NAMES[i] for i in said.tolist()], [NAMES[i == 0] for i in asked.tolist()])
+        shown = dict(zip(MOMENTS, at_times(triples(frames, backwards), asked).unbind(1), strict=True))
+        right = [NAMES[i == 0] for i in asked.tolist()]
+        return Examples("Are the three moments in order?", shown, [NAMES[i] for i in said.tolist()], right)
 
     def _draw(self, size: int) -> tuple[Tensor, Tensor]:
         """Return five times (B, 5), and whether the sample runs backwards (B,)."""

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
-from aux_tasks.decoder import gallery
 from aux_tasks.video.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
@@ -69,7 +68,9 @@ class STDIM(AuxTask):
         chosen = exclude(self._logits(clip, encoder), valid[:, 1]).argmax(-1).movedim(-1, 1)[:, :3]  # (2, 3, H', W')
         chosen = F.interpolate(chosen.float(), later.shape[2:]).long()[:, :, None]  # of each pixel
         whole, local = later.gather(0, chosen.expand(-1, -1, *later.shape[1:]).flatten(0, 1)).chunk(2)
-        return gallery(now=now[:3], whole=whole, local=local, next=later[:3])
+        shown = {"now": now[:3], "next, by the whole": whole, "next, by places": local, "next": later[:3]}
+        question = "What comes next? Each place was chosen from the batch alone, by the whole picture or by itself."
+        return Examples(question, shown)
 
     def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
         """Return logits (2, H', W', B, B) of both terms at each place: of clip i for the next observation of clip j."""

@@ -67,11 +67,13 @@ class TemporalCPC(AuxTask):
         latent = encoder(clip.flatten(0, 1)).float()
         predicted = self.predictions(latent.unflatten(0, valid.shape))[:4, -1]
         chosen = exclude(predicted @ latent.T, valid.flatten()).argmax(1)
-        seen, last = clip[:4, : self.length - len(self.predictors)], clip[:4, -1:]
-        shown = torch.cat([seen, clip.flatten(0, 1)[chosen, None], last], dim=1)
+        seen = clip[:4, : self.length - len(self.predictors)]
+        shown = {f"t={t}": pixels for t, pixels in enumerate(seen.unbind(1))}
+        shown |= {f"t={self.length - 1}": clip[:4, -1], "predicted": clip.flatten(0, 1)[chosen]}
         said = [f"{i // self.length}:{i % self.length}" for i in chosen.tolist()]
         right = [f"{i}:{self.length - 1}" for i in range(len(said))]
-        return Examples(shown.flatten(1, 2), said, right, shown.shape[1] * self.frame_stack)
+        question = f"Which observation of the batch comes at t={self.length - 1}? Answers are clip:t."
+        return Examples(question, shown, said, right)
 
     def predictions(self, latent: Tensor) -> Tensor:
         """Return W_k c_t (B, N, Z) from latents (B, T, Z): t = 0 .. T - 1 - k for k = 1, then for k = 2, to K."""

@@ -15,6 +15,7 @@ from replay import Batch
 
 ORDERS = tuple(permutations(range(3)))  # the first is the right one
 NAMES = ("shuffled", "in order")
+MOMENTS = ("first", "second", "third")
 
 
 class TOVVICReg(VICReg):
@@ -71,9 +72,9 @@ class TOVVICReg(VICReg):
         seen, latents, whole = self._moments(batch, encoder)
         order = self.draw(len(seen))
         said = self._answer(latents, whole, order)[:8].argmax(1)
-        shown = self.arrange(seen, order)[:8].flatten(1, 2).to(torch.uint8)
+        shown = dict(zip(MOMENTS, self.arrange(seen, order)[:8].to(torch.uint8).unbind(1), strict=True))
         right = [NAMES[i == 0] for i in order[:8].tolist()]
-        return Examples(shown, [NAMES[i] for i in said.tolist()], right, 3 * self.frame_stack)
+        return Examples("Are the three moments in order?", shown, [NAMES[i] for i in said.tolist()], right)
 
     def _moments(self, batch: Batch, encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
         """Return views (B, 3, C, H, W) of the three moments, their latents (B, 3, Z), and 1 in (B,) for whole clips."""

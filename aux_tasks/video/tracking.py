@@ -11,6 +11,7 @@ from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.image.patches import check_share, crop
 from aux_tasks.video.clips import camera_path, choose, observations
 from aux_tasks.video.patches import centre_patch, follow_patch, most_moving
+from aux_tasks.views import choices
 from encoders import Encoder
 from encoders.augment import random_shift
 from replay import Batch
@@ -114,12 +115,10 @@ class Tracking(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return four first patches beside their last ones, with the index of the closest patch and their own."""
+        """Return the first eight patches beside their last ones, and the last ones that are closest."""
         first, last, _ = self.tracks(batch)
         _, similarity = self._similarities(first, last, encoder)
-        closest = torch.stack([similarity.argmax(1), similarity.argmax(0)], dim=1)[:4].flatten().tolist()
-        shown = torch.stack([first, last], dim=1)[:4].flatten(0, 1).round().to(torch.uint8)
-        return Examples(shown, [str(j) for j in closest], [str(i // 2) for i in range(len(closest))])
+        return choices("first patch", "last patch", torch.cat([first, last]).round(), similarity[:8].argmax(1))
 
     @torch.no_grad()
     def tracks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import gallery
 from aux_tasks.image.colour import from_lab, to_lab
 from aux_tasks.video.clips import observations
 from aux_tasks.video.palette import kmeans
@@ -152,9 +151,10 @@ class VideoColorization(AuxTask):
         coloured = from_lab(lightness, F.interpolate(chroma, true.shape[2:])[:, None]).repeat(1, stack, 1, 1)
         marked = self._moving(clip)
         tracked = F.interpolate(self.propagate(marked[:, None], clip[:, :1], true, encoder), true.shape[2:])
-        pictures = {"seen": colourless(true), "coloured": coloured, "true": true}
+        pictures = {"gray": colourless(true), "predicted": coloured, "true": true}
         pictures |= {"marked": clip[:, 0] * (DIM + marked * (1 - DIM)), "tracked": true * (DIM + tracked * (1 - DIM))}
-        return gallery(**{name: pixels.to(torch.uint8) for name, pixels in pictures.items()})
+        question = "Where in earlier frames is the colour of each place? And where is the marked patch now?"
+        return Examples(question, {name: pixels.to(torch.uint8) for name, pixels in pictures.items()})
 
     def _moving(self, clip: Tensor) -> Tensor:
         """Return a mask (B, 1, H, W) of the patch of the first of the observations (B, T, C, H, W) that moves most."""

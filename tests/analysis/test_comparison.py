@@ -281,6 +281,7 @@ def test_a_run_that_goes_on_is_marked_and_its_old_report_unused(tmp_path):
         assert any("running, at step 500 of 1,000" in text for text in said(tmp_path))
         assert groups_of(tmp_path)[0].all_runs[0].final is None
     assert groups_of(tmp_path)[0].all_runs[0].final == 1.0
+    assert any("may be older than its log: seed 0 (stopped, at step 500 of 1,000)" in text for text in said(tmp_path))
 
 
 @pytest.mark.parametrize("torn", ['{"step": 1050, "rollout/sc', "\x00\x00\n", "7\n", '{"step": "x"}\n', "[" * 10_000])

@@ -11,6 +11,7 @@ from contract_help import (
     ACTIONS,
     CASES,
     LONGEST,
+    STACK,
     B,
     batch_for_all,
     changes,
@@ -22,6 +23,7 @@ from contract_help import (
 from torch import Tensor
 
 from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
+from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks import TASKS
 from encoders import EncoderConfig, build_encoder
@@ -57,6 +59,20 @@ def test_losses_and_examples_leave_the_whole_state_as_it_was(case, training):
     assert changes(before, state()) == []
     suite.examples(batch, encoder)
     assert changes(before, state()) == []
+
+
+@every
+def test_examples_make_one_row_a_sample(case):
+    encoder, batch = small_encoder(), batch_for_all()
+    for shown in suite_of(case, encoder).examples(batch, encoder).values():
+        rows, frames = {len(pixels) for pixels in shown.pictures.values()}, shown.frames or STACK
+        assert len(rows) == 1
+        assert all(len(answers) in rows for answers in (shown.predicted, shown.correct) if answers is not None)
+        assert (shown.predicted is None) == (shown.correct is None)
+        assert {pixels.dtype for pixels in shown.pictures.values()} == {torch.uint8}
+        pictures = {name: pixels.numpy() for name, pixels in shown.pictures.items()}
+        sheet = contact_sheet(shown.question, pictures, shown.predicted, shown.correct, frames)
+        assert (sheet[[0, -1]] == 255).all()
 
 
 def agent_of(kind: str, case: str, weight: float = 1.0) -> Agent:

@@ -60,7 +60,9 @@ def test_curl_and_its_examples_against_a_loop():
     output = task.loss(batch_of(obs), torch.empty(0), encoder)
     task.generator.manual_seed(2)  # the same draw again
     shown = task.examples(batch_of(obs), encoder)
-    assert torch.equal(shown.inputs, query[:8])
+    assert torch.equal(shown.pictures["query"], query[:8])
+    assert torch.equal(shown.pictures["its key"], key[:8])
+    assert torch.equal(shown.pictures["chosen"], key[[int(j) for j in shown.predicted]])
     assert shown.correct == [str(i) for i in range(8)]
     q, k, w = array(encoder(query)), array(task.target_encoder(key)), array(task.similarity)
     closest = []
@@ -158,7 +160,8 @@ def test_inverse_dynamics_against_a_loop_and_its_examples(continuous):
     before, after = array(encoder(batch.obs)), array(encoder(batch.next_obs))
     guesses = np.array([slow_mlp(task.head, np.concatenate([before[i], after[i]])) for i in range(B)])
     action = batch.action.double().numpy()
-    assert torch.equal(shown.inputs, batch.obs)
+    assert torch.equal(shown.pictures["before"], batch.obs)
+    assert torch.equal(shown.pictures["after"], batch.next_obs)
     for i in range(B):
         if continuous:
             expected = ((guesses[i] - action[i]) ** 2).mean()
@@ -217,10 +220,9 @@ def test_examples_stand_above_their_reconstructions():
         task.decoder[-1].weight.zero_()
         task.decoder[-1].bias.copy_(torch.tensor([-0.7, -0.25, 0.125, 0.6]))
     shown = task.examples(batch_of(obs), encoder)
-    assert shown.inputs.dtype == torch.uint8
-    assert torch.equal(shown.inputs[::2], obs[:4])
-    assert shown.inputs[1::2, :, 0, 0].tolist() == [[0, 64, 160, 255]] * 4
-    assert shown.predicted == ["input", "decoded"] * 4
+    assert torch.equal(shown.pictures["observation"], obs[:4])
+    assert shown.pictures["predicted"].dtype == torch.uint8
+    assert shown.pictures["predicted"][:, :, 0, 0].tolist() == [[0, 64, 160, 255]] * 4
 
 
 # --- DeepMDP ---

@@ -18,6 +18,10 @@ B, SIZE = 11, 24
 EIGHT = [str(i) for i in range(8)]
 
 
+def chosen(images, said):
+    return torch.stack([images[int(k)] for k in said])
+
+
 def numbers(scores) -> list[str]:
     return [str(int(k)) for k in scores.argmax(1)[:8]]
 
@@ -27,8 +31,8 @@ def pixels(decoded):
 
 
 def pictures(**named):
-    """Those of one sample stand together."""
-    return torch.stack([p for sample in zip(*named.values(), strict=True) for p in sample]), list(named) * 4, None
+    """Without answers."""
+    return named, None, None
 
 
 def joined(patches, cells):
@@ -39,16 +43,20 @@ def joined(patches, cells):
 
 
 def views(task, encoder, obs):
-    first, second = two_views(task, obs)
-    embedding = unit(task.embed(torch.cat([first, second]), encoder))
-    return first[:8].to(torch.uint8), numbers(embedding[:B] @ embedding[B:].T), EIGHT
+    pair = torch.cat(two_views(task, obs))
+    embedding = unit(task.embed(pair, encoder))
+    first, second = pair.to(torch.uint8).chunk(2)
+    said = numbers(embedding[:B] @ embedding[B:].T)
+    return {"view": first[:8], "its second view": second[:8], "chosen": chosen(second, said)}, said, EIGHT
 
 
 def counting(task, encoder, obs):
     images = task._views(obs)
     whole, parts = task._counts(images, encoder)
     distance = (parts[:, None] - whole).square().sum(2)
-    return images[:8, 0].to(torch.uint8), numbers(-distance), EIGHT
+    said, images = numbers(-distance), images.to(torch.uint8)
+    quarters = {f"quarter {k}": images[:8, k] for k in range(1, 5)}
+    return {"picture": images[:8, 0], **quarters, "chosen": chosen(images[:, 0], said)}, said, EIGHT
 
 
 def exemplar(task, encoder, obs):
@@ -57,7 +65,12 @@ def exemplar(task, encoder, obs):
     label = torch.randint(2**62, (8,), generator=task.generator) % 5
     inputs = task.views(task.bank[label], task.generator, task.frame_stack)
     said = numbers(task.head(encoder(inputs))[:, :5])
-    return inputs.to(torch.uint8), said, [str(int(k)) for k in label]
+    right = [str(int(k)) for k in label]
+    return (
+        {"view": inputs.to(torch.uint8), "its picture": chosen(obs, right), "predicted": chosen(obs, said)},
+        said,
+        right,
+    )
 
 
 def rotation(task, encoder, obs, *, every):
@@ -65,27 +78,27 @@ def rotation(task, encoder, obs, *, every):
     of = torch.arange(8) // 4 if every else torch.arange(8)
     inputs = torch.stack([torch.rot90(obs[i], int(k), dims=(1, 2)) for i, k in zip(of, label, strict=True)])
     answers = (task.head(encoder(inputs)).argmax(1), label)
-    return inputs, *([str(90 * int(k)) for k in answer] for answer in answers)
+    return {"input": inputs}, *([str(90 * int(k)) for k in answer] for answer in answers)
 
 
 def denoising(task, encoder, obs):
     corrupted = task.corrupt(obs[:4])
-    return pictures(clean=obs[:4], corrupted=corrupted, decoded=pixels(task.decoder(encoder(corrupted))))
+    return pictures(clean=obs[:4], corrupted=corrupted, predicted=pixels(task.decoder(encoder(corrupted))))
 
 
 def context_encoder(task, encoder, obs):
     missing, holed = task._holed(obs[:4])
     filled = torch.where(missing, pixels(task.decoder(encoder(holed))), obs[:4])
-    return pictures(whole=obs[:4], input=holed, filled=filled)
+    return pictures(whole=obs[:4], input=holed, predicted=filled)
 
 
 def split_brain(task, encoder, obs):
     inputs, _ = task.split(obs[:4])
     second, first = (decode(encoder(half)) for decode, half in zip(task.decoders, inputs, strict=True))
     if obs.shape[1] == 4:
-        return pictures(observed=obs[:4], predicted=pixels(torch.cat([first, second], dim=1)))
+        return pictures(picture=obs[:4], predicted=pixels(torch.cat([first, second], dim=1)))
     lab = (first[:, :, None] + 0.5) * 100, second.unflatten(1, (2, 2)) * 100
-    return pictures(observed=obs[:4], predicted=from_lab(*lab).round().to(torch.uint8))
+    return pictures(picture=obs[:4], predicted=from_lab(*lab).round().to(torch.uint8))
 
 
 def colorization(task, encoder, obs):
@@ -99,22 +112,30 @@ def colorization(task, encoder, obs):
 def bigan(task, encoder, obs):
     code = task.to_latent(encoder(obs))
     z = torch.rand(B, task.latent_dim, generator=task.generator) * 2 - 1
-    return pictures(input=obs[:4], rebuilt=pixels(task.generate(code)), dreamt=pixels(task.generate(z)))
+    return pictures(picture=obs[:4], rebuilt=pixels(task.generate(code)), invented=pixels(task.generate(z)))
 
 
 def jigsaw(task, encoder, obs):
     tiles, label = task._tiles(obs[:8]), task._labels(8, 1)
     laid = [normalize(nine)[order] for nine, order in zip(tiles, task.permutations[label[:, 0]], strict=True)]
     said = numbers(task._logits(tiles, label, encoder)[:, 0])
-    return joined(torch.stack(laid), 3), said, [str(int(i)) for i in label]
+    solved = []
+    for nine, number in zip(laid, said, strict=True):
+        picture = torch.zeros_like(nine)
+        for place, tile in enumerate(task.permutations[int(number)]):
+            picture[tile] = nine[place]
+        solved.append(picture)
+    shown = {"puzzle": torch.stack(laid), "solution": normalize(tiles), "predicted": torch.stack(solved)}
+    return {name: joined(nines, 3) for name, nines in shown.items()}, said, [str(int(i)) for i in label]
 
 
 def relative_position(task, encoder, obs):
     inputs = task._inputs(task.grid.cut(obs[:1], task.generator))[0]
     z = encoder(inputs)
     said = [DIRECTIONS[int(task.head(torch.cat([z[4], z[k]])[None]).argmax())] for k in (0, 1, 2, 3, 5, 6, 7, 8)]
-    names = ([*words[:4], "centre", *words[4:]] for words in (said, DIRECTIONS))
-    return inputs.to(torch.uint8), *names
+    neighbours = inputs[[0, 1, 2, 3, 5, 6, 7, 8]].to(torch.uint8)
+    shown = {"picture": obs[:1].repeat(8, 1, 1, 1), "centre": inputs[[4] * 8].to(torch.uint8), "neighbour": neighbours}
+    return shown, said, [*DIRECTIONS]
 
 
 def cpc_image(task, encoder, obs):
@@ -125,7 +146,7 @@ def cpc_image(task, encoder, obs):
     for b, i, j in np.ndindex(4, 3, 5):
         own = (target @ task.predictors[0](context[b, i, j])).argmax()
         predicted[b, 5 * (i + 2) + j] = patches.flatten(0, 1)[own]
-    return pictures(seen=joined(patches[:4], 5), predicted=joined(predicted[:4], 5))
+    return pictures(picture=obs[:4], patches=joined(patches[:4], 5), predicted=joined(predicted[:4], 5))
 
 
 TWO, STACK, COLOUR = ((2, SIZE, SIZE), 2), ((4, 12, 14), 4), ((6, 12, 14), 2)
@@ -154,8 +175,9 @@ def test_examples_step_by_step(name):
     task, encoder = tiny(name.partition("/")[0], shape, frame_stack, **options)
     move(task)
     obs = noise(B, *shape) // torch.arange(1, B + 1).view(B, 1, 1, 1).byte()
-    inputs, predicted, correct = ahead(task, again, task, encoder, obs)
+    pictures, predicted, correct = ahead(task, again, task, encoder, obs)
     shown = task.examples(colours_of(obs), encoder)
-    assert torch.equal(shown.inputs, inputs)
+    assert list(shown.pictures) == list(pictures)
+    assert all(torch.equal(shown.pictures[name], pixels) for name, pixels in pictures.items())
     assert shown.predicted == predicted
     assert shown.correct == correct

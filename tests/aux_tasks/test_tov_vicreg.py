@@ -78,9 +78,10 @@ def test_examples_show_the_moments_as_they_were_arranged():
     assert any(order[:8])
     shown = task.examples(clips_of(pixels), encoder)
     answers = slow_answers(task, encoder(seen.flatten(0, 1)).view(11, 3, Z), order)
-    assert shown.frames == 6
+    assert list(shown.pictures) == ["first", "second", "third"]
     for i in range(8):
-        assert torch.equal(shown.inputs[i], torch.cat([seen[i, k] for k in ORDERS[order[i]]]).to(torch.uint8))
+        for pixels, k in zip(shown.pictures.values(), ORDERS[order[i]], strict=True):
+            assert torch.equal(pixels[i], seen[i, k].to(torch.uint8))
     assert shown.predicted == [("shuffled", "in order")[answer.argmax()] for answer in answers[:8]]
     assert shown.correct == ["shuffled" if k else "in order" for k in order[:8]]
 

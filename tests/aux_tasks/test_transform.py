@@ -49,7 +49,7 @@ def test_the_loss_is_the_cross_entropy_of_the_examples(name):
     shown = task.examples(batch_of(obs), encoder)
     task.generator.manual_seed(2)  # the same draw again
     output = task.loss(batch_of(obs), encoder(obs), encoder)
-    logits = task.head(encoder(shown.inputs))
+    logits = task.head(encoder(shown.pictures["input"]))
     for i, correct in enumerate(shown.correct):
         label = task.classes.index(correct)
         torch.testing.assert_close(output.loss[i], logits[i].exp().sum().log() - logits[i, label])
@@ -65,8 +65,8 @@ def test_rows_inside_crop_rows_are_stretched_over_the_whole_height(name, top, bo
     encoder = tiny_encoder((4, 12, 12))
     whole, cropped = make_task(name, encoder), make_task(name, encoder, crop_rows=[top, bottom])
     by_hand = torch.stack([obs[:, :, round(top + row * (bottom - top - 1) / 11)] for row in range(12)], dim=2)
-    seen = cropped.examples(batch_of(obs), encoder).inputs
-    assert torch.equal(seen, whole.examples(batch_of(by_hand), encoder).inputs)
+    seen = cropped.examples(batch_of(obs), encoder).pictures["input"]
+    assert torch.equal(seen, whole.examples(batch_of(by_hand), encoder).pictures["input"])
     expected, loss = whole.loss(batch_of(by_hand), torch.empty(0), encoder), cropped.loss
     assert torch.equal(loss(batch_of(obs), torch.empty(0), encoder).loss, expected.loss)
 

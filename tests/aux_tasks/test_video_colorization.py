@@ -144,8 +144,8 @@ def test_examples_show_gray_coloured_true_and_what_moves():
         clip[i, 0, :, y : y + 2, x : x + 2] = 255 - clip[i, 0, :, y : y + 2, x : x + 2] // 128 * 255
         mask[i, :, :, y : y + 2, x : x + 2] = 1
     shown = task.examples(clips_of(clip), encoder)
-    assert shown.predicted == ["seen", "coloured", "true", "marked", "tracked"] * 3
-    seen, coloured, true, marked, tracked = shown.inputs.unflatten(0, (3, 5)).unbind(1)
+    assert list(shown.pictures) == ["gray", "predicted", "true", "marked", "tracked"]
+    seen, coloured, true, marked, tracked = shown.pictures.values()
     assert torch.equal(true, clip[:3, R])
     assert torch.equal(seen, colourless(true).to(torch.uint8))
     assert coloured.dtype == torch.uint8

@@ -115,6 +115,8 @@ def damage(case: Case) -> None:
     """A file of the newest checkpoint, or of the folder, damaged: the run falls back, or is refused in one line."""
     case.finished()
     checkpoints = sorted((case.folder / RUN / "checkpoints").glob("step_*"))
+    if case.program.command == "evaluate":  # reads none
+        checkpoints = []
     inside = [path for path in checkpoints[-1].rglob("*") if path.is_file()] if checkpoints else []
     beside = [path for path in (case.folder / RUN).iterdir() if path.is_file()]
     path = case.rng.choice(inside if inside and case.rng.random() < 0.7 else beside)

@@ -16,12 +16,9 @@ from faults import (
     Fault,
     broken_output,
     damage,
-    full_disk,
     hostile,
     kill,
-    not_finite,
     random_config,
-    save,
     stop,
 )
 
@@ -54,14 +51,11 @@ def attempt(fault: Fault, name: str, seed: int, prepared: Prepared, folder: Path
 
 FEW = [
     (kill, "dqn"),
-    (stop, "sac"),
-    (save, "evaluation"),
     (damage, "dqn"),
-    (hostile, "adversary"),
-    (full_disk, "adversary"),
-    (broken_output, "adversary"),
-    (not_finite, "sac"),
     (random_config, "dqn"),
+    (stop, "adversary"),
+    (hostile, "adversary"),
+    (broken_output, "adversary"),
 ]
 
 

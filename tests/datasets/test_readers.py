@@ -279,6 +279,16 @@ def test_an_odd_array_of_a_recording_is_one_line(tmp_path: Path, changes: dict[s
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("old", [b"{", b"}", b"'", b"(", b"descr", b"u1", b"\x93NUMPY", b"NUMPY\x01", b"4"])
+def test_a_damaged_header_of_a_recording_is_one_line(tmp_path: Path, old: bytes) -> None:
+    write_recording(tmp_path)
+    path = tmp_path / "frames.npy"
+    path.write_bytes(path.read_bytes().replace(old, b"<" * len(old), 1))
+    with pytest.raises(ValueError, match=r"frames\.npy cannot be read .*to record anew") as error:
+        read_recording(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,6 +1,8 @@
 """Folders of other people: a config is data, its paths are not used, and results go elsewhere."""
 
+import json
 import os
+import struct
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from envs import DmcConfig, ToyConfig
 from experiment import probing
 from experiment.composition import complete, read_config, write_config
 from experiment.foreign import check_paths, results_folder
+from experiment.weights import read_shapes, read_weights
+from experiment.zoo import SHIPPED
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 BAD = {
@@ -67,6 +71,45 @@ def test_a_config_is_a_file(tmp_path: Path, kind: str) -> None:
         read_config(path, Config)
 
 
+def weights(metadata: str, tensors: str = "{}") -> bytes:
+    """A safetensors file with that entry for the network."""
+    header = json.dumps({"__metadata__": {"network": metadata}, **json.loads(tensors)}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "deep header", "list", "long header"])
+def test_weights_are_a_file_of_their_size(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "agent.safetensors"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "sparse":
+            with path.open("wb") as file:
+                file.truncate(1 << 42)
+        case "deep header":
+            path.write_bytes(weights("[" * 100_000))
+        case "list":
+            path.write_bytes(weights("[]"))
+        case "long header":
+            path.write_bytes(struct.pack("<Q", 1 << 62))
+    with pytest.raises(ValueError, match=str(path)) as raised:
+        read_weights(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("shape", ["[1e999, 84, 84]", "[4, 84]", '"4"', "null", '{"a": 1}', "[[4], 84, 84]"])
+def test_odd_shapes_in_the_header_are_one_line(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(weights(f'{{"obs_shape": {shape}, "num_actions": 3}}'))
+    with pytest.raises(ValueError, match="does not say for which observations"):
+        read_shapes(path)
+
+
 def test_what_a_run_writes_is_read_as_it_was(tmp_path: Path) -> None:
     config = complete(run_help.hard(Path("1e3"), learning_starts=30))
     write_config(config, tmp_path / "config.yaml")
@@ -107,6 +150,7 @@ def test_results_go_into_runs_of_the_working_folder(tmp_path: Path, monkeypatch:
         str(tmp_path / "runs" / "a"): str(tmp_path / "runs" / "a"),
         "zoo/pong-dqn": "runs/evaluations/zoo/pong-dqn",
         "zoo/../runs/../zoo/pong-dqn": "runs/evaluations/zoo/pong-dqn",
+        str(SHIPPED / "zoo" / "pong-dqn"): "runs/evaluations/zoo/pong-dqn",
         "/data/s0": "runs/evaluations/data/s0",
         "runs/link": "runs/evaluations/somebody/elses",
         "runs/../../x": f"runs/evaluations{tmp_path.parent}/x",

@@ -89,6 +89,15 @@ def test_a_bare_word_is_no_checkpoint_where_there_is_one_or_two(capsys: pytest.C
 
 WRONG = {
     "config": {
+        # too large for the arrays that it becomes a size of
+        "encoder.feature_dim=999999999999999999999": "encoder.feature_dim=9+: must be at most",
+        "batch_size=-99999999999999999999": "batch_size=-9+: must be at most",
+        "aux=rotation aux.rotation.options.crop_rows=[0,99999999999999999999]": "crop_rows=.*: must be at most",
+        "aux=vicreg aux.vicreg.options.covariance=mmap": "covariance.*'mmap' .*Float",
+        # nothing
+        "run_dir=": "run_dir= is empty",
+        "env=": "unknown env ''",
+        "encoder.init=": "init= is empty",
         # a key that is near
         "agent.lerning_rate=1": "'agent.learning_rate'?",
         "agnt.learning_rate=1": "'agent.learning_rate'?",

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import struct
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import run_help
-from PIL import Image
+from source_help import STEPS, TOY, frames, idx_folder, image_folder, pretraining, video_folder
 
 import experiment.sources as module
 import pretrain as script
-from analysis.video import VideoWriter
-from aux_tasks import TaskConfig
-from configs.schema import PretrainConfig, ProbeConfig
+from configs.schema import PretrainConfig
 from configs.sources import (
     SOURCES,
     BallsConfig,
@@ -29,24 +26,13 @@ from configs.sources import (
     SourceConfig,
     VideosConfig,
 )
-from encoders import EncoderConfig
 from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
 from experiment.composition import Composed, freeze, write_config
 from experiment.launch import launch
-from experiment.pretraining import load_pretraining
-from experiment.probing import build_probing
-from experiment.sources import build_source, describe, keep_source, source_change
+from experiment.sources import build_source
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
-
-TOY = ToyConfig(num_envs=3, balls=2)
-STEPS = 50  # of each of its copies
-
-
-def frames(folder: Path, count: int = 3 * STEPS, **changes: Any) -> FramesConfig:
-    return FramesConfig(count, path=str(folder / "frames"), **changes)
-
 
 # --- frames ---
 
@@ -210,39 +196,6 @@ def test_a_trained_agent_plays_with_some_random_actions(tmp_path: Path) -> None:
 # --- the others, and what they are for ---
 
 
-def idx_folder(folder: Path) -> Path:
-    folder.mkdir()
-    for name, count in (("train", 30), ("t10k", 10)):
-        pixels = np.random.default_rng(count).integers(256, size=(count, 28, 28), dtype=np.uint8)
-        head = struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(count))
-    return folder
-
-
-def image_folder(folder: Path) -> Path:
-    for i in range(12):
-        path = folder / "ab"[i % 2] / f"group_{i // 4}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(256, size=(40, 40, 3), dtype=np.uint8)).save(path)
-    return folder
-
-
-def video_folder(folder: Path) -> Path:
-    balls = build_source(BallsConfig(episodes=2, length=20), TOY, seed=0)
-    for i, film in enumerate(balls.frames.reshape(2, 20, 3, 32, 32)):
-        with VideoWriter(folder / f"{i}.mp4", fps=10) as video:
-            for frame in film:
-                video.add(frame.transpose(1, 2, 0))
-    return folder
-
-
-def pretraining(source: SourceConfig, run_dir: Path, task: str, **changes: Any) -> PretrainConfig:
-    settings: dict[str, Any] = {"steps": 3, "batch_size": 6, "log_every": 2, "diagnose_every": 2, "threads": 1}
-    settings |= {"encoder": EncoderConfig("small"), "aux": {task: TaskConfig()}, "device": "cpu"}
-    return PretrainConfig(source, **{"env": TOY, **settings, **changes}, run_dir=str(run_dir))
-
-
 def test_pretraining_on_every_source(tmp_path: Path) -> None:
     run = run_help.hard(tmp_path / "run", aux={})
     assert run_help.run(run) == 0
@@ -279,102 +232,6 @@ def test_the_replay_of_a_run(tmp_path: Path) -> None:
     save(tmp_path / "none/checkpoints", 1, {"parts": {"encoder": {}}})  # a pretraining has no replay
     with pytest.raises(CheckpointError, match=r"step_000000001 does not fit this run: KeyError\('replay'\)"):
         build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
-
-
-SMALL = {
-    "images": lambda folder: ImagesConfig(str(image_folder(folder)), 8),
-    "videos": lambda folder: VideosConfig(str(video_folder(folder)), 8),
-    "idx": lambda folder: IdxConfig(str(idx_folder(folder))),
-    "frames": frames,
-}
-
-
-def new_image(folder: Path, name: str = "new") -> None:
-    Image.new("RGB", (40, 40)).save(folder / f"a/group_0/{name}.png")
-
-
-def change_last_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("images", new_image),
-        ("images", lambda folder: new_image(folder, "0")),
-        ("images", lambda folder: (folder / "a/group_0").rename(folder / "a/group_9")),
-        ("videos", lambda folder: (folder / "0.mp4").unlink()),
-        ("idx", lambda folder: change_last_byte(folder / "train-images-idx3-ubyte")),
-        ("idx", lambda folder: change_last_byte(folder / "t10k-labels-idx1-ubyte")),
-        ("frames", lambda folder: change_last_byte(folder / "frames/reward.npy")),
-        ("frames", lambda folder: change_last_byte(folder / "frames/frames.npy")),
-    ],
-)
-def test_a_run_resumes_from_the_same_source_only(kind: str, change: Any, tmp_path: Path) -> None:
-    run, source = tmp_path / "run", SMALL[kind](tmp_path / "d")
-    keep_source(run, describe(build_source(source, TOY, 0)))
-    save(run / "checkpoints", 1, {"parts": {}})
-    keep_source(run, describe(build_source(source, TOY, 0)))
-    change(tmp_path / "d")
-    with pytest.raises(ValueError, match=r"run learned from another source .*give run_dir=") as error:
-        keep_source(run, describe(build_source(source, TOY, 0)))
-    assert "\n" not in str(error.value)
-
-
-def test_a_run_that_has_learned_nothing_takes_the_new_source(tmp_path: Path) -> None:
-    source = SMALL["images"](tmp_path / "d")
-    keep_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
-    new_image(tmp_path / "d")
-    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))).startswith("frames 12, now 13")
-    keep_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
-    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))) == ""
-
-
-@pytest.mark.parametrize(("kind", "same"), [("images", False), ("videos", False), ("idx", True), ("frames", True)])
-def test_a_run_of_an_earlier_version_resumes_where_its_split_is_the_same(kind: str, same: bool, tmp_path: Path) -> None:
-    save(tmp_path / "run/checkpoints", 1, {"parts": {}})
-    found = describe(build_source(SMALL[kind](tmp_path / "d"), TOY, 0))
-    if same:
-        keep_source(tmp_path / "run", found)
-    else:
-        with pytest.raises(ValueError, match=r"run learned from another source \(its files were dealt"):
-            keep_source(tmp_path / "run", found)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "null", "5", "[" * 100_000, "{}"])
-def test_a_damaged_description_is_one_line(content: str, tmp_path: Path) -> None:
-    (tmp_path / "source.json").write_text(content)
-    save(tmp_path / "checkpoints", 1, {"parts": {}})
-    with pytest.raises(ValueError, match=r"source\.json cannot be read|learned from another source") as error:
-        keep_source(tmp_path, describe(build_source(BallsConfig(episodes=4), TOY, 0)))
-    assert "\n" not in str(error.value)
-
-
-def test_a_changed_folder_of_images_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run, source = Path("runs/r"), ImagesConfig(str(image_folder(tmp_path / "d")), 32)
-    config = pretraining(source, run, "rotation")
-    assert script.pretrain(config) == script.pretrain(replace(config, steps=4)) == 0
-    probe = ProbeConfig(str(run), {}, labels=["class"], device="cpu")
-    uses = [
-        lambda: build_probing(probe),
-        lambda: build_probing(replace(probe, source=ImagesConfig("d", 32))),
-        lambda: load_pretraining(run),
-    ]
-    for use in uses:
-        use()
-    assert "has changed" not in caplog.text
-    new_image(tmp_path / "d")
-    for use in uses:
-        caplog.clear()
-        use()
-        assert "r: the source has changed since (frames 12, now 13, episodes 12, now 13)" in caplog.text
-    with pytest.raises(ValueError, match="learned from another source"):
-        script.pretrain(replace(config, steps=5))
 
 
 def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoint_help import in_child
 
 from harness.signals import STOPPING, GracefulExit, Interrupted, blocked, guard_imports, interruptible
+from sidequest.__main__ import COMMANDS
 
 
 def child_status(*signals: signal.Signals) -> int:
@@ -68,6 +70,15 @@ def test_outside_of_a_loop_a_signal_interrupts_and_sigusr1_does_nothing(signum: 
     assert [signal.getsignal(number) for number in (*STOPPING, signal.SIGUSR1)] == before
 
 
+@pytest.mark.parametrize("signum", STOPPING)
+def test_an_interrupt_on_request_keeps_the_number_of_the_signal(signum: signal.Signals) -> None:
+    with pytest.raises(Interrupted) as stopped, GracefulExit() as stop:  # noqa: PT012 — as an evaluation does
+        os.kill(os.getpid(), signum)
+        if stop.requested:
+            raise KeyboardInterrupt
+    assert stopped.value.exit_code == 128 + signum
+
+
 @pytest.mark.parametrize("handled", [interruptible, GracefulExit])
 def test_what_nohup_ignores_stays_ignored(handled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -98,6 +109,13 @@ def test_a_process_started_while_signals_are_blocked_gets_none(capfd: pytest.Cap
         process.wait(0.2)
     process.kill()
     process.wait()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_guards_its_imports(command: str) -> None:
+    lines = Path(f"{command}.py").read_text().partition('"""\n\n')[2].split("\n\n")
+    assert lines[:2] == ["import sys", 'if __name__ == "__main__":\n    from harness.signals import guard_imports']
+    assert lines[2].startswith("    guard_imports()")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(s, 128 + s) for s in STOPPING] + [(signal.SIGUSR1, 0)])
