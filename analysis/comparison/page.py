@@ -21,7 +21,7 @@ from analysis.statistics import run_profile
 from harness.files import read_regular
 
 WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # around the plot
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 54  # around the plot
 PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
 Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
 
