@@ -26,13 +26,14 @@ help:
 
 DEMO := runs/demo
 demo: $(VENV)/installed ## learn Catch with an auxiliary task in a minute, then play Pong with a trained agent: video and pictures
-	$(RUN) train.py experiment=demo run_dir=$(DEMO)/catch
+	$(RUN) train.py experiment=demo run_dir=$(DEMO)/catch $(ARGS)
 	$(RUN) evaluate.py checkpoint=zoo/pong-dqn episodes=1 json=$(DEMO)/pong.json video=$(DEMO)/pong.mp4 attribution=$(DEMO)/pong
 	@echo "Catch, after the training:          $(DEMO)/catch/game.mp4"
 	@echo "its auxiliary task, in pictures:    $(DEMO)/catch/pictures"
 	@echo "Pong, and what its agent reads:     $(DEMO)/pong.mp4 and $(DEMO)/pong/both_4.png"
 
 train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to resume
+	$(if $(ARGS),,@echo "Pong, on one core: scores above 0 after about 40 minutes, above 15 after 90 to 110, the end after 100 to 180")
 	$(RUN) train.py $(EXPERIMENT) $(ARGS)
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")

@@ -22,7 +22,6 @@ import logging
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,11 @@ from analysis.probe_table import Scores, differences, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
-from experiment.foreign import results_folder
 from experiment.launch import launch
 from experiment.probe_scores import Draw, measure
 from experiment.probing import Probing, build_probing
 from experiment.sources import describe
-from harness.files import check_writable, sha256
+from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
@@ -51,16 +49,13 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
     if parts.dropped:
         log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
-    name = f"probe-{config.mode}-{parts.source.name}.json"
-    path = Path(config.report or results_folder(parts.weights.parent) / name)
-    check_writable(path)  # now, not when all is measured
     with GracefulExit() as stop:
         scores, draws = measure(config, parts, lambda: bool(stop.requested))
     compared = differences(scores)
     command = f"python probe.py {shlex.join(argv)}"
     try:
-        write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), path)
-        log.info("report  %s", path)
+        write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), parts.report)
+        log.info("report  %s", parts.report)
     finally:  # a full disk does not take the scores
         print_tables(scores, compared)
         sys.stdout.write(summarise(compared) + "\n")

@@ -34,6 +34,13 @@ HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training episod
 PAGE = RESULTS / "pong.md"
 WINDOW = 50_000  # agent steps
 DRAWN = 25_000
+LABELS = {  # of the figure, for the arms of our own
+    "none": "DQN, 320k steps",
+    "none_700k": "DQN, 700k steps",
+    "none_800k": "DQN, 800k steps (the preset)",
+    "permutation": "DQN + permutation, 320k",
+    "rotation": "DQN + rotation, 320k",
+}
 
 
 def clock(run: Path) -> tuple[str, str]:
@@ -80,7 +87,8 @@ def cells(name: str, report: dict[str, Any]) -> list[str]:
 def draw(reports: dict[str, dict[str, Any]], folder: Path) -> None:
     """Mean return of the training episodes in each window of steps, a colour for each arm, a line for each seed."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    for i, (label, seeds) in enumerate(arms(reports)):
+    for i, (arm, seeds) in enumerate(arms(reports)):
+        label = LABELS.get(arm, arm)
         for training in (report["training"] for report in seeds.values()):
             points = curve(training["games"], training["steps"] // DRAWN * DRAWN, DRAWN)
             ends = [(k + 1) * DRAWN / 1000 for k in range(len(points))]

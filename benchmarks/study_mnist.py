@@ -61,7 +61,8 @@ def untrained(seed: int, device: str) -> Probing:
     sampler = EpisodeSampler(episodes, frame_stack=1, grayscale=True, device=pick_device(device))
     encoder = build_initial_encoder(run.encoder, sampler.obs_shape, seed).to(sampler.device)
     labels, splits = {"class": np.asarray(episodes.labels["class"])}, split(episodes, run.test_share, seed)
-    return Probing(run, run.source, run.env, sampler, Path("untrained"), {"initial": encoder}, labels, [], splits)
+    place = Path("untrained")
+    return Probing(run, run.source, run.env, sampler, place, {"initial": encoder}, labels, [], splits, place)
 
 
 def run(arm: str, seed: int, steps: int, labels: int, device: str) -> None:

@@ -23,11 +23,12 @@ from encoders import Encoder
 from envs import EnvConfig, VectorEnv
 from experiment.build import build_initial_encoder, pick_device
 from experiment.composition import read_config
-from experiment.foreign import check_paths, read_yaml
+from experiment.foreign import check_paths, read_yaml, results_folder
 from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
 from experiment.sources import build_source, is_same
 from experiment.weights import load_encoder
 from experiment.zoo import locate
+from harness.files import check_writable
 from harness.seeding import derive, numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
 
@@ -53,6 +54,7 @@ class Probing:
     labels: dict[str, Labels]  # (N,) each, of the sampler's frames
     dropped: list[str]  # labels that vary too little
     splits: dict[str, tuple[Rows, Rows]]  # training and test frames
+    report: Path  # where the scores go
 
 
 def build_probing(config: ProbeConfig) -> Probing:
@@ -71,6 +73,8 @@ def build_probing(config: ProbeConfig) -> Probing:
     check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
+    report = Path(config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}.json")
+    check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
         warn_if_changed(folder, episodes)
@@ -89,7 +93,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     kept = {name: label for name, label in labels.items() if name not in dropped}
     if not kept:
         raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
-    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits)
+    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits, report)
 
 
 def read_run(folder: Path) -> RunConfig:

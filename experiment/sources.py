@@ -137,7 +137,8 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
         ValueError: the folder holds something else, or the agent is for other frames.
     """
     policy = source.policy.strip("/").replace("/", "-")
-    folder = Path(source.path or f"data/frames/{env.label}-{policy}-{source.frames}-s{seed}")
+    label = env.label.replace("/", "_")  # it may be of somebody else's config
+    folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}")
     wanted = content(source, env, seed)
     if not folder.is_dir() or not any(folder.iterdir()):
         _record(source, env, seed, folder, wanted, check_labels)

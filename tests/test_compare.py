@@ -75,7 +75,7 @@ def test_the_baseline_is_first_and_the_page_stands_alone(report):
     assert not re.search(r"(src|href)=[\"']?(?!\"?data:)", page)
     assert "paper: published, another protocol" in page
     assert 'name="viewport"' in page
-    assert page.count("<polyline") == 1 + 3 * (2 + 1) + 3  # published, each seed and the mean, the means of the points
+    assert page.count("<polyline") == 1 + 3 * (2 + 1) + 3 + 3  # published; seeds and mean; final means; profiles
     assert len(re.findall(r"<circle[^>]*><title>", page)) == 6
     markdown = (report / "comparison.md").read_text()
     assert "## Difference from aux=rotation: toy" in markdown

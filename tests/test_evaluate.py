@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_episode(check
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: closed(dir) or temporary(dir=dir))
     monkeypatch.setattr(Path, "mkdir", lambda path, **options: closed(path) or mkdir(path, **options))
     assert main(list({"runs/toy", place} if "=" in place else [place])) == 2
-    assert re.fullmatch(r"error: .*Permission denied: .*(closed|toy).*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*(closed|toy).* cannot be written: Permission denied\n", capsys.readouterr().err)
 
 
 def test_a_disk_that_is_full_in_the_end_does_not_take_the_score(checkpoint, capsys, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_signal_before_the_first_game_ends_is_no_traceback(checkpoint, capsys,
     monkeypatch.setattr(Rollout, "reset", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(Rollout, "episodes", [], raising=False)
     assert main(["runs/toy"]) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "Traceback" not in capsys.readouterr().err
     assert not (checkpoint / "report-env.json").exists()
 
 

@@ -11,7 +11,7 @@ import torch
 from run_help import continuous, hard, run, small
 
 from agents.base import Precision
-from analysis.attribution import heat_panels
+from analysis.attribution import heat_panels, write_maps
 from analysis.evaluation import attribution_targets
 from envs import Rollout
 from experiment.build import build, load_agent
@@ -75,5 +75,7 @@ def test_its_agent_is_explained_and_acts_on_a_cpu_as_there(tmp_path: Path) -> No
     obs = rollout.observation.pixels
     panels = heat_panels(attribution_targets(there), obs[0], config.frame_stack, 84, samples=2)
     assert len(panels) == 3  # Q, permutation, rotation
+    write_maps(tmp_path / "maps", obs[:1], attribution_targets(there), config.frame_stack)
+    assert (tmp_path / "maps" / "both_0.png").is_file()
     q = [agent.q_values(torch.from_numpy(obs).to(agent.device)).detach().cpu() for agent in (there, here)]
     torch.testing.assert_close(*q, rtol=1e-2, atol=1e-2)

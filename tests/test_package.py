@@ -50,9 +50,9 @@ def sidequest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     for file, code, *_ in RECIPES:
         (folder / file).write_text(code)
 
-    def run(*words: str) -> str:
+    def run(*words: str, program: str = "sidequest") -> str:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "200"}
-        command = [str(venv / "bin/sidequest"), *words]
+        command = [str(venv / "bin" / program), *words]
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         return f"{done.returncode} {done.stdout}{done.stderr}"
 
@@ -65,6 +65,22 @@ def test_the_wheel_holds_one_package_with_presets_and_zoo(wheel: Path) -> None:
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"sidequest"}
     data = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("zoo/*/agent.safetensors"), *ROOT.glob("zoo/*/config.yaml")]
     assert {f"sidequest/{path.relative_to(ROOT)}" for path in data} <= set(names)
+
+
+EVERYTHING = """
+from importlib import import_module
+from pkgutil import walk_packages
+import sidequest
+for module in walk_packages(sidequest.__path__, "sidequest."):
+    if not module.name.endswith("__main__"):
+        import_module(module.name)
+from sidequest import aux_tasks, encoders
+assert [*aux_tasks.TASKS.values(), *encoders.ENCODERS.values()]
+"""
+
+
+def test_every_module_and_what_a_registry_names_is_found_in_the_package(sidequest: Command) -> None:
+    assert sidequest("-c", EVERYTHING, program="python") == "0 "
 
 
 def test_every_command_runs_from_an_empty_folder_with_parts_of_the_user(sidequest: Command) -> None:

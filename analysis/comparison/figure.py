@@ -1,6 +1,6 @@
 """Curves, points and profiles of a comparison as one figure, PNG and SVG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from analysis.comparison.measure import FEW, Comparison
 from analysis.comparison.runs import SCORE
+from analysis.comparison.scale import normalised_scores
 from analysis.comparison.scores_csv import Published
-from analysis.statistics import run_profile
+from analysis.statistics import mean_profile, run_profile
 from harness.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")  # Okabe and Ito
@@ -38,14 +39,17 @@ def caption(comparison: Comparison) -> str:
 
 def write_figure(comparison: Comparison, published: Sequence[Published], folder: Path) -> list[Path]:
     """`curves.png` and `curves.svg` in `folder`: a row for each task, with curves, final scores and their profile."""
-    rows = len(comparison.tasks)
+    scores = normalised_scores(comparison)
+    rows = len(comparison.tasks) + bool(scores)
     figure = Figure(figsize=(13, 3.9 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels: Any = figure.subplots(rows, 3, squeeze=False, width_ratios=[3, 1.6, 1.4])
-    for task, (curves, points, profile) in zip(comparison.tasks, panels, strict=True):
+    for task, (curves, points, profile) in zip(comparison.tasks, panels, strict=False):
         _draw_curves(curves, comparison, task, published)
         _draw_points(points, comparison, task)
         _draw_profile(profile, comparison, task)
+    if scores:
+        _draw_overall(panels[-1], comparison, scores)
     written = [folder / "curves.png", folder / "curves.svg"]
     for path in written:
         with replacing(path) as temporary:
@@ -121,6 +125,24 @@ def _draw_profile(axes: Any, comparison: Comparison, task: str) -> None:
     axes.locator_params(axis="x", nbins=4)
     axes.set(title="performance profile", xlabel="score", ylabel="share of seeds above", ylim=(-0.03, 1.03))
     axes.grid(alpha=0.25)
+
+
+def _draw_overall(panels: Any, comparison: Comparison, scores: Mapping[str, list[list[float]]]) -> None:
+    """Share of runs, and of tasks by their mean, above each normalised score."""
+    highest = max(value for tasks in scores.values() for runs in tasks for value in runs)
+    thresholds = np.linspace(0, max(0.1, 1.05 * highest), 200)
+    shades = {group.label: colour(i) for i, group in enumerate(comparison.groups)}
+    for label, tasks in scores.items():
+        panels[0].plot(
+            thresholds, run_profile(tasks, thresholds), color=shades[label], linewidth=2, label=_plain(label)
+        )
+        panels[0].plot(thresholds, mean_profile(tasks, thresholds), ":", color=shades[label], linewidth=1.5)
+    title = "all tasks: runs (solid), means of tasks (dotted)"
+    panels[0].set(title=title, xlabel="normalised score", ylabel="share above", ylim=(-0.03, 1.03))
+    panels[0].grid(alpha=0.25)
+    panels[0].legend(fontsize="small")
+    for axes in panels[1:]:
+        axes.set_axis_off()
 
 
 def _plain(text: str) -> str:

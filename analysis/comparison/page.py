@@ -17,10 +17,11 @@ from analysis.comparison.measure import FEW, Comparison, Curve, Floats
 from analysis.comparison.notes import Note
 from analysis.comparison.scores_csv import Published
 from analysis.comparison.tables import Table, show
+from analysis.statistics import run_profile
 from harness.files import read_regular
 
 WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44  # around the plot
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 54  # around the plot
 PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
 Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
 
@@ -42,7 +43,8 @@ def html_page(
         for curve in published
     )
     charts = "".join(
-        f"<section><h2>{escape(task)}</h2>{_curves(comparison, task, published)}{_points(comparison, task)}</section>"
+        f"<section><h2>{escape(task)}</h2>{_curves(comparison, task, published)}{_points(comparison, task)}"
+        f"{_profile(comparison, task)}</section>"
         for task in comparison.tasks
     )
     warnings = "".join(f"<li>{escape(note.text)}</li>" for note in found)
@@ -147,6 +149,24 @@ def _points(comparison: Comparison, task: str) -> str:
             shapes.append(_line(xs, np.full(2, mean.value), bounds, shade, 3))
             if mean.low is not None and mean.high is not None and mean.n >= FEW:
                 shapes.append(_line(np.full(2, k + 0.5), np.array([mean.low, mean.high]), bounds, shade, 1.5))
+    return _chart(shapes)
+
+
+def _profile(comparison: Comparison, task: str) -> str:
+    """The share of seeds whose final evaluation is above each score."""
+    scores = [(cell.group, values) for cell in comparison.of_task(task) if (values := cell.values("final"))]
+    if not scores:
+        return ""
+    left, right = _span(np.array([value for _, values in scores for value in values]))
+    bounds, thresholds = (left, right, 0.0, 1.0), np.linspace(left, right, 200)
+    shapes = [_axes(bounds, "share of seeds above a final score")]
+    for group, values in scores:
+        shade = colour(comparison.groups.index(group))
+        shapes.append(_line(thresholds, run_profile([values], thresholds), bounds, shade, 2.5))
+    return _chart(shapes)
+
+
+def _chart(shapes: Iterable[str]) -> str:
     return f'<figure class=chart><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(shapes)}</svg></figure>'
 
 

@@ -15,7 +15,7 @@ from analysis.comparison.measure import (
 )
 from analysis.comparison.notes import Note, marks
 from analysis.comparison.runs import Run
-from analysis.human import WANG_2016, human_normalised
+from analysis.comparison.scale import MEANING, normalised_scores, normaliser
 from analysis.statistics import (
     difference_interval,
     improvement_interval,
@@ -29,17 +29,12 @@ from analysis.statistics import (
 )
 
 NONE = "-"
-NORMAL = {
-    "human-normalised": "Human-normalised: 0 is random play, 1 are people, by the table of Wang et al. 2016.",
-    "of 1000": "Of 1000: the highest return of dm_control is 1.",
-}
 AGGREGATES: dict[str, Callable[..., Any]] = {
     "mean": mean_of_tasks,
     "median": median_of_tasks,
     "IQM": pooled_iqm,
     "optimality gap": optimality_gap,
 }
-DM_CONTROL_MOST = 1000.0  # of a return
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def with_interval(found: Estimate | None, signed: bool = False) -> str:
 
 
 def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
-    normal = normaliser(task, comparison.of_task(task))
+    normal = normaliser(comparison, task)
     rows = []
     for cell in comparison.of_task(task):
         final = cell.values("final")
@@ -100,7 +95,7 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
         f"{comparison.ends[task]:,.0f} agent steps."
     )
     if normal:
-        caption += f" {NORMAL[normal[0]]}"
+        caption += f" {MEANING[normal[0]]}"
     return Table(f"Scores: {task}", header + ([normal[0]] if normal else []), rows, caption)
 
 
@@ -140,31 +135,19 @@ def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
     return [with_interval(Estimate(value, len(seeds), *bounds), signed=True), str(len(seeds))]
 
 
-def normaliser(task: str, cells: Sequence[Cell]) -> tuple[str, Callable[[float], float]] | None:
-    """The name of a scale from 0 to about 1 for the returns of a task, and how they get there; None without one."""
-    if task in WANG_2016:
-        return "human-normalised", lambda score: human_normalised(score, task)
-    if any(o.run.config.get("env.name") == "dmc" for cell in cells for o in cell.outcomes):
-        return "of 1000", lambda score: score / DM_CONTROL_MOST
-    return None
-
-
 def _aggregates(comparison: Comparison) -> Table:
-    """Over all tasks, of the groups that were evaluated on each, where all tasks have a common scale."""
-    scales = {task: normaliser(task, comparison.of_task(task)) for task in comparison.tasks}
-    rows = []
-    if len(comparison.tasks) < 2 or not all(scales.values()):
-        return Table("", [], [])
-    for group in comparison.groups:
-        scores = []
-        for task, scale in scales.items():
-            cell = comparison.cells.get((task, group.label))
-            scores.append([scale[1](value) for value in cell.values("final")] if cell and scale else [])
-        if all(scores):
-            shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in AGGREGATES.values()]
-            rows.append([group.label, *map(with_interval, shown)])
+    """Over all tasks, where they have a common scale."""
+    rows, every = [], normalised_scores(comparison)
+    baseline = comparison.groups[0].label
+    for label, scores in every.items():
+        shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in AGGREGATES.values()]
+        better = None
+        if label != baseline and baseline in every:
+            bounds = improvement_interval(scores, every[baseline])
+            better = Estimate(probability_of_improvement(scores, every[baseline]), 0, *bounds)
+        rows.append([label, *map(with_interval, [*shown, better])])
     caption = "Of normalised final evaluations; 95 % intervals by a bootstrap stratified by task."
-    return Table("Over all tasks", ["group", *AGGREGATES], rows, caption)
+    return Table("Over all tasks", ["group", *AGGREGATES, "probability of improvement"], rows, caption)
 
 
 def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:

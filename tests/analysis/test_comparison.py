@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from compare_help import fake_run, study
 
+from analysis.comparison.figure import write_figure
 from analysis.comparison.groups import group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
 from analysis.comparison.notes import notes
@@ -193,6 +194,7 @@ def test_games_have_a_scale_and_tasks_with_scales_an_aggregate(tmp_path):
     assert normalised == "1.00"
     overall = table(tmp_path, "Over all tasks")["dqn"]
     assert [overall[name].split()[0] for name in ("mean", "median", "IQM", "optimality gap")] == ["0.50"] * 4
+    assert write_figure(compare(groups_of(tmp_path)), [], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,19 @@ import pytest
 
 RESULTS = Path("results/chaos.json")
 COMMAND = f"make test-chaos TRIES={os.environ.get('TRIES', 10)}"
+ROWS: list[dict[str, Any]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if found := [value for name, value in report.user_properties if name == "chaos" and report.when == "call"]:
+        ROWS.extend(found)
+        if "PYTEST_XDIST_WORKER" not in os.environ:  # after each, so that a suite that is stopped leaves its counts
+            rows = sorted(ROWS, key=lambda row: (row["fault"], row["program"]))
+            RESULTS.write_text(json.dumps({"command": COMMAND, "rows": rows}, indent=1) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    found: list[dict[str, Any]] = [
-        value for report in reports for name, value in getattr(report, "user_properties", []) if name == "chaos"
-    ]
-    if not found:
-        return
-    terminalreporter.write_line(f"{'fault':16}{'program':42}{'tries':>6}{'held':>6}{'lost':>6}")
-    for row in found:
+    for row in ROWS:
         lost = len(row["lost"])
-        terminalreporter.write_line(
-            f"{row['fault']:16}{row['program']:42}{row['tries']:6}{row['tries'] - lost:6}{lost:6}"
-        )
-    RESULTS.write_text(json.dumps({"command": COMMAND, "rows": found}, indent=1) + "\n")
+        counts = f"{row['tries']:6} tries {row['tries'] - lost:6} held {lost:6} lost"
+        terminalreporter.write_line(f"{row['fault']:16}{row['program']:42}{counts}")

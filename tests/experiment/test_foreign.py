@@ -16,6 +16,7 @@ from envs import DmcConfig, ToyConfig
 from experiment import probing
 from experiment.composition import complete, read_config, write_config
 from experiment.foreign import check_paths, results_folder
+from experiment.sources import build_source
 from experiment.weights import read_shapes, read_weights
 from experiment.zoo import SHIPPED
 
@@ -156,6 +157,15 @@ def test_results_go_into_runs_of_the_working_folder(tmp_path: Path, monkeypatch:
         "runs/../../x": f"runs/evaluations{tmp_path.parent}/x",
     }.items():
         assert results_folder(Path(given)) == Path(expected)
+
+
+def test_the_name_of_a_recording_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "data" / "frames" / "cartpole_..").mkdir(parents=True)
+    (tmp_path / "a" / "data" / "victim-random-12000-s0").mkdir()
+    (tmp_path / "a" / "data" / "victim-random-12000-s0" / "source.json").write_text("[]")
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(ValueError, match="unknown task"):
+        build_source(FramesConfig(), DmcConfig(task="../../../victim"), 0)
 
 
 def pretraining(source: SourceConfig) -> PretrainConfig:

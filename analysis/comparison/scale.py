@@ -1,0 +1,43 @@
+"""Scales from 0 to about 1 on which returns of different tasks can be averaged."""
+
+from collections.abc import Callable
+
+from analysis.comparison.measure import Comparison
+from analysis.human import WANG_2016, human_normalised
+
+MEANING = {
+    "human-normalised": "Human-normalised: 0 is random play, 1 are people, by the table of Wang et al. 2016.",
+    "of 1000": "Of 1000: the highest return of dm_control is 1.",
+}
+
+
+def normaliser(comparison: Comparison, task: str) -> tuple[str, Callable[[float], float]] | None:
+    """The scale of a task, one of `MEANING`, and how returns get there; None without one."""
+    if task in WANG_2016:
+        return "human-normalised", lambda score: human_normalised(score, task)
+    runs = [run for group in comparison.groups for run in group.runs.get(task, [])]
+    if any(run.config.get("env.name") == "dmc" for run in runs):
+        return "of 1000", lambda score: score / 1000
+    return None
+
+
+def normalised_scores(comparison: Comparison) -> dict[str, list[list[float]]]:
+    """The final evaluations of each task, of the groups that have some on all; empty without several tasks and a scale.
+
+    Returns:
+        By label.
+    """
+    scales = [normaliser(comparison, task) for task in comparison.tasks]
+    if len(scales) < 2 or not all(scales):
+        return {}
+    found = {}
+    for group in comparison.groups:
+        cells = [comparison.cells.get((task, group.label)) for task in comparison.tasks]
+        scores = [
+            [scale[1](value) for value in cell.values("final")]
+            for cell, scale in zip(cells, scales, strict=True)
+            if cell and scale
+        ]
+        if len(scores) == len(scales) and all(scores):
+            found[group.label] = scores
+    return found
