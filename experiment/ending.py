@@ -21,10 +21,10 @@ RANDOM_EPISODES = 8  # of random play, one in each copy
 
 def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
-    played = earlier.get("random_play")
+    played: Any = earlier.get("random_play")
     conditions = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
     if isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions:
-        return played
+        return dict(played)
     log.info("playing %d episodes at random", RANDOM_EPISODES)
     policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
     report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
