@@ -26,7 +26,7 @@ from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "durations.json", RESULTS / "durations.md"
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
-SOON = 400  # steps before learning begins, in place of the preset's
+SOON = 200  # steps before learning begins, in place of the preset's
 HEADER = ["preset", "agent steps", "updates", "steps/s before it learns", "steps/s", "time", "load of the machine"]
 
 
@@ -34,7 +34,7 @@ def measure(preset: str, seconds: int) -> dict[str, Any]:
     """Steps a second of a preset before and after learning begins, and how long all of its steps take."""
     words = [f"experiment={preset}", "device=cpu", "replay.storage=ram", "threads=1"]
     config = config_of("config", words, Config)
-    often = ["log_every=50", "diagnose_every=0", f"learning_starts={SOON}", "checkpoint_every=1000000"]
+    often = ["log_every=10", "diagnose_every=0", f"learning_starts={SOON}", "checkpoint_every=1000000"]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *words, *often, f"run_dir={folder}/run"]
         run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

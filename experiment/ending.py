@@ -21,19 +21,14 @@ RANDOM_EPISODES = 8  # of random play, one in each copy
 
 def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
-    played: dict[str, Any] = earlier.get("random_play", {})
-    told = {"protocol": {"name": protocol.name, "epsilon": protocol.epsilon}, "env": asdict(protocol.env)}
-    if played and all(plain(earlier.get(key)) == plain(value) for key, value in told.items()):
-        return played
+    played: Any = earlier.get("random_play")
+    conditions = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
+    if isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions:
+        return dict(played)
     log.info("playing %d episodes at random", RANDOM_EPISODES)
     policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
     report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
-    return {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
-
-
-def plain(settings: Any) -> dict[str, Any]:
-    """Settings as a report has them, but for the number of copies."""
-    return {**json.loads(json.dumps(settings or {})), "num_envs": None}
+    return conditions | {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
 
 
 def read_report(path: Path) -> dict[str, Any]:

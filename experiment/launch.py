@@ -20,14 +20,13 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from rich.logging import RichHandler
 
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
 from experiment.words import expand, read_options, similar_env, typed_value
 from harness.errors import describe
-from harness.progress import CONSOLE
+from harness.progress import LineHandler
 from harness.signals import interruptible
 from harness.streams import unbreakable_output
 from harness.suggest import check_choice, closest, nearest
@@ -98,8 +97,7 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
 def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     """The runs that a command line asks for, or the exit code where it has been answered."""
-    handler = RichHandler(console=CONSOLE, show_time=False, show_path=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LineHandler()])
     try:
         options = set(read_options(argv))
         words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])

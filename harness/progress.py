@@ -1,5 +1,6 @@
 """How far a loop is and how long it still takes: a bar on a terminal, lines elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,18 @@ class _Console(Console):
 
 CONSOLE = _Console(stderr=True)  # of all that people read, so that a line of the log goes above the bar
 REFRESH, LINE = 0.25, 30.0  # seconds between two pictures of the bar, and about between two lines
+
+
+class LineHandler(logging.Handler):
+    """Lines of the log, above the bar and never wrapped: paths and commands are there to be copied."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        try:
+            level = Text(f"{record.levelname:<8} ", "dim" if record.levelno < logging.WARNING else "bold yellow")
+            CONSOLE.print(level + Text(self.format(record)), soft_wrap=True)
+        except OSError:
+            self.handleError(record)
 
 
 class Meter:

@@ -1,6 +1,7 @@
 """How far a loop is."""
 
 import io
+import logging
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import progress
-from harness.progress import Meter, clock
+from harness.progress import LineHandler, Meter, clock
 
 
 @pytest.fixture
@@ -94,6 +95,15 @@ def test_a_terminal_of_80_columns_shows_a_bar_and_all_losses(now: list[float], t
     assert re.match(r"step 200,000/800,000 ━+ +2,000/s  5:00 left", rows[0])
     assert any(row.startswith("episode 5/10 ━") for row in rows)
     assert rows[-3].startswith("step 202,000/800,000 ━")
+
+
+def test_a_line_of_the_log_can_be_copied(terminal: io.StringIO) -> None:
+    command = "python evaluate.py checkpoint=" + "runs/[cartpole]_swingup/sac+dbc-" * 4 + "/s0"
+    with Meter("step", 10) as meter:
+        meter.show(3)
+        LineHandler().handle(logging.LogRecord("sidequest", logging.WARNING, "", 0, "%s", (command,), None))
+        meter.show(4)
+    assert f"WARNING  {command}" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, OSError])
