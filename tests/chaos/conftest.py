@@ -16,7 +16,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if found := [value for name, value in report.user_properties if name == "chaos" and report.when == "call"]:
         ROWS.extend(found)
         if "PYTEST_XDIST_WORKER" not in os.environ:  # after each, so that a suite that is stopped leaves its counts
-            rows = sorted(ROWS, key=lambda row: (row["fault"], row["program"]))
+            kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+            by_name = {(row["fault"], row["program"]): row for row in [*kept, *ROWS]}  # -k renews a part
+            rows = [by_name[name] for name in sorted(by_name)]
             RESULTS.write_text(json.dumps({"command": COMMAND, "rows": rows}, indent=1) + "\n")
 
 
