@@ -273,8 +273,8 @@ def _check_names(loaded: DictConfig) -> None:
     recorded = [str(module) for module in loaded.get("imports") or [] if re.fullmatch(r"[\w.]+", str(module))]
     for group, name, known in chosen:
         if name is not None and name not in known:
-            modules = ",".join(recorded) or "my_module"
-            raise UnknownNameError(f"needs {group} {name!r}: give import={modules}, the module that defines it")
+            modules = ",".join(recorded)[:80] or "my_module"
+            raise UnknownNameError(f"needs {group} {str(name)[:80]!r}: give import={modules}, the module that defines it")
 
 
 def write_config(config: AnyConfig, path: Path) -> None:

@@ -122,11 +122,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
 
 
 def holds_checkpoints(root: Path) -> bool:
-    """Whether there are checkpoints, torn or whole, so that `load_latest` gives one or fails.
-
-    Raises:
-        CheckpointError: the folder cannot be read, or is a link to one that is not there.
-    """
+    """Whether there are checkpoints, torn or whole; CheckpointError if the folder, or what it links to, is not read."""
     return bool(_found(root))
 
 

@@ -18,6 +18,9 @@ import torch.nn.functional as F
 
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.video.video_colorization import DIM, VideoColorization
+from configs.schema import PretrainConfig
+from experiment.composition import read_config
+from experiment.foreign import check_paths
 from experiment.pretraining import load_pretraining
 
 PANEL = 256  # pixels a side
@@ -32,7 +35,9 @@ def main(argv: list[str]) -> None:
     options = {"frame": "0", "length": "100", "out": "tracked.mp4"} | dict(word.partition("=")[::2] for word in argv)
     if wrong := options.keys() ^ {"run", "box", "frame", "length", "out"}:
         raise ValueError(f"{', '.join(sorted(wrong))}: run and box must be given, frame, length and out may be")
-    parts = load_pretraining(Path(options["run"]))
+    run = Path(options["run"])
+    check_paths(run, read_config(run / "config.yaml", PretrainConfig).source, "move it there")
+    parts = load_pretraining(run)
     task = dict(parts.suite).get("video_colorization")
     if not isinstance(task, VideoColorization):
         raise ValueError(f"{options['run']} was not pretrained by aux=video_colorization")

@@ -33,7 +33,7 @@ from analysis.video import MARGIN
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
-from envs import AtariConfig, DmcConfig, EnvConfig, Observation, Rollout, SingleEnv, ToyConfig
+from envs import AtariConfig, DmcConfig, Observation, Rollout, SingleEnv, ToyConfig
 from evaluate import main
 from experiment import build
 from experiment.composition import write_config
@@ -305,39 +305,6 @@ def test_a_compiled_agent_is_evaluated_without_a_compiler(checkpoint, config, mo
     monkeypatch.setattr(torch.nn.Module, "compile", None)
     write_config(replace(config, agent=DQNConfig(compile=True)), checkpoint / "config.yaml")
     assert main([f"checkpoint={checkpoint}", "episodes=1"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "sticky", "noop_max", "max_frames", "epsilon"),
-    [
-        ("nature", 0.0, 30, 18_000, 0.05),
-        ("rainbow", 0.0, 30, 108_000, 0.001),
-        ("ale_v5", 0.25, 0, 108_000, 0.001),
-        ("machado", 0.25, 0, 18_000, 0.01),
-        ("env", 0.1, 7, 999, 0.0),
-    ],
-)
-def test_protocols(name, sticky, noop_max, max_frames, epsilon):
-    run = AtariConfig(game="breakout", full_actions=name == "machado", sticky=0.1, noop_max=7, max_frames=999, size=80)
-    protocol = run.protocol(name)
-    played = protocol.env
-    assert (played.sticky, played.noop_max, played.max_frames) == (sticky, noop_max, max_frames)
-    assert (played.game, played.size, played.life_loss) == ("breakout", 80, False)
-    assert (protocol.name, protocol.epsilon) == (name, epsilon)
-
-
-@pytest.mark.parametrize(
-    ("env", "name", "message"),
-    [
-        (AtariConfig(), "machado", "protocol=machado .*full_actions=true: use protocol=ale_v5"),
-        (AtariConfig(), "natur", "unknown protocol 'natur': did you mean 'nature'"),
-        (AtariConfig(), "x", "unknown protocol 'x': there are nature, rainbow, ale_v5, machado, env"),
-        (DmcConfig(), "nature", "unknown protocol 'nature' of env=dmc: use protocol=env"),
-    ],
-)
-def test_protocols_that_do_not_fit(env: EnvConfig, name, message):
-    with pytest.raises(ValueError, match=message):
-        env.protocol(name)
 
 
 def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_environment_steps(checkpoint, tmp_path):
