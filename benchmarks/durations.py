@@ -22,6 +22,7 @@ from common import RESULTS, ROOT, config_of, options, origins, read_json, renewe
 
 from configs.schema import Config
 from experiment.training import Progress
+from harness.progress import short
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "durations.json", RESULTS / "durations.md"
@@ -91,7 +92,7 @@ def remade(page: str) -> str:
         [
             f"`experiment={row['task']}`",
             *(f"{row[key]:,}" for key in ("steps", "updates")),
-            *(f"{row[key]:,.0f}" for key in ("before", "after")),
+            *(short(row[key]) for key in ("before", "after")),
             f"{row['seconds'] / 3600:.1f} h" if row["seconds"] > 2 * 3600 else f"{row['seconds'] / 60:.0f} min",
             f"{row['load']:.1f}",
         ]

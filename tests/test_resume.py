@@ -94,7 +94,7 @@ def test_a_resumed_run_keeps_no_checkpoint_mapped(kind: Any, tmp_path: Path, mon
     assert str(tmp_path) not in mapped[0]
 
 
-class KillError(Exception):
+class KillError(BaseException):  # nothing is saved, as by SIGKILL
     """Ends a run after its log reached the disk, as in a run that is killed minutes later."""
 
 
