@@ -274,9 +274,8 @@ def _check_names(loaded: DictConfig) -> None:
     for group, name, known in chosen:
         if name is not None and name not in known:
             modules = ",".join(recorded)[:80] or "my_module"
-            raise UnknownNameError(
-                f"needs {group} {str(name)[:80]!r}: give import={modules}, the module that defines it"
-            )
+            what = f"{group} {str(name)[:80]!r}"
+            raise UnknownNameError(f"needs {what}: give import={modules}, the module that defines it")
 
 
 def write_config(config: AnyConfig, path: Path) -> None:

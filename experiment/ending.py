@@ -22,7 +22,7 @@ RANDOM_EPISODES = 8  # of random play, one in each copy
 def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
     played: Any = earlier.get("random_play")
-    conditions = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
+    conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
     if isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions:
         return dict(played)
     log.info("playing %d episodes at random", RANDOM_EPISODES)
