@@ -16,7 +16,7 @@ import pretrain
 import probe
 from agents import AGENTS, AgentConfig
 from agents.base import AuxSchedule
-from agents.config import Target
+from agents.config import Head, Target
 from aux_tasks import TaskConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig
@@ -72,7 +72,7 @@ def trainings(folder: Path) -> Path:
     short = {"steps": 60, "eval_every": 30, "eval_every_episodes": 1, "until_score": 99, "aux": aux}
     for kind, agent, changes in (
         (run_help.alternating, {"target": Target.hard}, {"eval_episodes": 1, "probe_every": 30}),
-        (run_help.small, {"aux_schedule": AuxSchedule.alternating}, {}),
+        (run_help.small, {"aux_schedule": AuxSchedule.alternating, "head": Head.quantile}, {}),
         (run_help.continuous, {"final_learning_rate": 1e-5}, {"replay": ReplayConfig(capacity=90, n_step=1)}),
     ):
         config = kind(folder / kind.__name__, **short, **changes)
@@ -89,11 +89,11 @@ def pretrainings(folder: Path) -> Path:
         ToyConfig(num_envs=2),
         EncoderConfig("small"),
         {"rotation": TaskConfig()},
-        run_dir=str(folder / "pretrained"),
+        run_dir=str(folder / "runs/pretrained"),  # whose paths a probe takes unasked
         **settings,
     )
     assert pretrain.pretrain(config) == 0
-    return folder / "pretrained"
+    return folder / "runs/pretrained"
 
 
 def probes(pretrained: Path) -> None:

@@ -140,7 +140,10 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
         ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
-        *(("pointmass", {key: n}, "num_envs and time_limit must") for key, n in [("size", 11), ("time_limit", 0)]),
+        *(
+            ("pointmass", {key: n}, f"{key} is {n}: it must be at least")
+            for key, n in [("size", 11), ("time_limit", 0)]
+        ),
         ("toy", {"size": 40}, "size is 40: it must be a multiple of 12"),
         *(("toy", {key: 0}, "num_envs, balls and time_limit must") for key in ("balls", "time_limit", "num_envs")),
     ],
