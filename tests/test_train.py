@@ -270,7 +270,7 @@ def test_a_sweep_leaves_one_folder_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     words = "-m aux=none,rotation seed=0,1 agent.learning_rate=1e-3,1e-4 env=toy steps=32 learning_starts=16"
     words += " batch_size=4 eval_episodes=0 threads=1 replay.capacity=100 agent.hidden=8 device=cpu"
     assert script.main(words.split()) == 0
-    made = sorted(path.relative_to(tmp_path / "runs/toy") for path in tmp_path.glob("runs/toy/*/s*"))
+    made = sorted(path.relative_to(tmp_path / "runs/toy") for path in tmp_path.glob("runs/toy/*/s?"))
     ends = "learning_rate_{}-batch_size_4-learning_starts_16-capacity_100"
     arms = ("dqn-hidden_8", "dqn+rotation-agent.hidden_8")  # the task has an option `hidden` too
     names = [f"{arm}-{ends.format(rate)}" for arm in arms for rate in (0.001, 0.0001)]

@@ -125,7 +125,7 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("atari", {"sticky": 1.5}, "sticky is 1.5: it must be a probability below 1"),
         ("dmc", {"quality": "fst"}, "quality is 'fst': did you mean 'fast'?"),
         ("dmc", {"background": "vidoe"}, "background is 'vidoe': did you mean 'video'?"),
-        ("dmc", {"background": "video", "background_folder": "no"}, "background_folder=no has 0 video files"),
+        ("dmc", {"background": "video", "background_folder": "no"}, "background_folder=no is not a folder"),
         ("dmc", {"background_split": "test"}, "background_split is 'test': there are train, eval"),
         ("dmc", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
         ("dmc", {"processes": -1}, "processes is -1: it must be at least 0"),
