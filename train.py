@@ -21,31 +21,18 @@ if __name__ == "__main__":
 import logging
 from functools import partial
 
-from analysis.evaluation import (
-    PANEL,
-    attribution_targets,
-    evaluate,
-    greedy,
-    play_moments,
-    read_summary,
-    write_report,
-    write_video,
-)
-from analysis.video import VideoWriter
-from configs.schema import Config, flat
-from experiment.build import build, load_agent, without_init
-from experiment.ending import random_play, read_report, say_end, say_score
+from configs.schema import Config
+from experiment.build import build, without_init
+from experiment.ending import finish, say_end
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
-from experiment.run_folder import claim_run_dir, follow_up, named, run_folder
+from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.sources import keep_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
-from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, holds_checkpoints
-from harness.files import sha256
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
@@ -125,35 +112,6 @@ def learn(run: Training, stop: GracefulExit) -> None:
         save_training(run)
         if stop.requested:
             return
-
-
-def finish(run: Training) -> None:
-    """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
-    config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
-    export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
-    if not config.eval_episodes:
-        return
-    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
-    summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
-    if not summary:
-        log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
-        report.unlink(missing_ok=True)  # of other weights
-        played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
-        command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-        write_report(played, report, run_dir, command, random_play=random)
-        summary = played.summary
-    say_score(summary, protocol, random)
-    scores = {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
-    if not logger.has_row(progress.steps, scores):
-        logger.log_hparams(flat(config), scores)
-        logger.log_scalars(progress.steps, scores, **progress.clock(config))
-        logger.flush()
-    video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
-    if not video.is_file() or shown.encode() not in video.read_bytes():
-        episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
-        writer = VideoWriter(video, config.env.fps, comment=shown)
-        write_video(episode, attribution_targets(agent), config.frame_stack, writer)
 
 
 def main(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a run says at its end: how it went beside chance, where everything is, and what to do next."""
+"""The end of a run: its evaluation, how it went beside chance, where everything is, and what to do next."""
 
 import json
 import logging
@@ -7,16 +7,59 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analysis.evaluation import evaluate, random_policy
-from configs.schema import Config, PretrainConfig
+from analysis.evaluation import (
+    PANEL,
+    attribution_targets,
+    evaluate,
+    greedy,
+    play_moments,
+    random_policy,
+    read_summary,
+    write_report,
+    write_video,
+)
+from analysis.video import VideoWriter
+from configs.schema import Config, PretrainConfig, flat
 from envs import Protocol
+from experiment.build import load_agent
 from experiment.run_folder import follow_up
 from experiment.training import Training
+from experiment.weights import export_agent
+from harness.files import sha256
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
 
 RANDOM_EPISODES = 8  # of random play, one in each copy
+
+
+def finish(run: Training) -> None:
+    """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
+    config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
+    export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
+    if not config.eval_episodes:
+        return
+    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
+    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
+    summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
+    if not summary:
+        log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
+        report.unlink(missing_ok=True)  # of other weights
+        played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
+        command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
+        write_report(played, report, run_dir, command, random_play=random)
+        summary = played.summary
+    say_score(summary, protocol, random)
+    scores = {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
+    if not logger.has_row(progress.steps, scores):
+        logger.log_hparams(flat(config), scores)
+        logger.log_scalars(progress.steps, scores, **progress.clock(config))
+        logger.flush()
+    video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
+    if not video.is_file() or shown.encode() not in video.read_bytes():
+        episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+        writer = VideoWriter(video, config.env.fps, comment=shown)
+        write_video(episode, attribution_targets(agent), config.frame_stack, writer)
 
 
 def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
