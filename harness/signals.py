@@ -40,7 +40,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Hold signals back until the block ends; a process that is started in it never gets them."""
+    """Hold signals back from this thread until the block ends; a process that is started in it never gets them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*STOPPING, SAVING])
     try:
         yield

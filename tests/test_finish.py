@@ -12,12 +12,12 @@ from run_help import run
 from safetensors.torch import load_file
 
 import pretrain
-import train
 from aux_tasks import TaskConfig
 from configs.schema import Config, PretrainConfig
 from configs.sources import BallsConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
+from experiment import ending
 from experiment.run_folder import claim_run_dir
 from harness.files import sha256
 
@@ -68,7 +68,7 @@ def test_what_is_missing_or_torn_is_made_again(tmp_path: Path, monkeypatch: pyte
 def test_an_interruption_at_any_stage_is_made_good(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(config(tmp_path)) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(train, stage, interrupt)
+        patch.setattr(ending, stage, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(config(tmp_path, steps=96))
     assert run(config(tmp_path, steps=96)) == 0

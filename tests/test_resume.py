@@ -20,7 +20,7 @@ from tensorboard.summary.writer import event_file_writer
 import harness.checkpoint
 import train as script
 from envs import DmcConfig, workers
-from experiment import training
+from experiment import ending, training
 from experiment.launch import exit_code
 from harness.checkpoint import load_latest, save
 from harness.seeding import derive
@@ -285,7 +285,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(
 def test_an_interrupted_evaluation_is_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(small(tmp_path, steps=48, eval_episodes=3)) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(script, "evaluate", interrupt)
+        patch.setattr(ending, "evaluate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(small(tmp_path, steps=96, eval_episodes=3))
     assert not (tmp_path / "report.json").exists()  # the one there was is of 48 steps

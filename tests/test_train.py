@@ -19,6 +19,7 @@ from aux_tasks import TASKS, TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import EnvError, ToyConfig, ToyVector
+from experiment import ending
 from experiment.build import build, load_agent
 from experiment.composition import complete, read_config
 from experiment.launch import exit_code
@@ -211,8 +212,8 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
 
 
 def test_the_average_is_what_a_run_leaves_and_is_evaluated_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    acting, greedy = [], script.greedy
-    monkeypatch.setattr(script, "greedy", lambda agent: acting.append(agent) or greedy(agent))
+    acting, greedy = [], ending.greedy
+    monkeypatch.setattr(ending, "greedy", lambda agent: acting.append(agent) or greedy(agent))
     assert run(hard(tmp_path, steps=60, eval_episodes=2)) == 0
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]
     alone = load_file(tmp_path / "encoder.safetensors")
