@@ -20,6 +20,7 @@ import shlex
 from pathlib import Path
 
 from experiment.launch import check_words, launch
+from experiment.words import quoted
 
 
 def with_paths(argv: list[str]) -> list[str]:
@@ -32,12 +33,6 @@ def with_paths(argv: list[str]) -> list[str]:
         else:
             paths.append(quoted(word))
     return [*words, f"runs=[{','.join(paths)}]"] if paths else words
-
-
-def quoted(text: str) -> str:
-    """A value that Hydra reads as this text."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 if __name__ == "__main__":

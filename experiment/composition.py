@@ -22,6 +22,7 @@ from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
 from experiment.foreign import read_yaml
+from harness.errors import first_line
 from harness.files import replacing
 from harness.suggest import nearest
 from replay import ReplayConfig
@@ -114,11 +115,6 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
         raise ValueError(f"{error.full_key}=... is missing") from error
     except (OmegaConfBaseException, TypeError) as error:
         raise ValueError(first_line(error)) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _frozen(hint: Any, value: Any) -> Any:
@@ -241,12 +237,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except UnknownNameError as error:
         raise ValueError(f"{path} {error}") from error
-    except (
-        OmegaConfBaseException,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
 
 
