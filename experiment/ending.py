@@ -14,7 +14,7 @@ from analysis.evaluation import (
     greedy,
     play_moments,
     random_policy,
-    read_summary,
+    summary_of,
     write_report,
     write_video,
 )
@@ -26,6 +26,7 @@ from experiment.run_folder import follow_up
 from experiment.training import Training
 from experiment.weights import export_agent
 from harness.files import sha256
+from harness.provenance import read_json
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -40,8 +41,9 @@ def finish(run: Training) -> None:
     if not config.eval_episodes:
         return
     protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
-    summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
+    earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
+    random = random_play(run, protocol, earlier)
+    summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
@@ -74,13 +76,12 @@ def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -
     return conditions | {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def read_earlier(path: Path) -> dict[str, Any]:
     """A report of this run, empty where there is none that can be read."""
     try:
-        report = json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError):
         return {}
-    return report if isinstance(report, dict) else {}
 
 
 def say_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Runs as they are found: folders of trainings, reports kept as JSON, and a user's own CSV files."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,11 +19,12 @@ from harness.files import read_regular
 from harness.metrics import read_rows
 from harness.plain_yaml import check_plain
 from harness.process import in_use
+from harness.provenance import read_json
 
 log = logging.getLogger(__name__)
 
 SCORE = "rollout/score"  # mean return of the training episodes since the row before
-CONFIG_LIMIT, REPORT_LIMIT = 2**16, 2**26  # bytes
+CONFIG_LIMIT = 2**16  # bytes
 EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
 
 
@@ -184,10 +184,10 @@ def read_report(path: Path) -> dict[str, Any]:
         ValueError, OSError: it cannot be read, or is none.
     """
     try:
-        report = json.loads(read_regular(path, REPORT_LIMIT))
-    except (ValueError, RecursionError) as error:
+        report = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} is no report: {error}") from error
-    if not isinstance(report, dict) or not isinstance(report.get("summary"), dict):
+    if not isinstance(report.get("summary"), dict):
         raise ValueError(f"{path} is no report of an evaluation")
     return report
 
