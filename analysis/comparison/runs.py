@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from analysis.comparison.scores_csv import read_scores, with_seed
@@ -17,7 +16,7 @@ from configs.schema import flatten
 from envs import ENVS
 from harness.files import read_regular
 from harness.metrics import read_rows
-from harness.plain_yaml import check_plain
+from harness.plain_yaml import parse_plain
 from harness.process import in_use
 from harness.provenance import read_json
 
@@ -199,13 +198,9 @@ def read_yaml(content: str, path: Path) -> dict[str, Any]:
         ValueError: there are none.
     """
     try:
-        check_plain(content)
-        tree = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no config: {str(error).splitlines()[0]}") from error
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path} is no config: it holds no keys")
-    return tree
+        return parse_plain(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is no config: {error}") from error
 
 
 def task_name(env: Any) -> str:
