@@ -41,8 +41,6 @@ if __name__ == "__main__":
 
 import logging
 
-from rich.console import Console
-
 from analysis.comparison.figure import caption, write_figure
 from analysis.comparison.groups import group_runs, with_baseline
 from analysis.comparison.measure import Comparison, compare
@@ -58,6 +56,7 @@ from experiment.command import training_command
 from experiment.composition import freeze
 from experiment.run_folder import FREE
 from harness.files import replacing
+from harness.progress import table_console
 
 log = logging.getLogger("sidequest")
 
@@ -89,11 +88,11 @@ def run(config: CompareConfig, argv: list[str]) -> int:
             temporary.write_text(content)
     write_figure(comparison, published, out)
     write_groups(comparison, out)
-    print_tables(shown, found, Console(width=None if sys.stdout.isatty() else 140))
-    log.info("%12s  %s", "report", out / "report.html")
-    log.info("%12s  %s", "figure", out / "curves.png")
-    log.info("%12s  %s", "tables", out / "comparison.md")
-    log.info("%12s  tensorboard --logdir %s", "TensorBoard", out)
+    print_tables(shown, found, table_console())
+    log.info("%-13s %s", "report", out / "report.html")
+    log.info("%-13s %s", "figure", out / "curves.png")
+    log.info("%-13s %s", "tables", out / "comparison.md")
+    log.info("%-13s tensorboard --logdir %s", "TensorBoard", out)
     return 0
 
 

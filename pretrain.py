@@ -4,7 +4,7 @@
     python pretrain.py aux=[simclr,rotation] aux.rotation.weight=0.5 source=idx source.folder=data/mnist
 
 The encoder it leaves is what `python train.py encoder.init=RUN/encoder.safetensors` starts from.
-Running the same command again continues the run.
+Run the same command again to resume.
 """
 
 import sys
@@ -34,7 +34,7 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
-from experiment.ending import say_finished, say_pretrained
+from experiment.ending import log_finished, log_pretrained
 from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
@@ -79,8 +79,8 @@ def pretrain(config: PretrainConfig) -> int:
                 finish(parts, config, logger, run_dir)
     if not stop.requested:
         if step >= config.steps:
-            say_finished(step, config)
-        say_pretrained(run_dir, config, test(parts, config))
+            log_finished(step, config)
+        log_pretrained(run_dir, config, test(parts, config))
     return stop.exit_code
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -84,5 +85,9 @@ def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     config, progress, agent = run.config, run.progress, run.parts.agent
     report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
-    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    run.logger.log_scalars(progress.steps, scores, **progress.clock(config))
+    run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))
+
+
+def eval_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The summary of an evaluation by the tags of Stable-Baselines3."""
+    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}

@@ -226,11 +226,8 @@ class RunLogger:
 
     def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-        # SummaryWriter.add_hparams would log the scores again, in a folder of its own
         with self._warn_on_disk_error():
-            for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-                self.writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
+            write_hparams(self.writer, hparams, metrics)
 
     def flush(self) -> None:
         """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
@@ -243,6 +240,16 @@ class RunLogger:
         with self._warn_on_disk_error():
             self._file.flush()
             self._warned = None
+
+
+def write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
+
+    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
+    """
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
+    for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
