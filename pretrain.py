@@ -112,7 +112,7 @@ def learn(
                 means = window.drain()
                 logger.log_scalars(step, means, updates=step)
                 logger.log_health(step, shown_losses(means))
-                solved.see(step, means)
+                solved.check(step, means)
             if step % config.diagnose_every == 0 or last:
                 logger.log_scalars(step, test(parts, config), updates=step)
                 batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))

@@ -119,7 +119,7 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
 
 def _frozen(hint: Any, value: Any) -> Any:
     """`value` as what a config declares by `hint`."""
-    kind = _without_none(hint)
+    kind = without_none(hint)
     if value is None:
         return None
     if kind in UNIONS:
@@ -162,7 +162,7 @@ def _node(kind: Any) -> type:
 
     def member(declared: "Field[Any]") -> tuple[str, Any, Any]:
         hint = hints[declared.name]
-        kind = _without_none(hint)
+        kind = without_none(hint)
         if kind in UNIONS:
             return declared.name, Any, field(default=None if kind is not hint else MISSING)
         if kind == dict[str, TaskConfig]:
@@ -208,7 +208,7 @@ def complete(config: C) -> C:
     return replace(config, aux=tasks)  # type: ignore[arg-type]
 
 
-def _without_none(hint: Any) -> Any:
+def without_none(hint: Any) -> Any:
     """`X` of `X | None`, everything else as it is."""
     members = get_args(hint)
     if NoneType not in members:
@@ -229,7 +229,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
-            if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
+            if (union := without_none(hint)) in UNIONS and loaded.get(name) is not None:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
         for task in loaded.get("aux", {}):
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))

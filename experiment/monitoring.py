@@ -34,7 +34,7 @@ def log_metrics(run: Training) -> None:
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
     run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
-    run.solved.see(progress.steps, metrics)
+    run.solved.check(progress.steps, metrics)
     recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
     run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 

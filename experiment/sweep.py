@@ -62,7 +62,7 @@ class Run:
         self.output.write_bytes(b"")
         self.process = launcher.start(self.words, self.output)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read how far the run is, and whether it ended."""
         assert self.process is not None
         code = self.process.poll()
@@ -173,7 +173,7 @@ def _follow(
             _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
         time.sleep(POLL_SECONDS)
         for run in running:
-            run.look()
+            run.refresh()
         screen.show(runs)
 
 
