@@ -120,8 +120,9 @@ def learn(
             if saving:
                 logger.flush()
                 stop.save_requested = False
-                save_pretraining(run_dir, parts, step)
-                saved = step
+                saved = step if save_pretraining(run_dir, parts, step) else saved
+    if stop.requested:
+        log.info("%s: saved at step %d; run the same command to resume", stop.requested, saved)
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
@@ -196,8 +197,11 @@ def write_projector(parts: Pretraining, config: PretrainConfig, logger: RunLogge
     logger.log_embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
-def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
+def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> bool:
     """Save everything, or warn and go on with the previous checkpoint when the disk does not take it.
+
+    Returns:
+        Whether it is saved.
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
@@ -209,6 +213,8 @@ def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
         save(run_dir / "checkpoints", step, {"parts": state})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", step, error)
+        return False
+    return True
 
 
 def main(words: list[str]) -> int:
