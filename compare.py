@@ -20,6 +20,7 @@ import shlex
 from pathlib import Path
 
 from experiment.launch import check_words, launch
+from experiment.words import quoted
 
 
 def with_paths(argv: list[str]) -> list[str]:
@@ -34,19 +35,11 @@ def with_paths(argv: list[str]) -> list[str]:
     return [*words, f"runs=[{','.join(paths)}]"] if paths else words
 
 
-def quoted(text: str) -> str:
-    """A value that Hydra reads as this text."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 if __name__ == "__main__":
     check_words("compare", with_paths(sys.argv[1:]), __doc__)  # before torch loads
 
 
 import logging
-
-from rich.console import Console
 
 from analysis.comparison.figure import caption, write_figure
 from analysis.comparison.groups import group_runs, with_baseline
@@ -63,6 +56,7 @@ from experiment.command import training_command
 from experiment.composition import freeze
 from experiment.run_folder import FREE
 from harness.files import replacing
+from harness.progress import table_console
 
 log = logging.getLogger("sidequest")
 
@@ -94,11 +88,11 @@ def run(config: CompareConfig, argv: list[str]) -> int:
             temporary.write_text(content)
     write_figure(comparison, published, out)
     write_groups(comparison, out)
-    print_tables(shown, found, Console(width=None if sys.stdout.isatty() else 140))
-    log.info("%12s  %s", "report", out / "report.html")
-    log.info("%12s  %s", "figure", out / "curves.png")
-    log.info("%12s  %s", "tables", out / "comparison.md")
-    log.info("%12s  tensorboard --logdir %s", "TensorBoard", out)
+    print_tables(shown, found, table_console())
+    log.info("%-13s %s", "report", out / "report.html")
+    log.info("%-13s %s", "figure", out / "curves.png")
+    log.info("%-13s %s", "tables", out / "comparison.md")
+    log.info("%-13s tensorboard --logdir %s", "TensorBoard", out)
     return 0
 
 

@@ -67,12 +67,12 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
     try:
         write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
-        log.info("report: %s", written)
+        log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
         of = f" of {config.episodes}" if report.partial else ""
         sys.stdout.write(f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes\n")
     if report.partial:
-        log.warning("%s: the report is of the episodes that had ended, which the short ones are", stop.requested)
+        log.warning("%s: the report has only the episodes that had ended, which are the short ones", stop.requested)
         return stop.exit_code
 
     def moments() -> Iterator[Moment]:

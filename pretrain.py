@@ -4,7 +4,7 @@
     python pretrain.py aux=[simclr,rotation] aux.rotation.weight=0.5 source=idx source.folder=data/mnist
 
 The encoder it leaves is what `python train.py encoder.init=RUN/encoder.safetensors` starts from.
-Running the same command again continues the run.
+Run the same command again to resume.
 """
 
 import sys
@@ -34,7 +34,7 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
-from experiment.ending import say_finished, say_pretrained
+from experiment.ending import log_finished, log_pretrained
 from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
@@ -79,8 +79,8 @@ def pretrain(config: PretrainConfig) -> int:
                 finish(parts, config, logger, run_dir)
     if not stop.requested:
         if step >= config.steps:
-            say_finished(step, config)
-        say_pretrained(run_dir, config, test(parts, config))
+            log_finished(step, config)
+        log_pretrained(run_dir, config, test(parts, config))
     return stop.exit_code
 
 
@@ -112,7 +112,7 @@ def learn(
                 means = window.drain()
                 logger.log_scalars(step, means, updates=step)
                 logger.log_health(step, shown_losses(means))
-                solved.see(step, means)
+                solved.check(step, means)
             if step % config.diagnose_every == 0 or last:
                 logger.log_scalars(step, test(parts, config), updates=step)
                 batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
@@ -120,8 +120,9 @@ def learn(
             if saving:
                 logger.flush()
                 stop.save_requested = False
-                save_pretraining(run_dir, parts, step)
-                saved = step
+                saved = step if save_pretraining(run_dir, parts, step) else saved
+    if stop.requested:
+        log.info("%s: saved at step %d; run the same command to resume", stop.requested, saved)
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
@@ -196,8 +197,11 @@ def write_projector(parts: Pretraining, config: PretrainConfig, logger: RunLogge
     logger.log_embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
-def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
+def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> bool:
     """Save everything, or warn and go on with the previous checkpoint when the disk does not take it.
+
+    Returns:
+        Whether it is saved.
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
@@ -209,6 +213,8 @@ def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> None:
         save(run_dir / "checkpoints", step, {"parts": state})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", step, error)
+        return False
+    return True
 
 
 def main(words: list[str]) -> int:

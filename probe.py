@@ -48,14 +48,14 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     parts = build_probing(config)
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
     if parts.dropped:
-        log.info("dropped, for they hardly vary: %s", ", ".join(parts.dropped))
+        log.info("labels left out because they hardly vary: %s", ", ".join(parts.dropped))
     with GracefulExit() as stop:
         scores, draws = measure(config, parts, lambda: bool(stop.requested))
     compared = differences(scores)
     command = f"python probe.py {shlex.join(argv)}"
     try:
         write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), parts.report)
-        log.info("report  %s", parts.report)
+        log.info("%-13s %s", "report", parts.report)
     finally:  # a full disk does not take the scores
         print_tables(scores, compared)
         sys.stdout.write(summarise(compared) + "\n")

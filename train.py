@@ -23,7 +23,7 @@ from functools import partial
 
 from configs.schema import Config
 from experiment.build import build, without_init
-from experiment.ending import finish, say_end
+from experiment.ending import finish, log_end
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
@@ -69,7 +69,7 @@ def train(config: Config) -> int:
             else:
                 finish(run)
         if not stop.requested:
-            say_end(run, begun)
+            log_end(run, begun)
     return stop.exit_code
 
 

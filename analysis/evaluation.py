@@ -1,6 +1,5 @@
 """Evaluation of a policy: full episodes under a protocol, their report, and one episode shown to people."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -170,17 +169,18 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str, **m
     write_json(content | more, path)
 
 
-def read_summary(path: Path, weights: Path, protocol: Protocol, episodes: int, seed: int) -> dict[str, Any] | None:
-    """The summary in a report; None where it is missing, torn, or not of these weights and this evaluation."""
+def summary_of(
+    report: Mapping[str, Any], weights: Path, protocol: Protocol, episodes: int, seed: int
+) -> dict[str, Any] | None:
+    """The summary in a report; None where the report is empty, damaged, or not of these weights and this evaluation."""
     try:
-        content = json.loads(path.read_bytes())
         same = (
-            content["sha256"] == {weights.name: sha256(weights)}
-            and content["protocol"]["name"] == protocol.name
-            and (len(content["returns"]), content["seed"]) == (episodes, seed)
+            report["sha256"] == {weights.name: sha256(weights)}
+            and report["protocol"]["name"] == protocol.name
+            and (len(report["returns"]), report["seed"]) == (episodes, seed)
         )
-        return dict(content["summary"]) if same else None
-    except (OSError, ValueError, TypeError, KeyError):
+        return dict(report["summary"]) if same else None
+    except (TypeError, KeyError, ValueError):
         return None
 
 

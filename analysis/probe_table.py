@@ -1,14 +1,13 @@
 """Scores of probes as a table and as one line."""
 
-import sys
 from collections import defaultdict
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from analysis.probes import interval
+from harness.progress import table_console
 
 MAIN_METRICS = ("accuracy", "r2")
 SHOWN = ("accuracy", "knn", "r2")  # on the terminal, and the classes one by one where there are so many at most
@@ -37,7 +36,7 @@ def differences(scores: Scores) -> Scores:
 
 def print_tables(scores: Scores, compared: Scores) -> None:
     """Tables on the terminal, one for each split and scaling."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = table_console()
     columns = dict.fromkeys(row.features for row in scores)
     for split, scaling in dict.fromkeys((row.split, row.scaling) for row in scores):
         table = Table(title=f"{split}, {scaling} features")

@@ -7,7 +7,6 @@ of CPU time: other programs on the same cores change them little. Writes these r
 block of its page; others stay.
 """
 
-import json
 import os
 import shlex
 import subprocess
@@ -22,6 +21,7 @@ from common import RESULTS, ROOT, config_of, options, origins, read_json, renewe
 
 from configs.schema import Config
 from experiment.training import Progress
+from harness.metrics import read_rows
 from harness.progress import short
 from harness.provenance import versions, write_json
 
@@ -71,8 +71,8 @@ def watch(run: psutil.Popen, path: Path, seconds: int) -> list[Seen]:
     while run.poll() is None:
         time.sleep(0.05)
         used = sum(run.cpu_times()[:2])
-        rows = path.read_text().splitlines() if path.exists() else []
-        if rows and (row := json.loads(rows[-1])) and row["step"] > (seen[-1].step if seen else 0):
+        rows = read_rows(path)[0] if path.exists() else []
+        if rows and (row := rows[-1])["step"] > (seen[-1].step if seen else 0):
             seen.append(Seen(row["step"], row["clock"]["updates"], used))
             learned = [one for one in seen if one.updates]
             if len(learned) > 2 and learned[-1].seconds - learned[1].seconds >= seconds:  # the first update allocates

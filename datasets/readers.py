@@ -1,7 +1,6 @@
 """Files that become episodes: recordings, images, videos, IDX. None of them can execute anything when read."""
 
 import gzip
-import json
 import logging
 import math
 import zlib
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.episodes import Episodes
-from harness.files import open_regular, read_regular
+from harness.files import open_regular
 from harness.media import IMAGES, VIDEOS, count_pictures, find_files, read_image, read_video
+from harness.provenance import read_json
 from replay.frames import check_room, free_memory
 from replay.storage import VALID
 
@@ -58,14 +58,14 @@ def read_content(folder: Path) -> dict[str, Any]:
         ValueError: it is missing, or says something else.
     """
     try:
-        content = json.loads(read_regular(folder / "source.json", CONTENT_BYTES))
+        content = read_json(folder / "source.json", CONTENT_BYTES)
         choices = content["num_actions"]
         if choices is not None and (type(choices) is not int or not 1 <= choices <= MAX_ACTIONS):
             raise ValueError(f"num_actions is {choices!r}")
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, ValueError, LookupError) as error:
         advice = "give source.path=... or remove that folder"
         raise ValueError(f"{folder} holds no recording (source.json: {error}): {advice}") from error
-    return dict(content)
+    return content
 
 
 def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import flatten
 from experiment.launch import compose_words
+from experiment.words import quoted
 
 GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says
 
@@ -40,5 +41,4 @@ def _value(value: Any) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, list):
         return f"[{','.join(map(_value, value))}]"
-    quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{quoted}'"
+    return quoted(str(value))

@@ -22,6 +22,7 @@ from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
 from experiment.foreign import read_yaml
+from harness.errors import first_line
 from harness.files import replacing
 from harness.suggest import nearest
 from replay import ReplayConfig
@@ -116,14 +117,9 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
         raise ValueError(first_line(error)) from error
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _frozen(hint: Any, value: Any) -> Any:
     """`value` as what a config declares by `hint`."""
-    kind = _without_none(hint)
+    kind = without_none(hint)
     if value is None:
         return None
     if kind in UNIONS:
@@ -166,7 +162,7 @@ def _node(kind: Any) -> type:
 
     def member(declared: "Field[Any]") -> tuple[str, Any, Any]:
         hint = hints[declared.name]
-        kind = _without_none(hint)
+        kind = without_none(hint)
         if kind in UNIONS:
             return declared.name, Any, field(default=None if kind is not hint else MISSING)
         if kind == dict[str, TaskConfig]:
@@ -212,7 +208,7 @@ def complete(config: C) -> C:
     return replace(config, aux=tasks)  # type: ignore[arg-type]
 
 
-def _without_none(hint: Any) -> Any:
+def without_none(hint: Any) -> Any:
     """`X` of `X | None`, everything else as it is."""
     members = get_args(hint)
     if NoneType not in members:
@@ -233,7 +229,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
-            if (union := _without_none(hint)) in UNIONS and loaded.get(name) is not None:
+            if (union := without_none(hint)) in UNIONS and loaded.get(name) is not None:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
         for task in loaded.get("aux", {}):
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
@@ -241,12 +237,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except UnknownNameError as error:
         raise ValueError(f"{path} {error}") from error
-    except (
-        OmegaConfBaseException,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
 
 

@@ -14,7 +14,7 @@ from analysis.evaluation import (
     greedy,
     play_moments,
     random_policy,
-    read_summary,
+    summary_of,
     write_report,
     write_video,
 )
@@ -22,10 +22,12 @@ from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig, flat
 from envs import Protocol
 from experiment.build import load_agent
+from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
 from experiment.training import Training
 from experiment.weights import export_agent
 from harness.files import sha256
+from harness.provenance import read_json
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -40,8 +42,9 @@ def finish(run: Training) -> None:
     if not config.eval_episodes:
         return
     protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    weights, random = run_dir / "agent.safetensors", random_play(run, protocol, read_report(report))
-    summary = read_summary(report, weights, protocol, config.eval_episodes, config.seed)
+    earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
+    random = random_play(run, protocol, earlier)
+    summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
@@ -49,8 +52,8 @@ def finish(run: Training) -> None:
         command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
         write_report(played, report, run_dir, command, random_play=random)
         summary = played.summary
-    say_score(summary, protocol, random)
-    scores = {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
+    log_score(summary, protocol, random)
+    scores = eval_scores(summary)
     if not logger.has_row(progress.steps, scores):
         logger.log_hparams(flat(config), scores)
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
@@ -74,35 +77,34 @@ def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -
     return conditions | {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def read_earlier(path: Path) -> dict[str, Any]:
     """A report of this run, empty where there is none that can be read."""
     try:
-        report = json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError):
         return {}
-    return report if isinstance(report, dict) else {}
 
 
-def say_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:
+def log_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:
     """The score of the policy, and that of random play."""
-    log.info("score         %s, protocol %s", returns(summary), protocol.name)
-    log.info("random play   %s", returns(random))
+    log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
+    log.info("random play   %s", with_interval(random))
 
 
-def returns(summary: Mapping[str, Any]) -> str:
+def with_interval(summary: Mapping[str, Any]) -> str:
     """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
     low, high = summary["mean_interval"]
     return f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
 
 
-def say_end(run: Training, begun: int) -> None:
+def log_end(run: Training, begun: int) -> None:
     """Where a training left everything, what it lacked, and the commands to go on with."""
     config, progress, run_dir = run.config, run.progress, run.run_dir
     if begun and progress.steps == begun:
-        say_finished(progress.steps, config)
+        log_finished(progress.steps, config)
     if not progress.updates:
         log.warning("no update was made: %s", why_no_update(config, progress.steps))
-    say_places({
+    log_places({
         "video": run_dir / "game.mp4", "weights": run_dir / "agent.safetensors",
         "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
     })  # fmt: skip
@@ -111,12 +113,12 @@ def say_end(run: Training, begun: int) -> None:
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 
 
-def say_finished(step: int, config: Config | PretrainConfig) -> None:
-    """How a run that is at its end goes on."""
+def log_finished(step: int, config: Config | PretrainConfig) -> None:
+    """How a run that is at its end is continued."""
     if step >= config.steps:
-        log.info("finished: it has all of its %s steps; steps=%s goes on", f"{config.steps:,}", 2 * step)
+        log.info("finished: all %s steps are done; give steps=%s to continue", f"{config.steps:,}", 2 * step)
     elif isinstance(config, Config):
-        log.info("finished: until_score=%g was reached; until_score=null goes on", config.until_score)
+        log.info("finished: until_score=%g was reached; give until_score=null to continue", config.until_score)
 
 
 def why_no_update(config: Config, steps: int) -> str:
@@ -127,11 +129,11 @@ def why_no_update(config: Config, steps: int) -> str:
     return f"replay_ratio={config.replay_ratio:g} asks for none in the {after} steps after learning_starts"
 
 
-def say_pretrained(run_dir: Path, config: PretrainConfig, test: Mapping[str, float]) -> None:
+def log_pretrained(run_dir: Path, config: PretrainConfig, test: Mapping[str, float]) -> None:
     """What a pretraining left: each task on held-out observations beside chance, and the commands to go on with."""
     for task in config.aux:
         log.info("%-13s %s", task, held_out(task, test))
-    say_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
+    log_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
     log.info("probe         %s", follow_up(config, "python probe.py"))
     log.info("train         python train.py encoder.init=%s", run_dir / "encoder.safetensors")
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
@@ -147,7 +149,7 @@ def held_out(task: str, test: Mapping[str, float]) -> str:
     return f"held-out loss {found['loss']:.3g}, which has no scale of its own"
 
 
-def say_places(places: Mapping[str, Path]) -> None:
+def log_places(places: Mapping[str, Path]) -> None:
     """Where things are, of those that exist."""
     for what, path in places.items():
         if path.exists():

@@ -4,12 +4,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.zoo import SHIPPED
 from harness.files import read_regular
-from harness.plain_yaml import check_plain
+from harness.plain_yaml import parse_plain
 
 OWN = Path("runs")  # of the working folder: where training leaves its runs
 RESULTS = OWN / "evaluations"
@@ -38,15 +37,7 @@ def read_yaml(path: Path) -> DictConfig:
         ValueError: it is something else.
         OSError: it cannot be read.
     """
-    text = read_regular(path, LARGEST).decode()
-    check_plain(text)
-    try:
-        loaded = OmegaConf.create(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
-    if not isinstance(loaded, DictConfig):
-        raise ValueError("it holds no keys")
-    return loaded
+    return OmegaConf.create(parse_plain(read_regular(path, LARGEST).decode()))
 
 
 def check_paths(folder: Path, part: Any, advice: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from traceback import extract_tb, print_exc
+from traceback import print_exc
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -23,9 +23,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
-from experiment.composition import COMMANDS, Composed, first_line, freeze, register, with_tasks
-from experiment.words import expand, read_options, similar_env, typed_value
-from harness.errors import describe
+from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
+from experiment.words import expand, quoted, read_options, similar_env, typed_value
+from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
 from harness.streams import unbreakable_output
@@ -126,13 +126,12 @@ def exit_code(run: Callable[[], int]) -> int:
         return run()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 — told in one line
         if stop := _interruption(error):
-            sys.stderr.write("interrupted; run the same command to resume\n")
+            sys.stderr.write("interrupted; run the same command again\n")
             return getattr(stop, "exit_code", 130)
         if sys.flags.dev_mode:
             print_exc()
         foreseen = isinstance(error, ValueError | MemoryError | OSError | RuntimeError)
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        return _fail(line if foreseen else f"{describe(error)}; python -X dev shows the traceback")
+        return _fail(first_line(error) if foreseen else f"{describe(error)}; python -X dev shows the traceback")
 
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -158,10 +157,7 @@ def import_modules(words: list[str]) -> None:
         try:
             load()
         except Exception as error:  # a module may raise anything
-            frames = [frame for frame in extract_tb(error.__traceback__)[1:] if "importlib" not in frame.filename]
-            where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-            what = (str(error).splitlines() or [""])[0]
-            raise ValueError(f"cannot import {module!r}: {type(error).__name__}: {what}{where}") from error
+            raise ValueError(f"cannot import {module!r}: {describe(error)}") from error
 
 
 def named_modules(words: list[str]) -> list[str]:
@@ -327,8 +323,7 @@ def _with_checkpoint(name: str, words: list[str]) -> list[str]:
         return words
     if any(word.startswith("checkpoint=") for word in words):
         return words
-    quoted = bare[0].replace("'", "\\'")
-    return [f"checkpoint='{quoted}'" if word == bare[0] else word for word in words]
+    return [f"checkpoint={quoted(bare[0])}" if word == bare[0] else word for word in words]
 
 
 def _line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def log_metrics(run: Training) -> None:
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
     run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
-    run.solved.see(progress.steps, metrics)
+    run.solved.check(progress.steps, metrics)
     recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
     run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
 
@@ -84,5 +85,9 @@ def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     config, progress, agent = run.config, run.progress, run.parts.agent
     report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
-    scores = {f"eval/{name}_reward": report.summary[name] for name in ("mean", "median", "std")}
-    run.logger.log_scalars(progress.steps, scores, **progress.clock(config))
+    run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))
+
+
+def eval_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The summary of an evaluation by the tags of Stable-Baselines3."""
+    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}

@@ -43,8 +43,8 @@ class SolvedTasks:
         self._left, self._steps = set(tasks), steps
         self._windows: defaultdict[str, int] = defaultdict(int)  # solved ones in a row
 
-    def see(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Look at a row of the log."""
+    def check(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Warn if a row of the log is the one that shows it."""
         for task in sorted(self._left) if step < EARLY * self._steps else ():
             known = skill(task, metrics)
             if known is None:  # no update in this row

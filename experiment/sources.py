@@ -1,7 +1,5 @@
 """From the config of a source to its episodes."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -40,8 +38,8 @@ from experiment.recording import CheckLabels, record
 from experiment.weights import read_shapes
 from experiment.zoo import locate
 from harness.checkpoint import holds_checkpoints, load_latest
-from harness.files import read_regular
-from harness.provenance import write_json
+from harness.files import sha256
+from harness.provenance import read_json, write_json
 from harness.seeding import numpy_stream
 
 log = logging.getLogger(__name__)
@@ -92,8 +90,8 @@ def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
     if not (path := run_dir / SOURCE).is_file():  # a run of an earlier version
         return "its files were dealt to training and testing in another way" if found["dealt"] == "by name" else ""
     try:
-        kept = dict(json.loads(read_regular(path, CONTENT_BYTES)))
-    except (ValueError, TypeError, RecursionError) as error:
+        kept = read_json(path, CONTENT_BYTES)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): give run_dir=... to begin anew") from error
     counts = [
         f"{key} {kept.get(key)}, now {found[key]}" for key in found if key != "sha256" and kept.get(key) != found[key]
@@ -159,7 +157,7 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
         weights = locate(source.policy) / "agent.safetensors"
         if not weights.is_file():
             raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
-        policy = hashlib.sha256(weights.read_bytes()).hexdigest()
+        policy = sha256(weights)
     keys = {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
     return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **keys}
 

@@ -1,6 +1,5 @@
 """Several runs at once: a process each, a table of their progress, and one exit code."""
 
-import json
 import logging
 import os
 import signal
@@ -12,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
@@ -23,13 +20,14 @@ from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
 from experiment.ray_tasks import RayLauncher, RayProcess
 from experiment.run_folder import named, run_folder
+from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores
+from harness.progress import CONSOLE, clock, short
 from harness.signals import GracefulExit
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 LINE_SECONDS = 60  # between lines of progress where there is no terminal
-TAIL_BYTES = 1 << 16  # of a log or of the metrics; the last lines are in it
 
 
 @dataclass
@@ -64,13 +62,13 @@ class Run:
         self.output.write_bytes(b"")
         self.process = launcher.start(self.words, self.output)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read how far the run is, and whether it ended."""
         assert self.process is not None
         code = self.process.poll()
         self.code = None if code is None else code if code >= 0 else 128 - code
-        for row in _last_rows(self.folder / "metrics.jsonl"):
-            point = (float(row["clock"]["seconds"]), int(row["step"]))
+        for row in filter(None, map(parse_row, read_tail(self.folder / "metrics.jsonl"))):
+            point = (seconds_of(row) or 0.0, row["step"])
             if not self.rows or point > self.rows[-1]:
                 self.rows = [*self.rows[-1:], point]
             self.score = row.get("eval/mean_reward", row.get("rollout/score", self.score))
@@ -91,8 +89,8 @@ class Run:
     @property
     def last_line(self) -> str:
         """What the run printed last."""
-        lines = _tail(self.output).decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        lines = [line.decode(errors="replace").strip() for line in read_tail(self.output)]
+        return next(filter(None, reversed(lines)), "it printed nothing")
 
 
 class LocalLauncher:
@@ -175,7 +173,7 @@ def _follow(
             _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
         time.sleep(POLL_SECONDS)
         for run in running:
-            run.look()
+            run.refresh()
         screen.show(runs)
 
 
@@ -212,31 +210,11 @@ def _pass_on(runs: Sequence[Run], signum: signal.Signals) -> None:
             run.process.send_signal(signum)
 
 
-def _last_rows(path: Path) -> list[dict[str, Any]]:
-    """The newest rows of metrics.jsonl; a row that is half written is left out."""
-    rows = []
-    for line in _tail(path).split(b"\n")[:-1]:
-        with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and {"step", "clock"} <= row.keys():
-                rows.append(row)
-    return rows
-
-
-def _tail(path: Path) -> bytes:
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return file.read()
-
-
 class _Screen:
     """The table on a terminal; elsewhere a line where a state changes, and one for each run a minute."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        self._live = Live(console=CONSOLE, refresh_per_second=4) if CONSOLE.is_terminal else None
         self._shown: dict[Path, tuple[str, float]] = {}
 
     def __enter__(self) -> "_Screen":
@@ -270,12 +248,11 @@ def _table(runs: Sequence[Run]) -> Table:
 
 def _cells(run: Run) -> tuple[str, ...]:
     speed = run.speed if run.state == "running" else None
-    minutes = (run.steps - run.step) / speed / 60 if speed else None
     return (
         run.label,
         run.state,
         f"{run.step:,} of {run.steps:,}",
-        f"{speed:.0f}" if speed else "",
-        f"{minutes:.0f} min" if minutes is not None else "",
+        short(speed) if speed else "",
+        clock((run.steps - run.step) / speed) if speed else "",
         f"{run.score:.2f}" if run.score is not None else "",
     )

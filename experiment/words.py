@@ -33,6 +33,12 @@ def expand(word: str) -> list[str]:
     return [f"env={match[1]}", *(f"env.{key}={value}" for key, value in members[match[2]].items())]
 
 
+def quoted(text: str) -> str:
+    """A value that Hydra reads as this text."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def similar_env(name: str) -> str | None:
     """`atari/pong` for `pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`; None where nothing is like the name."""
     match = GYMNASIUM.fullmatch(name)

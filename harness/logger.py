@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter, summary
 
 from harness.files import replacing, write_png
 from harness.finite import NonFiniteError
-from harness.metrics import read_rows
+from harness.metrics import parse_row, read_rows, seconds_of
 from harness.progress import Meter
 
 log = logging.getLogger(__name__)
@@ -226,11 +226,8 @@ class RunLogger:
 
     def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-        # SummaryWriter.add_hparams would log the scores again, in a folder of its own
         with self._warn_on_disk_error():
-            for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-                self.writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
+            write_hparams(self.writer, hparams, metrics)
 
     def flush(self) -> None:
         """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
@@ -245,6 +242,16 @@ class RunLogger:
             self._warned = None
 
 
+def write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
+
+    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
+    """
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
+    for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
+
+
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
     """`train/loss` and the loss of each auxiliary task, to be shown beside the progress."""
     tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
@@ -256,28 +263,19 @@ def _embedding(step: int) -> str:
     return f"{step:05d}"
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """The row in a line of metrics.jsonl; None where there is none."""
-    try:
-        row = json.loads(line)
-        row["step"] + float(row["clock"]["seconds"])  # of these types
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return dict(row)
-
-
 def _drop_after(path: Path, step: int) -> float:
     """Remove rows after `step`, and what is no row, from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
         return 0.0
     lines = path.read_bytes().splitlines()
-    rows = [_row(line) for line in lines]
+    rows = [row if row and seconds_of(row) is not None else None for row in map(parse_row, lines)]
     if lost := rows[:-1].count(None):  # the last is torn where a run was killed
         log.warning("%s: %d lines are damaged and dropped", path, lost)
     kept = [i for i, row in enumerate(rows) if row and row["step"] <= step]
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join(lines[i] + b"\n" for i in kept))
-    return float(rows[kept[-1]]["clock"]["seconds"]) if kept else 0.0  # type: ignore[index]
+    last = rows[kept[-1]] if kept else None
+    return seconds_of(last) or 0.0 if last else 0.0
 
 
 def _chart_layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from harness.files import open_regular
 
+TAIL_BYTES = 1 << 16  # of a file; the last lines are in it
+
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The rows of a log, and how many lines are none: torn or damaged.
@@ -13,13 +15,32 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     Raises:
         ValueError, OSError: it is not a regular file, or cannot be read.
     """
-    rows, damaged = [], 0
     with open_regular(path) as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                row["step"] = int(row["step"])
-                rows.append(row)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                damaged += 1
-    return rows, damaged
+        rows = [parse_row(line) for line in file]
+    return [row for row in rows if row], rows.count(None)
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """The row in a line; None where there is none."""
+    try:
+        row = json.loads(line)
+        return {**row, "step": int(row["step"])}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def seconds_of(row: dict[str, Any]) -> float | None:
+    """Wall-clock seconds of the run up to a row; None where it does not say."""
+    try:
+        return float(row["clock"]["seconds"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def read_tail(path: Path) -> list[bytes]:
+    """The last lines of a file, the first and the last of which may be torn; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read().split(b"\n")

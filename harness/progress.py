@@ -24,6 +24,11 @@ CONSOLE = _Console(stderr=True)  # of all that people read, so that a line of th
 REFRESH, LINE = 0.25, 30.0  # seconds between two pictures of the bar, and about between two lines
 
 
+def table_console() -> Console:
+    """Standard output, for tables; as wide as a table needs where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
 class LineHandler(logging.Handler):
     """Lines of the log, above the bar and never wrapped: paths and commands are there to be copied."""
 

@@ -1,4 +1,4 @@
-"""What a report says of where its numbers come from."""
+"""Reports: JSON that says where its numbers come from."""
 
 import json
 import platform
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from harness.files import replacing
+from harness.files import read_regular, replacing
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -24,6 +24,21 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, limit: int = 1 << 26) -> dict[str, Any]:
+    """The keys of a JSON file of at most `limit` bytes, which may be somebody else's.
+
+    Raises:
+        ValueError, OSError: it cannot be read, is no JSON, or holds no keys.
+    """
+    try:
+        content = json.loads(read_regular(path, limit))
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no keys")
+    return content
 
 
 def _version(name: str) -> str:

@@ -25,7 +25,7 @@ from configs.schema import PretrainConfig
 from configs.sources import SOURCES
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from envs import ENVS
-from experiment.composition import COMMANDS, UNIONS, _without_none, freeze
+from experiment.composition import COMMANDS, UNIONS, freeze, without_none
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
 
@@ -107,7 +107,7 @@ def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
             comments.get(f.name, ""),
         )
         for f in fields(kind)
-        if _without_none(hints[f.name]) not in GROUPS and f.name != "name"
+        if without_none(hints[f.name]) not in GROUPS and f.name != "name"
     ]
 
 
@@ -160,7 +160,7 @@ def _table(keys: list[Key]) -> str:
 
 
 def _type(hint: Any) -> str:
-    plain = _without_none(hint)
+    plain = without_none(hint)
     name = "str" if isinstance(plain, EnumType) else getattr(plain, "__name__", str(plain))
     if getattr(plain, "__args__", None):
         name = str(plain).replace("typing.", "")
@@ -190,12 +190,12 @@ def _has_default(declared: "Field[Any]") -> bool:
 
 
 def _example(hint: Any) -> Any:
-    return {int: 1, float: 1.0}.get(_without_none(hint), "x")
+    return {int: 1, float: 1.0}.get(without_none(hint), "x")
 
 
 def _allowed(name: str, hint: Any, build: Callable[[Any], object]) -> str:
     """What the config or the task says when it refuses a value; the members of an enumeration."""
-    kind = _without_none(hint)
+    kind = without_none(hint)
     if isinstance(kind, EnumType):
         return ", ".join(f"`{member.value}`" for member in kind)
     for value in {int: (-1, 0), float: (-1.0, 0.0, 1e9, float("nan")), str: ("?",)}.get(kind, ()):

@@ -1,6 +1,5 @@
 """Runs as they are found: folders of trainings, reports kept as JSON, and a user's own CSV files."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from analysis.comparison.scores_csv import read_scores, with_seed
@@ -18,13 +16,14 @@ from configs.schema import flatten
 from envs import ENVS
 from harness.files import read_regular
 from harness.metrics import read_rows
-from harness.plain_yaml import check_plain
+from harness.plain_yaml import parse_plain
 from harness.process import in_use
+from harness.provenance import read_json
 
 log = logging.getLogger(__name__)
 
 SCORE = "rollout/score"  # mean return of the training episodes since the row before
-CONFIG_LIMIT, REPORT_LIMIT = 2**16, 2**26  # bytes
+CONFIG_LIMIT = 2**16  # bytes
 EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
 
 
@@ -184,10 +183,10 @@ def read_report(path: Path) -> dict[str, Any]:
         ValueError, OSError: it cannot be read, or is none.
     """
     try:
-        report = json.loads(read_regular(path, REPORT_LIMIT))
-    except (ValueError, RecursionError) as error:
+        report = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} is no report: {error}") from error
-    if not isinstance(report, dict) or not isinstance(report.get("summary"), dict):
+    if not isinstance(report.get("summary"), dict):
         raise ValueError(f"{path} is no report of an evaluation")
     return report
 
@@ -199,13 +198,9 @@ def read_yaml(content: str, path: Path) -> dict[str, Any]:
         ValueError: there are none.
     """
     try:
-        check_plain(content)
-        tree = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no config: {str(error).splitlines()[0]}") from error
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path} is no config: it holds no keys")
-    return tree
+        return parse_plain(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is no config: {error}") from error
 
 
 def task_name(env: Any) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter, summary
+from torch.utils.tensorboard import SummaryWriter
 
 from analysis.comparison.measure import Cell, Comparison
+from harness.logger import write_hparams
 
 SUFFIX = ".compare"  # of the event files, so that a later comparison finds and replaces them
 LONGEST = 100  # letters of a folder's name
@@ -43,10 +44,8 @@ def _write_curve(cell: Cell, metric: str, place: Path) -> None:
 
 
 def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: int, place: Path) -> None:
-    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
     with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
-        for part in summary.hparams(plain, dict(scores)):  # type: ignore[no-untyped-call]
-            writer.file_writer.add_summary(part)
+        write_hparams(writer, settings, scores)
         for name, value in scores.items():
             writer.add_scalar(name, value, step)
 

@@ -36,7 +36,9 @@ class Permutation(TransformTask):
         ValueError: the stack holds less than three frames, or has fewer orders than that.
     """
 
-    question = "In which order do the frames stand, if 01... is the true one? Reversed, an order is the same."
+    question = (
+        "In which order do the frames stand, if 01... is the true one? An order and its reverse count as the same."
+    )
     default_weight = 0.1  # at 1 it costs an agent its first 200k steps of Pong: results/pong.md
 
     def __init__(self, setting: TaskSetting, *, classes: int | None = None, **options: Any) -> None:

@@ -35,6 +35,8 @@ BAD = {
     "long": ("steps: 3\n" + "# x\n" * 20_000, "larger"),
     "code": ("device: !!python/object/apply:os.system [touch canary]", "config.yaml"),
     "list": ("- 3", "no keys"),
+    "a number": ("7", "no keys"),
+    "a key twice": ("steps: 3\nsteps: 4", "duplicate key"),
     "nothing": ("", "config.yaml"),
     "bytes": ("device: \xff", "config.yaml"),
     "a large number": ("steps: " + "9" * 5_000, "config.yaml"),

@@ -61,7 +61,7 @@ def test_an_error_while_a_library_cleans_up_after_a_signal_is_an_interruption(
             None.flags = 0  # type: ignore[attr-defined]  # as OmegaConf does
 
     assert exit_code(run) == 128 + signal.SIGTERM
-    assert capsys.readouterr().err == "interrupted; run the same command to resume\n"
+    assert capsys.readouterr().err == "interrupted; run the same command again\n"
 
 
 @pytest.mark.parametrize("typed", ["2026_11_27", "1e3", "true"])
@@ -287,7 +287,7 @@ def test_a_failed_job_does_not_stop_a_sweep_and_a_signal_does(codes: tuple[int, 
     [(kind("no such thing"), 2, "error: no such thing\n") for kind in (ValueError, MemoryError, OSError, RuntimeError)]
     + [
         (MemoryError(), 2, "error: MemoryError\n"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command to resume\n"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again\n"),
     ],
 )
 def test_errors_of_a_run_are_one_line(

@@ -14,7 +14,7 @@ Rows = list[Mapping[str, float]]
 def told(task: str, rows: Rows, caplog: pytest.LogCaptureFixture, steps: int = 1_000) -> list[str]:
     solved = SolvedTasks([task], steps)
     for i, row in enumerate(rows, start=1):
-        solved.see(100 * i, {f"aux/{task}/{name}": value for name, value in row.items()} | {"train/loss": 1.0})
+        solved.check(100 * i, {f"aux/{task}/{name}": value for name, value in row.items()} | {"train/loss": 1.0})
     return [record.message for record in caplog.records]
 
 
