@@ -122,6 +122,8 @@ def learn(
                 stop.save_requested = False
                 save_pretraining(run_dir, parts, step)
                 saved = step
+    if stop.requested:
+        log.info("%s: saved at step %d; run the same command to resume", stop.requested, saved)
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
