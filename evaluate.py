@@ -74,7 +74,9 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
         sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}\n")
     if report.partial:
-        log.warning("%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested)
+        log.warning(
+            "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
+        )
         return stop.exit_code
 
     def moments() -> Iterator[Moment]:

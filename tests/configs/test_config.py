@@ -287,7 +287,10 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_a_pretraining_is_no_training(tmp_path: Path) -> None:
-    write_config(freeze(compose_words("pretrain", "source=balls", "aux=rotation").config, PretrainConfig), tmp_path / "config.yaml")
+    write_config(
+        freeze(compose_words("pretrain", "source=balls", "aux=rotation").config, PretrainConfig),
+        tmp_path / "config.yaml",
+    )
     with pytest.raises(ValueError, match=r"is of a pretraining: give the folder of a training"):
         read_config(tmp_path / "config.yaml", Config)
 
