@@ -126,15 +126,22 @@ def exit_code(run: Callable[[], int]) -> int:
     """
     try:
         return run()
-    except KeyboardInterrupt as stop:
-        sys.stderr.write("interrupted; run the same command to resume\n")
-        return getattr(stop, "exit_code", 130)
-    except Exception as error:  # noqa: BLE001 — told in one line
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 — told in one line
+        if stop := _interruption(error):
+            sys.stderr.write("interrupted; run the same command to resume\n")
+            return getattr(stop, "exit_code", 130)
         if sys.flags.dev_mode:
             print_exc()
         foreseen = isinstance(error, ValueError | MemoryError | OSError | RuntimeError)
         line = (str(error).splitlines() or [type(error).__name__])[0]
         return _fail(line if foreseen else f"{describe(error)}; python -X dev shows the traceback")
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The signal that an error is, or follows from: a library that is interrupted may fail while it cleans up."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def import_modules(words: list[str]) -> None:

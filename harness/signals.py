@@ -1,5 +1,6 @@
 """Stop and save on request, at a moment that the program chooses; no signal ends it with a traceback."""
 
+import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,13 @@ def guard_imports() -> None:
     """The first call of a program: a signal during its imports ends it in one line, SIGUSR1 does nothing."""
     occupy_descriptors()
     _install({**dict.fromkeys(STOPPING, _end), SAVING: _pass})
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    """Let no signal change the exit code any more: the interpreter would give it back its default at the very end."""
+    for number in (*STOPPING, SAVING):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

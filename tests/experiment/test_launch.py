@@ -19,7 +19,8 @@ from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
 from experiment.composition import Composed, freeze
-from experiment.launch import compose_jobs, compose_words, launch
+from experiment.launch import compose_jobs, compose_words, exit_code, launch
+from harness.signals import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,19 @@ PATHS = {
     "evaluate": "checkpoint json video attribution background_folder",
     "probe": "checkpoint report",
 }
+
+
+def test_an_error_while_a_library_cleans_up_after_a_signal_is_an_interruption(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run() -> int:
+        try:
+            raise Interrupted(signal.SIGTERM)
+        finally:
+            None.flags = 0  # type: ignore[attr-defined]  # as OmegaConf does
+
+    assert exit_code(run) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "interrupted; run the same command to resume\n"
 
 
 @pytest.mark.parametrize("typed", ["2026_11_27", "1e3", "true"])

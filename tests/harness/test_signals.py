@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,16 @@ def test_during_imports_a_signal_is_one_line(
 
     assert in_child(imports) == code
     assert capfd.readouterr().err == ("interrupted\n" if code else "")
+
+
+@pytest.mark.parametrize("signum", [*STOPPING, signal.SIGUSR1])
+def test_no_signal_kills_an_interpreter_that_is_ending(signum: signal.Signals) -> None:
+    code = "from harness.signals import guard_imports\nguard_imports()\nimport numpy\nprint('done', flush=True)"
+    for milliseconds in (3, 8, 13, 18):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(milliseconds / 1000)
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+        assert process.returncode in ((0,) if signum == signal.SIGUSR1 else (0, 128 + signum))
