@@ -70,9 +70,13 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
         of = f" of {config.episodes}" if report.partial else ""
-        sys.stdout.write(f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes\n")
+        low, high = report.summary["mean_interval"]
+        score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
+        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}\n")
     if report.partial:
-        log.warning("%s: the report has only the episodes that had ended, which are the short ones", stop.requested)
+        log.warning(
+            "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
+        )
         return stop.exit_code
 
     def moments() -> Iterator[Moment]:
@@ -80,9 +84,11 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
 
     if video:
         write_video(moments(), attribution_targets(agent), frame_stack, video)
+        log.info("video: %s", config.video)
     if config.attribution:
         observations = [moment.obs for moment in evenly_spaced(moments(), MOMENTS)]
         write_maps(Path(config.attribution), observations, attribution_targets(agent), frame_stack)
+        log.info("attribution: %s", config.attribution)
     return 0
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -223,9 +224,11 @@ def read_config(path: Path, kind: type[C]) -> C:
         ValueError: missing, or not a config of this version.
     """
     if not path.exists():
-        raise ValueError(f"{path} does not exist: expected a run folder or a folder of zoo/")
+        raise ValueError(f"{path} does not exist: {_runs_near(path.parent)}")
     try:
         loaded = read_yaml(path)
+        if "source" in loaded and "source" not in get_type_hints(kind):
+            raise UnknownNameError("is of a pretraining: give the folder of a training, or of zoo/")
         _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
@@ -239,6 +242,18 @@ def read_config(path: Path, kind: type[C]) -> C:
         raise ValueError(f"{path} {error}") from error
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a config of this version: {first_line(error)}") from error
+
+
+def _runs_near(folder: Path) -> str:
+    """What to give instead of a folder that holds no run."""
+    if folder.is_file() and (folder.parent / "config.yaml").exists():
+        return f"give the folder {folder.parent}"
+    if folder.is_dir():
+        near = [str(path.parent) for depth in (1, 2, 3) for path in sorted(folder.glob("*/" * depth + "config.yaml"))]
+    else:
+        siblings = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+        near = [str(folder.with_name(name)) for name in get_close_matches(folder.name, siblings)]
+    return f"did you mean {near[0]}?" if near else "expected a run folder or a folder of zoo/"
 
 
 def _check_bools(given: Any, declared: Any, prefix: str = "") -> None:

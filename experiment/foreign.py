@@ -48,5 +48,5 @@ def check_paths(folder: Path, part: Any, advice: str) -> None:
         value = getattr(part, key.name)
         if key.name in PATHS and value != key.default:
             raise ValueError(
-                f"{folder}/config.yaml names {key.name}={value}: only of runs under {OWN}/ is it used unasked, {advice}"
+                f"{folder}/config.yaml names {key.name}={value}: used only if the run is under {OWN}/; {advice}"
             )

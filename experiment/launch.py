@@ -103,6 +103,8 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
         words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
         sweep_settings(words)
+        if "--multirun" not in options and (of_sweep := [word for word in words if word.startswith(OWN)]):
+            raise ValueError(f"{of_sweep[0]} is of a sweep: add -m, or leave it out")
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
@@ -287,6 +289,8 @@ def _check_key(key: str, tree: Any) -> None:
     for part in key.split("."):
         if isinstance(node, list):  # an item of it
             return
+        if parent == "aux" and not node:
+            raise ValueError(f"unknown key {key!r}: no auxiliary task is chosen, add aux={part}")
         if not isinstance(node, dict) or not node:
             raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
         if part not in node:
@@ -336,6 +340,8 @@ def _line(error: Exception) -> str:
         return f"{preset[1]} sets {cause.full_key}, which this choice of {group} does not have: leave out one of them"
     if isinstance(cause, OmegaConfBaseException):
         line = f"{cause.full_key}: {first_line(cause)}"
+        if match := re.search(r"Value '(.*?)' of .*could not be converted to (Integer|Float)$", line):
+            return f"{cause.full_key}={match[1]}: must be {'a whole number' if match[2] == 'Integer' else 'a number'}"
         if match := re.search(r"'(.*)', expected one of \[(.+)\]$", line):
             near = closest(match[1], match[2].split(", "))
             line += f": did you mean {near!r}?" if near else ""

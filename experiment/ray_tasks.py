@@ -39,7 +39,7 @@ class RayLauncher:
         try:
             self._ray = import_module("ray")
         except ImportError as error:
-            raise ValueError("sweep=ray needs Ray: pip install 'sidequest[ray]'") from error
+            raise ValueError("sweep=ray needs Ray: pip install 'ray>=2.40,<3'") from error
         local = {} if settings.address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
         try:
             _check_reachable(settings.address)

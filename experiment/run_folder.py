@@ -131,8 +131,9 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
         old, new = flat(read_config(path, type(config))), flat(config)
         for key in old | new:
             if old.get(key) != new.get(key) and key not in FREE:
+                holds = f"with {key}={old[key]}" if key in old else f"without {key}"
                 raise ValueError(
-                    f"{run_dir} holds a run with {key}={old.get(key)}, this one has {new.get(key)}: "
+                    f"{run_dir} holds a run {holds}, this one has {new.get(key, 'none')}: "
                     "give run_dir=... or remove that folder"
                 )
     write_config(config, path)

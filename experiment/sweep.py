@@ -148,7 +148,8 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
         cores = available_cores()
         at_once = min(settings.jobs or cores, len(runs))
         launcher = LocalLauncher(_command(module), threads := max(1, cores // at_once))
-        log.info("%d runs, %d at a time, %d threads each", len(runs), at_once, threads)
+        each = " or ".join(map(str, sorted({job.config.threads or threads for job in jobs})))
+        log.info("%d runs, %d at a time, %s threads each", len(runs), at_once, each)
     with GracefulExit() as stop, _Screen() as screen:
         _follow(runs, launcher, at_once, stop, screen)
     launcher.close()

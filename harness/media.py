@@ -45,7 +45,8 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
         OSError: a folder cannot be read.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder")
+        hint = ": `make clips` fills it" if folder == Path("data/clips") else ""
+        raise ValueError(f"{folder} is not a folder{hint}")
     found, left = list[Path](), defaultdict[str, list[str]](list)
     for path in _entries(folder, deep, ()):
         if _hidden(path):

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     if wrong := options.keys() ^ {"run", "box", "frame", "length", "out"}:
         raise ValueError(f"{', '.join(sorted(wrong))}: run and box must be given, frame, length and out may be")
     run = Path(options["run"])
-    check_paths(run, read_config(run / "config.yaml", PretrainConfig).source, "move it there")
+    check_paths(run, read_config(run / "config.yaml", PretrainConfig).source, "move the run there")
     parts = load_pretraining(run)
     task = dict(parts.suite).get("video_colorization")
     if not isinstance(task, VideoColorization):

@@ -130,6 +130,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def _read_folder(folder: Path) -> Run:
+    if folder.is_file():
+        raise ValueError(f"{folder} is not a folder, a .json or a .csv")
     tree = read_yaml(read_regular(folder / "config.yaml", CONFIG_LIMIT).decode(), folder / "config.yaml")
     if not {"agent", "env"} <= tree.keys():
         raise ValueError(f"{folder} is no training of an agent")
@@ -154,7 +156,7 @@ def _read_kept(path: Path) -> Run:
     report = read_report(path)
     training = report.get("training")
     if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
-        raise ValueError(f"{path} is no report with its training")
+        raise ValueError(f"{path} holds no training: give the run folder, {path.parent}")
     tree = read_yaml(str(training["config"]), path)
     rows: list[dict[str, Any]] = [{"step": int(step), SCORE: score} for step, score in training["games"]]
     rows.append({"step": int(training.get("steps", 0))})

@@ -6,7 +6,7 @@ from analysis.comparison.measure import Comparison
 from analysis.human import WANG_2016, human_normalised
 
 MEANING = {
-    "human-normalised": "Human-normalised: 0 is random play, 1 are people, by the table of Wang et al. 2016.",
+    "human-normalised": "Human-normalised: 0 is random play, 1 is the human score, by the table of Wang et al. 2016.",
     "of 1000": "Of 1000: the highest return of dm_control is 1.",
 }
 

@@ -252,11 +252,14 @@ def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
     for key, other in {
         "gamma=0.99, this one has 0.9": replace(first, gamma=0.9),
         "agent.hidden=256, this one has 8": replace(first, agent=DQNConfig(hidden=8)),
-        "aux.rotation.weight=1.0, this one has None": replace(first, aux={}),
+        "aux.rotation.weight=1.0, this one has none": replace(first, aux={}),
         "env.num_envs=4, this one has 2": replace(first, env=ToyConfig(num_envs=2)),
     }.items():
         with pytest.raises(ValueError, match=f"holds a run with {key}"), claim_run_dir(other):
             pass
+    more = replace(first, aux={**first.aux, "curl": TaskConfig()})
+    with pytest.raises(ValueError, match=r"a run without aux.curl.weight, this one has 1.0"), claim_run_dir(more):
+        pass
     assert (tmp_path / "config.yaml").read_text() == before
 
 
@@ -281,6 +284,15 @@ def test_a_file_that_is_no_config_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         read_config(path, Config)
     assert "\n" not in str(error.value)
+
+
+def test_a_pretraining_is_no_training(tmp_path: Path) -> None:
+    write_config(
+        freeze(compose_words("pretrain", "source=balls", "aux=rotation").config, PretrainConfig),
+        tmp_path / "config.yaml",
+    )
+    with pytest.raises(ValueError, match=r"is of a pretraining: give the folder of a training"):
+        read_config(tmp_path / "config.yaml", Config)
 
 
 @pytest.mark.parametrize(
