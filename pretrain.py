@@ -123,6 +123,8 @@ def learn(
                 saved = step if save_pretraining(run_dir, parts, step) else saved
     if stop.requested:
         log.info("%s: saved at step %d; run the same command to resume", stop.requested, saved)
+    elif saved < step:
+        raise CheckpointError(f"{run_dir}: saved up to step {saved}; make space and run the same command")
 
 
 def draw(parts: Pretraining, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:

@@ -31,7 +31,7 @@ class FramesConfig(SourceConfig):
     name: str = field(default="frames", kw_only=True)
     frames: int = 12_000  # frames to record, of all environment copies together
     policy: str = "random"  # random, or a run folder or folder of zoo/: its agent, with 5 % random actions
-    path: str | None = None  # folder of the recording; default: data/frames/<env>-<policy>-<frames>-s<seed>
+    path: str | None = None  # folder of the recording; default: in data/frames, named by all settings
 
     def __post_init__(self) -> None:
         _at_least_one(self, "frames")

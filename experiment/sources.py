@@ -1,5 +1,6 @@
 """From the config of a source to its episodes."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -136,8 +137,9 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
     """
     policy = source.policy.strip("/").replace("/", "-")
     label = env.label.replace("/", "_")  # it may be of somebody else's config
-    folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}")
     wanted = content(source, env, seed)
+    settings = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:6]  # of the environment, and the rest
+    folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{settings}")
     if not folder.is_dir() or not any(folder.iterdir()):
         _record(source, env, seed, folder, wanted, check_labels)
     found = read_content(folder)

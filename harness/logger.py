@@ -182,7 +182,7 @@ class RunLogger:
         speed = (step - self._start_step) / max(seconds, 1e-9)
         memory = self._process.memory_info().rss / 2**30
         self._add_scalars(step, {"time/fps": speed, "time/time_elapsed": seconds, "mem/rss_gb": memory})
-        self.meter.show(step, {**shown, "GB": memory})
+        self.meter.show(step, {**shown, "memory GB": memory})
 
     def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""

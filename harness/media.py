@@ -102,7 +102,8 @@ def read_image(path: Path, size: int) -> Picture:
                     _log_once(f"{path.parent}: of animated images, such as {path.name}, the first picture is read")
                 pixels = np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, *bomb) as error:
-        raise ValueError(f"{path} is not a readable image: {error}") from error
+        reason = str(error).partition(" <_io.")[0]  # Pillow names the open file
+        raise ValueError(f"{path} is not a readable image: {reason}") from error
     for warning in warned:
         log.warning("%s: %s", path, str(warning.message).strip())
     return pixels

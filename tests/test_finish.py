@@ -19,6 +19,7 @@ from encoders import EncoderConfig
 from envs import ToyConfig
 from experiment import ending
 from experiment.run_folder import claim_run_dir
+from harness.checkpoint import CheckpointError
 from harness.files import sha256
 
 LEFT = ("agent.safetensors", "encoder.safetensors", "report.json", "game.mp4")
@@ -90,6 +91,10 @@ def test_more_episodes_are_played_when_asked_for(tmp_path: Path) -> None:
         assert len(json.loads((tmp_path / "report.json").read_text())["returns"]) == episodes
 
 
+def full_disk(*_: Any) -> None:
+    raise CheckpointError("disk full")
+
+
 def test_a_pretraining_is_completed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"threads": 1, "device": "cpu", "batch_size": 4, "run_dir": str(tmp_path)}
     source = BallsConfig(episodes=6, length=5, size=16)
@@ -105,6 +110,10 @@ def test_a_pretraining_is_completed_too(tmp_path: Path, monkeypatch: pytest.Monk
         assert (tmp_path / "attribution" / "moment_0.png").stat().st_size > 0
         load_file(tmp_path / "encoder.safetensors")
 
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save", full_disk)
+        with pytest.raises(CheckpointError, match="saved up to step 0"):
+            pretrained(3)
     assert pretrained(3) == 0
     left("00003")
     for stage in ("export_encoder", "write_attribution", "write_projector"):

@@ -131,7 +131,9 @@ def test_the_progress_shows_every_loss(tmp_path: Path, capsys: pytest.CaptureFix
     with logger(tmp_path) as opened:
         opened.log_health(1_000, {"score": -21.0} | shown_losses({"train/loss": 0.0123} | tasks))
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"step 1,000/1,000,000  .*score -21  loss 0.0123  permutation 1.61  rotation 0.69  GB .*", line)
+    assert re.fullmatch(
+        r"step 1,000/1,000,000  .*score -21  loss 0.0123  permutation 1.61  rotation 0.69  memory .*", line
+    )
 
 
 def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
