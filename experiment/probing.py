@@ -29,7 +29,7 @@ from experiment.sources import build_source, is_same
 from experiment.weights import load_encoder
 from experiment.zoo import locate
 from harness.files import check_writable
-from harness.seeding import derive, numpy_stream, seeded, torch_stream
+from harness.seeding import numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     if not config.probe_every:
         return None
     env = replace(config.env, num_envs=ONLINE_COPIES)
-    frames = FramesConfig(frames=ONLINE_FRAMES, path=f"data/frames/{env.label}-probe-{derive(0, repr(env)):016x}")
-    episodes = build_source(frames, env, seed=0)
+    episodes = build_source(FramesConfig(frames=ONLINE_FRAMES), env, seed=0)
     grayscale = encoder.obs_shape[0] == config.frame_stack
     device = next(encoder.parameters()).device
     sampler = EpisodeSampler(episodes, frame_stack=config.frame_stack, grayscale=grayscale, device=device)
