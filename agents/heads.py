@@ -1,4 +1,4 @@
-"""What stands on an encoder in DQN: action values, or quantiles of the return, all of them dueling."""
+"""Heads of DQN: dueling action values, or dueling quantiles of the return."""
 
 import math
 

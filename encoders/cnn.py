@@ -110,7 +110,7 @@ def impala(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def impala_small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """IMPALA's with half of the channels and one block for each width: the grid of 11 x 11 is that of `impala`."""
+    """A smaller IMPALA, with 8, 16 and 16 channels and one block for each. Its maps have the size of `impala`'s."""
     return _residual(channels, (8, 16, 16), blocks=1), nn.Sequential(nn.LazyLinear(256), nn.ReLU())
 
 

@@ -31,7 +31,7 @@ def guard_imports() -> None:
 
 
 def _ignore() -> None:
-    """Let no signal change the exit code any more: the interpreter would give it back its default at the very end."""
+    """Ignore all signals from here on: Python restores their defaults at shutdown, and they would end the process."""
     for number in (*STOPPING, SAVING):
         signal.signal(number, signal.SIG_IGN)
 
