@@ -55,7 +55,7 @@ class RayLauncher:
                     f"sweep.{name.lower()}s={wanted:g}: the largest node of the Ray cluster has {largest:g}"
                 )
         self._command, threads = list(command), max(1, int(settings.cpus))
-        self._variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._variables = thread_variables(threads)
         self._task = self._ray.remote(
             num_cpus=settings.cpus,
             num_gpus=settings.gpus,
@@ -97,6 +97,11 @@ class RayProcess:
         """SIGTERM saves the run and ends it; a run on another machine gets no other signal."""
         if signum == signal.SIGTERM:
             self._stop.touch()
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment of a run that uses so many threads; torch reads it when it is loaded."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def run_command(

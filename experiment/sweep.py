@@ -18,7 +18,7 @@ from rich.table import Table
 from configs.schema import RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
-from experiment.ray_tasks import RayLauncher, RayProcess
+from experiment.ray_tasks import RayLauncher, RayProcess, thread_variables
 from experiment.run_folder import named, run_folder
 from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores
@@ -103,7 +103,7 @@ class LocalLauncher:
 
     def __init__(self, command: Sequence[str], threads: int) -> None:
         self._command = command
-        self._variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._variables = thread_variables(threads)
 
     def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
         """Start one run. It gets no signal from the terminal: the sweep passes them on, once."""
@@ -113,7 +113,7 @@ class LocalLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self._variables,  # torch reads them when it is loaded
+                env=os.environ | self._variables,
                 start_new_session=True,
             )
 
