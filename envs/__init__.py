@@ -1,7 +1,7 @@
 """Vector environments of pixels, their families, frame stacking, and the one rollout; nothing of agents or replay."""
 
 from envs.atari import AtariConfig, AtariVector, atari_games
-from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
 from envs.dmc import DmcConfig, DmcVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -28,6 +28,7 @@ __all__ = [
     "EnvError",
     "Episode",
     "FrameStack",
+    "Goals",
     "Observation",
     "Padding",
     "PointMassConfig",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -106,16 +106,29 @@ class VectorStep:
     env_steps: NDArray[np.int64] | None = None  # (N,) made in this step, 0 where `first`; None: one each
 
 
+class Goals(NamedTuple):
+    """What was reached and what is to be reached, at one moment of every copy."""
+
+    achieved: NDArray[np.float32]  # (N, G)
+    desired: NDArray[np.float32]  # (N, G)
+
+
 class EnvError(RuntimeError):
     """A simulator died, hangs or contradicts itself: the environment cannot be stepped any more."""
 
 
 class VectorEnv(ABC):
-    """N copies of a pixel environment, stepped together."""
+    """N copies of an environment, stepped together. Frames are pixels, or states as (D, 1, 1) numbers.
+
+    An environment with goals has `goal_dim` above 0 and the methods of its last section, which follow Gymnasium's
+    `GoalEnv`. They are functions of goals alone, so that replay can give a transition another goal.
+    """
 
     num_envs: int
     action_space: Discrete | Box  # of one copy: A choices, or A float32 numbers in [-1, 1]
     frame_shape: tuple[int, int, int]  # (C, H, W)
+    frame_dtype: type[np.uint8 | np.float32] = np.uint8  # float32: states in place of pixels
+    goal_dim: int = 0  # G, numbers in a goal; 0: there are no goals
 
     @abstractmethod
     def reset(self, seed: int) -> NDArray[np.uint8]:
@@ -141,6 +154,33 @@ class VectorEnv(ABC):
     def labels(self) -> dict[str, NDArray[Any]]:
         """What is known of the moment that the newest frames show, (N,) each, integers or floats."""
         return {}
+
+    # --- goals ---
+
+    def goals(self) -> Goals:
+        """The goals of the moment that the newest frames show; at an episode's last frame, those of that episode."""
+        raise NotImplementedError(f"{type(self).__name__} has no goals")
+
+    def goal_frame(self) -> NDArray[np.uint8] | None:
+        """Pictures (N, 3, H, W) of the desired goals, reached; None where they cannot be drawn."""
+        return None
+
+    def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rewards (M,) of having reached (M, G) where (M, G) was desired; `step` gives the same."""
+        raise NotImplementedError(f"{type(self).__name__} has no goals")
+
+    def compute_terminated(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:  # noqa: ARG002
+        """Where (M,) the return ends because the goal is reached; nowhere by default."""
+        return np.zeros(len(achieved), np.bool_)
+
+    def goal_distance(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Distances (M,) to the goals, as an evaluation reports them: Euclidean by default."""
+        distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1).astype(np.float32)
+        return distance
+
+    def is_success(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where (M,) the goal is reached."""
+        raise NotImplementedError(f"{type(self).__name__} has no goals")
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""

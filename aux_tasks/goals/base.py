@@ -1,0 +1,53 @@
+"""The contract of a task whose representation defines goals."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from aux_tasks.base import AuxTask
+from encoders import Encoder
+
+
+class GoalTask(AuxTask):
+    """An auxiliary task that also maps pictures to goals.
+
+    `encoder` is passed in, as in every task. Where `uses_context`, a picture is embedded beside the first picture of
+    its episode.
+    """
+
+    uses_context: ClassVar[bool] = False
+    goal_dim: int  # G
+
+    @abstractmethod
+    def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:
+        """Return the goals (B, G) that pictures (B, C, H, W) show.
+
+        Args:
+            obs: uint8 pixels.
+            encoder: the shared encoder.
+            context: (B, C, H, W) the first picture of each one's episode, for tasks that use it.
+        """
+
+    def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Return the reward (B,) of goals (B, G) reached: the negative Euclidean distance."""
+        distance: Tensor = torch.linalg.vector_norm(achieved - desired, dim=1)
+        return -distance
+
+    def imagine(self, count: int, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Return goals (count, G) that were not seen; random numbers come from `generator`.
+
+        Args:
+            count: how many.
+            encoder: the shared encoder.
+            context: (count, C, H, W) the first picture of the episode that each goal is for, for tasks that use it.
+
+        Raises:
+            ValueError: the task cannot imagine goals.
+        """
+        raise ValueError(f"{type(self).__name__} cannot imagine goals: use goals that the environment shows")
+
+    def decode(self, goals: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor | None:  # noqa: ARG002
+        """Return pictures (B, C, H, W) uint8 of goals (B, G), or None where the task has no decoder."""
+        return None
