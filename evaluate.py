@@ -40,6 +40,7 @@ from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
+from experiment.goal_space import FILE, world_of
 from experiment.launch import launch
 from experiment.zoo import locate
 from harness.files import check_writable
@@ -56,7 +57,12 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
-    protocol = with_backgrounds(trained.env, config).protocol(config.protocol)
+    if not (checkpoint / FILE).is_file():
+        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
+    trained = replace(trained, env=with_backgrounds(trained.env, config))
+    protocol = world_of(trained, checkpoint, config.goal).protocol(config.protocol)
+    if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
+        raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
     policy, frame_stack = greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
     written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")

@@ -209,6 +209,7 @@ class Moment:
     obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
     frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
     score: float  # sum of the rewards so far
+    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, where there is one
 
 
 def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
@@ -226,12 +227,14 @@ def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int
         rollout, policy = begin(policy, env, alone, frame_stack, seed)
         frame, score = twin.reset(env_seed(seed)), 0.0
         while True:
-            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score)
+            goal = twin.goal_frame() if twin.goal_dim else None
+            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score, None if goal is None else goal[0])
             if rollout.episodes:
                 return
             row = rollout.step(policy)
             shown = twin.step(row.action)
-            assert shown.reward == row.reward, "the twin plays another episode"
+            same = shown.reward == row.reward or env.goal_dim  # a goal space gives rewards of its own
+            assert same and bool(shown.game_over) == bool(rollout.episodes), "the twin plays another episode"
             frame, score = shown.frame, score + float(row.reward[0])
 
 
@@ -258,8 +261,11 @@ def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_
     with video, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):
             meter.tick(count)
-            shown = panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")
-            video.add(side_by_side([shown, *heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8)]))
+            shown = [panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")]
+            if moment.goal is not None:
+                shown.append(panel(pictures(moment.goal, 1)[0], PANEL, "goal"))
+            maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []
+            video.add(side_by_side([*shown, *maps]))
 
 
 # --- Stable-Baselines3 ---

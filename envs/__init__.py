@@ -4,6 +4,7 @@ from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
 from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
+from envs.goals import GoalSpaceVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
@@ -32,6 +33,7 @@ __all__ = [
     "EnvError",
     "Episode",
     "FrameStack",
+    "GoalSpaceVector",
     "Goals",
     "Observation",
     "Padding",

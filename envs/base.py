@@ -193,6 +193,11 @@ class VectorEnv(ABC):
         """Where (M,) the goal is reached."""
         raise NotImplementedError(f"{type(self).__name__} has no goals")
 
+    def outcomes(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]] | None:
+        """Where (N,) the goals are reached at this moment, and how far (N,) they are, as an evaluation reports it."""
+        goals = self.goals()
+        return self.is_success(*goals), self.goal_distance(*goals)
+
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""
 

@@ -26,7 +26,7 @@ class BitFlipConfig(EnvConfig):
         """See `EnvConfig.build`."""
         return BitFlipVector(self)
 
-    def display(self, size: int) -> None:  # noqa: ARG002
+    def display(self, size: int) -> None:
         """See `EnvConfig.display`: there is nothing to see."""
 
 

@@ -92,7 +92,8 @@ class Rollout:
         self._score += step.reward
         self._length += ~step.first
         self._env_steps += ~step.first if step.env_steps is None else step.env_steps
-        self.episodes = [self._episode(int(i)) for i in np.flatnonzero(step.game_over)]
+        outcomes = self.env.outcomes() if self.goals and step.game_over.any() else None
+        self.episodes = [self._episode(int(i), outcomes) for i in np.flatnonzero(step.game_over)]
         for count in (self._score, self._length, self._env_steps):
             count[step.game_over] = 0
         return row
@@ -101,11 +102,9 @@ class Rollout:
         self.goals = self.env.goals() if self.env.goal_dim else None
         self.observation = Observation(pixels, self.goals and self.goals.desired)
 
-    def _episode(self, copy: int) -> Episode:
+    def _episode(self, copy: int, outcomes: tuple[NDArray[np.bool_], NDArray[np.float32]] | None) -> Episode:
         """The episode that has just ended in a copy."""
         counts = (copy, float(self._score[copy]), int(self._length[copy]), int(self._env_steps[copy]))
-        if self.goals is None:
+        if outcomes is None:
             return Episode(*counts)
-        achieved, desired = (goal[copy : copy + 1] for goal in self.goals)
-        success, distance = self.env.is_success(achieved, desired), self.env.goal_distance(achieved, desired)
-        return Episode(*counts, bool(success[0]), float(distance[0]))
+        return Episode(*counts, bool(outcomes[0][copy]), float(outcomes[1][copy]))

@@ -19,10 +19,12 @@ from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import Rollout, VectorEnv
 from experiment.composition import read_config
+from experiment.goal_space import world_of
+from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.zoo import locate
+from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
-from harness.suggest import check_choice
 from harness.tree import Segment
 from replay import Replay, build_replay
 from replay.relabel import GoalFunctions
@@ -96,7 +98,7 @@ def build(config: Config) -> Parts:
     if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
-    env = config.env.build()
+    env = world_of(config, run_folder(config)).build()
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
     if env.frame_dtype == np.float32 and (config.aux or config.agent.random_shift):
@@ -230,17 +232,3 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     agent, _ = build_agent(plain, obs_shape, space, streams, goal_dim)
     load_weights(agent, weights)
     return config, agent
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one; `cuda:1` is the second.
-
-    Raises:
-        ValueError: no such kind of device, or CUDA was asked for and there is none.
-    """
-    check_choice("device", name.partition(":")[0], ("auto", "cpu", "cuda"))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: this machine or this build of torch has no CUDA device; use device=cpu")
-    return torch.device(name)

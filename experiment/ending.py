@@ -22,6 +22,7 @@ from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig, flat
 from envs import Protocol
 from experiment.build import load_agent
+from experiment.goal_space import world_of
 from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
 from experiment.training import Training
@@ -41,7 +42,8 @@ def finish(run: Training) -> None:
     export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
     if not config.eval_episodes:
         return
-    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
+    protocol = world_of(config, run_dir).protocol()
+    agent, report = load_agent(run_dir, config.device)[1], run_dir / "report.json"
     earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
     random = random_play(run, protocol, earlier)
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
