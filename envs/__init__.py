@@ -4,6 +4,7 @@ from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
 from envs.dmc import DmcConfig, DmcVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
 from envs.stack import FrameStack
@@ -14,6 +15,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "dmc": DmcConfig,
     "pointmass": PointMassConfig,
+    "pusher": PusherConfig,
     "toy": ToyConfig,
 }
 
@@ -35,6 +37,8 @@ __all__ = [
     "PointMassVector",
     "Policy",
     "Protocol",
+    "PusherConfig",
+    "PusherVector",
     "Rollout",
     "SingleEnv",
     "ToyConfig",
