@@ -6,6 +6,7 @@ from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
 from envs.stack import FrameStack
@@ -17,6 +18,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
     "pointmass": PointMassConfig,
+    "pusher": PusherConfig,
     "toy": ToyConfig,
 }
 
@@ -41,6 +43,8 @@ __all__ = [
     "PointMassVector",
     "Policy",
     "Protocol",
+    "PusherConfig",
+    "PusherVector",
     "Rollout",
     "SingleEnv",
     "ToyConfig",
