@@ -2,7 +2,7 @@
 
 import logging
 from ctypes import Array, c_ubyte
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, ClassVar
@@ -56,7 +56,8 @@ class DmcConfig(EnvConfig):
     domain: str = "cartpole"  # domain of the Control Suite
     task: str = "swingup"  # task of the domain
     size: int = 84  # pixels, height and width
-    camera: str = ""  # name of a camera of the model; empty: the usual one
+    camera: str = ""  # name of a camera of the model, or azimuth/elevation in degrees; empty: the usual one
+    views: list[str] = field(default_factory=list)  # further cameras, which a recording keeps beside the frames
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
     quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
     background: str = "none"  # what stands in place of sky and floor
@@ -159,6 +160,7 @@ class DmcVector(VectorEnv):
         check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
+        self.num_views = len(config.views)
         self._seed: int | None = None
         self._shares: list[Local | Worker] = []
         pixels = SPAWN.RawArray(c_ubyte, config.num_envs * 3 * config.size**2)
@@ -197,6 +199,10 @@ class DmcVector(VectorEnv):
         """See `VectorEnv.labels`: what an agent would observe that does not look at pixels."""
         parts = self._ask("labels", [()] * len(self._shares))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
+        return np.concatenate(self._ask("views", [()] * len(self._shares)))
 
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
@@ -260,13 +266,17 @@ class _Copies:
         rows = [copy.state() for copy in self._copies]
         return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
 
+    def views(self) -> NDArray[np.uint8]:
+        """Pictures (copies, V, 3, H, W) of the further cameras."""
+        return np.stack([copy.draw_views() for copy in self._copies])
+
     def close(self) -> None:
         for copy in self._copies:
             copy.close()
 
 
 class _Copy:
-    """One dm_control environment, its camera and its background."""
+    """One dm_control environment, its cameras and its background."""
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
@@ -287,7 +297,10 @@ class _Copy:
         )
         camera = config.camera or CAMERAS.get(config.domain, "")
         hide = self._background is not None
-        self.screen = Screen(self._env.physics, config.size, camera, config.quality, hide_background=hide)
+        self.screen, *self._views = (
+            Screen(self._env.physics, config.size, name, config.quality, hide_background=hide)
+            for name in (camera, *config.views)
+        )
 
     def seed(self, seed: np.random.SeedSequence) -> None:
         """Everything random from here on follows from `seed`; the simulation does not depend on the background."""
@@ -333,10 +346,19 @@ class _Copy:
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""
-        picture = self.screen.draw()
         if self._background:
-            picture = np.where(self.screen.background[..., None], self._background.frame(), picture)
-        frame[:] = picture.transpose(2, 0, 1)
+            self._behind = self._background.frame()
+        frame[:] = self._picture(self.screen)
+
+    def draw_views(self) -> NDArray[np.uint8]:
+        """Pictures (V, 3, H, W) of this moment by the further cameras."""
+        return np.stack([self._picture(screen) for screen in self._views])
+
+    def _picture(self, screen: Screen) -> NDArray[np.uint8]:
+        picture = screen.draw()
+        if self._background:
+            picture = np.where(screen.background[..., None], self._behind, picture)
+        return picture.transpose(2, 0, 1)
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains

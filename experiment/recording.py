@@ -4,6 +4,7 @@
            begin.npy end.npy  (E,) the episodes; what still ran at the end was cut there
            action.npy         (N,) integers or (N, A) floats
            reward.npy         (N,) float32
+           views.npy          (N, V, C, H, W) uint8, of an environment with further views
            labels/<name>.npy  (N,) each, of `VectorEnv.labels`
            source.json        what decided all of this
 
@@ -73,13 +74,18 @@ def record(
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     count, what, advice = steps * env.num_envs, "recording {} frames", "set source.frames to {} or less"
-    check_room(count, env.frame_shape, free, "disk", who="source", what=what, advice=advice)
+    channels, height, width = env.frame_shape
+    shown = (channels * (1 + env.num_views), height, width)
+    check_room(count, shown, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     try:
         with _temporary_folder(folder) as temporary:
             acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
             moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
-            _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
+            pictures: dict[str, tuple[int, ...]] = {"frames": env.frame_shape}
+            if env.num_views:
+                pictures["views"] = (env.num_views, *env.frame_shape)
+            _write(temporary, moments, env.num_envs, steps, pictures)
             made_by = versions("ale-py", "dm-control", "mujoco")
             write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
             temporary.chmod(0o755)  # the others may read it: that was a private folder
@@ -123,20 +129,30 @@ def _is_abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
-    """Write `moments`, columns (N, ...) by name; `shape` (N, T, C, H, W) is that of all frames."""
-    total = shape[0] * shape[1]
-    file = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (total, *shape[2:]))
-    with (folder / "frames.npy").open("r+b") as room:
-        allocate(room, os.fstat(room.fileno()).st_size)
-    frames = file.reshape(shape)
+def _write(
+    folder: Path,
+    moments: Iterator[dict[str, NDArray[Any]]],
+    copies: int,
+    steps: int,
+    pictures: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Write `moments`, columns (N, ...) by name; the shapes of those that are `pictures` are given."""
+    total = copies * steps
+    files = {}
+    for name, shape in pictures.items():
+        path = folder / f"{name}.npy"
+        files[name] = np.lib.format.open_memmap(path, "w+", np.uint8, (total, *shape))
+        with path.open("r+b") as room:
+            allocate(room, os.fstat(room.fileno()).st_size)
     rows = []
     for t, moment in enumerate(moments):
-        frames[:, t] = moment.pop("frame")
+        for name, file in files.items():
+            file.reshape(copies, steps, *pictures[name])[:, t] = moment.pop(name)
         rows.append(moment)
-        if (t + 1) % max(1, shape[1] // 5) == 0:
-            log.info("source: %d of %d frames recorded", (t + 1) * shape[0], total)
-    file.flush()
+        if (t + 1) % max(1, steps // 5) == 0:
+            log.info("source: %d of %d frames recorded", (t + 1) * copies, total)
+    for file in files.values():
+        file.flush()
     columns = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     columns = {name: values.reshape(total, *values.shape[2:]) for name, values in columns.items()}
     begin = np.flatnonzero(columns.pop("first"))
@@ -153,9 +169,11 @@ def _play(
     if check_labels:
         check_labels(rollout.env.labels())
     for _ in range(steps):
-        labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
+        beside = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
+        if rollout.env.num_views:
+            beside["views"] = rollout.env.views()
         row = rollout.step(policy)
-        yield {"frame": row.frame, "first": row.first, "action": row.action, "reward": row.reward, **labels}
+        yield {"frames": row.frame, "first": row.first, "action": row.action, "reward": row.reward, **beside}
 
 
 def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:

@@ -97,6 +97,21 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
         np.testing.assert_allclose(batch.clip_action[i], episodes.action[row : row + length - 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_further_views_are_stacked_as_the_frames_are(grayscale: bool) -> None:
+    other = np.random.default_rng(1).integers(1, 256, (COUNT, 2, 3, *SIZE), dtype=np.uint8)
+    source = sampler(made(3, views=other), 2, grayscale)
+    one_by_one = [sampler(replace(made(3), frames=other[:, v]), 2, grayscale) for v in range(2)]
+    fields = frozenset({"clip_views", "views"})
+    assert fields <= source.provides
+    batch = source.sample(50, fields, 3, np.random.default_rng(1))
+    assert batch.clip is None
+    for v, alone in enumerate(one_by_one):
+        assert torch.equal(batch.views[:, v], alone.observe(batch.index.numpy()))
+        for t in range(3):
+            assert torch.equal(batch.clip_views[:, t, v], alone.observe(batch.index.numpy() + t))
+
+
 @pytest.mark.parametrize("field", ["next_obs", "action", "reward"])
 def test_what_the_last_frame_of_an_episode_lacks_is_never_drawn(field: str) -> None:
     batch = drawn(sampler(made(), frame_stack=1), field)
@@ -212,6 +227,7 @@ def test_a_fingerprint_is_of_everything() -> None:
         replace(first, test=None),
         replace(first, end=np.array([4, 5, 12, 15])),
         replace(first, padding="repeat"),
+        replace(first, views=first.frames[:, None]),
     ]
     assert len({first.fingerprint, *(episodes.fingerprint for episodes in changed)}) == len(changed) + 1
 
@@ -239,6 +255,9 @@ def test_a_fingerprint_is_of_everything() -> None:
         ({"reward": np.zeros((COUNT, 2), np.float32)}, None, "reward of a source cannot be"),
         ({"reward": np.full(COUNT, np.nan, np.float32)}, None, "reward of a source is not finite"),
         ({"action": np.full((COUNT, 2), np.inf)}, None, "action of a source is not finite"),
+        ({"views": made().frames}, None, "views of a source cannot be uint8"),
+        ({"views": made(3).frames[:, None]}, None, r"views of a source are \(3, 5, 6\), its frames \(1, 5, 6\)"),
+        ({"views": made().frames[:9, None]}, None, "15 frames, but 9 values of views"),
         ({"labels": {"x": np.zeros((COUNT, 2))}}, None, "x of a source cannot be float64"),
         ({"labels": {"x": np.array([{}] * COUNT)}}, None, "x of a source cannot be object"),
         ({"begin": BEGIN[:1], "end": END[:1]}, split, "one episode cannot be split"),
