@@ -44,10 +44,12 @@ def read_recording(folder: Path) -> Episodes:
 
     labels = {path.stem: read(f"labels/{path.stem}") for path in sorted(folder.glob("labels/*.npy"))}
     num_actions = read_content(folder).get("num_actions")
-    frames, begin, end, action, reward = map(read, ("frames", "begin", "end", "action", "reward"))
+    views = read("views") if (folder / "views.npy").is_file() else None
     try:
-        return Episodes(frames, begin, end, labels, action, reward, num_actions)
-    except ValueError as error:
+        frames = read("frames") if views is None else views[:, 0]
+        begin, end, action, reward = map(read, ("begin", "end", "action", "reward"))
+        return Episodes(frames, begin, end, labels, action, reward, num_actions, views=views)
+    except (ValueError, IndexError) as error:  # views of no view
         raise ValueError(f"{folder} holds no recording ({error}): remove it to record anew") from error
 
 

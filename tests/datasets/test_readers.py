@@ -255,6 +255,16 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
         read_recording(tmp_path)
 
 
+def test_the_first_view_of_a_recording_is_its_frames(tmp_path: Path) -> None:
+    views = np.random.default_rng(0).integers(256, size=(4, 2, *SHAPE), dtype=np.uint8)
+    write_recording(tmp_path, views=views)
+    (tmp_path / "frames.npy").unlink()
+    episodes = read_recording(tmp_path)
+    assert episodes.views is not None
+    assert np.shares_memory(episodes.frames, episodes.views)
+    np.testing.assert_array_equal(episodes.frames, views[:, 0])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -269,6 +279,9 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
         {"action": np.zeros((4, 2), np.float32)},
         {"reward": np.array(["a"] * 4)},
         {"labels/x": np.zeros((4, 3))},
+        {"views": np.zeros(4, np.uint8)},
+        {"views": np.zeros((4, 0, *SHAPE), np.uint8)},
+        {"views": np.zeros((3, 2, *SHAPE), np.uint8)},
     ],
     ids=str,
 )
