@@ -40,7 +40,7 @@ class Episodes:
     test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
     names: NDArray[np.str_] | None = None  # (E,) what a split keeps together; by default the label `group`
     padding: Padding = "zeros"  # what stands before an episode's first frame in a stack, as in the environment
-    views: NDArray[np.uint8] | None = None  # (N, V, C, H, W) what else shows each frame's moment, such as other cameras
+    views: NDArray[np.uint8] | None = None  # (N, V, C, H, W) the moment of each frame in V pictures; the first is it
 
     def __post_init__(self) -> None:
         if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
@@ -53,8 +53,6 @@ class Episodes:
             raise ValueError(f"a source needs episodes of one frame or more, got {len(self.begin)} episodes")
         if self.begin[0] < 0 or (self.end[:-1] > self.begin[1:]).any() or self.end[-1] > len(self.frames):
             raise ValueError(f"the episodes of a source must follow each other within its {len(self.frames)} frames")
-        if self.views is not None and self.views.shape[2:] != self.frames.shape[1:]:
-            raise ValueError(f"views of a source are {self.views.shape[2:]}, its frames {self.frames.shape[1:]}")
         beside = {**self.labels, "action": self.action, "reward": self.reward, "views": self.views}
         for name, values in beside.items():
             if values is not None and len(values) != len(self.frames):
@@ -65,11 +63,11 @@ class Episodes:
         act = (("f",), 2) if self.num_actions is None else (("i", "u"), 1)
         for name, values, kinds, dims in [
             ("frames", self.frames, ("u1",), 4),
+            ("views", self.views, ("u1",), 5),
             ("begin", self.begin, ("i", "u"), 1),
             ("end", self.end, ("i", "u"), 1),
             ("action", self.action, *act),
             ("reward", self.reward, ("f",), 1),
-            ("views", self.views, ("u1",), 5),
             *((name, values, ("i", "u", "f", "b", "U"), 1) for name, values in self.labels.items()),
         ]:
             if values is None:
@@ -78,6 +76,9 @@ class Episodes:
                 raise ValueError(f"{name} of a source cannot be {values.dtype} of shape {values.shape}")
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{name} of a source is not finite everywhere")
+        if self.views is not None and self.views.shape[2:] != self.frames.shape[1:]:
+            shape = self.views.shape[2:]
+            raise ValueError(f"views of a source are of shape {shape}, but its frames of {self.frames.shape[1:]}")
         if self.action is not None and self.num_actions is not None:
             lowest, highest = self.action.min(initial=0), self.action.max(initial=0)
             if lowest < 0 or highest >= self.num_actions:
@@ -121,8 +122,8 @@ class Episodes:
     def fingerprint(self) -> str:
         """SHA-256 of all that this holds."""
         digest = hashlib.sha256(repr((self.num_actions, self.padding)).encode())
-        arrays = ("frames", "begin", "end", "action", "reward", "test", "names", "views")
-        parts = {name: getattr(self, name) for name in arrays}
+        names = ("frames", "begin", "end", "action", "reward", "test", "names", "views")
+        parts = {name: getattr(self, name) for name in names}
         for name, values in (parts | {f"labels/{name}": values for name, values in self.labels.items()}).items():
             if values is not None:
                 digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
@@ -172,8 +173,8 @@ class EpisodeSampler:
         self.episodes, self.frame_stack, self.device = episodes, frame_stack, device
         self.colour, self.grayscale = channels == 3, grayscale and channels == 3
         self._frames = ArrayFrames.over(episodes.frames)
-        further = () if episodes.views is None else episodes.views.swapaxes(0, 1)
-        self._views = [ArrayFrames.over(view) for view in further]
+        views = () if episodes.views is None else episodes.views.swapaxes(0, 1)
+        self._views = [ArrayFrames.over(view) for view in views]
         self._all, self._among = episodes.rows(), among
         self._rows: dict[int, NDArray[np.int64]] = {}  # by the length of the clips that may begin there
         self._start = np.repeat(episodes.begin, episodes.end - episodes.begin)  # of the episode of each of them
@@ -241,8 +242,8 @@ class EpisodeSampler:
             more["views"] = self.observe_views(row)
         rows = row[:, None] + np.arange(clip_length)
         if "clip_views" in fields:
-            more["clip_views"] = self.observe_views(rows.ravel())
-            more["clip_views"] = more["clip_views"].view(*rows.shape, *more["clip_views"].shape[1:])
+            views = self.observe_views(rows.ravel())
+            more["clip_views"] = views.view(*rows.shape, *views.shape[1:])
         if "clip" in fields:
             more["clip"] = self.observe(rows.ravel()).view(*rows.shape, *self.obs_shape)
             more["clip_action"] = self._values(self.episodes.action, rows[:, :-1], nothing)
@@ -269,7 +270,7 @@ class EpisodeSampler:
         return self._observe(self._frames, row)
 
     def observe_views(self, row: NDArray[np.int64]) -> Tensor:
-        """What else shows the moments at (B,) rows: (B, V, C, H, W) uint8, stacked as observations are."""
+        """The views (B, V, C, H, W) uint8 of the moments at (B,) rows, each as an observation."""
         return torch.stack([self._observe(view, row) for view in self._views], dim=1)
 
     def _observe(self, frames: ArrayFrames, row: NDArray[np.int64]) -> Tensor:

@@ -45,11 +45,12 @@ def read_recording(folder: Path) -> Episodes:
 
     labels = {path.stem: read(f"labels/{path.stem}") for path in sorted(folder.glob("labels/*.npy"))}
     num_actions = read_content(folder).get("num_actions")
-    frames, begin, end, action, reward = map(read, ("frames", "begin", "end", "action", "reward"))
-    views = read("views") if (folder / "views.npy").exists() else None
+    views = read("views") if (folder / "views.npy").is_file() else None
     try:
+        frames = read("frames") if views is None else views[:, 0]
+        begin, end, action, reward = map(read, ("begin", "end", "action", "reward"))
         return Episodes(frames, begin, end, labels, action, reward, num_actions, views=views)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # views of no view
         raise ValueError(f"{folder} holds no recording ({error}): remove it to record anew") from error
 
 
@@ -158,7 +159,7 @@ def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
 def read_multiview(folder: Path, size: int, stride: int) -> Episodes:
     """Every `stride`-th frame of `folder/<sequence>/<camera>.mp4`, videos that show one sequence at the same time.
 
-    Each sequence is an episode. The first camera by name is the frames, the others are `views`, in the same order.
+    Each sequence is an episode. The views are in the order of the cameras' names; the first is the frames.
 
     Raises:
         ValueError: there are none, a sequence has other cameras than the first one or videos of different length, or
@@ -191,7 +192,7 @@ def read_multiview(folder: Path, size: int, stride: int) -> Episodes:
                 raise ValueError(f"{path}: {len(shown)} of its {end - begin} frames can be read")
             view[begin:end] = shown
     titles = _names(list(sequences), folder)
-    return Episodes(pictures[0], begins, ends, names=titles, views=np.moveaxis(pictures[1:], 0, 1))
+    return Episodes(pictures[0], begins, ends, names=titles, views=pictures.swapaxes(0, 1))
 
 
 def read_idx(folder: Path) -> Episodes:

@@ -4,7 +4,7 @@
            begin.npy end.npy  (E,) the episodes; what still ran at the end was cut there
            action.npy         (N,) integers or (N, A) floats
            reward.npy         (N,) float32
-           views.npy          (N, V, C, H, W) uint8, of an environment with further views
+           views.npy          (N, V, C, H, W) uint8 in its place, of an environment with further views
            labels/<name>.npy  (N,) each, of `VectorEnv.labels`
            source.json        what decided all of this
 
@@ -82,10 +82,8 @@ def record(
         with _temporary_folder(folder) as temporary:
             acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
             moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
-            pictures: dict[str, tuple[int, ...]] = {"frames": env.frame_shape}
-            if env.num_views:
-                pictures["views"] = (env.num_views, *env.frame_shape)
-            _write(temporary, moments, env.num_envs, steps, pictures)
+            views = (1 + env.num_views,) if env.num_views else ()
+            _write(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
             made_by = versions("ale-py", "dm-control", "mujoco")
             write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
             temporary.chmod(0o755)  # the others may read it: that was a private folder
@@ -129,30 +127,20 @@ def _is_abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _write(
-    folder: Path,
-    moments: Iterator[dict[str, NDArray[Any]]],
-    copies: int,
-    steps: int,
-    pictures: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Write `moments`, columns (N, ...) by name; the shapes of those that are `pictures` are given."""
-    total = copies * steps
-    files = {}
-    for name, shape in pictures.items():
-        path = folder / f"{name}.npy"
-        files[name] = np.lib.format.open_memmap(path, "w+", np.uint8, (total, *shape))
-        with path.open("r+b") as room:
-            allocate(room, os.fstat(room.fileno()).st_size)
+def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
+    """Write `moments`, columns (N, ...) by name; `shape` (N, T, [V,] C, H, W) is that of all pictures."""
+    total, path = shape[0] * shape[1], folder / ("views.npy" if len(shape) == 6 else "frames.npy")
+    file = np.lib.format.open_memmap(path, "w+", np.uint8, (total, *shape[2:]))
+    with path.open("r+b") as room:
+        allocate(room, os.fstat(room.fileno()).st_size)
+    pictures = file.reshape(shape)
     rows = []
     for t, moment in enumerate(moments):
-        for name, file in files.items():
-            file.reshape(copies, steps, *pictures[name])[:, t] = moment.pop(name)
+        pictures[:, t] = moment.pop("pictures")
         rows.append(moment)
-        if (t + 1) % max(1, steps // 5) == 0:
-            log.info("source: %d of %d frames recorded", (t + 1) * copies, total)
-    for file in files.values():
-        file.flush()
+        if (t + 1) % max(1, shape[1] // 5) == 0:
+            log.info("source: %d of %d frames recorded", (t + 1) * shape[0], total)
+    file.flush()
     columns = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     columns = {name: values.reshape(total, *values.shape[2:]) for name, values in columns.items()}
     begin = np.flatnonzero(columns.pop("first"))
@@ -169,11 +157,11 @@ def _play(
     if check_labels:
         check_labels(rollout.env.labels())
     for _ in range(steps):
-        beside = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
-        if rollout.env.num_views:
-            beside["views"] = rollout.env.views()
+        labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
+        further = rollout.env.views() if rollout.env.num_views else None
         row = rollout.step(policy)
-        yield {"frames": row.frame, "first": row.first, "action": row.action, "reward": row.reward, **beside}
+        pictures = row.frame if further is None else np.concatenate([row.frame[:, None], further], axis=1)
+        yield {"pictures": pictures, "first": row.first, "action": row.action, "reward": row.reward, **labels}
 
 
 def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:

@@ -25,5 +25,5 @@ class Batch:
     clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
-    views: Tensor | None = None  # (B, V, C, H, W) uint8, what else shows the moment of `obs`: other cameras
-    clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, the same of each moment of `clip`
+    views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
+    clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures

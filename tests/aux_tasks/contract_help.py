@@ -110,7 +110,9 @@ def batch_for_all(size: int = B, *, continuous: bool = False) -> Batch:
     one, reward, mask = torch.ones(size), torch.randn(size, generator=draw), torch.ones(size, LONGEST - 1)
     obs, later = stacked[:, 0].contiguous(), stacked[:, 1].contiguous()
     batch = Batch(obs, action[:, 0], reward, reward, later, one * 0.9, one, one.long(), later)
-    return replace(batch, clip=stacked, clip_action=action, clip_mask=mask, rgb=whole[:, STACK - 1].contiguous())
+    views = torch.stack([obs, stacked[:, 9], stacked[:, 18]], dim=1)
+    rgb = whole[:, STACK - 1].contiguous()
+    return replace(batch, clip=stacked, clip_action=action, clip_mask=mask, rgb=rgb, views=views)
 
 
 def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> None:

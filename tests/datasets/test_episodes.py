@@ -98,15 +98,18 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
 
 
 @pytest.mark.parametrize("grayscale", [False, True])
-def test_further_views_are_stacked_as_the_frames_are(grayscale: bool) -> None:
-    other = np.random.default_rng(1).integers(1, 256, (COUNT, 2, 3, *SIZE), dtype=np.uint8)
-    source = sampler(made(3, views=other), 2, grayscale)
-    one_by_one = [sampler(replace(made(3), frames=other[:, v]), 2, grayscale) for v in range(2)]
-    fields = frozenset({"clip_views", "views"})
-    assert fields <= source.provides
-    batch = source.sample(50, fields, 3, np.random.default_rng(1))
+def test_views_are_observations_of_one_moment(grayscale: bool) -> None:
+    views = np.random.default_rng(1).integers(256, size=(COUNT, 3, 3, *SIZE), dtype=np.uint8)
+    episodes = replace(made(3), frames=views[:, 0], views=views)
+    source = sampler(episodes, frame_stack=2, grayscale=grayscale)
+    assert "views" in source.provides
+    assert "views" not in sampler(made()).provides
+    batch = drawn(source, "views", "clip_views", count=20, clip=3)
     assert batch.clip is None
-    for v, alone in enumerate(one_by_one):
+    assert batch.views.shape == (20, 3, *source.obs_shape)
+    assert torch.equal(batch.views[:, 0], batch.obs)
+    for v in range(3):
+        alone = sampler(replace(episodes, frames=views[:, v]), frame_stack=2, grayscale=grayscale)
         assert torch.equal(batch.views[:, v], alone.observe(batch.index.numpy()))
         for t in range(3):
             assert torch.equal(batch.clip_views[:, t, v], alone.observe(batch.index.numpy() + t))
@@ -122,7 +125,7 @@ def test_only_what_was_asked_for_is_made_and_a_seed_decides_it() -> None:
     first, again, other = (drawn(sampler(made()), clip=4, count=7, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.obs, again.obs)
     assert not torch.equal(first.obs, other.obs)
-    assert first.next_obs is first.clip is first.rgb is None
+    assert first.next_obs is first.clip is first.rgb is first.views is None
     assert first.weight.tolist() == [1] * 7
     assert set(drawn(sampler(made(), among=np.array([1, 8]))).index.tolist()) == {1, 8}
 
@@ -255,11 +258,15 @@ def test_a_fingerprint_is_of_everything() -> None:
         ({"reward": np.zeros((COUNT, 2), np.float32)}, None, "reward of a source cannot be"),
         ({"reward": np.full(COUNT, np.nan, np.float32)}, None, "reward of a source is not finite"),
         ({"action": np.full((COUNT, 2), np.inf)}, None, "action of a source is not finite"),
-        ({"views": made().frames}, None, "views of a source cannot be uint8"),
-        ({"views": made(3).frames[:, None]}, None, r"views of a source are \(3, 5, 6\), its frames \(1, 5, 6\)"),
-        ({"views": made().frames[:9, None]}, None, "15 frames, but 9 values of views"),
         ({"labels": {"x": np.zeros((COUNT, 2))}}, None, "x of a source cannot be float64"),
         ({"labels": {"x": np.array([{}] * COUNT)}}, None, "x of a source cannot be object"),
+        ({"views": made().frames}, None, "views of a source cannot be uint8"),
+        (
+            {"views": made(3).frames[:, None]},
+            None,
+            r"views of a source are of shape \(3, 5, 6\), but its frames of",
+        ),
+        ({"views": made().frames[:3, None]}, None, "15 frames, but 3 values of views"),
         ({"begin": BEGIN[:1], "end": END[:1]}, split, "one episode cannot be split"),
         ({"labels": {"group": np.zeros(COUNT)}}, split, "one group cannot be split"),
         ({"frames": made(2).frames}, sampler, "1 or 3 channels, got 2"),

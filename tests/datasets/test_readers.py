@@ -125,8 +125,9 @@ def test_videos_of_a_sequence_are_views_of_the_same_moments(tmp_path: Path, stri
     assert episodes.names is not None
     assert episodes.names.tolist() == ["a", "b"]
     assert episodes.views is not None
-    assert episodes.views.shape == (ends[1], 2, 3, 8, 8)
-    seen = np.concatenate([episodes.frames[:, None], episodes.views], 1).mean((2, 3, 4))
+    assert episodes.views.shape == (ends[1], 3, 3, 8, 8)
+    np.testing.assert_array_equal(episodes.views[:, 0], episodes.frames)
+    seen = episodes.views.mean((2, 3, 4))
     times = np.concatenate([np.arange(0, 4, stride), np.arange(0, 5, stride)])
     start = np.repeat([15, 0], [ends[0], ends[1] - ends[0]])[:, None] + [0, 5, 10]
     np.testing.assert_allclose(seen, 20 * times[:, None] + start, atol=4)
@@ -294,6 +295,16 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
         read_recording(tmp_path)
 
 
+def test_the_first_view_of_a_recording_is_its_frames(tmp_path: Path) -> None:
+    views = np.random.default_rng(0).integers(256, size=(4, 2, *SHAPE), dtype=np.uint8)
+    write_recording(tmp_path, views=views)
+    (tmp_path / "frames.npy").unlink()
+    episodes = read_recording(tmp_path)
+    assert episodes.views is not None
+    assert np.shares_memory(episodes.frames, episodes.views)
+    np.testing.assert_array_equal(episodes.frames, views[:, 0])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -308,6 +319,9 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
         {"action": np.zeros((4, 2), np.float32)},
         {"reward": np.array(["a"] * 4)},
         {"labels/x": np.zeros((4, 3))},
+        {"views": np.zeros(4, np.uint8)},
+        {"views": np.zeros((4, 0, *SHAPE), np.uint8)},
+        {"views": np.zeros((3, 2, *SHAPE), np.uint8)},
     ],
     ids=str,
 )

@@ -84,11 +84,11 @@ def test_further_views_are_recorded_beside_their_frames(tmp_path: Path, monkeypa
     monkeypatch.setattr(
         ToyVector, "step", lambda self, a: (moment := step(self, a), setattr(self, "shown", moment.frame))[0]
     )
-    monkeypatch.setattr(ToyVector, "views", lambda self: np.stack([255 - self.shown, self.shown], axis=1))
+    monkeypatch.setattr(ToyVector, "views", lambda self: np.stack([255 - self.shown, 1 + self.shown], axis=1))
     episodes = build_source(frames(tmp_path), TOY, seed=0)
     assert episodes.views is not None
-    np.testing.assert_array_equal(episodes.views[:, 0], 255 - episodes.frames)
-    np.testing.assert_array_equal(episodes.views[:, 1], episodes.frames)
+    for v, shown in enumerate([episodes.frames, 255 - episodes.frames, 1 + episodes.frames]):
+        np.testing.assert_array_equal(episodes.views[:, v], shown)
 
 
 def test_one_config_is_one_recording_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
