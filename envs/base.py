@@ -131,6 +131,7 @@ class VectorEnv(ABC):
     action_space: Discrete | Box  # of one copy: A choices, or A float32 numbers in [-1, 1]
     frame_shape: tuple[int, int, int]  # (C, H, W)
     frame_dtype: type[np.uint8 | np.float32] = np.uint8  # float32: states in place of pixels
+    num_views: int = 0  # V, further pictures of each moment
     goal_dim: int = 0  # G, numbers in a goal; 0: there are no goals
 
     @abstractmethod
@@ -157,6 +158,10 @@ class VectorEnv(ABC):
     def labels(self) -> dict[str, NDArray[Any]]:
         """What is known of the moment that the newest frames show, (N,) each, integers or floats."""
         return {}
+
+    def views(self) -> NDArray[np.uint8]:
+        """Further pictures (N, V, C, H, W) of the moment that the newest frames show; they are drawn now."""
+        raise NotImplementedError(f"{type(self).__name__} has no further views")
 
     # --- goals ---
 

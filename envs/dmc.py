@@ -2,7 +2,7 @@
 
 import logging
 from ctypes import Array, c_ubyte
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -54,7 +54,8 @@ class DmcConfig(SceneConfig):
     num_envs: int = 1
     domain: str = "cartpole"  # domain of the Control Suite
     task: str = "swingup"  # task of the domain
-    camera: str = ""  # name of a camera of the model; empty: the usual one
+    camera: str = ""  # name of a camera of the model, or azimuth/elevation in degrees; empty: the usual one
+    views: list[str] = field(default_factory=list)  # further cameras, which a recording keeps beside the frames
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
     repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black frames
     processes: int = 0  # worker processes that share the copies; 0: this process
@@ -121,6 +122,7 @@ class DmcVector(VectorEnv):
         check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
+        self.num_views = len(config.views)
         self._seed: int | None = None
         self._shares: list[Local | Worker] = []
         pixels = SPAWN.RawArray(c_ubyte, config.num_envs * 3 * config.size**2)
@@ -159,6 +161,10 @@ class DmcVector(VectorEnv):
         """See `VectorEnv.labels`: what an agent would observe that does not look at pixels."""
         parts = self._ask("labels", [()] * len(self._shares))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
+        return np.concatenate(self._ask("views", [()] * len(self._shares)))
 
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
@@ -217,13 +223,17 @@ class _Copies:
         rows = [copy.state() for copy in self._copies]
         return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
 
+    def views(self) -> NDArray[np.uint8]:
+        """Pictures (copies, V, 3, H, W) of the further cameras."""
+        return np.stack([copy.draw_views() for copy in self._copies])
+
     def close(self) -> None:
         for copy in self._copies:
             copy.close()
 
 
 class _Copy:
-    """One dm_control environment, its camera and its background."""
+    """One dm_control environment, its cameras and its background."""
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
@@ -237,7 +247,10 @@ class _Copy:
         self._background = config.build_background()
         camera = config.camera or CAMERAS.get(config.domain, "")
         hide = self._background is not None
-        self.screen = Screen(self._env.physics, config.size, camera, config.quality, hide_background=hide)
+        self.screen, *self._views = (
+            Screen(self._env.physics, config.size, name, config.quality, hide_background=hide)
+            for name in (camera, *config.views)
+        )
 
     def seed(self, seed: np.random.SeedSequence) -> None:
         """Everything random from here on follows from `seed`; the simulation does not depend on the background."""
@@ -283,8 +296,15 @@ class _Copy:
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""
-        behind = self._background.frame() if self._background else None
-        frame[:] = self.screen.draw(behind).transpose(2, 0, 1)
+        self._behind = self._background.frame() if self._background else None
+        frame[:] = self._picture(self.screen)
+
+    def draw_views(self) -> NDArray[np.uint8]:
+        """Pictures (V, 3, H, W) of this moment by the further cameras."""
+        return np.stack([self._picture(screen) for screen in self._views])
+
+    def _picture(self, screen: Screen) -> NDArray[np.uint8]:
+        return screen.draw(self._behind).transpose(2, 0, 1)
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -29,6 +30,7 @@ context.free()
 NEWEST_PYTHON = (3, 12)  # that labmaze has wheels for, a dependency of dm_control
 _working: set[str] = set()  # values of MUJOCO_GL that this process has tried
 
+DISTANCE = 1.5  # of a movable camera, in extents of the model: MuJoCo's default
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
@@ -105,7 +107,8 @@ class Screen:
     Args:
         physics: of dm_control; it has not rendered yet, or for screens of the same settings.
         size: pixels, height and width.
-        camera: a name of the model, or empty for its first one.
+        camera: a name of the model; "azimuth/elevation" in degrees for one that looks at the middle of the model, and
+            follows what the first camera follows; or empty for the first camera.
         quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
         hide_background: leave out the sky and the planes fixed to the world, such as floors. A picture with holes
             costs less than one with a floor.
@@ -116,7 +119,7 @@ class Screen:
 
     def __init__(self, physics: Any, size: int, camera: str, quality: str, *, hide_background: bool) -> None:
         import mujoco
-        from dm_control.mujoco import Camera
+        from dm_control.mujoco import Camera, MovableCamera
 
         self._mujoco, self._physics = mujoco, physics
         model = physics.model
@@ -129,7 +132,11 @@ class Screen:
         if hide_background:
             fixed = model.geom_bodyid == 0
             model.geom_group[fixed & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)] = HIDDEN_GROUP
-        self._camera = Camera(physics, size, size, _camera_id(model, camera))
+        self._angles = _angles(camera)
+        if self._angles:
+            self._camera = MovableCamera(physics, size, size)
+        else:
+            self._camera = Camera(physics, size, size, _camera_id(model, camera))
         flags = self._camera.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= not fast
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] &= not hide_background
@@ -144,6 +151,8 @@ class Screen:
         Args:
             background: (H, W, 3), stands where nothing was drawn. A screen that hides the background needs it.
         """
+        if self._angles:
+            self._aim(*self._angles)
         self._camera.update()
         self._call(self._draw)
         picture = self._rgb[::-1]  # OpenGL's first row is the lowest
@@ -151,6 +160,13 @@ class Screen:
             return picture
         empty = self._depth[::-1] == 1  # the far plane
         return np.where(empty[..., None], background, picture)
+
+    def _aim(self, azimuth: float, elevation: float) -> None:
+        """Turn the movable camera to the middle of the model, or to the body that the first camera follows."""
+        model, data = self._physics.model, self._physics.data
+        follows = model.ncam and int(model.cam_mode[0]) != int(self._mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
+        target = data.subtree_com[model.cam_bodyid[0]] if follows else model.stat.center
+        self._camera.set_pose(target, DISTANCE * model.stat.extent, azimuth, elevation)
 
     def _draw(self) -> None:
         context = self._physics.contexts.mujoco.ptr
@@ -168,8 +184,15 @@ def _renderer() -> str:
     return str(GL.glGetString(GL.GL_RENDERER).decode())
 
 
+def _angles(camera: str) -> tuple[float, float] | None:
+    """Azimuth and elevation in degrees; None for the name of a camera."""
+    number = r"(-?\d+(?:\.\d+)?)"
+    found = re.fullmatch(f"{number}/{number}", camera)
+    return (float(found[1]), float(found[2])) if found else None
+
+
 def _camera_id(model: Any, camera: str) -> int:
     names = [model.id2name(i, "camera") for i in range(model.ncam)]
     if camera and camera not in names:
-        raise ValueError(f"unknown camera {camera!r}: {nearest(camera, names)}")
+        raise ValueError(f"unknown camera {camera!r}: {nearest(camera, names)}, or azimuth/elevation such as 90/-30")
     return names.index(camera) if camera else 0

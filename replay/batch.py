@@ -26,3 +26,5 @@ class Batch:
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
     goal: Tensor | None = None  # (B, G) float32, what the rewards are for, where the environment has goals
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
+    views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
+    clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures
