@@ -28,6 +28,7 @@ from configs.schema import Config
 from experiment.build import Parts, build
 from experiment.training import Progress, Training
 from harness.process import matmul_rate, tune_process
+from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
 
@@ -48,6 +49,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.marks: list[tuple[int, float]] = []
+        self.meter = Meter("step", 0, 0)  # which is never entered and shows nothing
 
     def log_scalars(self, *_: Any, **__: Any) -> None:
         """Nothing is written."""
