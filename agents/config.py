@@ -77,7 +77,9 @@ class AgentConfig(ABC):
                 raise ValueError(f"agent.{name}={value}: must be {rule}")
 
     @abstractmethod
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """The agent of this config.
 
         Raises:
@@ -128,7 +130,9 @@ class DQNConfig(AgentConfig):
         self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
 
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """See `AgentConfig.build`."""
         if not isinstance(action_space, Discrete):
             raise ValueError(
@@ -136,7 +140,7 @@ class DQNConfig(AgentConfig):
             )
         from agents.dqn import DQN
 
-        return DQN(self, encoder, int(action_space.n), suite, streams)
+        return DQN(self, encoder, int(action_space.n), suite, streams, goal_dim)
 
 
 @dataclass(frozen=True)
@@ -158,13 +162,15 @@ class SACConfig(AgentConfig):
         if self.num_shifts > 1 and not self.random_shift:
             raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
 
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """See `AgentConfig.build`."""
         if not isinstance(action_space, Box):
             raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
         from agents.sac import SAC
 
-        return SAC(self, encoder, flatdim(action_space), suite, streams)
+        return SAC(self, encoder, flatdim(action_space), suite, streams, goal_dim)
 
 
 AGENTS: dict[str, type[AgentConfig]] = {"dqn": DQNConfig, "sac": SACConfig}

@@ -2,6 +2,7 @@
 
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
+from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -12,6 +13,7 @@ from envs.toy import ToyConfig, ToyVector
 # Environment families by tag. A user's module adds its own: `ENVS["mine"] = MyConfig`.
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
+    "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
     "pointmass": PointMassConfig,
     "toy": ToyConfig,
@@ -22,6 +24,8 @@ __all__ = [
     "Actions",
     "AtariConfig",
     "AtariVector",
+    "BitFlipConfig",
+    "BitFlipVector",
     "DmcConfig",
     "DmcVector",
     "EnvConfig",

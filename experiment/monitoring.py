@@ -29,6 +29,9 @@ def log_metrics(run: Training) -> None:
         metrics["rollout/exploration_rate"] = values["epsilon"]
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
+        if progress.successes:
+            means["success_rate"] = np.mean(progress.successes)
+            means["goal_distance"] = np.mean(progress.goal_distances)
         metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
@@ -90,4 +93,5 @@ def log_evaluation(run: Training) -> None:
 
 def eval_scores(summary: Mapping[str, Any]) -> dict[str, float]:
     """The summary of an evaluation by the tags of Stable-Baselines3."""
-    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
+    goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
+    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals
