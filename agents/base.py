@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.config import AgentConfig, AuxSchedule, Precision
+from agents.config import AgentConfig, AuxSchedule, Conflict, Precision
+from agents.conflict import backward
 from agents.learning import Schedule, linear, weighted_sum
 from encoders import Encoder, moments, standardize
 from encoders.augment import random_shift
@@ -208,7 +209,7 @@ class Agent(nn.Module, ABC):
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
         weights = {"td": 1.0} | (self.weights if joint else {})
-        norm = self.descend({"td": td_loss} | aux_terms, weights, batch.weight)
+        descent = self.descend({"td": td_loss} | aux_terms, weights, batch.weight)
         if not joint and self.weights:
             with self.autocast():
                 aux_terms, aux_metrics = self.suite.losses(batch, self.encoder(own), self.encoder)
@@ -218,7 +219,7 @@ class Agent(nn.Module, ABC):
         self.updates += 1
         policy_metrics = self.update_policy(own, batch)
         self.update_targets()
-        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, "health/grad_norm": norm})
+        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, **descent})
 
     def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """Train what acts, where the TD loss does not, on the augmented `obs` of a batch; returns scalars to log."""
@@ -244,21 +245,43 @@ class Agent(nn.Module, ABC):
         enabled = self.config.precision is Precision.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def descend(self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor) -> Tensor:
+    def descend(
+        self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor
+    ) -> dict[str, Tensor]:
         """One step of the encoder's optimiser; the heads of the auxiliary tasks keep their gradients for their own.
 
         Returns:
-            The norm of the gradient of that optimiser's parameters, before clipping.
+            Scalars to log: the norm of the gradient of that optimiser's parameters, before clipping, and what is known
+            of conflicts.
         """
         for group in self._groups():
             group["lr"] = self.schedule.tensors["learning_rate"] * group["scale"]
-        weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        metrics = {}
+        if self.config.conflict is Conflict.none or len(terms) == 1:
+            weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        else:
+            metrics = self.backward_apart(terms, weights, sample_weight)
         optimizer = self.optimizers[0]
         moved = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        return norm
+        return metrics | {"health/grad_norm": norm}
+
+    def backward_apart(
+        self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor
+    ) -> dict[str, Tensor]:
+        """The gradients of the weighted sum, but on the encoder those that `config.conflict` makes of each term's.
+
+        Returns:
+            The cosine of each task's gradient with the agent's, and 1 where it is negative: in the log, a share.
+        """
+        losses = [weighted_sum({name: terms[name]}, {name: weights[name]}, sample_weight) for name in terms]
+        cosines = backward(losses, list(self.encoder.parameters()), self.config.conflict, self.updates)
+        found: dict[str, Tensor] = {}
+        for name, cosine in zip(list(terms)[1:], cosines, strict=True):
+            found |= {f"aux/{name}/update_cosine": cosine, f"aux/{name}/conflict_share": (cosine < 0).float()}
+        return found
 
     @contextmanager
     def looking(self) -> Iterator[None]:
