@@ -21,8 +21,9 @@ from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig, PusherConfig, Rollout
 from experiment.build import build
-from experiment.goal_space import FILE, FrozenSpace, space_file, world_of
+from experiment.goal_space import FILE, TaskSpace, space_file
 from experiment.weights import read_weights, write_weights
+from experiment.world import world_of
 from harness.provenance import read_json
 from replay import ReplayConfig
 from replay.config import RelabelConfig
@@ -91,7 +92,7 @@ def trained_on(folder: Path, **changes) -> Config:
 
 def test_a_file_gives_the_space_back(tmp_path, monkeypatch):
     folder = pretrained(tmp_path, monkeypatch)
-    space = FrozenSpace(space_file(str(folder)), torch.device("cpu"))
+    space = TaskSpace.load(space_file(str(folder)), torch.device("cpu"))
     frames = np.random.default_rng(0).integers(256, size=(5, 3, SIZE, SIZE), dtype=np.uint8)
     scale = float(read_weights(folder / FILE)[0]["task.scale"])
     assert scale != 2
@@ -112,7 +113,7 @@ def test_an_environment_seen_through_a_space(observe, source, tmp_path, monkeypa
     config = replace(trained_on(tmp_path), goal=goal)
     env, base = world_of(config, tmp_path).build(), config.env.build()
     rollout, beside = Rollout(env, 1, "zeros"), Rollout(base, 1, "zeros")
-    space = FrozenSpace(space_file(goal.space), torch.device("cpu"))
+    space = TaskSpace.load(space_file(goal.space), torch.device("cpu"))
     rollout.reset(3)
     beside.reset(3)
     rng, goals, ended = np.random.default_rng(1), [], 0
@@ -211,7 +212,7 @@ def test_a_damaged_file_names_itself(damage, tmp_path, monkeypatch):
             weights.pop("task.scale")
     write_weights(weights, folder / FILE, {key: value for key, value in header.items() if key != "sha256"})
     with pytest.raises(ValueError, match=FILE):
-        FrozenSpace(folder / FILE, torch.device("cpu"))
+        TaskSpace.load(folder / FILE, torch.device("cpu"))
 
 
 def test_another_space_does_not_continue_a_run(tmp_path, monkeypatch):
