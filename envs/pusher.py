@@ -14,7 +14,6 @@ from envs.distractors import background_rng, check_files
 from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
 from envs.scenes import SceneConfig
 
-CAMERAS = ("top", "oblique")
 OBSERVE, REWARDS = ("pixels", "state"), ("sparse", "dense")
 # Lengths in units of half the table's width, which the top camera sees.
 PUCK_RADIUS, POINTER_RADIUS = 0.13, 0.07
@@ -28,6 +27,7 @@ SPEED, SUBSTEPS, SECONDS = 1.5, 10, 0.01  # a full action moves the pointer by 0
 XML = f"""
 <mujoco model="pusher">
   <option timestep="{SECONDS}" gravity="0 0 0" integrator="implicitfast"/>
+  <statistic center="0 0 0" extent="2"/>
   <visual><headlight ambient=".5 .5 .5" diffuse=".5 .5 .5" specular="0 0 0"/></visual>
   <default>
     <geom type="box" contype="0" conaffinity="0" condim="1" rgba=".6 .6 .6 1"/>
@@ -37,7 +37,7 @@ XML = f"""
   <worldbody>
     <camera name="top" pos="0 0 5" fovy="22.62"/>
     <camera name="oblique" pos="0 -3 3" xyaxes="1 0 0 0 1 1" fovy="29"/>
-    <geom name="table" type="plane" size="4 4 1" rgba=".3 .3 .33 1"/>
+    <geom name="table" type="plane" size="20 20 1" rgba=".3 .3 .33 1"/>
     <geom size=".86 .015 .02" pos="0 .845 .02"/>
     <geom size=".86 .015 .02" pos="0 -.845 .02"/>
     <geom size=".015 .86 .02" pos=".845 0 .02"/>
@@ -65,14 +65,13 @@ class PusherConfig(SceneConfig):
     name: str = "pusher"
     num_envs: int = 4
     size: int = 48  # pixels, height and width
-    camera: str = "top"  # what frames show: top or oblique
     observe: str = "pixels"  # pixels, or state: places of puck and pointer, velocity of the puck
     reward: str = "sparse"  # sparse: 0 at the goal, else -1; dense: minus the puck's distance to it
     time_limit: int = 50  # steps until truncation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in {"camera": CAMERAS, "observe": OBSERVE, "reward": REWARDS}.items():
+        for name, choices in {"observe": OBSERVE, "reward": REWARDS}.items():
             self._one_of(name, choices)
         self._at_least(time_limit=1)
 
@@ -114,6 +113,7 @@ class PusherVector(VectorEnv):
         check_files(config.background, config.background_folder)
         self.action_space = Box(-1, 1, (2,), np.float32)
         self.frame_shape = (3, config.size, config.size) if self._pixels else (6, 1, 1)
+        self.num_views = len(config.views)
         self.frame_dtype = np.uint8 if self._pixels else np.float32
         self._mujoco = import_module("mujoco")
         self._model = self._mujoco.MjModel.from_xml_string(XML)
@@ -169,6 +169,11 @@ class PusherVector(VectorEnv):
         """See `VectorEnv.labels`: the middles of puck and pointer."""
         names = ("puck_x", "puck_y", "pointer_x", "pointer_y")
         return dict(zip(names, self._places().T.copy(), strict=True))
+
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
+        copies = zip(self._copies, self._behind, strict=True)
+        return np.stack([self._painter.draw_views(data.qpos, behind) for data, behind in copies])
 
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""
@@ -233,19 +238,24 @@ class Painter:
         choose_backend()
         self._forward = import_module("mujoco").mj_kinematics
         self._physics = load_module("dm_control.mujoco").Physics.from_xml_string(XML)
-        hide = config.background != "none"
-        self._screen = Screen(self._physics, config.size, config.camera, config.quality, hide_background=hide)
-
-    @property
-    def renderer(self) -> str:
-        """The name of the renderer."""
-        return self._screen.renderer
+        self._screen, *self._views = config.build_screens(self._physics)
+        self.renderer = self._screen.renderer
 
     def draw(self, places: NDArray[np.floating], behind: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """The picture (3, H, W) of puck and pointer (4,), before a background (H, W, 3)."""
+        return self._pictures(places, behind, [self._screen])[0]
+
+    def draw_views(self, places: NDArray[np.floating], behind: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """The same by the further cameras, (V, 3, H, W)."""
+        return self._pictures(places, behind, self._views)
+
+    def _pictures(
+        self, places: NDArray[np.floating], behind: NDArray[np.uint8] | None, screens: list[Screen]
+    ) -> NDArray[np.uint8]:
         self._physics.data.qpos[:] = places
         self._forward(self._physics.model.ptr, self._physics.data.ptr)
-        return self._screen.draw(behind).transpose(2, 0, 1).copy()
+        pictures: NDArray[np.uint8] = np.stack([screen.draw(behind).transpose(2, 0, 1) for screen in screens])
+        return pictures
 
     def close(self) -> None:
         """Free what draws."""

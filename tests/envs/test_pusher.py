@@ -152,3 +152,22 @@ def test_a_background_stands_in_place_of_the_table_alone() -> None:
     assert 0.8 < table.mean() < 0.95
     np.testing.assert_array_equal(same, ~table)
     np.testing.assert_array_equal((first != other).any(1), table)
+
+
+def test_further_cameras_show_the_same_moment() -> None:
+    config = PusherConfig(num_envs=3, size=64, views=["oblique", "top", "30/-60"], background="gas")
+    env, side = config.build(), replace(config, camera="oblique", views=[]).build()
+    frame, seen = env.reset(2), side.reset(2)
+    for _ in range(2):
+        oblique, top, azimuth = env.views().swapaxes(0, 1)
+        np.testing.assert_array_equal(top, frame)
+        np.testing.assert_array_equal(oblique, seen)
+        assert len({picture.tobytes() for picture in (*oblique, *top, *azimuth)}) == 9
+        action = np.ones((3, 2), np.float32)
+        frame, seen = env.step(action).frame, side.step(action).frame
+    assert (env.num_views, side.num_views) == (3, 0)
+    blind = replace(config, observe="state").build()
+    blind.reset(2)
+    blind.step(action)
+    blind.step(action)
+    np.testing.assert_array_equal(blind.views(), env.views())
