@@ -8,7 +8,7 @@ from envs.goals import GoalSpaceVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
-from envs.single import SingleEnv
+from envs.single import SingleEnv, SingleGoalEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
@@ -47,6 +47,7 @@ __all__ = [
     "PusherVector",
     "Rollout",
     "SingleEnv",
+    "SingleGoalEnv",
     "ToyConfig",
     "ToyVector",
     "Transition",

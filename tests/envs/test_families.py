@@ -144,7 +144,8 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
         ("pusher", {"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
         ("pusher", {"reward": "spase"}, "reward is 'spase': did you mean 'sparse'?"),
-        ("pusher", {"camera": "side"}, "camera is 'side': there are top, oblique"),
+        ("pusher", {"objects": "two"}, "objects is 'two': there are one, many"),
+        ("pusher", {"camera": "side"}, "unknown camera 'side': there are top, oblique, or azimuth/elevation"),
         ("pusher", {"background": "gass"}, "background is 'gass': did you mean 'gas'?"),
         ("pusher", {"time_limit": 0}, "time_limit is 0: it must be at least 1"),
         *(
