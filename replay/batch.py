@@ -25,3 +25,7 @@ class Batch:
     clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
+    context: Tensor | None = None  # (B, C, H, W) uint8, the first observation of the episode
+    future: Tensor | None = (
+        None  # (B, C, H, W) uint8, of k >= 1 steps later in the episode, P(k) proportional to gamma^k
+    )
