@@ -18,7 +18,7 @@ from configs.schema import Config, PretrainConfig
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import EnvConfig, GoalSpaceVector, Protocol
 from envs.base import Padding
-from experiment.weights import check_network, read_weights, write_weights
+from experiment.weights import load_weights, read_weights, write_weights
 from experiment.zoo import locate
 from harness.files import replacing
 from harness.media import read_image
@@ -86,13 +86,18 @@ def keep_goal_space(config: Config, run_dir: Path) -> None:
     """
     if config.goal.space in (None, PIXELS):
         return
-    source, kept = space_file(config.goal.space), run_dir / FILE
-    if kept.is_file():
-        if read_weights(kept)[1] != read_weights(source)[1]:
-            raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
+    kept = run_dir / FILE
+    try:
+        source = space_file(config.goal.space)
+    except ValueError:
+        if not kept.is_file():
+            raise
         return
-    with replacing(kept) as temporary:
-        shutil.copyfile(source, temporary)
+    if not kept.is_file():
+        with replacing(kept) as temporary:
+            shutil.copyfile(source, temporary)
+    elif read_weights(kept)[1] != read_weights(source)[1]:
+        raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
 
 
 # --- in use ---
@@ -110,7 +115,7 @@ class FrozenSpace:
     """
 
     def __init__(self, file: Path, device: torch.device) -> None:
-        weights, network = read_weights(file)
+        _, network = read_weights(file)
         try:
             channels, height, width = map(int, network["obs_shape"])
             self.obs_shape, setting = (channels, height, width), network["setting"]
@@ -125,8 +130,7 @@ class FrozenSpace:
         if not isinstance(task, GoalTask):
             raise ValueError(f"{file} holds {network['task']}, which defines no goals")
         parts = torch.nn.ModuleDict({"encoder": encoder, "task": task})
-        check_network(parts.state_dict(), weights)
-        parts.load_state_dict(weights)
+        load_weights(parts, file)
         parts.to(device).eval().requires_grad_(False)
         self._encoder, self._task, self._device = encoder, task, device
 
@@ -244,7 +248,7 @@ class GoalSpaceEnv(EnvConfig):
 
     def display(self, size: int) -> EnvConfig | None:
         """See `EnvConfig.display`."""
-        return self.env.display(size)
+        return replace(self.env, num_envs=self.num_envs).display(size)
 
     def files(self) -> dict[str, Any]:
         """See `EnvConfig.files`."""
