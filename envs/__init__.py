@@ -3,6 +3,7 @@
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
 from envs.dmc import DmcConfig, DmcVector
+from envs.grasping import GraspingConfig, GraspingVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
@@ -13,6 +14,7 @@ from envs.toy import ToyConfig, ToyVector
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "dmc": DmcConfig,
+    "grasping": GraspingConfig,
     "pointmass": PointMassConfig,
     "toy": ToyConfig,
 }
@@ -29,6 +31,8 @@ __all__ = [
     "Episode",
     "FrameStack",
     "Goals",
+    "GraspingConfig",
+    "GraspingVector",
     "Observation",
     "Padding",
     "PointMassConfig",

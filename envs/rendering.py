@@ -30,7 +30,12 @@ HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
 def load_suite() -> Any:
-    """The module `dm_control.suite`, ready to render.
+    """The module `dm_control.suite`, ready to render; see `load_module`."""
+    return load_module("dm_control.suite")
+
+
+def load_module(name: str) -> Any:
+    """A module of dm_control, ready to render.
 
     Raises:
         RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
@@ -40,7 +45,7 @@ def load_suite() -> Any:
         absl = importlib.import_module("absl.logging")
         absl.set_verbosity(absl.ERROR)  # else each run tells how it looks for OpenGL and what its models deprecate
         logging.getLogger("OpenGL").setLevel(logging.WARNING)
-        return importlib.import_module("dm_control.suite")
+        return importlib.import_module(name)
     except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises without its library
         raise RuntimeError(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} fails ({error}): {PACKAGES}") from error
 

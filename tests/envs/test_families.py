@@ -10,7 +10,7 @@ import pytest
 from env_help import play
 from gymnasium.spaces import Discrete
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, ToyConfig
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, GraspingConfig, PointMassConfig, ToyConfig
 
 # A configuration, what may differ without changing an episode, and the agent steps to compare.
 CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
@@ -22,6 +22,7 @@ CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
     "gas": (DmcConfig(domain="ball_in_cup", task="catch", num_envs=3, action_repeat=500, background="gas"), {}, 4),
     "background noise": (DmcConfig(num_envs=3, action_repeat=500, background="noise"), {"processes": 2}, 4),
     "fish": (DmcConfig(domain="fish", task="swim", num_envs=3, action_repeat=500), {}, 4),
+    "grasping": (GraspingConfig(num_envs=3), {}, 9),
     "hard": (DmcConfig(domain="point_mass", task="hard", num_envs=3, action_repeat=500), {}, 4),
 }
 
