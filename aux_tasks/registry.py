@@ -41,5 +41,6 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "cpc_image": "aux_tasks.image.cpc_image:CPCImage",
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
+        "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
     }
 )

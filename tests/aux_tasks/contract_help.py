@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "cpc_image": {"width": 4},
     "video_colorization": {"embedding": 4},
     "tracking": {"patch": 12, "search": 4, "embedding": 4, "hard_after": 1},
+    "grasp2vec": {"width": 8},
 }
 
 
