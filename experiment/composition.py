@@ -18,6 +18,7 @@ import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
+from configs.collect import PLACES, CollectConfig
 from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
@@ -78,6 +79,8 @@ def register() -> None:
         add("encoder", name, _node(EncoderConfig)(name=name))
     for name, prioritized in {"uniform": False, "prioritized": True}.items():
         add("replay", name, _node(ReplayConfig)(prioritized=prioritized))
+    for name in PLACES:
+        add("collect", name, _node(CollectConfig)(name=name))
     for name in TASKS:
         add("aux", name, {}, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen
     add("aux", "none", {}, package="aux")
@@ -168,12 +171,14 @@ def _node(kind: Any) -> type:
             return declared.name, Any, field(default=None if kind is not hint else MISSING)
         if kind == dict[str, TaskConfig]:
             return declared.name, dict[str, Any], field(default_factory=dict)
+        default: Any = declared.default
+        factory: Any = declared.default_factory
         if is_dataclass(kind):
             hint = _node(kind)  # type: ignore[arg-type]
-        default = declared.default
-        if default is NO_DEFAULT and declared.default_factory is NO_DEFAULT and not is_dataclass(kind):
+            factory = factory if factory is NO_DEFAULT else hint
+        elif default is NO_DEFAULT and factory is NO_DEFAULT:
             default = MISSING
-        return declared.name, hint, field(default=default, default_factory=declared.default_factory)
+        return declared.name, hint, field(default=default, default_factory=factory)
 
     return make_dataclass(kind.__name__, [member(declared) for declared in fields(kind)], kw_only=True)
 
