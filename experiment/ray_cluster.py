@@ -47,7 +47,7 @@ def check_nodes(ray: Any, key: str, resource: str, wanted: float, count: int = 1
     ray.shutdown()
     if wanted > max(nodes):
         raise ValueError(f"{key}={wanted:g}: the largest node of the Ray cluster has {max(nodes):g}")
-    raise ValueError(f"{key}={wanted:g}, {count} times: the Ray cluster has {sum(nodes):g} {resource}s")
+    raise ValueError(f"{key}={wanted:g} for each of {count}: the Ray cluster has {sum(nodes):g} {resource}s")
 
 
 def check_shared(folder: str, group: str) -> None:

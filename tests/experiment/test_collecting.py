@@ -255,7 +255,7 @@ def test_wrong_settings_are_one_line(words, named, capsys):
 
 def test_a_cluster_that_is_too_small_is_one_line(near):
     check_nodes(near, "collect.cpus", "CPU", 1, 4)
-    for wanted, times, named in ((2, 2, "2, 2 times: the Ray cluster has 4 CPUs"), (4, 1, "4: the largest node .* 3")):
+    for wanted, times, named in ((2, 2, "2 for each of 2: the Ray cluster has 4 CPUs"), (4, 1, "4: the largest node .* 3")):
         with pytest.raises(ValueError, match=f"collect.cpus={named}"):
             check_nodes(near, "collect.cpus", "CPU", wanted, times)
 
