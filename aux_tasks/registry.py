@@ -41,5 +41,8 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "cpc_image": "aux_tasks.image.cpc_image:CPCImage",
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
+        "tcn": "aux_tasks.goals.tcn:TCN",
+        "single_view_tcn": "aux_tasks.goals.tcn:SingleViewTCN",
+        "mftcn": "aux_tasks.goals.mftcn:MultiFrameTCN",
     }
 )

@@ -17,6 +17,7 @@ from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
 TRANSITION = {"action", "reward", "next_obs"}  # what the last frame of an episode has not
+CLIPS = {"clip", "clip_views"}  # what needs more frames of an episode
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Episodes:
     test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
     names: NDArray[np.str_] | None = None  # (E,) what a split keeps together; by default the label `group`
     padding: Padding = "zeros"  # what stands before an episode's first frame in a stack, as in the environment
+    views: NDArray[np.uint8] | None = None  # (N, V, C, H, W) the moment of each frame in V pictures; the first is it
 
     def __post_init__(self) -> None:
         if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
@@ -51,7 +53,7 @@ class Episodes:
             raise ValueError(f"a source needs episodes of one frame or more, got {len(self.begin)} episodes")
         if self.begin[0] < 0 or (self.end[:-1] > self.begin[1:]).any() or self.end[-1] > len(self.frames):
             raise ValueError(f"the episodes of a source must follow each other within its {len(self.frames)} frames")
-        beside = {**self.labels, "action": self.action, "reward": self.reward}
+        beside = {**self.labels, "action": self.action, "reward": self.reward, "views": self.views}
         for name, values in beside.items():
             if values is not None and len(values) != len(self.frames):
                 raise ValueError(f"a source has {len(self.frames)} frames, but {len(values)} values of {name}")
@@ -61,6 +63,7 @@ class Episodes:
         act = (("f",), 2) if self.num_actions is None else (("i", "u"), 1)
         for name, values, kinds, dims in [
             ("frames", self.frames, ("u1",), 4),
+            ("views", self.views, ("u1",), 5),
             ("begin", self.begin, ("i", "u"), 1),
             ("end", self.end, ("i", "u"), 1),
             ("action", self.action, *act),
@@ -73,6 +76,9 @@ class Episodes:
                 raise ValueError(f"{name} of a source cannot be {values.dtype} of shape {values.shape}")
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{name} of a source is not finite everywhere")
+        if self.views is not None and self.views.shape[2:] != self.frames.shape[1:]:
+            shape = self.views.shape[2:]
+            raise ValueError(f"views of a source are of shape {shape}, but its frames of {self.frames.shape[1:]}")
         if self.action is not None and self.num_actions is not None:
             lowest, highest = self.action.min(initial=0), self.action.max(initial=0)
             if lowest < 0 or highest >= self.num_actions:
@@ -116,7 +122,8 @@ class Episodes:
     def fingerprint(self) -> str:
         """SHA-256 of all that this holds."""
         digest = hashlib.sha256(repr((self.num_actions, self.padding)).encode())
-        parts = {name: getattr(self, name) for name in ("frames", "begin", "end", "action", "reward", "test", "names")}
+        names = ("frames", "begin", "end", "action", "reward", "test", "names", "views")
+        parts = {name: getattr(self, name) for name in names}
         for name, values in (parts | {f"labels/{name}": values for name, values in self.labels.items()}).items():
             if values is not None:
                 digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
@@ -166,6 +173,8 @@ class EpisodeSampler:
         self.episodes, self.frame_stack, self.device = episodes, frame_stack, device
         self.colour, self.grayscale = channels == 3, grayscale and channels == 3
         self._frames = ArrayFrames.over(episodes.frames)
+        views = () if episodes.views is None else episodes.views.swapaxes(0, 1)
+        self._views = [ArrayFrames.over(view) for view in views]
         self._all, self._among = episodes.rows(), among
         self._rows: dict[int, NDArray[np.int64]] = {}  # by the length of the clips that may begin there
         self._start = np.repeat(episodes.begin, episodes.end - episodes.begin)  # of the episode of each of them
@@ -194,6 +203,7 @@ class EpisodeSampler:
             ("next_obs", "clip", "clip_mask"): bool((source.end - source.begin > 1).any()),
             ("action", "clip_action"): source.action is not None,
             ("reward",): source.reward is not None,
+            ("views", "clip_views"): source.views is not None,
         }
         return frozenset(name for names, given in there.items() if given for name in names)
 
@@ -227,9 +237,14 @@ class EpisodeSampler:
         if "next_obs" in fields:
             more["next_obs"] = self.observe(row + 1)
         if "rgb" in fields:
-            more["rgb"] = self._stack(row, 1)
+            more["rgb"] = self._stack(self._frames, row, 1)
+        if "views" in fields:
+            more["views"] = self.observe_views(row)
+        rows = row[:, None] + np.arange(clip_length)
+        if "clip_views" in fields:
+            views = self.observe_views(rows.ravel())
+            more["clip_views"] = views.view(*rows.shape, *views.shape[1:])
         if "clip" in fields:
-            rows = row[:, None] + np.arange(clip_length)
             more["clip"] = self.observe(rows.ravel()).view(*rows.shape, *self.obs_shape)
             more["clip_action"] = self._values(self.episodes.action, rows[:, :-1], nothing)
             more["clip_mask"] = torch.ones(batch_size, clip_length - 1, device=self.device)
@@ -241,7 +256,7 @@ class EpisodeSampler:
         Raises:
             ValueError: no episode is long enough.
         """
-        length = max(clip_length if "clip" in fields else 1, 2 if fields & TRANSITION else 1)
+        length = max(clip_length if fields & CLIPS else 1, 2 if fields & TRANSITION else 1)
         if length not in self._rows:
             full, among = self.episodes.rows(length, self.frame_stack), self._among
             self._rows[length] = full if among is None else np.intersect1d(among, self.episodes.rows(length))
@@ -252,17 +267,24 @@ class EpisodeSampler:
 
     def observe(self, row: NDArray[np.int64]) -> Tensor:
         """The observations (B, C, H, W) uint8 at (B,) rows."""
-        obs = self._stack(row, self.frame_stack)
+        return self._observe(self._frames, row)
+
+    def observe_views(self, row: NDArray[np.int64]) -> Tensor:
+        """The views (B, V, C, H, W) uint8 of the moments at (B,) rows, each as an observation."""
+        return torch.stack([self._observe(view, row) for view in self._views], dim=1)
+
+    def _observe(self, frames: ArrayFrames, row: NDArray[np.int64]) -> Tensor:
+        obs = self._stack(frames, row, self.frame_stack)
         if not self.grayscale:
             return obs
         return luma(obs).round_().to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
-    def _stack(self, row: NDArray[np.int64], depth: int) -> Tensor:
+    def _stack(self, frames: ArrayFrames, row: NDArray[np.int64], depth: int) -> Tensor:
         rows = row[:, None] + np.arange(1 - depth, 1)
         start = self._start[np.searchsorted(self._all, row)]
         blank = rows < start[:, None]
         rows, blank = pad(np.where(blank, 0, rows), blank, self.episodes.padding)
-        return self._frames.stack(rows, blank).to(self.device)
+        return frames.stack(rows, blank).to(self.device)
 
     def _values(self, values: NDArray[Any] | None, row: NDArray[np.int64], nothing: Tensor) -> Tensor:
         if values is None:

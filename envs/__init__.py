@@ -2,8 +2,11 @@
 
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
+from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
+from envs.goals import GoalSpaceVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
 from envs.stack import FrameStack
@@ -12,8 +15,10 @@ from envs.toy import ToyConfig, ToyVector
 # Environment families by tag. A user's module adds its own: `ENVS["mine"] = MyConfig`.
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
+    "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
     "pointmass": PointMassConfig,
+    "pusher": PusherConfig,
     "toy": ToyConfig,
 }
 
@@ -22,12 +27,15 @@ __all__ = [
     "Actions",
     "AtariConfig",
     "AtariVector",
+    "BitFlipConfig",
+    "BitFlipVector",
     "DmcConfig",
     "DmcVector",
     "EnvConfig",
     "EnvError",
     "Episode",
     "FrameStack",
+    "GoalSpaceVector",
     "Goals",
     "Observation",
     "Padding",
@@ -35,6 +43,8 @@ __all__ = [
     "PointMassVector",
     "Policy",
     "Protocol",
+    "PusherConfig",
+    "PusherVector",
     "Rollout",
     "SingleEnv",
     "ToyConfig",

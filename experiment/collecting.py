@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from agents import Agent
-from envs import Episode, Padding, Rollout, Transition, VectorEnv
+from envs import Episode, Goals, Padding, Rollout, Transition, VectorEnv
 
 
 class Collector(Protocol):
@@ -14,6 +14,7 @@ class Collector(Protocol):
 
     env: VectorEnv  # whose copies are stepped
     frame: NDArray[Any]  # (N, C, H, W) newest single frames, after the last step
+    goals: Goals | None  # at `frame`, where there are goals
     episodes: list[Episode]  # those that ended at the last step, by copy
 
     @property

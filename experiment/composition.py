@@ -171,14 +171,14 @@ def _node(kind: Any) -> type:
             return declared.name, Any, field(default=None if kind is not hint else MISSING)
         if kind == dict[str, TaskConfig]:
             return declared.name, dict[str, Any], field(default_factory=dict)
-        default: Any = declared.default
-        factory: Any = declared.default_factory
         if is_dataclass(kind):
             hint = _node(kind)  # type: ignore[arg-type]
-            factory = factory if factory is NO_DEFAULT else hint
-        elif default is NO_DEFAULT and factory is NO_DEFAULT:
+            if declared.default_factory is not NO_DEFAULT:
+                return declared.name, hint, field(default_factory=hint)
+        default = declared.default
+        if default is NO_DEFAULT and declared.default_factory is NO_DEFAULT and not is_dataclass(kind):
             default = MISSING
-        return declared.name, hint, field(default=default, default_factory=factory)
+        return declared.name, hint, field(default=default, default_factory=declared.default_factory)
 
     return make_dataclass(kind.__name__, [member(declared) for declared in fields(kind)], kw_only=True)
 

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from agents import Agent
 from agents.base import acting_weights
 from configs.schema import Config
-from envs import EnvError, Episode, Transition, VectorEnv
+from envs import EnvError, Episode, Goals, Transition, VectorEnv
 from envs.workers import HANG_SECONDS
 from experiment.build import build_agent, build_streams, without_init
 from experiment.collecting import LocalCollector
+from experiment.goal_space import world_of
 from experiment.launch import import_modules
 from experiment.ray_cluster import check_nodes, check_shared, connect
+from experiment.run_folder import run_folder
 from harness.errors import first_line
 from harness.process import tune_process
 from harness.seeding import derive, generator_state, numpy_stream, set_generator_state
@@ -77,9 +79,9 @@ class Actor:
         for _ in range(steps):
             rows.append(_each(np.copy, collector.collect()))
             episodes.append(collector.episodes)
-        nothing = np.zeros_like(rows[-1].valid)
-        end = dict.fromkeys(("first", "terminated", "truncated", "valid"), nothing)
-        rows.append(rows[-1]._replace(frame=collector.frame, reward=np.zeros_like(rows[-1].reward), **end))
+        nothing = np.zeros(collector.num_envs, np.bool_)
+        end = (collector.frame, nothing, rows[-1].action, nothing.astype(np.float32), nothing, nothing, nothing)
+        rows.append(Transition(*end, *(collector.goals or ())))
         return Block(_join(np.stack, rows), episodes, agent.schedule.values.get("epsilon"))
 
     def _build(self) -> tuple[Agent, LocalCollector]:
@@ -88,10 +90,11 @@ class Actor:
         tune_process(1)
         config = self._config
         import_modules([f"import={module}" for module in config.imports])
-        env = config.env.build()
+        env = world_of(config, run_folder(config)).build()
         channels, height, width = env.frame_shape
         streams = build_streams(config.seed, torch.device("cpu"))
-        agent, _ = build_agent(config, (channels * config.frame_stack, height, width), env.action_space, streams)
+        obs_shape = (channels * config.frame_stack, height, width)
+        agent, _ = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
         return agent, LocalCollector(agent, env, config.frame_stack, config.env.padding)
 
 
@@ -111,6 +114,7 @@ class RayCollector:
     """
 
     frame: NDArray[Any]
+    goals: Goals | None
     episodes: list[Episode]
 
     def __init__(self, config: Config, env: VectorEnv, agent: Agent) -> None:
@@ -145,7 +149,9 @@ class RayCollector:
         self.episodes = self._ended[self._at]
         self._ages.append(self._agent.updates - self._made[self._at])
         self._at += 1
-        self.frame = self._rows.frame[self._at]
+        after = _each(lambda column: column[self._at], self._rows)
+        self.frame = after.frame
+        self.goals = None if after.achieved is None or after.desired is None else Goals(after.achieved, after.desired)
         return row
 
     def drain(self) -> dict[str, float]:
@@ -226,8 +232,10 @@ class RayCollector:
 
 
 def _each(function: Callable[[NDArray[Any]], NDArray[Any]], row: Transition) -> Transition:
-    return Transition(*map(function, row))
+    columns: list[Any] = [column if column is None else function(column) for column in row]
+    return Transition(*columns)
 
 
 def _join(function: Callable[[Sequence[NDArray[Any]]], NDArray[Any]], rows: Iterable[Transition]) -> Transition:
-    return Transition(*map(function, zip(*rows, strict=True)))
+    columns: list[Any] = [None if parts[0] is None else function(parts) for parts in zip(*rows, strict=True)]
+    return Transition(*columns)

@@ -229,7 +229,9 @@ def test_it_runs_at_its_defaults_with_an_encoder_of_the_field(name):
     encoder = build_encoder(EncoderConfig("der"), (12, 84, 84))
     clip = torch.randint(256, (2, LONGEST, 12, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     whole = batch_for_all(2)
-    batch = replace(whole, obs=clip[:, 0], next_obs=clip[:, 1], nstep_obs=clip[:, 1], clip=clip, rgb=clip[:, 0, 9:])
+    later, views = clip[:, 1], clip[:, [0, 9, 18]]
+    batch = replace(whole, obs=clip[:, 0], next_obs=later, nstep_obs=later, clip=clip, rgb=clip[:, 0, 9:], views=views)
+    batch = replace(batch, clip_views=torch.stack([clip, clip.flip(4)], dim=2))
     suite = suite_of(name, encoder, options={})
     for _ in range(2):
         learn(suite, encoder, batch)

@@ -97,6 +97,24 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
         np.testing.assert_allclose(batch.clip_action[i], episodes.action[row : row + length - 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_views_are_observations_of_one_moment(grayscale: bool) -> None:
+    views = np.random.default_rng(1).integers(256, size=(COUNT, 3, 3, *SIZE), dtype=np.uint8)
+    episodes = replace(made(3), frames=views[:, 0], views=views)
+    source = sampler(episodes, frame_stack=2, grayscale=grayscale)
+    assert "views" in source.provides
+    assert "views" not in sampler(made()).provides
+    batch = drawn(source, "views", "clip_views", count=20, clip=3)
+    assert batch.clip is None
+    assert batch.views.shape == (20, 3, *source.obs_shape)
+    assert torch.equal(batch.views[:, 0], batch.obs)
+    for v in range(3):
+        alone = sampler(replace(episodes, frames=views[:, v]), frame_stack=2, grayscale=grayscale)
+        assert torch.equal(batch.views[:, v], alone.observe(batch.index.numpy()))
+        for t in range(3):
+            assert torch.equal(batch.clip_views[:, t, v], alone.observe(batch.index.numpy() + t))
+
+
 @pytest.mark.parametrize("field", ["next_obs", "action", "reward"])
 def test_what_the_last_frame_of_an_episode_lacks_is_never_drawn(field: str) -> None:
     batch = drawn(sampler(made(), frame_stack=1), field)
@@ -107,7 +125,7 @@ def test_only_what_was_asked_for_is_made_and_a_seed_decides_it() -> None:
     first, again, other = (drawn(sampler(made()), clip=4, count=7, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.obs, again.obs)
     assert not torch.equal(first.obs, other.obs)
-    assert first.next_obs is first.clip is first.rgb is None
+    assert first.next_obs is first.clip is first.rgb is first.views is None
     assert first.weight.tolist() == [1] * 7
     assert set(drawn(sampler(made(), among=np.array([1, 8]))).index.tolist()) == {1, 8}
 
@@ -212,6 +230,7 @@ def test_a_fingerprint_is_of_everything() -> None:
         replace(first, test=None),
         replace(first, end=np.array([4, 5, 12, 15])),
         replace(first, padding="repeat"),
+        replace(first, views=first.frames[:, None]),
     ]
     assert len({first.fingerprint, *(episodes.fingerprint for episodes in changed)}) == len(changed) + 1
 
@@ -241,6 +260,13 @@ def test_a_fingerprint_is_of_everything() -> None:
         ({"action": np.full((COUNT, 2), np.inf)}, None, "action of a source is not finite"),
         ({"labels": {"x": np.zeros((COUNT, 2))}}, None, "x of a source cannot be float64"),
         ({"labels": {"x": np.array([{}] * COUNT)}}, None, "x of a source cannot be object"),
+        ({"views": made().frames}, None, "views of a source cannot be uint8"),
+        (
+            {"views": made(3).frames[:, None]},
+            None,
+            r"views of a source are of shape \(3, 5, 6\), but its frames of",
+        ),
+        ({"views": made().frames[:3, None]}, None, "15 frames, but 3 values of views"),
         ({"begin": BEGIN[:1], "end": END[:1]}, split, "one episode cannot be split"),
         ({"labels": {"group": np.zeros(COUNT)}}, split, "one group cannot be split"),
         ({"frames": made(2).frames}, sampler, "1 or 3 channels, got 2"),

@@ -19,7 +19,8 @@ import torch
 
 from configs.collect import CollectConfig
 from configs.schema import Config
-from envs import EnvError, Rollout, ToyConfig
+from encoders import EncoderConfig
+from envs import BitFlipConfig, EnvError, Rollout, ToyConfig
 from experiment import ray_collecting
 from experiment.build import build
 from experiment.composition import read_config
@@ -28,6 +29,7 @@ from experiment.ray_cluster import check_nodes, connect
 from harness.seeding import derive
 
 BLOCK = 4
+GOALS = {"env": BitFlipConfig(num_envs=2, bits=9), "encoder": EncoderConfig(name="state"), "frame_stack": 1}
 COLLECT = CollectConfig("ray", actors=2, block=BLOCK)
 
 
@@ -98,8 +100,8 @@ def same(row, expected):
     return all(map(np.array_equal, row, expected))
 
 
-def whole(row):
-    return type(row)(*map(np.copy, row))
+def each(function, row):
+    return type(row)(*(None if column is None else function(column) for column in row))
 
 
 def test_every_actor_plays_its_own_games_with_the_weights_of_its_block(near, tmp_path):
@@ -123,7 +125,7 @@ def test_every_actor_plays_its_own_games_with_the_weights_of_its_block(near, tmp
         for t, row in enumerate(rows):
             parts.agent.load_state_dict(before[asked[t // BLOCK]])
             expected = rollout.step(lambda obs: parts.agent.act(obs, explore=False))
-            assert same([column[2 * actor : 2 * actor + 2] for column in row], expected), (actor, t)
+            assert same(each(lambda column, actor=actor: column[2 * actor :][:2], row), expected), (actor, t)
             chosen |= {*expected.action}
         assert np.array_equal(parts.rollout.frame[2 * actor : 2 * actor + 2], rollout.frame)
     assert len(chosen) == 3
@@ -136,16 +138,21 @@ def played(config, actions, starts):
         if begin:
             last, nothing = rows[-1], np.zeros(config.env.num_envs, bool)
             last.truncated[last.valid & ~last.terminated] = True
-            rows.append(type(last)(rollout.frame, nothing, last.action, 0.0 * last.reward, nothing, nothing, nothing))
+            closing = (rollout.frame, nothing, last.action, 0.0 * last.reward, nothing, nothing, nothing)
+            rows.append(type(last)(*closing, *(rollout.goals or ())))
         rollout.reset(seed)
         for t in range(len(rows), end):
-            rows.append(whole(rollout.step(lambda _, t=t: actions[t])))
+            rows.append(each(np.copy, rollout.step(lambda _, t=t: actions[t])))
             episodes += [(t, *episode) for episode in rollout.episodes]
     return rows, episodes
 
 
 @pytest.mark.parametrize(
-    ("block", "lost", "cuts"),
+    (
+        "block",
+        "lost",
+        "cuts",
+    ),  # lost: calls; cuts: for each actor the row that ends its games, and the number of the loss
     [
         (4, (), ([], [])),
         (4, (1,), ([], [(0, 1)])),  # before its first step
@@ -158,10 +165,11 @@ def played(config, actions, starts):
         (4, (2, 3), ([(4, 1)], [(4, 2)])),  # both at once
     ],
 )
-def test_no_transition_is_torn_where_actors_are_lost(near, block, lost, cuts, tmp_path):
-    """`lost` are calls, `cuts` for each actor the row that ends its games and the number of the loss."""
+@pytest.mark.parametrize("world", [{}, GOALS], ids=["catch", "bitflip"])
+def test_no_transition_is_torn_where_actors_are_lost(near, block, lost, cuts, world, tmp_path):
+    """Rows are those of single rollouts, between which the old games are truncated and the new ones begin."""
     near.lost = lost
-    config = small(tmp_path, collect=replace(COLLECT, block=block))
+    config = small(tmp_path, collect=replace(COLLECT, block=block), **world)
     parts, rows, episodes = build(config), [], []
     parts.rollout.reset(7)
     for t in range(24):
@@ -170,7 +178,7 @@ def test_no_transition_is_torn_where_actors_are_lost(near, block, lost, cuts, tm
         episodes += [(t, *episode) for episode in parts.rollout.episodes]
     expected_episodes = []
     for actor in range(2):
-        mine = [type(row)(*(column[2 * actor : 2 * actor + 2] for column in row)) for row in rows]
+        mine = [each(lambda column, actor=actor: column[2 * actor :][:2], row) for row in rows]
         names = [(0, ()), *((row, (number,)) for row, number in cuts[actor])]
         starts = [(row, derive(derive(7, "actor", actor, *number), "env")) for row, number in dict(names).items()]
         expected, ended = played(config, [row.action for row in mine], starts)
@@ -255,7 +263,10 @@ def test_wrong_settings_are_one_line(words, named, capsys):
 
 def test_a_cluster_that_is_too_small_is_one_line(near):
     check_nodes(near, "collect.cpus", "CPU", 1, 4)
-    for wanted, times, named in ((2, 2, "2 for each of 2: the Ray cluster has 4 CPUs"), (4, 1, "4: the largest node .* 3")):
+    for wanted, times, named in (
+        (2, 2, "2 for each of 2: the Ray cluster has 4 CPUs"),
+        (4, 1, "4: the largest node .* 3"),
+    ):
         with pytest.raises(ValueError, match=f"collect.cpus={named}"):
             check_nodes(near, "collect.cpus", "CPU", wanted, times)
 
