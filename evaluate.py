@@ -28,6 +28,7 @@ from analysis.evaluation import (
     attribution_targets,
     evaluate,
     evenly_spaced,
+    goals_reached,
     greedy,
     play_moments,
     write_report,
@@ -39,7 +40,9 @@ from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
+from experiment.goal_space import FILE
 from experiment.launch import launch
+from experiment.world import world_of
 from experiment.zoo import locate
 from harness.files import check_writable
 from harness.process import tune_process
@@ -55,7 +58,12 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
-    protocol = with_backgrounds(trained.env, config).protocol(config.protocol)
+    if not (checkpoint / FILE).is_file():
+        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
+    trained = replace(trained, env=with_backgrounds(trained.env, config))
+    protocol = world_of(trained, checkpoint, config.goal).protocol(config.protocol)
+    if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
+        raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
     policy, frame_stack = greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
     written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")
@@ -72,7 +80,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         of = f" of {config.episodes}" if report.partial else ""
         low, high = report.summary["mean_interval"]
         score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
-        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}\n")
+        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
     if report.partial:
         log.warning(
             "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested

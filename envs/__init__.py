@@ -2,18 +2,25 @@
 
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
+from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
+from envs.goals import GoalSpaceVector
+from envs.grasping import GraspingConfig, GraspingVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
-from envs.single import SingleEnv
+from envs.single import SingleEnv, SingleGoalEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
 # Environment families by tag. A user's module adds its own: `ENVS["mine"] = MyConfig`.
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
+    "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
+    "grasping": GraspingConfig,
     "pointmass": PointMassConfig,
+    "pusher": PusherConfig,
     "toy": ToyConfig,
 }
 
@@ -22,21 +29,29 @@ __all__ = [
     "Actions",
     "AtariConfig",
     "AtariVector",
+    "BitFlipConfig",
+    "BitFlipVector",
     "DmcConfig",
     "DmcVector",
     "EnvConfig",
     "EnvError",
     "Episode",
     "FrameStack",
+    "GoalSpaceVector",
     "Goals",
+    "GraspingConfig",
+    "GraspingVector",
     "Observation",
     "Padding",
     "PointMassConfig",
     "PointMassVector",
     "Policy",
     "Protocol",
+    "PusherConfig",
+    "PusherVector",
     "Rollout",
     "SingleEnv",
+    "SingleGoalEnv",
     "ToyConfig",
     "ToyVector",
     "Transition",

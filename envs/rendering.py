@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import parent_process
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.suggest import nearest
+
+log = logging.getLogger(__name__)
 
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
@@ -32,7 +35,12 @@ HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
 def load_suite() -> Any:
-    """The module `dm_control.suite`, ready to render.
+    """The module `dm_control.suite`, ready to render; see `load_module`."""
+    return load_module("dm_control.suite")
+
+
+def load_module(name: str) -> Any:
+    """A module of dm_control, ready to render.
 
     Raises:
         RuntimeError: dm_control is missing, MuJoCo is a version that it does not work with, or nothing renders.
@@ -42,7 +50,7 @@ def load_suite() -> Any:
         absl = importlib.import_module("absl.logging")
         absl.set_verbosity(absl.ERROR)  # else each run tells how it looks for OpenGL and what its models deprecate
         logging.getLogger("OpenGL").setLevel(logging.WARNING)
-        return importlib.import_module("dm_control.suite")
+        return importlib.import_module(name)
     except (ImportError, AttributeError, RuntimeError) as error:  # what PyOpenGL raises without its library
         raise RuntimeError(f"MUJOCO_GL={os.environ.get('MUJOCO_GL')} fails ({error}): {PACKAGES}") from error
 
@@ -54,7 +62,7 @@ def choose_backend() -> None:
         RuntimeError: dm_control is missing, or MuJoCo is a version that it does not work with; the user's choice does
             not work, or neither EGL nor OSMesa does.
     """
-    _check_packages()
+    check_packages()
     chosen = os.environ.get("MUJOCO_GL")
     if sys.platform != "linux" or chosen in _working or parent_process():  # a worker's parent has tried it
         return
@@ -73,7 +81,8 @@ def choose_backend() -> None:
     raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Raise RuntimeError if dm_control is missing or MuJoCo is a version that it does not work with."""
     try:
         version("dm-control")
         installed = version("mujoco")
@@ -86,17 +95,23 @@ def _check_packages() -> None:
         raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
 
 
+@cache  # once a process: each evaluation and film builds copies of its own
+def log_renderer(task: str, quality: str, renderer: str) -> None:
+    """Say what draws an environment."""
+    log.info("%s: %s quality, drawn by %s", task, quality, renderer)
+
+
 class Screen:
     """What one camera of a dm_control physics sees.
 
     Args:
-        physics: of a `dm_control.suite` environment that has not rendered yet.
+        physics: of dm_control; it has not rendered yet, or for screens of the same settings.
         size: pixels, height and width.
         camera: a name of the model; "azimuth/elevation" in degrees for one that looks at the middle of the model, and
             follows what the first camera follows; or empty for the first camera.
         quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
-        hide_background: leave out the sky and the planes fixed to the world, such as floors; `background` is then
-            their mask. A picture with holes costs less than one with a floor.
+        hide_background: leave out the sky and the planes fixed to the world, such as floors. A picture with holes
+            costs less than one with a floor.
 
     Raises:
         ValueError: the model has no such camera.
@@ -130,20 +145,21 @@ class Screen:
         self._depth = np.zeros((size, size), np.float32) if hide_background else None
         self.renderer: str = self._call(_renderer)
 
-    def draw(self) -> NDArray[np.uint8]:
-        """The picture of this moment, (H, W, 3), valid until the next one."""
+    def draw(self, background: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The picture of this moment, (H, W, 3), valid until the next one.
+
+        Args:
+            background: (H, W, 3), stands where nothing was drawn. A screen that hides the background needs it.
+        """
         if self._angles:
             self._aim(*self._angles)
         self._camera.update()
         self._call(self._draw)
-        return self._rgb[::-1]  # OpenGL's first row is the lowest
-
-    @property
-    def background(self) -> NDArray[np.bool_]:
-        """Where the last picture shows nothing that was drawn, (H, W)."""
-        assert self._depth is not None, "the background was not hidden"
-        empty: NDArray[np.bool_] = self._depth[::-1] == 1  # the far plane
-        return empty
+        picture = self._rgb[::-1]  # OpenGL's first row is the lowest
+        if self._depth is None or background is None:
+            return picture
+        empty = self._depth[::-1] == 1  # the far plane
+        return np.where(empty[..., None], background, picture)
 
     def _aim(self, azimuth: float, elevation: float) -> None:
         """Turn the movable camera to the middle of the model, or to the body that the first camera follows."""
