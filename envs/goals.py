@@ -31,6 +31,9 @@ class GoalSpace(Protocol):
             ValueError: the space cannot imagine.
         """
 
+    def decode(self, goals: Embeddings) -> Pixels | None:
+        """Pictures (M, C, H, W) of goals (M, G); None where the space has no decoder."""
+
 
 class GoalSpaceVector(VectorEnv):
     """The copies of an environment with goals, through a goal space.
@@ -54,6 +57,7 @@ class GoalSpaceVector(VectorEnv):
             raise ValueError("a goal space embeds pictures, but this environment gives states: env.observe=pixels")
         self._env, self._space, self._imagined = env, space, source == "imagined" and goal is None
         self._picture, self._latent = goal, observe == "latent"
+        self._ended = False  # whether any episode has
         self.num_envs, self.action_space, self.goal_dim = env.num_envs, env.action_space, space.goal_dim
         self.frame_shape = (space.goal_dim, 1, 1) if self._latent else env.frame_shape
         self.frame_dtype = np.float32 if self._latent else np.uint8
@@ -67,6 +71,7 @@ class GoalSpaceVector(VectorEnv):
         self._desired = np.zeros((self.num_envs, self.goal_dim), np.float32)
         self._achieved = self._space.embed(frame, self._context)
         self._pursue(np.ones(self.num_envs, np.bool_))
+        self._last, self._asked = frame.copy(), self._desired.copy()
         return self._frame(frame)
 
     def step(self, action: Actions) -> VectorStep:
@@ -75,6 +80,9 @@ class GoalSpaceVector(VectorEnv):
         self._context[step.first] = step.frame[step.first]
         self._achieved = self._space.embed(step.frame, self._context)
         self._pursue(step.first)
+        self._last = np.where(step.game_over[:, None, None, None], step.frame, self._last)
+        self._ended |= bool(step.game_over.any())
+        self._asked = np.where(step.game_over[:, None], self._desired, self._asked)
         reward = np.where(step.first, 0, self.compute_reward(self._achieved, self._desired)).astype(np.float32)
         ends = (step.terminated, step.truncated, step.game_over, step.first, step.env_steps)
         return VectorStep(self._frame(step.frame), reward, *ends)
@@ -88,6 +96,15 @@ class GoalSpaceVector(VectorEnv):
         if self._picture is not None:
             return np.broadcast_to(self._picture, (self.num_envs, *self._picture.shape)).copy()
         return None if self._imagined else self._env.goal_frame()
+
+    def goal_examples(self) -> dict[str, Pixels]:
+        """See `VectorEnv.goal_examples`: the newest episode of each copy, with its goal where that can be drawn."""
+        decoded = self._space.decode(self._asked) if self._ended else None
+        if decoded is None:
+            return {}
+        achieved = self._space.decode(self._space.embed(self._last, self._context))
+        assert achieved is not None
+        return {"goal": decoded, "reached": self._last, "reached, decoded": achieved}
 
     def compute_reward(self, achieved: Embeddings, desired: Embeddings) -> Embeddings:
         """See `VectorEnv.compute_reward`."""

@@ -108,6 +108,8 @@ def build(config: Config) -> Parts:
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
     space = None
     if config.goal.space == OWN:
+        if config.collect.name != "local":
+            raise ValueError("goal.space=aux learns in this process, where goals are embedded: collect=local")
         space = TaskSpace(own_goal_task(suite), agent.encoder, device)
         env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
     if "rgb" in suite.reads and channels != 3:

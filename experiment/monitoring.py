@@ -18,6 +18,8 @@ from replay import Batch
 
 log = logging.getLogger(__name__)
 
+GOALS_SHOWN = 8  # episodes
+
 
 def log_metrics(run: Training) -> None:
     """Average what happened since the last call into the log.
@@ -69,6 +71,9 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)
     log_examples(parts.suite.examples(batch, parts.agent.encoder), run.config.frame_stack, progress.steps, logger)
+    if goals := parts.rollout.env.goal_examples():
+        shown = {name: pixels[:GOALS_SHOWN] for name, pixels in goals.items()}
+        logger.log_picture(progress.steps, "goals", contact_sheet("What is to be reached, and what was?", shown))
 
 
 def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:

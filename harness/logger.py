@@ -186,11 +186,15 @@ class RunLogger:
 
     def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
+        self.log_picture(step, task, image, f"aux/{task}/inputs")
+
+    def log_picture(self, step: int, name: str, image: NDArray[np.uint8], tag: str | None = None) -> None:
+        """Write an image (H, W, 3) as `pictures/<name>-<step>.png`, and for TensorBoard as `tag` or else the name."""
         pictures = self._run_dir / "pictures"
         with self._warn_on_disk_error():
             pictures.mkdir(exist_ok=True)
-            write_png(image, pictures / f"{task}-{step}.png")
-        self.log_image(step, f"aux/{task}/inputs", image)
+            write_png(image, pictures / f"{name}-{step}.png")
+        self.log_image(step, tag or name, image)
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Write an image (H, W, 3) for TensorBoard."""
