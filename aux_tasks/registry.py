@@ -48,5 +48,6 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "tcn": "aux_tasks.goals.tcn:TCN",
         "single_view_tcn": "aux_tasks.goals.tcn:SingleViewTCN",
         "mftcn": "aux_tasks.goals.mftcn:MultiFrameTCN",
+        "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
     }
 )

@@ -173,6 +173,7 @@ DRAW_NOTHING = {
 }
 DRAW_NOTHING |= {
     "contrastive_goal",
+    "grasp2vec",
     "colorization",
     "split_brain",
     "split_brain/time",
