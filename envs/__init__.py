@@ -5,6 +5,7 @@ from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, Ve
 from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
+from envs.gym_goal import GymGoalConfig, GymGoalVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -17,6 +18,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
+    "gym_goal": GymGoalConfig,
     "pointmass": PointMassConfig,
     "pusher": PusherConfig,
     "toy": ToyConfig,
@@ -37,6 +39,8 @@ __all__ = [
     "FrameStack",
     "GoalSpaceVector",
     "Goals",
+    "GymGoalConfig",
+    "GymGoalVector",
     "Observation",
     "Padding",
     "PointMassConfig",
