@@ -5,6 +5,7 @@ from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, Ve
 from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
+from envs.grasping import GraspingConfig, GraspingVector
 from envs.gym_goal import GymGoalConfig, GymGoalVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
@@ -18,6 +19,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
+    "grasping": GraspingConfig,
     "gym_goal": GymGoalConfig,
     "pointmass": PointMassConfig,
     "pusher": PusherConfig,
@@ -39,6 +41,8 @@ __all__ = [
     "FrameStack",
     "GoalSpaceVector",
     "Goals",
+    "GraspingConfig",
+    "GraspingVector",
     "GymGoalConfig",
     "GymGoalVector",
     "Observation",
