@@ -15,9 +15,11 @@ from aux_tasks.config import options_of
 from aux_tasks.goals.base import GoalTask
 from configs.schema import Config, PretrainConfig
 from encoders import Encoder, EncoderConfig, build_encoder
+from experiment.goal_gate import check_goal_space
 from experiment.weights import load_weights, read_weights, write_weights
 from experiment.zoo import locate
 from harness.files import replacing
+from harness.process import pick_device
 
 FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that used it
 PIXELS = "pixels"  # goal.space=pixels: the pictures themselves, as a baseline
@@ -96,6 +98,8 @@ def space_file(space: str) -> Path:
 def keep_goal_space(config: Config, run_dir: Path) -> None:
     """Leave a copy of the goal space in the folder of a run, which can then be evaluated without the pretraining.
 
+    When it is put there, it is checked: see `check_goal_space`.
+
     Raises:
         ValueError: the run there was trained with another one.
     """
@@ -111,6 +115,7 @@ def keep_goal_space(config: Config, run_dir: Path) -> None:
     if not kept.is_file():
         with replacing(kept) as temporary:
             shutil.copyfile(source, temporary)
+        check_goal_space(config.env, TaskSpace.load(kept, pick_device(config.device)), config.seed)
     elif read_weights(kept)[1] != read_weights(source)[1]:
         raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
 
