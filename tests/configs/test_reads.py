@@ -21,7 +21,7 @@ from aux_tasks import TaskConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig, TripletsConfig
 from encoders import EncoderConfig
-from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, Rollout, ToyConfig
+from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, GymGoalConfig, Rollout, ToyConfig
 from experiment.sources import build_source
 from replay import ReplayConfig
 
@@ -107,8 +107,9 @@ def probes(pretrained: Path) -> None:
 
 def worlds(folder: Path) -> None:
     """Every environment and every source, built alone."""
+    keys = {DmcConfig: {"background": "gas"}, GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"}}
     for kind in ENVS.values():
-        config = kind(**({"background": "gas"} if kind is DmcConfig else {}), num_envs=1)
+        config = kind(**keys.get(kind, {}), num_envs=1)
         config.check_training()
         with closing(config.build()) as vector:
             Rollout(vector, 2, config.padding).reset(0)
