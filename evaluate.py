@@ -17,9 +17,10 @@ if __name__ == "__main__":
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from analysis.attribution import write_maps
 from analysis.evaluation import (
@@ -39,6 +40,7 @@ from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
+from experiment.goal_space import FILE, world_of
 from experiment.launch import launch
 from experiment.zoo import locate
 from harness.files import check_writable
@@ -55,7 +57,12 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
-    protocol = with_backgrounds(trained.env, config).protocol(config.protocol)
+    if not (checkpoint / FILE).is_file():
+        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
+    trained = replace(trained, env=with_backgrounds(trained.env, config))
+    protocol = world_of(trained, checkpoint, config.goal).protocol(config.protocol)
+    if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
+        raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
     policy, frame_stack = greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
     written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")
@@ -72,7 +79,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         of = f" of {config.episodes}" if report.partial else ""
         low, high = report.summary["mean_interval"]
         score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
-        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}\n")
+        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
     if report.partial:
         log.warning(
             "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
@@ -90,6 +97,13 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         write_maps(Path(config.attribution), observations, attribution_targets(agent), frame_stack)
         log.info("attribution: %s", config.attribution)
     return 0
+
+
+def goals_reached(summary: Mapping[str, Any]) -> str:
+    """`, goal reached in 93 %, final distance 0.02`, where there are goals."""
+    if "success_rate" not in summary:
+        return ""
+    return f", goal reached in {100 * summary['success_rate']:.0f} %, final distance {summary['goal_distance']:.3g}"
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:

@@ -35,6 +35,7 @@ from datasets import EpisodeSampler
 from encoders import standardize
 from experiment.build import without_init
 from experiment.ending import log_finished, log_pretrained
+from experiment.goal_space import export_goal_space
 from experiment.launch import launch
 from experiment.monitoring import log_examples
 from experiment.pretraining import Pretraining, build_pretraining
@@ -94,7 +95,7 @@ def learn(
         if step > saved:
             window.drain()  # a NaN stops here: it is not saved
             logger.flush()
-            save_pretraining(run_dir, parts, step)
+            save_pretraining(run_dir, parts, config, step)
 
     with saving_first(run_dir, save_rest):
         while not last:
@@ -120,7 +121,7 @@ def learn(
             if saving:
                 logger.flush()
                 stop.save_requested = False
-                saved = step if save_pretraining(run_dir, parts, step) else saved
+                saved = step if save_pretraining(run_dir, parts, config, step) else saved
     if stop.requested:
         log.info("%s: saved at step %d; run the same command to resume", stop.requested, saved)
     elif saved < step:
@@ -169,7 +170,7 @@ def test(parts: Pretraining, config: PretrainConfig) -> dict[str, float]:
 
 def finish(parts: Pretraining, config: PretrainConfig, logger: RunLogger, run_dir: Path) -> None:
     """Leave the encoder, maps and points for the projector, each unless it is there and of the last step."""
-    export_encoder(parts.encoder, run_dir)
+    export_weights(run_dir, parts, config)
     shown = logger.has_embedding(config.steps)  # written last
     if not shown or not (run_dir / "attribution" / "moment_0.png").is_file():
         write_attribution(parts, config, logger, run_dir)
@@ -199,7 +200,13 @@ def write_projector(parts: Pretraining, config: PretrainConfig, logger: RunLogge
     logger.log_embedding(config.steps, (left * scale)[:, :COMPONENTS], np.stack(shown), labels)
 
 
-def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> bool:
+def export_weights(run_dir: Path, parts: Pretraining, config: PretrainConfig) -> None:
+    """Leave the encoder, and the goal space if a task defines one."""
+    export_encoder(parts.encoder, run_dir)
+    export_goal_space(config, parts.encoder, parts.suite, parts.train.actions, run_dir)
+
+
+def save_pretraining(run_dir: Path, parts: Pretraining, config: PretrainConfig, step: int) -> bool:
     """Save everything, or warn and go on with the previous checkpoint when the disk does not take it.
 
     Returns:
@@ -211,7 +218,7 @@ def save_pretraining(run_dir: Path, parts: Pretraining, step: int) -> bool:
     state = parts.state_dict()
     check_finite(state, step)
     try:
-        export_encoder(parts.encoder, run_dir)
+        export_weights(run_dir, parts, config)
         save(run_dir / "checkpoints", step, {"parts": state})
     except (CheckpointError, OSError) as error:
         log.warning("no checkpoint at step %d: %s", step, error)

@@ -24,6 +24,7 @@ from functools import partial
 from configs.schema import Config
 from experiment.build import build, without_init
 from experiment.ending import finish, log_end
+from experiment.goal_space import keep_goal_space
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.probing import build_online_probe
@@ -50,6 +51,7 @@ def train(config: Config) -> int:
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         if files := config.env.files():
             keep_source(run_dir, files)
+        keep_goal_space(config, run_dir)
         progress = restore(parts, run_dir)
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)

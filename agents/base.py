@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.config import AgentConfig, AuxSchedule, Precision
+from agents.config import AgentConfig, AuxSchedule, Conflict, Precision
+from agents.conflict import backward
 from agents.learning import Schedule, linear, weighted_sum
-from encoders import Encoder
+from encoders import Encoder, moments, standardize
 from encoders.augment import random_shift
 from encoders.momentum import is_momentum_copy
 from replay import Batch
@@ -46,6 +47,10 @@ class Observation(Protocol):
     def pixels(self) -> NDArray[np.uint8]:
         """(N, C, H, W) stacked frames."""
 
+    @property
+    def goal(self) -> NDArray[np.float32] | None:
+        """(N, G) what is to be reached, where there are goals."""
+
 
 class Streams(NamedTuple):
     """The random streams of an agent; the torch ones are on the run's device."""
@@ -74,13 +79,21 @@ class Agent(nn.Module, ABC):
         encoder: the shared encoder, trained by the TD loss and by the auxiliary losses.
         suite: the auxiliary tasks of the run.
         streams: random streams.
+        goal_dim: G, numbers in a goal; policy and values then read features and goal side by side. 0: no goals.
     """
 
     optimizers: list[torch.optim.Optimizer]
 
-    def __init__(self, config: AgentConfig, encoder: Encoder, suite: Suite, streams: Streams) -> None:
+    goal_moments: Tensor | None  # mean and deviation of each number of a goal
+
+    def __init__(
+        self, config: AgentConfig, encoder: Encoder, suite: Suite, streams: Streams, goal_dim: int = 0
+    ) -> None:
         super().__init__()
         self.config, self.encoder, self.suite, self.streams = config, encoder, suite, streams
+        self.goal_dim = goal_dim
+        moments = torch.stack([torch.zeros(goal_dim), torch.ones(goal_dim)]) if goal_dim else None
+        self.register_buffer("goal_moments", moments)
         if not config.encoder_scale:
             encoder.requires_grad_(False)
         self.updates = 0
@@ -116,6 +129,31 @@ class Agent(nn.Module, ABC):
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
 
+    @property
+    def input_dim(self) -> int:
+        """Numbers that policy and values read: features, and the goal where there are goals."""
+        return self.encoder.feature_dim + self.goal_dim
+
+    def beside_goal(self, features: Tensor, goal: Tensor | None) -> Tensor:
+        """Features (K * B, Z) with the standardised goals (B, G) of their samples, (K * B, Z + G); as they are where
+        there are no goals.
+        """
+        if self.goal_moments is None:
+            return features
+        assert goal is not None, "this agent pursues goals, but none is given"
+        mean, std = self.goal_moments
+        return torch.cat([features, ((goal - mean) / std).repeat(len(features) // len(goal), 1)], 1)
+
+    def standardize(self, batch: Batch) -> None:
+        """Measure pixels, states and goals on the first batch that is learned from."""
+        standardize(self, batch.obs)
+        if self.goal_moments is not None and batch.goal is not None:
+            self.goal_moments.copy_(moments(batch.goal))
+
+    def goal_of(self, obs: Observation) -> Tensor | None:
+        """The goals (N, G) of an observation, on the run's device."""
+        return None if obs.goal is None else torch.from_numpy(obs.goal).to(self.device)
+
     def schedules(self) -> dict[str, Callable[[int], float]]:
         """What follows from the agent step: the learning rate, which the heads of auxiliary tasks do not follow."""
         c = self.config
@@ -127,7 +165,7 @@ class Agent(nn.Module, ABC):
         """Choose actions.
 
         Args:
-            obs: pixels (N, C, H, W).
+            obs: pixels (N, C, H, W), and goals (N, G) where there are goals.
             explore: False for the policy that is evaluated; it draws no random number.
 
         Returns:
@@ -148,8 +186,10 @@ class Agent(nn.Module, ABC):
         """
 
     @abstractmethod
-    def q_values(self, obs: Tensor) -> Tensor:
-        """Values (B, K) of what the evaluated policy may do at pixels (B, C, H, W), for attribution."""
+    def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Values (B, K) of what the evaluated policy may do at pixels (B, C, H, W), for goals (B, G) if there are any;
+        for attribution.
+        """
 
     def update(self, batch: Batch) -> Update:
         """Learn from one batch. What changes over time is read from the tensors of `self.schedule`.
@@ -169,7 +209,7 @@ class Agent(nn.Module, ABC):
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
         weights = {"td": 1.0} | (self.weights if joint else {})
-        norm = self.descend({"td": td_loss} | aux_terms, weights, batch.weight)
+        descent = self.descend({"td": td_loss} | aux_terms, weights, batch.weight)
         if not joint and self.weights:
             with self.autocast():
                 aux_terms, aux_metrics = self.suite.losses(batch, self.encoder(own), self.encoder)
@@ -177,12 +217,12 @@ class Agent(nn.Module, ABC):
                 self.descend(aux_terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
         self.updates += 1
-        policy_metrics = self.update_policy(own, batch.weight)
+        policy_metrics = self.update_policy(own, batch)
         self.update_targets()
-        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, "health/grad_norm": norm})
+        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, **descent})
 
-    def update_policy(self, obs: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """Train what acts, where the TD loss does not, on the augmented `obs`; returns scalars to log."""
+    def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
+        """Train what acts, where the TD loss does not, on the augmented `obs` of a batch; returns scalars to log."""
         return {}
 
     @abstractmethod
@@ -205,21 +245,43 @@ class Agent(nn.Module, ABC):
         enabled = self.config.precision is Precision.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def descend(self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor) -> Tensor:
+    def descend(
+        self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor
+    ) -> dict[str, Tensor]:
         """One step of the encoder's optimiser; the heads of the auxiliary tasks keep their gradients for their own.
 
         Returns:
-            The norm of the gradient of that optimiser's parameters, before clipping.
+            Scalars to log: the norm of the gradient of that optimiser's parameters, before clipping, and what is known
+            of conflicts.
         """
         for group in self._groups():
             group["lr"] = self.schedule.tensors["learning_rate"] * group["scale"]
-        weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        metrics = {}
+        if self.config.conflict is Conflict.none or len(terms) == 1:
+            weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]
+        else:
+            metrics = self.backward_apart(terms, weights, sample_weight)
         optimizer = self.optimizers[0]
         moved = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        return norm
+        return metrics | {"health/grad_norm": norm}
+
+    def backward_apart(
+        self, terms: dict[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor
+    ) -> dict[str, Tensor]:
+        """The gradients of the weighted sum, but on the encoder those that `config.conflict` makes of each term's.
+
+        Returns:
+            The cosine of each task's gradient with the agent's, and 1 where it is negative: in the log, a share.
+        """
+        losses = [weighted_sum({name: terms[name]}, {name: weights[name]}, sample_weight) for name in terms]
+        cosines = backward(losses, list(self.encoder.parameters()), self.config.conflict, self.updates)
+        found: dict[str, Tensor] = {}
+        for name, cosine in zip(list(terms)[1:], cosines, strict=True):
+            found |= {f"aux/{name}/update_cosine": cosine, f"aux/{name}/conflict_share": (cosine < 0).float()}
+        return found
 
     @contextmanager
     def looking(self) -> Iterator[None]:

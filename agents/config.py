@@ -28,6 +28,15 @@ class AuxSchedule(StrEnum):
     alternating = "alternating"  # after each step of the agent, in a step of their own
 
 
+class Conflict(StrEnum):
+    """What becomes of a task's gradient on the encoder where it opposes the agent's: see `agents.conflict`."""
+
+    none = "none"  # it is added
+    gate = "gate"  # it is left out
+    gate_weighted = "gate_weighted"  # it is left out, and otherwise scaled by the cosine
+    pcgrad = "pcgrad"  # each loses what opposes the other
+
+
 @dataclass(frozen=True)
 class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
@@ -43,6 +52,9 @@ class AgentConfig(ABC):
     random_shift: int = 0  # pixels of shift augmentation (DrQ); 0: none
     # joint: one weighted sum of all losses; alternating: a step of the agent's loss, then one of the tasks'
     aux_schedule: AuxSchedule = AuxSchedule.joint
+    # where a task's gradient on the encoder opposes the agent's. none: it is added; gate: left out; gate_weighted: left
+    # out, and scaled by the cosine where it agrees; pcgrad: each loses what opposes the other
+    conflict: Conflict = Conflict.none
     precision: Precision = Precision.float32  # type of the networks' products in an update
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
@@ -51,6 +63,12 @@ class AgentConfig(ABC):
         self._check("at least 0", lambda x: x >= 0, *nonnegative)
         self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
         self._check("at least 1", lambda x: x >= 1, "decay_steps")
+        if self.conflict is not Conflict.none and self.aux_schedule is AuxSchedule.alternating:
+            raise ValueError(
+                f"agent.conflict={self.conflict} compares gradients of one step: aux_schedule must be joint"
+            )
+        if self.conflict is not Conflict.none and not self.encoder_scale:
+            raise ValueError(f"agent.conflict={self.conflict}: nothing conflicts where agent.encoder_scale=0")
 
     def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
         """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
@@ -59,7 +77,9 @@ class AgentConfig(ABC):
                 raise ValueError(f"agent.{name}={value}: must be {rule}")
 
     @abstractmethod
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """The agent of this config.
 
         Raises:
@@ -110,7 +130,9 @@ class DQNConfig(AgentConfig):
         self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
 
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """See `AgentConfig.build`."""
         if not isinstance(action_space, Discrete):
             raise ValueError(
@@ -118,7 +140,7 @@ class DQNConfig(AgentConfig):
             )
         from agents.dqn import DQN
 
-        return DQN(self, encoder, int(action_space.n), suite, streams)
+        return DQN(self, encoder, int(action_space.n), suite, streams, goal_dim)
 
 
 @dataclass(frozen=True)
@@ -140,13 +162,15 @@ class SACConfig(AgentConfig):
         if self.num_shifts > 1 and not self.random_shift:
             raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
 
-    def build(self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams") -> "Agent":
+    def build(
+        self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
+    ) -> "Agent":
         """See `AgentConfig.build`."""
         if not isinstance(action_space, Box):
             raise ValueError("agent=sac acts continuously, but this environment has a choice of actions: use agent=dqn")
         from agents.sac import SAC
 
-        return SAC(self, encoder, flatdim(action_space), suite, streams)
+        return SAC(self, encoder, flatdim(action_space), suite, streams, goal_dim)
 
 
 AGENTS: dict[str, type[AgentConfig]] = {"dqn": DQNConfig, "sac": SACConfig}

@@ -27,10 +27,18 @@ class DQN(Agent):
 
     config: DQNConfig
 
-    def __init__(self, config: DQNConfig, encoder: Encoder, num_actions: int, suite: Suite, streams: Streams) -> None:
-        super().__init__(config, encoder, suite, streams)
+    def __init__(
+        self,
+        config: DQNConfig,
+        encoder: Encoder,
+        num_actions: int,
+        suite: Suite,
+        streams: Streams,
+        goal_dim: int = 0,
+    ) -> None:
+        super().__init__(config, encoder, suite, streams, goal_dim)
         self.num_actions = num_actions
-        self.head = build_head(config, encoder.feature_dim, num_actions)
+        self.head = build_head(config, self.input_dim, num_actions)
         self.target_encoder, self.target_head = momentum_copy(self.encoder), momentum_copy(self.head)
         averaged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
         self.average = momentum_copy(nn.ModuleDict(averaged))  # by the names of what it averages
@@ -50,23 +58,24 @@ class DQN(Agent):
     @torch.no_grad()
     def act(self, obs: Observation, *, explore: bool) -> NDArray[np.int64]:
         """Epsilon-greedy actions (N,) of the online network, or greedy ones of the network that is evaluated."""
-        pixels = torch.from_numpy(obs.pixels).to(self.device)
+        pixels, goal = torch.from_numpy(obs.pixels).to(self.device), self.goal_of(obs)
         if not explore:
-            greedy: NDArray[np.int64] = self.q_values(pixels).argmax(1).cpu().numpy()
+            greedy: NDArray[np.int64] = self.q_values(pixels, goal).argmax(1).cpu().numpy()
             return greedy
-        action = self.online_q(pixels).argmax(1).cpu().numpy()
+        action = self.online_q(pixels, goal).argmax(1).cpu().numpy()
         random = self.streams.explore.random(len(action)) < self.schedule.values["epsilon"]
         return np.where(random, self.streams.explore.integers(self.num_actions, size=len(action)), action)
 
-    def online_q(self, obs: Tensor) -> Tensor:
+    def online_q(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Action values (B, A) of the network that learns, at pixels (B, C, H, W)."""
-        return self.head(self.encoder(obs)).float()  # type: ignore[no-any-return]
+        return self.head(self.beside_goal(self.encoder(obs), goal)).float()  # type: ignore[no-any-return]
 
-    def q_values(self, obs: Tensor) -> Tensor:
+    def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Action values (B, A) of the network that is evaluated, the average if there is one."""
         if not self.average:
-            return self.online_q(obs)
-        return self.average["head"](self.average["encoder"](obs)).float()  # type: ignore[no-any-return]
+            return self.online_q(obs, goal)
+        inputs = self.beside_goal(self.average["encoder"](obs), goal)
+        return self.average["head"](inputs).float()  # type: ignore[no-any-return]
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.
@@ -74,12 +83,13 @@ class DQN(Agent):
         a_n is argmax_a Q(s_n, a), but `target_epsilon` of the time any action (Expected SARSA, van Seijen et al. 2009).
         With a distributional head, quantile regression of the return; the TD error is then the loss, as in Dopamine.
         """
+        features = self.beside_goal(features, batch.goal)
         if not isinstance(self.head, DuelingHead):
             return self.quantile_loss(self.head, features, batch, next_obs)
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
-            best = self.online_q(next_obs).argmax(1, keepdim=True)
-            next_qs = self.target_head(self.target_encoder(next_obs)).float()
+            best = self.online_q(next_obs, batch.goal).argmax(1, keepdim=True)
+            next_qs = self.target_head(self.beside_goal(self.target_encoder(next_obs), batch.goal)).float()
             next_q = next_qs.gather(1, best).squeeze(1).lerp(next_qs.mean(1), self.config.target_epsilon)
             target_q = batch.nstep_reward + batch.discount * next_q
         loss = huber(q - target_q)
@@ -89,17 +99,17 @@ class DQN(Agent):
     def quantile_loss(
         self, head: QuantileHead | ImplicitHead, features: Tensor, batch: Batch, next_obs: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """`td_loss` of a distributional head."""
+        """`td_loss` of a distributional head; the features stand beside the goals, where there are goals."""
         generator, size = self.streams.policy, len(features)
         fractions = head.fractions(features, generator)
         q = head.quantiles(features, fractions)
         q = q[torch.arange(size, device=q.device), :, batch.action]
         with torch.no_grad():
-            next_features = self.target_encoder(next_obs)
+            next_features = self.beside_goal(self.target_encoder(next_obs), batch.goal)
             assert isinstance(self.target_head, QuantileHead | ImplicitHead)
             next_q = self.target_head.quantiles(next_features, head.fractions(next_features, generator))
             target_q = batch.nstep_reward[:, None, None] + batch.discount[:, None, None] * next_q
-            policy = F.one_hot(self.online_q(next_obs).argmax(1), self.num_actions).float()
+            policy = F.one_hot(self.online_q(next_obs, batch.goal).argmax(1), self.num_actions).float()
             policy = policy.lerp(torch.full_like(policy, 1 / self.num_actions), self.config.target_epsilon)
             share = (policy[:, None] / target_q.shape[1]).expand_as(target_q)
         loss = quantile_huber(q, fractions, target_q.flatten(1), share.flatten(1))

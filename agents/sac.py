@@ -33,11 +33,19 @@ class SAC(Agent):
 
     config: SACConfig
 
-    def __init__(self, config: SACConfig, encoder: Encoder, action_dim: int, suite: Suite, streams: Streams) -> None:
-        super().__init__(config, encoder, suite, streams)
+    def __init__(
+        self,
+        config: SACConfig,
+        encoder: Encoder,
+        action_dim: int,
+        suite: Suite,
+        streams: Streams,
+        goal_dim: int = 0,
+    ) -> None:
+        super().__init__(config, encoder, suite, streams, goal_dim)
         self.action_dim = action_dim
-        self.actor = Actor(encoder, action_dim, config.hidden)
-        self.critic = TwinCritic(encoder.feature_dim, action_dim, config.hidden)
+        self.actor = Actor(encoder, self.input_dim, action_dim, config.hidden)
+        self.critic = TwinCritic(self.input_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
         self.target_encoder, self.target_critic = momentum_copy(self.encoder), momentum_copy(self.critic)
         self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
@@ -60,17 +68,25 @@ class SAC(Agent):
         """Actions (N, A): sampled, uniform before the first update, or the squashed mean that is evaluated."""
         if explore and not self.updates:
             return self.streams.explore.uniform(-1, 1, (len(obs.pixels), self.action_dim)).astype(np.float32)
-        mean, log_std = self.actor(self.encoder.maps(torch.from_numpy(obs.pixels).to(self.device)))
+        mean, log_std = self.policy_at(
+            self.encoder.maps(torch.from_numpy(obs.pixels).to(self.device)), self.goal_of(obs)
+        )
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.streams.explore.standard_normal(mean.shape)).to(mean)
         action: NDArray[np.float32] = mean.tanh().cpu().numpy()
         return action
 
-    def q_values(self, obs: Tensor) -> Tensor:
+    def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Value (B, 1) of the action that the evaluated policy takes."""
         maps = self.encoder.maps(obs)
-        mean, _ = self.actor(maps)
-        return self.critic(self.encoder.features(maps), mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
+        mean, _ = self.policy_at(maps, goal)
+        inputs = self.beside_goal(self.encoder.features(maps), goal)
+        return self.critic(inputs, mean.tanh()).amin(0)[:, None]  # type: ignore[no-any-return]
+
+    def policy_at(self, maps: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation (B, A) of the policy at feature maps, for goals (B, G) if there are any."""
+        mean, log_std = self.actor(self.beside_goal(self.actor.features(maps), goal))
+        return mean, log_std
 
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean.
@@ -79,32 +95,35 @@ class SAC(Agent):
         """
         copies = len(features) // len(batch.obs)
         with torch.no_grad():
-            next_action, log_prob = self.sample(self.encoder.maps(next_obs))
-            next_q = self.target_critic(self.target_encoder(next_obs), next_action).amin(0)
+            next_action, log_prob = self.sample(self.encoder.maps(next_obs), batch.goal)
+            next_inputs = self.beside_goal(self.target_encoder(next_obs), batch.goal)
+            next_q = self.target_critic(next_inputs, next_action).amin(0)
             soft_value = (next_q - self.log_temperature.exp() * log_prob).view(copies, -1).mean(0)
             target_q = batch.nstep_reward + batch.discount * soft_value
-        q = self.critic(features, batch.action.repeat(copies, 1)).view(2, copies, -1)
+        inputs = self.beside_goal(features, batch.goal)
+        q = self.critic(inputs, batch.action.repeat(copies, 1)).view(2, copies, -1)
         error = q - target_q
         loss = error.square().mean(1).sum(0)
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": target_q}
         td_error = error.detach().abs().mean((0, 1))
         return loss, td_error, {name: value.detach().mean() for name, value in metrics.items()}
 
-    def policy_terms(self, maps: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def policy_terms(self, maps: Tensor, features: Tensor, goal: Tensor | None = None) -> dict[str, Tensor]:
         """Losses (B,) of the actor (equation 9) and of the temperature (equation 18, target entropy -A).
 
         Args:
             maps, features: (B, C', H', W') and (B, Z), detached: the actor does not train the encoder.
+            goal: (B, G) where there are goals.
         """
-        action, log_prob = self.sample(maps)
-        q = self.critic(features, action).amin(0)
+        action, log_prob = self.sample(maps, goal)
+        q = self.critic(self.beside_goal(features, goal), action).amin(0)
         temperature = self.log_temperature.exp()
         return {
             "actor": temperature.detach() * log_prob - q,
             "temperature": temperature * (self.action_dim - log_prob.detach()),
         }
 
-    def update_policy(self, obs: Tensor, sample_weight: Tensor) -> dict[str, Tensor]:
+    def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
         if self.updates % self.config.policy_delay:
             return {}
@@ -112,8 +131,8 @@ class SAC(Agent):
             with torch.no_grad():
                 maps = self.encoder.maps(obs)
                 features = self.encoder.features(maps)
-            terms = self.policy_terms(maps, features)
-        total = weighted_sum(terms, dict.fromkeys(terms, 1.0), sample_weight)
+            terms = self.policy_terms(maps, features, batch.goal)
+        total = weighted_sum(terms, dict.fromkeys(terms, 1.0), batch.weight)
         total.backward(inputs=self.policy)  # type: ignore[no-untyped-call]  # the critics only pass gradients on
         self.optimizers[1].step()
         self.optimizers[1].zero_grad()
@@ -128,9 +147,9 @@ class SAC(Agent):
         if self.updates % self.config.policy_delay == 0:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
 
-    def sample(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, maps: Tensor, goal: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Actions (B, A) of the policy and their log-densities (B,), differentiable in the actor."""
-        mean, log_std = self.actor(maps)
+        mean, log_std = self.policy_at(maps, goal)
         noise = torch.randn(mean.shape, generator=self.streams.policy, device=mean.device)
         return squash(mean, log_std, noise)
 
@@ -139,30 +158,40 @@ class Actor(nn.Module):
     """Feature maps (B, C', H', W') to mean and log standard deviation, each (B, A), of a Gaussian before its tanh.
 
     Its neck begins as the encoder's and then learns what the actor needs.
+
+    Args:
+        encoder: whose neck it copies.
+        input_dim: features, and the goal where there are goals.
+        action_dim: A.
+        hidden: width of the layers.
     """
 
-    def __init__(self, encoder: Encoder, action_dim: int, hidden: int) -> None:
+    def __init__(self, encoder: Encoder, input_dim: int, action_dim: int, hidden: int) -> None:
         super().__init__()
         self.neck = deepcopy(encoder.neck).requires_grad_(True)  # also where the encoder is frozen
-        self.layers = mlp(encoder.feature_dim, hidden, 2 * action_dim)
+        self.layers = mlp(input_dim, hidden, 2 * action_dim)
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, maps: Tensor) -> Tensor:
+        """Features (B, Z) of the actor's own."""
+        return self.neck(maps.flatten(1))  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters of the Gaussian; the log standard deviation is squashed into `LOG_STD`."""
-        mean, raw = self.layers(self.neck(maps.flatten(1))).float().chunk(2, dim=1)
+        mean, raw = self.layers(inputs).float().chunk(2, dim=1)
         low, high = LOG_STD
         return mean, low + (high - low) * (raw.tanh() + 1) / 2
 
 
 class TwinCritic(nn.Module):
-    """Two action values (2, B) of features (B, Z) and actions (B, A); the smaller one is to be believed."""
+    """Two action values (2, B) of inputs (B, I) and actions (B, A); the smaller one is to be believed."""
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: int) -> None:
+    def __init__(self, input_dim: int, action_dim: int, hidden: int) -> None:
         super().__init__()
-        self.twins = nn.ModuleList(mlp(feature_dim + action_dim, hidden, 1) for _ in range(2))
+        self.twins = nn.ModuleList(mlp(input_dim + action_dim, hidden, 1) for _ in range(2))
 
-    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
         """Action values."""
-        inputs = torch.cat([features, action], dim=1)
+        inputs = torch.cat([inputs, action], dim=1)
         return torch.cat([twin(inputs) for twin in self.twins], dim=1).float().t()
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -42,6 +42,7 @@ class Report:
     frame_stack: int
     seed: int
     seconds: float  # wall clock
+    goal_distances: list[float] | None = None  # to the goals at the ends of the episodes, where there are goals
     partial: bool = False  # stopped before all episodes had ended: the long ones are missing
 
 
@@ -75,8 +76,9 @@ def evaluate(
     if not played:
         raise KeyboardInterrupt
     returns = [episode.score for episode in played]
+    distances = [episode.goal_distance for episode in played if episode.goal_distance is not None]
     return Report(
-        summary=summary(returns),
+        summary=summary(returns) | goal_summary(played),
         returns=returns,
         lengths=[episode.length for episode in played],
         env_steps=[episode.env_steps for episode in played],
@@ -84,8 +86,19 @@ def evaluate(
         frame_stack=frame_stack,
         seed=seed,
         seconds=time.perf_counter() - start,
+        goal_distances=distances or None,
         partial=len(played) < episodes,
     )
+
+
+def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
+    """Share of the episodes that ended at their goal, mean distance to it, with intervals; empty without goals."""
+    reached = [float(episode.success) for episode in played if episode.success is not None]
+    if not reached:
+        return {}
+    distances = [episode.goal_distance for episode in played if episode.goal_distance is not None]
+    found = {"success_rate": summary(reached), "goal_distance": summary(distances)}
+    return {f"{name}{end}": each[f"mean{end}"] for name, each in found.items() for end in ("", "_interval")}
 
 
 def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
@@ -160,6 +173,8 @@ def write_report(report: Report, path: Path, checkpoint: Path, command: str, **m
     content["env"] = content["protocol"].pop("env")
     if env.repeat == 1:
         del content["env_steps"]  # the lengths
+    if report.goal_distances is None:
+        del content["goal_distances"]
     content |= {
         "checkpoint": str(checkpoint),
         "sha256": {weights.name: sha256(weights)},
@@ -194,24 +209,32 @@ class Moment:
     obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
     frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
     score: float  # sum of the rewards so far
+    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, where there is one
 
 
 def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
     """One episode from its first moment to its last.
 
     The pictures, about `size` pixels large, are of a twin environment with the same seed and actions.
+
+    Raises:
+        ValueError: the environment has no pictures.
     """
     alone = replace(protocol, env=replace(protocol.env, num_envs=1))
-    with closing(alone.env.build()) as env, closing(alone.env.display(size).build()) as twin:
+    if (display := alone.env.display(size)) is None:
+        raise ValueError(f"env={protocol.env.name} has no pictures: leave out video and attribution")
+    with closing(alone.env.build()) as env, closing(display.build()) as twin:
         rollout, policy = begin(policy, env, alone, frame_stack, seed)
         frame, score = twin.reset(env_seed(seed)), 0.0
         while True:
-            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score)
+            goal = twin.goal_frame() if twin.goal_dim else None
+            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score, None if goal is None else goal[0])
             if rollout.episodes:
                 return
             row = rollout.step(policy)
             shown = twin.step(row.action)
-            assert shown.reward == row.reward, "the twin plays another episode"
+            same = shown.reward == row.reward or env.goal_dim  # a goal space gives rewards of its own
+            assert same, "the twin plays another episode"
             frame, score = shown.frame, score + float(row.reward[0])
 
 
@@ -229,7 +252,8 @@ def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
 
 def attribution_targets(agent: Agent) -> dict[str, Scores]:
     """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
-    return on_device({"Q": agent.q_values} | questions(agent, agent.encoder), agent.device)
+    values = {} if agent.goal_dim else {"Q": agent.q_values}  # which depend on the goal too
+    return on_device(values | questions(agent, agent.encoder), agent.device)
 
 
 def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
@@ -237,8 +261,11 @@ def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_
     with video, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):
             meter.tick(count)
-            shown = panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")
-            video.add(side_by_side([shown, *heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8)]))
+            shown = [panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")]
+            if moment.goal is not None:
+                shown.append(panel(pictures(moment.goal, 1)[0], PANEL, "goal"))
+            maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []
+            video.add(side_by_side([*shown, *maps]))
 
 
 # --- Stable-Baselines3 ---

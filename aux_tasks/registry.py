@@ -42,5 +42,8 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
         "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
+        "tcn": "aux_tasks.goals.tcn:TCN",
+        "single_view_tcn": "aux_tasks.goals.tcn:SingleViewTCN",
+        "mftcn": "aux_tasks.goals.mftcn:MultiFrameTCN",
     }
 )

@@ -28,6 +28,7 @@ from configs.schema import Config
 from experiment.build import Parts, build
 from experiment.training import Progress, Training
 from harness.process import matmul_rate, tune_process
+from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.signals import GracefulExit
 
@@ -40,7 +41,17 @@ NETWORKS = {
     "der": ["encoder=der", *PEER],
     "the preset": ["experiment=pong_cpu", "aux=none", "until_score=null"],
 }
+VARIANTS = {  # of the preset; each with what its speed is compared to
+    "head=quantile": (["agent.head=quantile"], "the preset"),
+    "head=implicit": (["agent.head=implicit"], "the preset"),
+    "aux=permutation": (["aux=permutation"], "the preset"),
+    "aux=permutation conflict=gate": (["aux=permutation", "agent.conflict=gate"], "aux=permutation"),
+    "aux=permutation conflict=pcgrad": (["aux=permutation", "agent.conflict=pcgrad"], "aux=permutation"),
+    "aux=curl": (["aux=curl"], "the preset"),
+    "aux=curl conflict=gate": (["aux=curl", "agent.conflict=gate"], "aux=curl"),
+}
 ARMS = [f"{network}, {precision}" for network in NETWORKS for precision in ("float32", "bfloat16")]
+ARMS += [f"{variant}, float32" for variant in VARIANTS]
 
 
 class Stopwatch:
@@ -48,6 +59,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.marks: list[tuple[int, float]] = []
+        self.meter = Meter("step", 0, 0)  # which is never entered and shows nothing
 
     def log_scalars(self, *_: Any, **__: Any) -> None:
         """Nothing is written."""
@@ -71,7 +83,8 @@ def our_config(arm: str, steps: int) -> Config:
     network, precision = arm.split(", ")
     words = [f"agent.precision={precision}", f"learning_starts={WARMUP}", f"batch_size={BATCH}", "device=cpu"]
     words += [f"env.num_envs={COPIES}", "log_every=200", "diagnose_every=0", f"steps={steps}"]
-    return config_of("config", [*NETWORKS[network], *words], Config)  # type: ignore[no-any-return]
+    network_words = NETWORKS.get(network) or [*NETWORKS["the preset"], *VARIANTS[network][0]]
+    return config_of("config", [*network_words, *words], Config)  # type: ignore[no-any-return]
 
 
 def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
@@ -201,7 +214,19 @@ def remade(page: str) -> str:
         f"{given['threads']} torch threads, {used['cpu']}, {content['gflops']:.0f} GFLOP/s at float32 1024 x 1024 "
         f"matrix products; torch {used['torch']}, stable-baselines3 {used['stable-baselines3']}.\n\n"
     )
-    return with_block(page, __file__, told + table(header, lines))
+    return with_block(page, __file__, told + table(header, lines) + compared(content["rows"]))
+
+
+def compared(rows: list[dict[str, Any]]) -> str:
+    """A table of what the variants of the preset cost."""
+    speeds = {row["arm"].removeprefix("Sidequest, ").removesuffix(", float32"): row["speeds"] for row in rows}
+    lines = [
+        [variant, base, spread([b / a for a, b in zip(speeds[variant], speeds[base], strict=True)], 2)]
+        for variant, (_, base) in VARIANTS.items()
+        if variant in speeds
+    ]
+    header = ["the preset with, float32", "beside", "time of an agent step, ratio in the same round"]
+    return f"\n{table(header, lines)}" if lines else ""
 
 
 def spread(values: list[float], digits: int = 0) -> str:

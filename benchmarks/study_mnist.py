@@ -32,11 +32,11 @@ from common import (
 
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import EpisodeSampler
-from experiment.build import build_initial_encoder, pick_device
+from experiment.build import build_initial_encoder
 from experiment.probe_scores import draw, supervised
 from experiment.probing import Probing, split
 from experiment.sources import build_source
-from harness.process import tune_process
+from harness.process import pick_device, tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json
 

@@ -13,7 +13,22 @@ from envs import EnvConfig
 from harness.suggest import check_choice
 from replay import ReplayConfig
 
+OBSERVED, GOAL_SOURCES = ("latent", "pixels"), ("imagined", "env")
 MODES = ("linear", "finetune", "joint")  # of a probe
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """A goal space: goals, rewards and perhaps observations are its embeddings of pictures."""
+
+    # folder of a pretraining whose auxiliary task defines goals, or pixels: averaged pictures; null: goals as in `env`
+    space: str | None = None
+    observe: str = "latent"  # what the agent sees: latent, the embedding of the newest frame; or pixels
+    source: str = "imagined"  # goals of the training: imagined by the space, or env: pictures from the environment
+
+    def __post_init__(self) -> None:
+        check_choice("goal.observe", self.observe, OBSERVED)
+        check_choice("goal.source", self.source, GOAL_SOURCES)
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,7 @@ class Config:
     agent: AgentConfig
     encoder: EncoderConfig
     replay: ReplayConfig
+    goal: GoalConfig = field(default_factory=GoalConfig)
     aux: dict[str, TaskConfig] = field(default_factory=dict)
     seed: int = 0  # every random stream is derived from it
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
@@ -133,6 +149,7 @@ class EvaluateConfig:
     json: str | None = None  # the report; default: report-<protocol>.json in a run of yours, else in runs/evaluations
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
+    goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes

@@ -72,6 +72,19 @@ class VideosConfig(SourceConfig):
 
 
 @dataclass(frozen=True)
+class MultiviewConfig(SourceConfig):
+    """A folder of videos that several cameras took at the same time: folder/sequence/camera.mp4."""
+
+    name: str = field(default="multiview", kw_only=True)
+    folder: str = MISSING  # folder of the sequences
+    size: int = 64  # pixels, height and width
+    stride: int = 1  # of so many frames, one is used
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "size", "stride")
+
+
+@dataclass(frozen=True)
 class IdxConfig(SourceConfig):
     """A folder of IDX files, such as those of MNIST and Fashion-MNIST."""
 
@@ -112,6 +125,7 @@ SOURCES: dict[str, type[SourceConfig]] = {
     "replay": ReplayRunConfig,
     "images": ImagesConfig,
     "videos": VideosConfig,
+    "multiview": MultiviewConfig,
     "idx": IdxConfig,
     "balls": BallsConfig,
     "triplets": TripletsConfig,

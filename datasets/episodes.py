@@ -17,6 +17,7 @@ from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
 TRANSITION = {"action", "reward", "next_obs"}  # what the last frame of an episode has not
+CLIPS = {"clip", "clip_views"}  # what needs more frames of an episode
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class EpisodeSampler:
             ("next_obs", "clip", "clip_mask"): bool((source.end - source.begin > 1).any()),
             ("action", "clip_action"): source.action is not None,
             ("reward",): source.reward is not None,
-            ("views",): source.views is not None,
+            ("views", "clip_views"): source.views is not None,
         }
         return frozenset(name for names, given in there.items() if given for name in names)
 
@@ -238,9 +239,12 @@ class EpisodeSampler:
         if "rgb" in fields:
             more["rgb"] = self._stack(self._frames, row, 1)
         if "views" in fields:
-            more["views"] = torch.stack([self._observe(view, row) for view in self._views], dim=1)
+            more["views"] = self.observe_views(row)
+        rows = row[:, None] + np.arange(clip_length)
+        if "clip_views" in fields:
+            views = self.observe_views(rows.ravel())
+            more["clip_views"] = views.view(*rows.shape, *views.shape[1:])
         if "clip" in fields:
-            rows = row[:, None] + np.arange(clip_length)
             more["clip"] = self.observe(rows.ravel()).view(*rows.shape, *self.obs_shape)
             more["clip_action"] = self._values(self.episodes.action, rows[:, :-1], nothing)
             more["clip_mask"] = torch.ones(batch_size, clip_length - 1, device=self.device)
@@ -252,7 +256,7 @@ class EpisodeSampler:
         Raises:
             ValueError: no episode is long enough.
         """
-        length = max(clip_length if "clip" in fields else 1, 2 if fields & TRANSITION else 1)
+        length = max(clip_length if fields & CLIPS else 1, 2 if fields & TRANSITION else 1)
         if length not in self._rows:
             full, among = self.episodes.rows(length, self.frame_stack), self._among
             self._rows[length] = full if among is None else np.intersect1d(among, self.episodes.rows(length))
@@ -264,6 +268,10 @@ class EpisodeSampler:
     def observe(self, row: NDArray[np.int64]) -> Tensor:
         """The observations (B, C, H, W) uint8 at (B,) rows."""
         return self._observe(self._frames, row)
+
+    def observe_views(self, row: NDArray[np.int64]) -> Tensor:
+        """The views (B, V, C, H, W) uint8 of the moments at (B,) rows, each as an observation."""
+        return torch.stack([self._observe(view, row) for view in self._views], dim=1)
 
     def _observe(self, frames: ArrayFrames, row: NDArray[np.int64]) -> Tensor:
         obs = self._stack(frames, row, self.frame_stack)

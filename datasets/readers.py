@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -153,6 +154,45 @@ def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
         return Episodes(frames[: len(file)], np.array(begin), ends)
     names = _names(paths, folder)[np.array(file)[begin]]
     return Episodes(frames[: len(file)], np.array(begin), ends, {"group": np.array(file)}, names=names)
+
+
+def read_multiview(folder: Path, size: int, stride: int) -> Episodes:
+    """Every `stride`-th frame of `folder/<sequence>/<camera>.mp4`, videos that show one sequence at the same time.
+
+    Each sequence is an episode. The views are in the order of the cameras' names; the first is the frames.
+
+    Raises:
+        ValueError: there are none, a sequence has other cameras than the first one or videos of different length, or
+            ffmpeg finds no picture in one.
+        MemoryError: they do not fit.
+    """
+    sequences: dict[Path, list[Path]] = {}
+    for path in find_files(folder, VIDEOS):
+        sequences.setdefault(path.parent, []).append(path)
+    counts = []
+    cameras = [path.stem for path in next(iter(sequences.values()))]
+    for sequence, paths in sequences.items():
+        if sequence.parent != folder or len(cameras) < 2:
+            raise ValueError(f"{folder}: its videos must be folder/sequence/camera.mp4, of two cameras or more")
+        if (names := [path.stem for path in paths]) != cameras:
+            raise ValueError(f"{sequence} has the cameras {', '.join(names)}, the first sequence {', '.join(cameras)}")
+        lengths = {path.name: count_pictures(path) for path in paths}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"{sequence}: its videos differ in length ({told} frames): cut them to the same moments")
+        counts.append(math.ceil(lengths[paths[0].name] / stride))
+    pictures = _room(sum(counts) * len(cameras), size, "frames", "lower source.size, or raise source.stride")
+    pictures = pictures.reshape(len(cameras), sum(counts), *pictures.shape[1:])
+    ends = np.cumsum(counts)
+    begins = ends - np.array(counts)
+    for paths, begin, end in zip(sequences.values(), begins, ends, strict=True):
+        for path, view in zip(paths, pictures, strict=True):
+            shown = [picture.transpose(2, 0, 1) for picture in islice(read_video(path, size), 0, None, stride)]
+            if len(shown) != end - begin:
+                raise ValueError(f"{path}: {len(shown)} of its {end - begin} frames can be read")
+            view[begin:end] = shown
+    titles = _names(list(sequences), folder)
+    return Episodes(pictures[0], begins, ends, names=titles, views=pictures.swapaxes(0, 1))
 
 
 def read_idx(folder: Path) -> Episodes:

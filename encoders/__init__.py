@@ -6,11 +6,24 @@ from encoders.config import ENCODERS, EncoderConfig
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
-    from encoders.base import Encoder, dead_share, standardize
+    from encoders.base import Encoder, StateEncoder, dead_share, moments, standardize
     from encoders.cnn import build_encoder, orthogonal
 else:
     __getattr__ = lazily(
-        {"encoders.base": ("Encoder", "dead_share", "standardize"), "encoders.cnn": ("build_encoder", "orthogonal")}
+        {
+            "encoders.base": ("Encoder", "StateEncoder", "dead_share", "moments", "standardize"),
+            "encoders.cnn": ("build_encoder", "orthogonal"),
+        }
     )
 
-__all__ = ["ENCODERS", "Encoder", "EncoderConfig", "build_encoder", "dead_share", "orthogonal", "standardize"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderConfig",
+    "StateEncoder",
+    "build_encoder",
+    "dead_share",
+    "moments",
+    "orthogonal",
+    "standardize",
+]

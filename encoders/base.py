@@ -60,6 +60,29 @@ class Encoder(nn.Module):
         return self.neck(maps.flatten(1))  # type: ignore[no-any-return]
 
 
+class StateEncoder(Encoder):
+    """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 once `standardize`
+    has measured it. It learns nothing.
+    """
+
+    state_moments: Tensor  # mean and deviation of each number
+
+    def __init__(self, obs_shape: tuple[int, int, int]) -> None:
+        """Raises ValueError for the shape (C, H, W) of pixels."""
+        if obs_shape[1:] != (1, 1):
+            raise ValueError(
+                f"encoder=state is for states (D, 1, 1), got {obs_shape}: choose another, or observe=state"
+            )
+        nn.Module.__init__(self)
+        self.register_buffer("state_moments", torch.stack([torch.zeros(obs_shape), torch.ones(obs_shape)]))
+        self.trunk, self.neck = nn.Identity(), nn.Sequential()
+        self.obs_shape, self.feature_dim, self.pixel_moments = obs_shape, obs_shape[0], None
+
+    def maps(self, obs: Tensor) -> Tensor:
+        """The standardised numbers (B, D, 1, 1)."""
+        return (obs.float() - self.state_moments[0]) / self.state_moments[1]
+
+
 def dead_share(features: Tensor) -> Tensor:
     """Share of the Z dimensions of (B, Z) features that hardly vary: by at most a hundredth of the mean deviation."""
     std = features.std(0)
@@ -68,12 +91,20 @@ def dead_share(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(module: nn.Module, obs: Tensor) -> None:
-    """Let the encoders within a module measure their pixels on (B, C, H, W) uint8 `obs`, those that have not yet.
+    """Let the encoders within a module measure their pixels or states on (B, C, H, W) `obs`, those that have not yet.
 
     As in ActNorm, from the first batch (Kingma & Dhariwal 2018, "Glow"). Before a still background pixels are nearly
     all mean, and an encoder that has to find the rest in its own sums may never do so.
     """
     for encoder in module.modules():
-        if isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
+        if isinstance(encoder, StateEncoder):
+            encoder.state_moments.copy_(moments(obs))
+        elif isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
             pixels = obs.float() / 255
             encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))
+
+
+def moments(values: Tensor) -> Tensor:
+    """Mean and deviation over the batch of each number of (B, ...) values, (2, ...); 1 where a number never varies."""
+    mean, std = values.float().mean(0), values.float().std(0)
+    return torch.stack([mean, torch.where(std > 1e-6, std, torch.ones_like(std))])

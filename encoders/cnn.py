@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoders.base import Encoder, TooSmallError
+from encoders.base import Encoder, StateEncoder, TooSmallError
 from encoders.config import ENCODERS, EncoderConfig
 from harness.suggest import nearest
 
@@ -19,6 +19,10 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
     """
     if config.name not in ENCODERS:
         raise ValueError(f"unknown encoder {config.name!r}: {nearest(config.name, ENCODERS)}")
+    if config.name == "state":
+        return StateEncoder(obs_shape)
+    if obs_shape[1:] == (1, 1):
+        raise ValueError(f"encoder={config.name} reads pixels, but these are states: encoder=state")
     trunk, neck = ENCODERS[config.name](obs_shape[0])
     try:
         encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
@@ -151,6 +155,11 @@ def control_fast(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
         nn.ReLU(),
     )
     return trunk.apply(orthogonal), nn.Sequential()
+
+
+def state(channels: int) -> tuple[nn.Sequential, nn.Sequential]:  # noqa: ARG001
+    """The numbers of a state themselves: see `StateEncoder`."""
+    return nn.Sequential(), nn.Sequential()
 
 
 def small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:

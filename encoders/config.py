@@ -38,5 +38,6 @@ ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Reg
         "small": "encoders.cnn:small",
         "study_digits": "encoders.cnn:study_digits",
         "vit": "encoders.vit:vit",
+        "state": "encoders.cnn:state",
     }
 )

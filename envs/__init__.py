@@ -2,9 +2,12 @@
 
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
+from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
+from envs.goals import GoalSpaceVector
 from envs.grasping import GraspingConfig, GraspingVector
 from envs.pointmass import PointMassConfig, PointMassVector
+from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
 from envs.single import SingleEnv
 from envs.stack import FrameStack
@@ -13,9 +16,11 @@ from envs.toy import ToyConfig, ToyVector
 # Environment families by tag. A user's module adds its own: `ENVS["mine"] = MyConfig`.
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
+    "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
     "grasping": GraspingConfig,
     "pointmass": PointMassConfig,
+    "pusher": PusherConfig,
     "toy": ToyConfig,
 }
 
@@ -24,12 +29,15 @@ __all__ = [
     "Actions",
     "AtariConfig",
     "AtariVector",
+    "BitFlipConfig",
+    "BitFlipVector",
     "DmcConfig",
     "DmcVector",
     "EnvConfig",
     "EnvError",
     "Episode",
     "FrameStack",
+    "GoalSpaceVector",
     "Goals",
     "GraspingConfig",
     "GraspingVector",
@@ -39,6 +47,8 @@ __all__ = [
     "PointMassVector",
     "Policy",
     "Protocol",
+    "PusherConfig",
+    "PusherVector",
     "Rollout",
     "SingleEnv",
     "ToyConfig",

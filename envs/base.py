@@ -67,8 +67,11 @@ class EnvConfig(ABC):
             raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol=env")
         return Protocol("env", 0.0, self)
 
-    def display(self, size: int) -> "EnvConfig":  # noqa: ARG002
-        """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible."""
+    def display(self, size: int) -> "EnvConfig | None":  # noqa: ARG002
+        """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible.
+
+        None where there are no pictures at all.
+        """
         return self
 
     def files(self) -> dict[str, Any]:
@@ -97,7 +100,7 @@ class VectorStep:
     returns there) is `terminated` alone: the game goes on, and so does its score.
     """
 
-    frame: NDArray[np.uint8]  # (N, C, H, W) the newest frame of each copy
+    frame: NDArray[Any]  # (N, C, H, W) the newest frame of each copy
     reward: NDArray[np.float32]  # (N,) raw, never clipped
     terminated: NDArray[np.bool_]  # (N,) the return ends here: do not bootstrap
     truncated: NDArray[np.bool_]  # (N,) cut short: bootstrap from `frame`
@@ -128,10 +131,11 @@ class VectorEnv(ABC):
     action_space: Discrete | Box  # of one copy: A choices, or A float32 numbers in [-1, 1]
     frame_shape: tuple[int, int, int]  # (C, H, W)
     frame_dtype: type[np.uint8 | np.float32] = np.uint8  # float32: states in place of pixels
+    num_views: int = 0  # V, further pictures of each moment
     goal_dim: int = 0  # G, numbers in a goal; 0: there are no goals
 
     @abstractmethod
-    def reset(self, seed: int) -> NDArray[np.uint8]:
+    def reset(self, seed: int) -> NDArray[Any]:
         """Start an episode in every copy, whatever it was doing; copy i is seeded from (seed, i).
 
         Two calls with one seed give the same frames and the same future, which makes exact resuming possible.
@@ -155,6 +159,10 @@ class VectorEnv(ABC):
         """What is known of the moment that the newest frames show, (N,) each, integers or floats."""
         return {}
 
+    def views(self) -> NDArray[np.uint8]:
+        """Further pictures (N, V, C, H, W) of the moment that the newest frames show; they are drawn now."""
+        raise NotImplementedError(f"{type(self).__name__} has no further views")
+
     # --- goals ---
 
     def goals(self) -> Goals:
@@ -173,6 +181,14 @@ class VectorEnv(ABC):
         """Where (M,) the return ends because the goal is reached; nowhere by default."""
         return np.zeros(len(achieved), np.bool_)
 
+    def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:  # noqa: ARG002
+        """Goals (M, G) that could be reached in the scenes where (M, G) was achieved.
+
+        Raises:
+            ValueError: there is no model to imagine them with.
+        """
+        raise ValueError("goals cannot be imagined here: replay.relabel.imagined needs goal.space, with a decoder")
+
     def goal_distance(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
         """Distances (M,) to the goals, as an evaluation reports them: Euclidean by default."""
         distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1).astype(np.float32)
@@ -181,6 +197,11 @@ class VectorEnv(ABC):
     def is_success(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where (M,) the goal is reached."""
         raise NotImplementedError(f"{type(self).__name__} has no goals")
+
+    def outcomes(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]] | None:
+        """Where (N,) the goals are reached at this moment, and how far (N,) they are, as an evaluation reports it."""
+        goals = self.goals()
+        return self.is_success(*goals), self.goal_distance(*goals)
 
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Free what the copies hold. Closing twice is allowed, stepping afterwards is not."""

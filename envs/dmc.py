@@ -2,18 +2,19 @@
 
 import logging
 from ctypes import Array, c_ubyte
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, EnvError, Padding, Protocol, VectorEnv, VectorStep
-from envs.distractors import BACKGROUNDS, SPLITS, background_rng, build_background, check_files, describe_files
-from envs.rendering import QUALITIES, Screen, choose_backend, load_suite
+from envs.base import Actions, EnvError, Padding, VectorEnv, VectorStep
+from envs.distractors import background_rng, check_files
+from envs.rendering import Screen, choose_backend, load_suite, log_renderer
+from envs.scenes import SceneConfig
 from envs.workers import SPAWN, Local, Worker, WorkerError
 from harness.suggest import nearest
 
@@ -46,24 +47,16 @@ CAMERAS = {"quadruped": "y"}  # where the first camera does not follow the robot
 
 
 @dataclass(frozen=True)
-class DmcConfig(EnvConfig):
+class DmcConfig(SceneConfig):
     """A task of the Control Suite, its picture, and what moves behind the robot."""
-
-    simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
 
     name: str = "dmc"
     num_envs: int = 1
     domain: str = "cartpole"  # domain of the Control Suite
     task: str = "swingup"  # task of the domain
-    size: int = 84  # pixels, height and width
-    camera: str = ""  # name of a camera of the model; empty: the usual one
+    camera: str = ""  # name of a camera of the model, or azimuth/elevation in degrees; empty: the usual one
+    views: list[str] = field(default_factory=list)  # further cameras, which a recording keeps beside the frames
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
-    quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
-    background: str = "none"  # what stands in place of sky and floor
-    background_folder: str = ""  # folder of the images or videos
-    background_split: str = "train"  # eval shares no background with train
-    balls: int = 10  # balls of background=gas
-    films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
     repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black frames
     processes: int = 0  # worker processes that share the copies; 0: this process
 
@@ -72,19 +65,8 @@ class DmcConfig(EnvConfig):
             raise ValueError("domain lqr is left out: its actions have no bounds and its episodes no time limit")
         if self.domain not in TASKS:
             raise ValueError(f"unknown dm_control domain {self.domain!r}: {nearest(self.domain, TASKS)}")
-        for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
-        for name, least in {
-            "num_envs": 1,
-            "size": 1,
-            "action_repeat": 0,
-            "balls": 1,
-            "films": 0,
-            "processes": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        super().__post_init__()
+        self._at_least(action_repeat=0, processes=0)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:
@@ -126,25 +108,6 @@ class DmcConfig(EnvConfig):
         """About real time: a control step lasts 10 to 40 ms."""
         return 50 / self.repeat
 
-    def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training."""
-        return replace(super().protocol(name), env=replace(self, background_split="eval"))
-
-    def display(self, size: int) -> "DmcConfig":
-        """See `EnvConfig.display`."""
-        return replace(self, size=size)
-
-    def files(self) -> dict[str, Any]:
-        """See `EnvConfig.files`: those of the backgrounds."""
-        return describe_files(self.background, self.background_folder)
-
-    def check_training(self) -> None:
-        """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""
-        if self.background_split != "train":
-            raise ValueError(
-                f"env.background_split={self.background_split} is for evaluation: leave it out of a training"
-            )
-
 
 class DmcVector(VectorEnv):
     """N copies of one task. Rewards are summed over the action repeat; RGB frames.
@@ -159,6 +122,7 @@ class DmcVector(VectorEnv):
         check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
+        self.num_views = len(config.views)
         self._seed: int | None = None
         self._shares: list[Local | Worker] = []
         pixels = SPAWN.RawArray(c_ubyte, config.num_envs * 3 * config.size**2)
@@ -172,7 +136,7 @@ class DmcVector(VectorEnv):
             self._shares.append(Local(partial(_Copies, config, pixels, 0, self.num_envs)))
         action_dim, renderer = self._ask("describe", [()] * len(self._shares))[0]
         self.action_space = Box(-1, 1, (action_dim,), np.float32)
-        _log_renderer(f"{config.domain} {config.task}", config.quality, renderer)
+        log_renderer(f"{config.domain} {config.task}", config.quality, renderer)
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
@@ -198,6 +162,10 @@ class DmcVector(VectorEnv):
         parts = self._ask("labels", [()] * len(self._shares))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
+        return np.concatenate(self._ask("views", [()] * len(self._shares)))
+
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
         for share in self._shares:
@@ -217,11 +185,6 @@ class DmcVector(VectorEnv):
         except ValueError:
             self.close()
             raise
-
-
-@cache  # once a process: each evaluation and film builds copies of its own
-def _log_renderer(task: str, quality: str, renderer: str) -> None:
-    log.info("%s: %s quality, drawn by %s", task, quality, renderer)
 
 
 def _as_frames(pixels: "Array[c_ubyte]", frame_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -260,13 +223,17 @@ class _Copies:
         rows = [copy.state() for copy in self._copies]
         return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
 
+    def views(self) -> NDArray[np.uint8]:
+        """Pictures (copies, V, 3, H, W) of the further cameras."""
+        return np.stack([copy.draw_views() for copy in self._copies])
+
     def close(self) -> None:
         for copy in self._copies:
             copy.close()
 
 
 class _Copy:
-    """One dm_control environment, its camera and its background."""
+    """One dm_control environment, its cameras and its background."""
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
@@ -277,17 +244,13 @@ class _Copy:
         spec = self._env.action_spec()
         self.action_dim = spec.shape[0]
         self._low, self._range = spec.minimum, spec.maximum - spec.minimum
-        self._background = build_background(
-            config.background,
-            config.size,
-            balls=config.balls,
-            films=config.films,
-            folder=config.background_folder,
-            split=self._split,
-        )
+        self._background = config.build_background()
         camera = config.camera or CAMERAS.get(config.domain, "")
         hide = self._background is not None
-        self.screen = Screen(self._env.physics, config.size, camera, config.quality, hide_background=hide)
+        self.screen, *self._views = (
+            Screen(self._env.physics, config.size, name, config.quality, hide_background=hide)
+            for name in (camera, *config.views)
+        )
 
     def seed(self, seed: np.random.SeedSequence) -> None:
         """Everything random from here on follows from `seed`; the simulation does not depend on the background."""
@@ -333,10 +296,15 @@ class _Copy:
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""
-        picture = self.screen.draw()
-        if self._background:
-            picture = np.where(self.screen.background[..., None], self._background.frame(), picture)
-        frame[:] = picture.transpose(2, 0, 1)
+        self._behind = self._background.frame() if self._background else None
+        frame[:] = self._picture(self.screen)
+
+    def draw_views(self) -> NDArray[np.uint8]:
+        """Pictures (V, 3, H, W) of this moment by the further cameras."""
+        return np.stack([self._picture(screen) for screen in self._views])
+
+    def _picture(self, screen: Screen) -> NDArray[np.uint8]:
+        return screen.draw(self._behind).transpose(2, 0, 1)
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains

@@ -3,8 +3,10 @@
 import importlib
 import logging
 import os
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import parent_process
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.suggest import nearest
+
+log = logging.getLogger(__name__)
 
 QUALITIES = ("fast", "full")
 PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6 libgl1)"
@@ -26,6 +30,7 @@ context.free()
 NEWEST_PYTHON = (3, 12)  # that labmaze has wheels for, a dependency of dm_control
 _working: set[str] = set()  # values of MUJOCO_GL that this process has tried
 
+DISTANCE = 1.5  # of a movable camera, in extents of the model: MuJoCo's default
 HIDDEN_GROUP = 5  # geoms of this group are not drawn by default
 
 
@@ -57,7 +62,7 @@ def choose_backend() -> None:
         RuntimeError: dm_control is missing, or MuJoCo is a version that it does not work with; the user's choice does
             not work, or neither EGL nor OSMesa does.
     """
-    _check_packages()
+    check_packages()
     chosen = os.environ.get("MUJOCO_GL")
     if sys.platform != "linux" or chosen in _working or parent_process():  # a worker's parent has tried it
         return
@@ -76,7 +81,8 @@ def choose_backend() -> None:
     raise RuntimeError(f"nothing renders MuJoCo here, neither EGL nor OSMesa: {PACKAGES}")
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Raise RuntimeError if dm_control is missing or MuJoCo is a version that it does not work with."""
     try:
         version("dm-control")
         installed = version("mujoco")
@@ -89,16 +95,23 @@ def _check_packages() -> None:
         raise RuntimeError(f"dm_control does not work with mujoco {installed}: pip install 'mujoco>=3.17,<4'")
 
 
+@cache  # once a process: each evaluation and film builds copies of its own
+def log_renderer(task: str, quality: str, renderer: str) -> None:
+    """Say what draws an environment."""
+    log.info("%s: %s quality, drawn by %s", task, quality, renderer)
+
+
 class Screen:
     """What one camera of a dm_control physics sees.
 
     Args:
-        physics: of a `dm_control.suite` environment that has not rendered yet.
+        physics: of dm_control; it has not rendered yet, or for screens of the same settings.
         size: pixels, height and width.
-        camera: a name of the model, or empty for its first one.
+        camera: a name of the model; "azimuth/elevation" in degrees for one that looks at the middle of the model, and
+            follows what the first camera follows; or empty for the first camera.
         quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
-        hide_background: leave out the sky and the planes fixed to the world, such as floors; `background` is then
-            their mask. A picture with holes costs less than one with a floor.
+        hide_background: leave out the sky and the planes fixed to the world, such as floors. A picture with holes
+            costs less than one with a floor.
 
     Raises:
         ValueError: the model has no such camera.
@@ -106,7 +119,7 @@ class Screen:
 
     def __init__(self, physics: Any, size: int, camera: str, quality: str, *, hide_background: bool) -> None:
         import mujoco
-        from dm_control.mujoco import Camera
+        from dm_control.mujoco import Camera, MovableCamera
 
         self._mujoco, self._physics = mujoco, physics
         model = physics.model
@@ -119,7 +132,11 @@ class Screen:
         if hide_background:
             fixed = model.geom_bodyid == 0
             model.geom_group[fixed & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)] = HIDDEN_GROUP
-        self._camera = Camera(physics, size, size, _camera_id(model, camera))
+        self._angles = _angles(camera)
+        if self._angles:
+            self._camera = MovableCamera(physics, size, size)
+        else:
+            self._camera = Camera(physics, size, size, _camera_id(model, camera))
         flags = self._camera.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] &= not fast
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] &= not hide_background
@@ -128,18 +145,28 @@ class Screen:
         self._depth = np.zeros((size, size), np.float32) if hide_background else None
         self.renderer: str = self._call(_renderer)
 
-    def draw(self) -> NDArray[np.uint8]:
-        """The picture of this moment, (H, W, 3), valid until the next one."""
+    def draw(self, background: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The picture of this moment, (H, W, 3), valid until the next one.
+
+        Args:
+            background: (H, W, 3), stands where nothing was drawn. A screen that hides the background needs it.
+        """
+        if self._angles:
+            self._aim(*self._angles)
         self._camera.update()
         self._call(self._draw)
-        return self._rgb[::-1]  # OpenGL's first row is the lowest
+        picture = self._rgb[::-1]  # OpenGL's first row is the lowest
+        if self._depth is None or background is None:
+            return picture
+        empty = self._depth[::-1] == 1  # the far plane
+        return np.where(empty[..., None], background, picture)
 
-    @property
-    def background(self) -> NDArray[np.bool_]:
-        """Where the last picture shows nothing that was drawn, (H, W)."""
-        assert self._depth is not None, "the background was not hidden"
-        empty: NDArray[np.bool_] = self._depth[::-1] == 1  # the far plane
-        return empty
+    def _aim(self, azimuth: float, elevation: float) -> None:
+        """Turn the movable camera to the middle of the model, or to the body that the first camera follows."""
+        model, data = self._physics.model, self._physics.data
+        follows = model.ncam and int(model.cam_mode[0]) != int(self._mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
+        target = data.subtree_com[model.cam_bodyid[0]] if follows else model.stat.center
+        self._camera.set_pose(target, DISTANCE * model.stat.extent, azimuth, elevation)
 
     def _draw(self) -> None:
         context = self._physics.contexts.mujoco.ptr
@@ -157,8 +184,15 @@ def _renderer() -> str:
     return str(GL.glGetString(GL.GL_RENDERER).decode())
 
 
+def _angles(camera: str) -> tuple[float, float] | None:
+    """Azimuth and elevation in degrees; None for the name of a camera."""
+    number = r"(-?\d+(?:\.\d+)?)"
+    found = re.fullmatch(f"{number}/{number}", camera)
+    return (float(found[1]), float(found[2])) if found else None
+
+
 def _camera_id(model: Any, camera: str) -> int:
     names = [model.id2name(i, "camera") for i in range(model.ncam)]
     if camera and camera not in names:
-        raise ValueError(f"unknown camera {camera!r}: {nearest(camera, names)}")
+        raise ValueError(f"unknown camera {camera!r}: {nearest(camera, names)}, or azimuth/elevation such as 90/-30")
     return names.index(camera) if camera else 0

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvError, Padding, VectorEnv
+from envs.base import Actions, EnvError, Goals, Padding, VectorEnv
 from envs.stack import FrameStack
 
 
 class Observation(NamedTuple):
     """What a policy sees."""
 
-    pixels: NDArray[np.uint8]  # (N, frame_stack * C, H, W), oldest frame first
-    goal: NDArray[Any] | None = None
+    pixels: NDArray[Any]  # (N, frame_stack * C, H, W), oldest frame first; uint8, or the float32 numbers of states
+    goal: NDArray[np.float32] | None = None  # (N, G) what is to be reached, where there are goals
 
 
 Policy: TypeAlias = Callable[[Observation], Actions]
@@ -23,13 +23,15 @@ Policy: TypeAlias = Callable[[Observation], Actions]
 class Transition(NamedTuple):
     """One row of every copy: the columns of `replay.Replay.add`, in its order."""
 
-    frame: NDArray[np.uint8]  # (N, C, H, W) newest single frame before the action; all others are (N,) or (N, A)
+    frame: NDArray[Any]  # (N, C, H, W) newest single frame before the action; all others are (N,) or (N, A)
     first: NDArray[np.bool_]  # `frame` opens an episode
     action: Actions
     reward: NDArray[np.float32]  # raw
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     valid: NDArray[np.bool_]  # False where the episode was over and the environment ignored the action
+    achieved: NDArray[np.float32] | None = None  # (N, G) goals at `frame`, where there are goals
+    desired: NDArray[np.float32] | None = None
 
 
 class Episode(NamedTuple):
@@ -39,6 +41,8 @@ class Episode(NamedTuple):
     score: float  # undiscounted sum of raw rewards
     length: int  # agent steps
     env_steps: int  # fewer than the length times the action repeat where the last action was cut short
+    success: bool | None = None  # whether the goal was reached at the end, where there are goals
+    goal_distance: float | None = None  # to the goal, at the end
 
 
 class Rollout:
@@ -51,19 +55,20 @@ class Rollout:
     """
 
     observation: Observation  # what the policy sees next; the next step overwrites the buffer
-    frame: NDArray[np.uint8]  # (N, C, H, W) newest single frames
+    frame: NDArray[Any]  # (N, C, H, W) newest single frames
+    goals: Goals | None  # at `frame`, where there are goals
     first: NDArray[np.bool_]  # (N,) where `frame` opens an episode
     episodes: list[Episode]  # those that ended at the last step, by copy
 
     def __init__(self, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
         self.env = env
-        self._stack = FrameStack(env.num_envs, env.frame_shape, frame_stack, padding)
+        self._stack = FrameStack(env.num_envs, env.frame_shape, frame_stack, padding, env.frame_dtype)
 
     def reset(self, seed: int) -> None:
         """Start an episode in every copy; see `VectorEnv.reset`."""
         copies = self.env.num_envs
         self.frame = self.env.reset(seed)
-        self.observation = Observation(self._stack.reset(self.frame))
+        self._observe(self._stack.reset(self.frame))
         self.first, self._over = np.ones(copies, np.bool_), np.zeros(copies, np.bool_)
         self._score, self._length, self._env_steps = np.zeros(copies), *np.zeros((2, copies), np.int64)
         self.episodes = []
@@ -80,18 +85,26 @@ class Rollout:
         if not np.isfinite(step.reward).all():
             copy = int(np.isfinite(step.reward).argmin())
             raise EnvError(f"copy {copy} of the environment gave a reward of {step.reward[copy]}: it must be finite")
-        row = Transition(
-            self.frame, self.first, action, step.reward, step.terminated, step.truncated, valid=~self._over
-        )
+        before = (self.frame, self.first, action, step.reward, step.terminated, step.truncated)
+        row = Transition(*before, ~self._over, *(self.goals or ()))
         self.frame, self.first, self._over = step.frame, step.first, step.game_over
-        self.observation = Observation(self._stack.push(step))
+        self._observe(self._stack.push(step))
         self._score += step.reward
         self._length += ~step.first
         self._env_steps += ~step.first if step.env_steps is None else step.env_steps
-        self.episodes = [
-            Episode(int(i), float(self._score[i]), int(self._length[i]), int(self._env_steps[i]))
-            for i in np.flatnonzero(step.game_over)
-        ]
+        outcomes = self.env.outcomes() if self.goals and step.game_over.any() else None
+        self.episodes = [self._episode(int(i), outcomes) for i in np.flatnonzero(step.game_over)]
         for count in (self._score, self._length, self._env_steps):
             count[step.game_over] = 0
         return row
+
+    def _observe(self, pixels: NDArray[Any]) -> None:
+        self.goals = self.env.goals() if self.env.goal_dim else None
+        self.observation = Observation(pixels, self.goals and self.goals.desired)
+
+    def _episode(self, copy: int, outcomes: tuple[NDArray[np.bool_], NDArray[np.float32]] | None) -> Episode:
+        """The episode that has just ended in a copy."""
+        counts = (copy, float(self._score[copy]), int(self._length[copy]), int(self._env_steps[copy]))
+        if outcomes is None:
+            return Episode(*counts)
+        return Episode(*counts, bool(outcomes[0][copy]), float(outcomes[1][copy]))

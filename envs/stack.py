@@ -1,5 +1,7 @@
 """The last few frames of each copy."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,12 @@ class FrameStack:
     """
 
     def __init__(
-        self, num_envs: int, frame_shape: tuple[int, int, int], frame_stack: int, padding: Padding = "zeros"
+        self,
+        num_envs: int,
+        frame_shape: tuple[int, int, int],
+        frame_stack: int,
+        padding: Padding = "zeros",
+        dtype: type[np.uint8 | np.float32] = np.uint8,
     ) -> None:
         """`frame_shape` is (C, H, W); the stacks are (N, frame_stack * C, H, W).
 
@@ -21,16 +28,16 @@ class FrameStack:
         """
         channels, height, width = frame_shape
         self._repeat = padding == "repeat"
-        self._slots = np.zeros((num_envs, frame_stack, channels, height, width), dtype=np.uint8)
+        self._slots = np.zeros((num_envs, frame_stack, channels, height, width), dtype=dtype)
         self._stacks = self._slots.reshape(num_envs, frame_stack * channels, height, width)
 
-    def reset(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def reset(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Start every stack again with `frame` (N, C, H, W), the first of an episode."""
         self._slots[:] = frame[:, None] if self._repeat else 0
         self._slots[:, -1] = frame
         return self._stacks
 
-    def push(self, step: VectorStep) -> NDArray[np.uint8]:
+    def push(self, step: VectorStep) -> NDArray[Any]:
         """Append the newest frames; a copy whose step is `first` starts again."""
         for i in range(self._slots.shape[1] - 1):  # slot by slot: one overlapping copy would allocate
             self._slots[:, i] = self._slots[:, i + 1]

@@ -19,12 +19,15 @@ from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
 from envs import Rollout, VectorEnv
 from experiment.composition import read_config
+from experiment.goal_space import world_of
+from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.zoo import locate
+from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
-from harness.suggest import check_choice
 from harness.tree import Segment
 from replay import Replay, build_replay
+from replay.relabel import GoalFunctions
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=RunConfig)
@@ -95,10 +98,12 @@ def build(config: Config) -> Parts:
     if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
-    env = config.env.build()
+    env = world_of(config, run_folder(config)).build()
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
-    agent, suite = build_agent(config, obs_shape, env.action_space, streams)
+    if env.frame_dtype == np.float32 and (config.aux or config.agent.random_shift):
+        raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
+    agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
     if "rgb" in suite.reads and channels != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     replay = build_replay(
@@ -112,6 +117,9 @@ def build(config: Config) -> Parts:
         clip_reward=config.clip_reward,
         rng=streams.replay,
         device=device,
+        frame_dtype=env.frame_dtype,
+        goal_dim=env.goal_dim,
+        goal_functions=goal_functions(config, env),
     )
     return Parts(Rollout(env, config.frame_stack, config.env.padding), replay, agent, suite, streams)
 
@@ -127,8 +135,28 @@ def build_streams(seed: int, device: torch.device) -> Streams:
     )
 
 
+def goal_functions(config: Config, env: VectorEnv) -> GoalFunctions | None:
+    """What the replay needs to know of an environment's goals; None where there are none.
+
+    Raises:
+        ValueError: goals are to be relabelled where there are none, or imagined where that is impossible.
+    """
+    shares = config.replay.relabel.shares()
+    if not env.goal_dim:
+        if list(shares) != ["rollout"]:
+            raise ValueError(f"replay.relabel gives batches other goals, but env={config.env.name} has no goals")
+        return None
+    if "imagined" in shares:
+        env.imagine(np.zeros((1, env.goal_dim), np.float32), np.random.default_rng(0))  # or it says why not
+    return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine)
+
+
 def build_agent(
-    config: Config, obs_shape: tuple[int, int, int], action_space: Discrete | Box, streams: Streams
+    config: Config,
+    obs_shape: tuple[int, int, int],
+    action_space: Discrete | Box,
+    streams: Streams,
+    goal_dim: int = 0,
 ) -> tuple[Agent, AuxSuite]:
     """The agent and its auxiliary tasks; encoder, agent and heads are initialised from streams of their own.
 
@@ -155,7 +183,7 @@ def build_agent(
         )
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
-        agent = config.agent.build(encoder, action_space, suite, own)
+        agent = config.agent.build(encoder, action_space, suite, own, goal_dim)
     check_ownership(agent, optimizers(agent, suite))
     return agent, suite
 
@@ -199,20 +227,8 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     config = read_config(path / "config.yaml", Config)
     weights = path / "agent.safetensors"
     plain = replace(without_init(config), agent=replace(config.agent, compile=False))  # there may be no compiler here
-    agent, _ = build_agent(plain, *read_shapes(weights), build_streams(config.seed, pick_device(device)))
+    obs_shape, space, goal_dim = read_shapes(weights)
+    streams = build_streams(config.seed, pick_device(device))
+    agent, _ = build_agent(plain, obs_shape, space, streams, goal_dim)
     load_weights(agent, weights)
     return config, agent
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one; `cuda:1` is the second.
-
-    Raises:
-        ValueError: no such kind of device, or CUDA was asked for and there is none.
-    """
-    check_choice("device", name.partition(":")[0], ("auto", "cpu", "cuda"))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: this machine or this build of torch has no CUDA device; use device=cpu")
-    return torch.device(name)

@@ -170,6 +170,8 @@ def _node(kind: Any) -> type:
             return declared.name, dict[str, Any], field(default_factory=dict)
         if is_dataclass(kind):
             hint = _node(kind)  # type: ignore[arg-type]
+            if declared.default_factory is not NO_DEFAULT:
+                return declared.name, hint, field(default_factory=hint)
         default = declared.default
         if default is NO_DEFAULT and declared.default_factory is NO_DEFAULT and not is_dataclass(kind):
             default = MISSING

@@ -22,6 +22,7 @@ from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig, flat
 from envs import Protocol
 from experiment.build import load_agent
+from experiment.goal_space import world_of
 from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
 from experiment.training import Training
@@ -41,7 +42,8 @@ def finish(run: Training) -> None:
     export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
     if not config.eval_episodes:
         return
-    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
+    protocol = world_of(config, run_dir).protocol()
+    agent, report = load_agent(run_dir, config.device)[1], run_dir / "report.json"
     earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
     random = random_play(run, protocol, earlier)
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
@@ -59,6 +61,8 @@ def finish(run: Training) -> None:
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
         logger.flush()
     video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
+    if config.env.display(PANEL) is None:
+        return
     if not video.is_file() or shown.encode() not in video.read_bytes():
         episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
         writer = VideoWriter(video, config.env.fps, comment=shown)
@@ -74,7 +78,8 @@ def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -
     log.info("playing %d episodes at random", RANDOM_EPISODES)
     policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
     report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
-    return conditions | {name: report.summary[name] for name in ("n", "mean", "mean_interval")}
+    kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance")
+    return conditions | {name: report.summary[name] for name in kept if name in report.summary}
 
 
 def read_earlier(path: Path) -> dict[str, Any]:
@@ -94,7 +99,8 @@ def log_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[st
 def with_interval(summary: Mapping[str, Any]) -> str:
     """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
     low, high = summary["mean_interval"]
-    return f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
+    goals = f", goal reached in {100 * summary['success_rate']:.0f} %" if "success_rate" in summary else ""
+    return f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes{goals}"
 
 
 def log_end(run: Training, begun: int) -> None:

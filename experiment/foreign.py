@@ -13,7 +13,8 @@ from harness.plain_yaml import parse_plain
 OWN = Path("runs")  # of the working folder: where training leaves its runs
 RESULTS = OWN / "evaluations"
 LARGEST = 1 << 16  # bytes of a config: a run's has 3 kB
-PATHS = {"folder", "path", "run", "policy", "background_folder", "init"}  # keys that name files to read or to write
+# Keys that name files to read or to write.
+PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space"}
 
 
 def is_own(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
+from experiment.goal_space import world_of
 from experiment.training import LAST, Training
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
@@ -29,6 +30,9 @@ def log_metrics(run: Training) -> None:
         metrics["rollout/exploration_rate"] = values["epsilon"]
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
+        if progress.successes:
+            means["success_rate"] = np.mean(progress.successes)
+            means["goal_distance"] = np.mean(progress.goal_distances)
         metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
@@ -84,10 +88,12 @@ def log_probe(run: Training) -> None:
 def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     config, progress, agent = run.config, run.progress, run.parts.agent
-    report = evaluate(greedy(agent), config.env.protocol(), config.frame_stack, config.eval_every_episodes, config.seed)
+    protocol = world_of(config, run.run_dir).protocol()
+    report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_every_episodes, config.seed)
     run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))
 
 
 def eval_scores(summary: Mapping[str, Any]) -> dict[str, float]:
     """The summary of an evaluation by the tags of Stable-Baselines3."""
-    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")}
+    goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
+    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals

@@ -14,11 +14,12 @@ from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
-from experiment.build import build_initial_encoder, load_optimizers, pick_device, without_init
+from experiment.build import build_initial_encoder, load_optimizers, without_init
 from experiment.composition import read_config
 from experiment.sources import build_source, describe, source_change
 from experiment.weights import check_network
 from harness.checkpoint import load_latest
+from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from envs import EnvConfig, VectorEnv
-from experiment.build import build_initial_encoder, pick_device
+from experiment.build import build_initial_encoder
 from experiment.composition import read_config
 from experiment.foreign import check_paths, read_yaml, results_folder
 from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
@@ -29,6 +29,7 @@ from experiment.sources import build_source, is_same
 from experiment.weights import load_encoder
 from experiment.zoo import locate
 from harness.files import check_writable
+from harness.process import pick_device
 from harness.seeding import numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
 

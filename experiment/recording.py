@@ -4,6 +4,7 @@
            begin.npy end.npy  (E,) the episodes; what still ran at the end was cut there
            action.npy         (N,) integers or (N, A) floats
            reward.npy         (N,) float32
+           views.npy          (N, V, C, H, W) uint8 in its place, of an environment with further views
            labels/<name>.npy  (N,) each, of `VectorEnv.labels`
            source.json        what decided all of this
 
@@ -73,12 +74,15 @@ def record(
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     count, what, advice = steps * env.num_envs, "recording {} frames", "set source.frames to {} or less"
-    check_room(count, env.frame_shape, free, "disk", who="source", what=what, advice=advice)
+    channels, height, width = env.frame_shape
+    shown = (channels * (1 + env.num_views), height, width)
+    check_room(count, shown, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     with new_recording(folder, content, choices) as temporary:
         acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
         moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
-        _write(temporary, moments, (env.num_envs, steps, *env.frame_shape))
+        views = (1 + env.num_views,) if env.num_views else ()
+        _write(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
 
 
 @contextmanager
@@ -141,15 +145,15 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
-    """Write `moments`, columns (N, ...) by name; `shape` (N, T, C, H, W) is that of all frames."""
-    total = shape[0] * shape[1]
-    file = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (total, *shape[2:]))
-    with (folder / "frames.npy").open("r+b") as room:
+    """Write `moments`, columns (N, ...) by name; `shape` (N, T, [V,] C, H, W) is that of all pictures."""
+    total, path = shape[0] * shape[1], folder / ("views.npy" if len(shape) == 6 else "frames.npy")
+    file = np.lib.format.open_memmap(path, "w+", np.uint8, (total, *shape[2:]))
+    with path.open("r+b") as room:
         allocate(room, os.fstat(room.fileno()).st_size)
-    frames = file.reshape(shape)
+    pictures = file.reshape(shape)
     rows = []
     for t, moment in enumerate(moments):
-        frames[:, t] = moment.pop("frame")
+        pictures[:, t] = moment.pop("pictures")
         rows.append(moment)
         if (t + 1) % max(1, shape[1] // 5) == 0:
             log.info("source: %d of %d frames recorded", (t + 1) * shape[0], total)
@@ -171,8 +175,10 @@ def _play(
         check_labels(rollout.env.labels())
     for _ in range(steps):
         labels = {f"labels/{name}": values for name, values in rollout.env.labels().items()}
+        further = rollout.env.views() if rollout.env.num_views else None
         row = rollout.step(policy)
-        yield {"frame": row.frame, "first": row.first, "action": row.action, "reward": row.reward, **labels}
+        pictures = row.frame if further is None else np.concatenate([row.frame[:, None], further], axis=1)
+        yield {"pictures": pictures, "first": row.first, "action": row.action, "reward": row.reward, **labels}
 
 
 def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:

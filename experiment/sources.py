@@ -16,6 +16,7 @@ from configs.sources import (
     FramesConfig,
     IdxConfig,
     ImagesConfig,
+    MultiviewConfig,
     ReplayRunConfig,
     SourceConfig,
     TripletsConfig,
@@ -27,6 +28,7 @@ from datasets.readers import (
     read_content,
     read_idx,
     read_images,
+    read_multiview,
     read_recording,
     read_storage,
     read_videos,
@@ -123,6 +125,8 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
             return read_images(Path(source.folder), source.size)
         case VideosConfig():
             return read_videos(Path(source.folder), source.size, source.stride, source.cut)
+        case MultiviewConfig():
+            return read_multiview(Path(source.folder), source.size, source.stride)
         case IdxConfig():
             return read_idx(Path(source.folder))
         case BallsConfig():

@@ -11,7 +11,6 @@ import numpy as np
 
 from analysis.probes import OnlineProbe
 from configs.schema import Config
-from encoders import standardize
 from envs import Rollout
 from experiment.build import Parts
 from experiment.solved import SolvedTasks
@@ -37,6 +36,8 @@ class Progress:
     episodes_logged: int = 0
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
+    successes: list[float] = field(default_factory=list)  # 1 where the goal was reached at the end; empty without goals
+    goal_distances: list[float] = field(default_factory=list)  # at the end
     saved: int = 0  # `steps` at the last checkpoint
     cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
     cuts_told: bool = False
@@ -44,7 +45,8 @@ class Progress:
 
     def check(self, steps: int, updates: int) -> None:
         """Raise ValueError unless this can be how far a training of so many steps and updates is."""
-        counts = {key: value for key, value in asdict(self).items() if key not in ("returns", "lengths", "cuts_told")}
+        recent = {"returns", "lengths", "successes", "goal_distances"}
+        counts = {key: value for key, value in asdict(self).items() if key not in recent | {"cuts_told"}}
         for name, count in counts.items():
             most = {"steps": steps, "saved": steps, "updates": updates, "episodes_logged": self.episodes}.get(
                 name, count
@@ -52,7 +54,8 @@ class Progress:
             least = most if name in ("steps", "updates") else 0
             if type(count) is not int or not least <= count <= most:
                 raise ValueError(f"its progress cannot be: {name} is {count!r}, in a checkpoint of step {steps}")
-        if not all(type(number) in (int, float) and isfinite(number) for number in [*self.returns, *self.lengths]):
+        numbers = [number for name in recent for number in getattr(self, name)]
+        if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
             raise ValueError("its progress cannot be: returns and lengths are not all finite numbers")
 
     def add(self, rollout: Rollout) -> None:
@@ -60,8 +63,12 @@ class Progress:
         self.stride = rollout.env.num_envs
         self.steps += self.stride
         self.episodes += len(rollout.episodes)
-        self.returns = [*self.returns, *(episode.score for episode in rollout.episodes)][-RECENT:]
-        self.lengths = [*self.lengths, *(episode.length for episode in rollout.episodes)][-RECENT:]
+        for episode in rollout.episodes:
+            self.returns = [*self.returns, episode.score][-RECENT:]
+            self.lengths = [*self.lengths, episode.length][-RECENT:]
+            if episode.success is not None and episode.goal_distance is not None:
+                self.successes = [*self.successes, float(episode.success)][-RECENT:]
+                self.goal_distances = [*self.goal_distances, episode.goal_distance][-RECENT:]
 
     def due(self, every: int) -> bool:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
@@ -125,7 +132,7 @@ def update(run: Training) -> Batch:
     progress, suite, agent, replay = run.progress, run.parts.suite, run.parts.agent, run.parts.replay
     batch = replay.sample(run.config.batch_size, suite.reads, progress.steps, suite.clip_length)
     if not progress.updates:
-        standardize(agent, batch.obs)
+        agent.standardize(batch)
         run.logger.meter.count_from(progress.steps)
     done = agent.update(batch)
     run.window.add(progress.steps, done.metrics)
@@ -141,7 +148,7 @@ def save_training(run: Training) -> None:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
     """
     parts, progress = run.parts, run.progress
-    parts.replay.cut(parts.rollout.frame)
+    parts.replay.cut(parts.rollout.frame, *(parts.rollout.goals or ()))
     run.logger.flush()
     saved = replace(progress, saved=progress.steps)
     state = {"parts": parts.state_dict(), "progress": asdict(saved)}

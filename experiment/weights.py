@@ -26,7 +26,7 @@ def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> N
 
     A file that holds these very weights is left alone.
     """
-    weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space)
+    weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space) | {"goal_dim": agent.goal_dim}
     _export(weights, run_dir / "agent.safetensors", shapes)
     encoder = {n.removeprefix(ENCODER): tensor for n, tensor in weights.items() if n.startswith(ENCODER)}
     _export(encoder, run_dir / "encoder.safetensors", shapes)
@@ -59,8 +59,8 @@ def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> d
     return shapes
 
 
-def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box]:
-    """Observation shape (C, H, W) and action space of the agent in a file that `export_agent` wrote.
+def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box, int]:
+    """Observation shape (C, H, W), action space and `goal_dim` of the agent in a file that `export_agent` wrote.
 
     Raises:
         ValueError: missing or corrupt, or the file does not say.
@@ -68,9 +68,12 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box]:
     header = read_weights(path)[1]
     try:
         channels, height, width = map(int, header["obs_shape"])
+        space: Discrete | Box
         if "num_actions" in header:
-            return (channels, height, width), Discrete(int(header["num_actions"]))
-        return (channels, height, width), Box(-1, 1, tuple(map(int, header["action_shape"])))
+            space = Discrete(int(header["num_actions"]))
+        else:
+            space = Box(-1, 1, tuple(map(int, header["action_shape"])))
+        return (channels, height, width), space, int(header.get("goal_dim", 0))
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from harness.files import open_regular
+from harness.suggest import check_choice
 
 log = logging.getLogger(__name__)
 
@@ -101,3 +102,17 @@ def in_use(folder: Path) -> bool:
     except (OSError, ValueError):  # never locked
         return False
     return False
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a CUDA device where there is one; `cuda:1` is the second.
+
+    Raises:
+        ValueError: no such kind of device, or CUDA was asked for and there is none.
+    """
+    check_choice("device", name.partition(":")[0], ("auto", "cpu", "cuda"))
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}: this machine or this build of torch has no CUDA device; use device=cpu")
+    return torch.device(name)

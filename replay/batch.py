@@ -9,7 +9,7 @@ from torch import Tensor
 class Batch:
     """B transitions on the run's device. A field that has a default is made only where a loss asks for it.
 
-    Observations are uint8 in channels-last memory: the layout that convolutions are fastest in.
+    Observations are uint8 in channels-last memory: the layout that convolutions are fastest in. States are float32.
     """
 
     obs: Tensor  # (B, C, H, W) uint8, C = frame_stack * channels, oldest frame first
@@ -24,5 +24,7 @@ class Batch:
     clip: Tensor | None = None  # (B, T, C, H, W) uint8, consecutive observations, the first is `obs`
     clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
+    goal: Tensor | None = None  # (B, G) float32, what the rewards are for, where the environment has goals
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
     views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
+    clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures

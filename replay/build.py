@@ -7,7 +7,8 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from replay.config import ReplayConfig
-from replay.frames import Padding
+from replay.frames import Dtype, Padding
+from replay.relabel import GoalFunctions, Relabeller
 from replay.replay import Replay
 from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
@@ -27,6 +28,9 @@ def build_replay(
     rng: np.random.Generator,
     device: torch.device,
     padding: Padding = "zeros",
+    frame_dtype: Dtype = np.uint8,
+    goal_dim: int = 0,
+    goal_functions: GoalFunctions | None = None,
 ) -> Replay:
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
@@ -43,6 +47,8 @@ def build_replay(
         path=config.path if config.storage == "mmap" else None,
         device=torch.device("cuda") if config.storage == "cuda" else None,
         padding=padding,
+        frame_dtype=frame_dtype,
+        goal_dim=goal_dim,
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
@@ -59,6 +65,7 @@ def build_replay(
         beta_steps=config.beta_steps,
         rng=rng,
         device=device,
+        relabeller=Relabeller(config.relabel, goal_functions) if goal_functions else None,
     )
 
 

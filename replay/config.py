@@ -1,10 +1,37 @@
 """Settings of the replay. Nothing here needs torch."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, field
 
 from harness.suggest import nearest
 
 PLACES = ("ram", "mmap", "cuda")
+
+
+@dataclass(frozen=True)
+class RelabelConfig:
+    """Which goals a batch is learned for, in an environment with goals: the share of each kind. They sum to 1."""
+
+    rollout: float = 1.0  # the goal that was pursued
+    future: float = 0.0  # one that was achieved later in the episode
+    final: float = 0.0  # the one achieved at the end of the episode
+    episode: float = 0.0  # one achieved at any time in the episode
+    random: float = 0.0  # one achieved at any time in any episode
+    outcome: float = 0.0  # the one achieved at the end of any episode
+    imagined: float = 0.0  # one that the goal space imagines
+    discount: float = 1.0  # of `future`: a goal k steps ahead has a share of discount**k; 1: all the same
+
+    def __post_init__(self) -> None:
+        shares = {name: share for name, share in asdict(self).items() if name != "discount"}
+        if not math.isclose(total := sum(shares.values()), 1) or not all(0 <= share <= 1 for share in shares.values()):
+            given = ", ".join(f"{name}={share:g}" for name, share in shares.items() if share)
+            raise ValueError(f"replay.relabel: shares are in [0, 1] and sum to 1, but {given} sum to {total:g}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"replay.relabel.discount={self.discount}: must be in (0, 1]")
+
+    def shares(self) -> dict[str, float]:
+        """The kinds that occur, with their shares."""
+        return {name: share for name, share in asdict(self).items() if name != "discount" and share}
 
 
 @dataclass(frozen=True)
@@ -19,6 +46,7 @@ class ReplayConfig:
     beta_steps: int = 400_000  # agent steps until `beta` is 1
     storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
     path: str | None = None  # file of storage=mmap
+    relabel: RelabelConfig = field(default_factory=RelabelConfig)
 
     def __post_init__(self) -> None:
         for name in ("capacity", "n_step", "beta_steps"):

@@ -10,7 +10,7 @@ import shutil
 import weakref
 from collections import defaultdict
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import psutil
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Dtype: TypeAlias = type[np.uint8 | np.float32]  # of frames: pixels, or numbers of a state
 Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def pad(
 
 
 class ArrayFrames:
-    """`cells` frames (C, H, W) uint8 in RAM, where pages cost nothing until written, or in a file at `path`.
+    """`cells` frames (C, H, W) in RAM, where pages cost nothing until written, or in a file at `path`.
 
     Raises:
         ValueError: the file at `path` is another run's, or none of a replay.
@@ -48,36 +49,36 @@ class ArrayFrames:
         OSError: the disk does not give the file its room.
     """
 
-    def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None):
-        shape = (cells, *frame_shape)
+    def __init__(self, cells: int, frame_shape: tuple[int, int, int], path: str | None = None, dtype: Dtype = np.uint8):
+        shape, itemsize = (cells, *frame_shape), np.dtype(dtype).itemsize
         if path is None:
-            check_room(cells, frame_shape, free_memory(), "memory")
-            self._hold(np.zeros(shape, np.uint8))
+            check_room(cells, frame_shape, free_memory(), "memory", itemsize=itemsize)
+            self._hold(np.zeros(shape, dtype))
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).touch()
             with Path(path).open("r+b") as file:  # the mapping holds it, and with it the lock
-                _claim(file, math.prod(shape))
-                check_room(cells, frame_shape, shutil.disk_usage(path).free, "disk")
-                allocate(file, math.prod(shape))
-                self._hold(np.asarray(np.memmap(file, np.uint8, "w+", shape=shape)))
+                _claim(file, math.prod(shape) * itemsize)
+                check_room(cells, frame_shape, shutil.disk_usage(path).free, "disk", itemsize=itemsize)
+                allocate(file, math.prod(shape) * itemsize)
+                self._hold(np.asarray(np.memmap(file, dtype, "w+", shape=shape)))
 
     @classmethod
-    def over(cls, data: NDArray[np.uint8]) -> "ArrayFrames":
+    def over(cls, data: NDArray[Any]) -> "ArrayFrames":
         """Frames (N, C, H, W) that are there already."""
         frames = cls.__new__(cls)
         frames._hold(data)
         return frames
 
-    def _hold(self, data: NDArray[np.uint8]) -> None:
+    def _hold(self, data: NDArray[Any]) -> None:
         self._data, self.nbytes = data, data.nbytes
-        self._spare: defaultdict[tuple[int, ...], list[NDArray[np.uint8]]] = defaultdict(list)
+        self._spare: defaultdict[tuple[int, ...], list[NDArray[Any]]] = defaultdict(list)
 
-    def write(self, begin: int, frames: NDArray[np.uint8]) -> None:
+    def write(self, begin: int, frames: NDArray[Any]) -> None:
         """Put (M, C, H, W) frames into the cells from `begin` on."""
         self._data[begin : begin + len(frames)] = frames
 
-    def read(self, begin: int, end: int) -> NDArray[np.uint8]:
+    def read(self, begin: int, end: int) -> NDArray[Any]:
         """The frames of cells [begin, end): a view, valid until the next write."""
         return self._data[begin:end]
 
@@ -89,7 +90,7 @@ class ArrayFrames:
             blank: (B, K) True where there is no such frame.
 
         Returns:
-            (B, K * C, H, W) uint8 in channels-last memory: written so, which is faster than converting.
+            (B, K * C, H, W) in channels-last memory: written so, which is faster than converting.
         """
         batch, depth = cells.shape
         _, channels, height, width = self._data.shape
@@ -100,10 +101,10 @@ class ArrayFrames:
         out[sample, :, :, k_blank] = 0
         return torch.from_numpy(out).flatten(3).permute(0, 3, 1, 2)
 
-    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    def _buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array over memory that a dead batch left behind: fresh pages can cost more than filling them."""
         spare = self._spare[shape]
-        memory = spare.pop() if spare else np.empty(shape, np.uint8)
+        memory = spare.pop() if spare else np.empty(shape, self._data.dtype)
         array = memory[:]
         weakref.finalize(array, spare.append, memory).atexit = False
         return array
@@ -139,19 +140,20 @@ def allocate(file: BinaryIO, size: int) -> None:
 class TensorFrames:
     """The same frames in one tensor on `device`: no copy between host and device when sampling."""
 
-    def __init__(self, cells: int, frame_shape: tuple[int, int, int], device: torch.device):
+    def __init__(self, cells: int, frame_shape: tuple[int, int, int], device: torch.device, dtype: Dtype = np.uint8):
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-        check_room(cells, frame_shape, free, f"{device} memory")
-        self._data = torch.zeros((cells, *frame_shape), dtype=torch.uint8, device=device)
+        kind = torch.uint8 if dtype == np.uint8 else torch.float32
+        check_room(cells, frame_shape, free, f"{device} memory", itemsize=kind.itemsize)
+        self._data = torch.zeros((cells, *frame_shape), dtype=kind, device=device)
         self.nbytes = self._data.nbytes
 
-    def write(self, begin: int, frames: NDArray[np.uint8]) -> None:
+    def write(self, begin: int, frames: NDArray[Any]) -> None:
         """Put (M, C, H, W) frames into the cells from `begin` on."""
         self._data[begin : begin + len(frames)] = torch.from_numpy(np.ascontiguousarray(frames)).to(self._data.device)
 
-    def read(self, begin: int, end: int) -> NDArray[np.uint8]:
+    def read(self, begin: int, end: int) -> NDArray[Any]:
         """The frames of cells [begin, end), copied to the host."""
-        return np.asarray(self._data[begin:end].cpu().numpy(), np.uint8)
+        return np.asarray(self._data[begin:end].cpu().numpy())
 
     def stack(self, cells: NDArray[np.int64], blank: NDArray[np.bool_]) -> Tensor:
         """As `ArrayFrames.stack`, on the device."""
@@ -178,17 +180,18 @@ def check_room(
     free: int,
     place: str,
     *,
+    itemsize: int = 1,
     who: str = "replay",
     what: str = "{} transitions",
     advice: str = "set replay.capacity to {} or less",
 ) -> None:
-    """Log what `count` frames (C, H, W) take of the `free` bytes of a place.
+    """Log what `count` frames (C, H, W), of `itemsize` bytes a number, take of the `free` bytes of a place.
 
     Raises:
         MemoryError: they do not fit. The {} of `what` is the count, that of `advice` the number that fits.
     """
     channels, height, width = frame_shape
-    frame_bytes = channels * height * width
+    frame_bytes = channels * height * width * itemsize
     need = count * frame_bytes
     amount = f"{what.format(count)} of {height}x{width}x{channels}"
     if need > free:

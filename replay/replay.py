@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replay.batch import Batch
+from replay.relabel import Relabeller
 from replay.samplers import Sampler
 from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
 
@@ -27,6 +28,7 @@ class Replay:
         beta_steps: agent steps until it is 1.
         rng: the only source of chance.
         device: where batches go.
+        relabeller: chooses the goals of a batch, where the environment has goals. Rewards and ends of returns follow.
 
     Raises:
         ValueError: the ring is too short to hold one stack and one window.
@@ -45,6 +47,7 @@ class Replay:
         beta_steps: int,
         rng: np.random.Generator,
         device: torch.device,
+        relabeller: Relabeller | None = None,
     ):
         shortest = frame_stack + n_step
         if storage.rows < shortest:
@@ -61,6 +64,7 @@ class Replay:
         self._beta, self._beta_steps = beta, beta_steps
         self._rng = rng
         self._device = device
+        self._relabeller = relabeller
 
     def __len__(self) -> int:
         """Rows that can be sampled."""
@@ -78,21 +82,28 @@ class Replay:
 
     def add(
         self,
-        frame: NDArray[np.uint8],
+        frame: NDArray[Any],
         first: NDArray[np.bool_],
         action: NDArray[Any],
         reward: NDArray[np.floating],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
         valid: NDArray[np.bool_],
+        achieved: NDArray[np.float32] | None = None,
+        desired: NDArray[np.float32] | None = None,
     ) -> None:
         """Write one row of every copy; see `FrameStorage.add`."""
-        self._storage.add(frame, first, action, reward, terminated, truncated, valid)
+        self._storage.add(frame, first, action, reward, terminated, truncated, valid, achieved, desired)
         self._sampler.change(self._opened(), self._closed())
 
-    def cut(self, frame: NDArray[np.uint8]) -> None:
+    def cut(
+        self,
+        frame: NDArray[Any],
+        achieved: NDArray[np.float32] | None = None,
+        desired: NDArray[np.float32] | None = None,
+    ) -> None:
         """Truncate the running episodes, before a reset; see `FrameStorage.cut`."""
-        self._storage.cut(frame)
+        self._storage.cut(frame, achieved, desired)
         self._sampler.change(self._opened(), self._closed())
 
     def _opened(self) -> NDArray[np.int64]:
@@ -139,7 +150,8 @@ class Replay:
             raise ValueError("replay: nothing to sample yet, collect more steps before learning starts")
         index, priority = self._sampler.sample(batch_size, self._rng)
         slot, copy = np.divmod(index, self._storage.num_envs)
-        nstep_reward, discount, length = self._windows(slot, copy)
+        goal = self._relabeller.goals(self._storage, slot, copy, self._rng) if self._relabeller else None
+        reward, nstep_reward, discount, length = self._windows(slot, copy, goal)
         nstep_obs = self._observe(slot + length, copy)
         next_obs = None
         if "next_obs" in fields:
@@ -150,38 +162,58 @@ class Replay:
         return Batch(
             obs=obs,
             action=self._actions(slot, copy),
-            reward=self._tensor(self._storage.reward[slot, copy], torch.float32),
+            reward=self._tensor(reward, torch.float32),
             nstep_reward=self._tensor(nstep_reward, torch.float32),
             nstep_obs=nstep_obs,
             discount=self._tensor(discount, torch.float32),
             weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
+            goal=None if goal is None else self._tensor(goal, torch.float32),
             rgb=obs[:, -3:] if "rgb" in fields else None,
             **clips,
         )
 
     def _windows(
-        self, slot: NDArray[np.int64], copy: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """(B,) return, discount and number of rows of the windows that begin at these cells."""
+        self, slot: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.floating], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """(B,) reward of the first row, return, discount and number of rows of the windows that begin at these cells,
+        for goals (B, G) if there are any.
+        """
         slots = (slot[:, None] + np.arange(self._n_step)) % self._storage.rows
         flags = self._storage.flags[slots, copy[:, None]]
-        inside = _until_end(flags)
-        length = inside.sum(axis=1)
+        ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
         reward = self._storage.reward[slots, copy[:, None]]
-        if self._clip_reward:
-            reward = reward.clip(-1, 1)
-        nstep_reward = np.where(inside, reward, 0) @ self._gammas[:-1]
-        terminated = (inside & ((flags & TERMINATED) != 0)).any(axis=1)
-        return nstep_reward, np.where(terminated, 0, self._gammas[length]), length
+        if goal is not None:
+            reward, terminal = self._judged(slots, copy, goal)
+            ends |= terminal
+        inside = _until_end(ends)
+        length = inside.sum(axis=1)
+        clipped = reward.clip(-1, 1) if self._clip_reward else reward
+        nstep_reward = np.where(inside, clipped, 0) @ self._gammas[:-1]
+        terminated = (inside & terminal).any(axis=1)
+        return reward[:, 0], nstep_reward, np.where(terminated, 0, self._gammas[length]), length
+
+    def _judged(
+        self, slots: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The rewards of (B, K) rows for goals (B, G), and whether they end the return.
+
+        Where a window leaves the episode they stand for nothing.
+        """
+        assert self._relabeller is not None
+        achieved = self._storage.achieved[(slots + 1) % self._storage.rows, copy[:, None]].reshape(-1, goal.shape[1])
+        desired = np.repeat(goal, slots.shape[1], axis=0)
+        functions = self._relabeller.functions
+        reward, terminal = functions.reward(achieved, desired), functions.terminated(achieved, desired)
+        return reward.reshape(slots.shape), terminal.reshape(slots.shape)
 
     def _clips(self, slot: NDArray[np.int64], copy: NDArray[np.int64], length: int) -> dict[str, Tensor]:
         """The fields of clips that begin at these cells."""
         slots = (slot[:, None] + np.arange(length)) % self._storage.rows
         copies = np.broadcast_to(copy[:, None], slots.shape)
         rows_after = (self._storage.written - 1 - slot) % self._storage.rows
-        mask = _until_end(self._storage.flags[slots[:, :-1], copies[:, 1:]]) & (
+        mask = _until_end((self._storage.flags[slots[:, :-1], copies[:, 1:]] & END) != 0) & (
             np.arange(1, length) <= rows_after[:, None]
         )
         frames = self._observe(slots.ravel(), copies.ravel())
@@ -211,6 +243,7 @@ class Replay:
             "rows": storage.rows,
             "num_envs": storage.num_envs,
             "frame_shape": list(storage.frame_shape),
+            "goal_dim": storage.goal_dim,
             "frame_stack": self._frame_stack,
             "n_step": self._n_step,
             "sampler": type(self._sampler).__name__,
@@ -235,15 +268,15 @@ class Replay:
             ValueError: the checkpoint is of a replay of another shape.
         """
         for key, mine in self._layout().items():
-            if state["layout"][key] != mine:
-                raise ValueError(f"replay: the checkpoint has {key}={state['layout'][key]}, this run has {key}={mine}")
+            if (saved := state["layout"].get(key, 0)) != mine:  # 0: written before there were goals
+                raise ValueError(f"replay: the checkpoint has {key}={saved}, this run has {key}={mine}")
         self._storage.load_state_dict(state["storage"])
         self._sampler.load_state_dict(state["sampler"])
         self._rng.bit_generator.state = state["rng"]
 
 
-def _until_end(flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Of (B, K) flags of consecutive rows, those up to the first that ends a return, itself included."""
-    inside = np.ones(flags.shape, np.bool_)
-    inside[:, 1:] = ~np.logical_or.accumulate((flags[:, :-1] & END) != 0, axis=1)
+def _until_end(ends: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of (B, K) consecutive rows, those up to the first that ends a return, itself included."""
+    inside = np.ones(ends.shape, np.bool_)
+    inside[:, 1:] = ~np.logical_or.accumulate(ends[:, :-1], axis=1)
     return inside

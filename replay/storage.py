@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
-from replay.frames import ArrayFrames, Padding, TensorFrames, pad
+from replay.frames import ArrayFrames, Dtype, Padding, TensorFrames, pad
 
 FIRST, TERMINATED, TRUNCATED, VALID = (np.uint8(1 << bit) for bit in range(4))
 END = TERMINATED | TRUNCATED
@@ -29,6 +29,8 @@ class FrameStorage:
     - Before a reset, `cut` ends the running episodes.
     - More rows that are not valid may follow, in a copy that waits for the others.
 
+    With goals, each row also holds the goal achieved at its frame, and the one desired.
+
     Args:
         capacity: transitions in all copies together.
         frame_shape: (C, H, W) of one frame.
@@ -36,6 +38,8 @@ class FrameStorage:
         path: keep the frames in a new file there instead of in RAM.
         device: keep the frames in a tensor there instead of in RAM.
         padding: what `stack` gives before an episode's first frame: zeros, or that frame again.
+        frame_dtype: of one frame.
+        goal_dim: G, numbers in a goal; 0: there are no goals.
 
     Raises:
         MemoryError: the frames do not fit.
@@ -51,6 +55,8 @@ class FrameStorage:
         path: str | None = None,
         device: torch.device | None = None,
         padding: Padding = "zeros",
+        frame_dtype: Dtype = np.uint8,
+        goal_dim: int = 0,
     ):
         self.rows = -(-capacity // num_envs)
         self.num_envs = num_envs
@@ -60,13 +66,16 @@ class FrameStorage:
         cells = self.rows * num_envs
         self._frames: ArrayFrames | TensorFrames
         if device is None:
-            self._frames = ArrayFrames(cells, frame_shape, path)
+            self._frames = ArrayFrames(cells, frame_shape, path, frame_dtype)
         else:
-            self._frames = TensorFrames(cells, frame_shape, device)
+            self._frames = TensorFrames(cells, frame_shape, device, frame_dtype)
         kind, shape = (np.int32, ()) if isinstance(action_space, Discrete) else (np.float32, action_space.shape or ())
         self.action: NDArray[Any] = np.zeros((self.rows, num_envs, *shape), kind)
         self.reward = np.zeros((self.rows, num_envs), np.float32)
         self.flags = np.zeros((self.rows, num_envs), np.uint8)
+        self.frame_dtype, self.goal_dim = np.dtype(frame_dtype), goal_dim
+        self.achieved, self.desired = np.zeros((2, self.rows, num_envs, goal_dim), np.float32)
+        self.bounds = EpisodeBounds(self.rows, num_envs) if goal_dim else None
 
     @property
     def oldest(self) -> int:
@@ -76,35 +85,39 @@ class FrameStorage:
     @property
     def nbytes(self) -> int:
         """Bytes of everything held, pages not yet touched included."""
-        return self._frames.nbytes + self.action.nbytes + self.reward.nbytes + self.flags.nbytes
+        columns = (self.action, self.reward, self.flags, self.achieved, self.desired)
+        return self._frames.nbytes + sum(column.nbytes for column in columns)
 
     def add(
         self,
-        frame: NDArray[np.uint8],
+        frame: NDArray[Any],
         first: NDArray[np.bool_],
         action: NDArray[Any],
         reward: NDArray[np.floating],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
         valid: NDArray[np.bool_],
+        achieved: NDArray[np.float32] | None = None,
+        desired: NDArray[np.float32] | None = None,
     ) -> None:
         """Write one row over the oldest.
 
         Args:
-            frame: (N, C, H, W) uint8 the frame before the action; all others but `action` are (N,).
+            frame: (N, C, H, W) the frame before the action; all others but `action` and goals are (N,).
             first: `frame` opens an episode.
             action: (N,) integers or (N, A) floats, what was done at `frame`.
             reward: what it brought, raw.
             terminated: the return ends there.
             truncated: the episode was cut there, the return goes on.
             valid: False if the environment ignored the action, since the episode was over.
+            achieved, desired: (N, G) goals at `frame`, where there are goals.
 
         Raises:
             ValueError: a shape or type is wrong, or the rows break the protocol.
         """
-        if frame.dtype != np.uint8 or frame.shape != (self.num_envs, *self.frame_shape):
-            wanted = (self.num_envs, *self.frame_shape)
-            raise ValueError(f"replay: frame must be uint8 {wanted}, got {frame.dtype} {frame.shape}")
+        if frame.dtype != self.frame_dtype or frame.shape != (self.num_envs, *self.frame_shape):
+            wanted = f"{self.frame_dtype} {(self.num_envs, *self.frame_shape)}"
+            raise ValueError(f"replay: frame must be {wanted}, got {frame.dtype} {frame.shape}")
         columns = (first, reward, terminated, truncated, valid)
         if any(column.shape != (self.num_envs,) for column in columns):
             raise ValueError(
@@ -114,19 +127,32 @@ class FrameStorage:
         held = self.action[0]
         if action.shape != held.shape or not np.can_cast(action.dtype, held.dtype, "same_kind"):
             raise ValueError(f"replay: action must be {held.dtype} {held.shape}, got {action.dtype} {action.shape}")
+        if (self.bounds is None) != (achieved is None) or (achieved is None) != (desired is None):
+            raise ValueError("replay: rows come with achieved and desired goals where there are goals, and only there")
         self._check_protocol(first, valid)
         slot = self.written % self.rows
         self._frames.write(slot * self.num_envs, frame)
         self.action[slot] = action
         self.reward[slot] = reward
         self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
+        if self.bounds is not None:
+            self.achieved[slot], self.desired[slot] = achieved, desired
+            self.bounds.add(self.written, first)
         self.written += 1
 
-    def cut(self, frame: NDArray[np.uint8]) -> None:
-        """Truncate every running episode after its newest row, and write its last `frame` (N, C, H, W) behind it."""
+    def cut(
+        self,
+        frame: NDArray[Any],
+        achieved: NDArray[np.float32] | None = None,
+        desired: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Truncate every running episode after its newest row, and write its last `frame` (N, C, H, W) and goals behind
+        it.
+        """
         newest, nothing = (self.written - 1) % self.rows, np.zeros(self.num_envs, np.bool_)
         self.flags[newest, (self.flags[newest] & TERMINATED) == 0] |= TRUNCATED
-        self.add(frame, nothing, self.action[newest], nothing.astype(np.float32), nothing, nothing, nothing)
+        no_reward = nothing.astype(np.float32)
+        self.add(frame, nothing, self.action[newest], no_reward, nothing, nothing, nothing, achieved, desired)
 
     def _check_protocol(self, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
         if self.written == 0:
@@ -146,7 +172,7 @@ class FrameStorage:
         """The observations at (B,) slots: frames of `depth` rows up to each, `padding` before the episode's first.
 
         Returns:
-            (B, depth * C, H, W) uint8 in channels-last memory, oldest frame first.
+            (B, depth * C, H, W) in channels-last memory, oldest frame first.
         """
         slots = (slot[:, None] + np.arange(1 - depth, 1)) % self.rows
         first = (self.flags[slots, copy[:, None]] & FIRST) != 0
@@ -163,13 +189,9 @@ class FrameStorage:
         views, valid until the next `add`.
         """
         slots = np.arange(self.oldest, self.written) % self.rows
-        return {
-            "written": self.written,
-            "segments": self._segments(),
-            "action": self.action[slots],
-            "reward": self.reward[slots],
-            "flags": self.flags[slots],
-        }
+        columns = ("action", "reward", "flags", *(("achieved", "desired") if self.goal_dim else ()))
+        state = {name: getattr(self, name)[slots] for name in columns}
+        return {"written": self.written, "segments": self._segments(), **state}
 
     def _segments(self) -> list[tuple[str, NDArray[np.uint8]]]:
         length = -(-self.rows // SEGMENTS)
@@ -189,12 +211,40 @@ class FrameStorage:
         """Take back what `state_dict` of a storage of the same shape gave."""
         self.written = state["written"]
         slots = np.arange(self.oldest, self.written) % self.rows
-        self.action[slots] = state["action"]
-        self.reward[slots] = state["reward"]
-        self.flags[slots] = state["flags"]
+        for name in state.keys() - {"written", "segments"}:
+            getattr(self, name)[slots] = state[name]
+        if self.bounds is not None:
+            for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
+                self.bounds.add(row, (self.flags[slot] & FIRST) != 0)
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
             row += len(frames)
         if row != self.written:
             raise ValueError(f"replay: the checkpoint's segments end at row {row}, not at row {self.written}")
+
+
+class EpisodeBounds:
+    """The first and the newest row of the episode that each row belongs to.
+
+    Episodes are numbered by copy; fewer than `rows` of them lie in the ring, so that a slot per number is enough.
+    """
+
+    def __init__(self, rows: int, num_envs: int) -> None:
+        self._rows, self._copies = rows, np.arange(num_envs)
+        self._number = np.zeros(num_envs, np.int64)  # of the running episodes
+        self._episode = np.zeros((rows, num_envs), np.int64)
+        self._begin, self._last = np.zeros((2, rows, num_envs), np.int64)
+
+    def add(self, row: int, first: NDArray[np.bool_]) -> None:
+        """Count a row that was written; `first` (N,) is where it opens an episode."""
+        self._number += first
+        self._episode[row % self._rows] = self._number
+        slot = self._number % self._rows
+        self._begin[slot[first], self._copies[first]] = row
+        self._last[slot, self._copies] = row
+
+    def of(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""
+        episode = self._episode[slot, copy] % self._rows
+        return self._begin[episode, copy], self._last[episode, copy]

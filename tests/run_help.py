@@ -12,7 +12,7 @@ import pytest
 import train as script
 from agents import Agent, DQNConfig, SACConfig
 from agents.base import AuxSchedule
-from agents.config import Target
+from agents.config import Conflict, Target
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
@@ -84,6 +84,11 @@ def alternating(run_dir: Path, **changes: Any) -> Config:
     agent = DQNConfig(hidden=8, epsilon_steps=60, random_shift=2, aux_schedule=AuxSchedule.alternating)
     replay = ReplayConfig(capacity=90, prioritized=True, storage="mmap", path=str(run_dir / "frames.bin"))
     return hard(run_dir, **{"agent": agent, "replay": replay, **changes})
+
+
+def gated(run_dir: Path, **changes: Any) -> Config:
+    """The same as `hard`, with two tasks whose gradients are projected where they conflict, in turns."""
+    return hard(run_dir, **{"agent": DQNConfig(hidden=8, epsilon_steps=60, conflict=Conflict.pcgrad), **changes})
 
 
 def atari(run_dir: Path, **changes: Any) -> Config:

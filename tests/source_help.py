@@ -50,6 +50,13 @@ def video_folder(folder: Path) -> Path:
     return folder
 
 
+def multiview_folder(folder: Path) -> Path:
+    for sequence in "abc":
+        (folder / sequence).mkdir(parents=True)
+        video_folder(folder / sequence)
+    return folder
+
+
 def pretraining(source: SourceConfig, run_dir: Path, task: str, **changes: Any) -> PretrainConfig:
     settings: dict[str, Any] = {"steps": 3, "batch_size": 6, "log_every": 2, "diagnose_every": 2, "threads": 1}
     settings |= {"encoder": EncoderConfig("small"), "aux": {task: TaskConfig()}, "device": "cpu"}

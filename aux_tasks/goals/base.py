@@ -35,19 +35,16 @@ class GoalTask(AuxTask):
         distance: Tensor = torch.linalg.vector_norm(achieved - desired, dim=1)
         return -distance
 
-    def imagine(self, count: int, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """Return goals (count, G) that were not seen; random numbers come from `generator`.
+    def imagine(self, achieved: Tensor) -> Tensor:  # noqa: ARG002
+        """Return goals (B, G) that could be reached in the scenes where (B, G) was achieved.
 
-        Args:
-            count: how many.
-            encoder: the shared encoder.
-            context: (count, C, H, W) the first picture of the episode that each goal is for, for tasks that use it.
+        Random numbers come from `generator`. A task that uses a context keeps its part of the embedding.
 
         Raises:
             ValueError: the task cannot imagine goals.
         """
-        raise ValueError(f"{type(self).__name__} cannot imagine goals: use goals that the environment shows")
+        raise ValueError(f"{type(self).__name__} cannot imagine goals: goal.source=env takes those of the environment")
 
-    def decode(self, goals: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor | None:  # noqa: ARG002
+    def decode(self, goals: Tensor) -> Tensor | None:  # noqa: ARG002
         """Return pictures (B, C, H, W) uint8 of goals (B, G), or None where the task has no decoder."""
         return None

@@ -94,7 +94,7 @@ def test_gradient_cosines_against_flattened_gradients():
 
 EVERY_AGENT = {
     **{"final_learning_rate": None, "decay_steps": 400_000, "encoder_scale": 1.0, "random_shift": 0},
-    **{"aux_schedule": "joint", "precision": "float32", "compile": False, "hidden": 256},
+    **{"aux_schedule": "joint", "precision": "float32", "compile": False, "hidden": 256, "conflict": "none"},
 }
 DQN = {  # the epsilon of Adam is Rainbow's
     **{"name": "dqn", "learning_rate": 2.5e-4, "adam_eps": 1.5e-4, "max_grad_norm": 10.0, "layer_norm": True},

@@ -176,7 +176,7 @@ def test_the_temperature_rises_where_the_policy_is_too_sure():
     for log_prob, sign in ((A + 1.0, -1), (A - 1.0, 1)):  # the loss's slope; entropy is below or above -A
         agent = make_agent()
         action = torch.zeros(B, A)
-        agent.sample = lambda maps, p=log_prob, a=action: (a, torch.full((B,), p))
+        agent.sample = lambda maps, goal, p=log_prob, a=action: (a, torch.full((B,), p))
         batch = make_batch()
         agent.policy_terms(agent.encoder.maps(batch.obs), agent.encoder(batch.obs))["temperature"].mean().backward()
         assert float(agent.log_temperature.grad) == pytest.approx(0.3 * sign)
@@ -210,7 +210,7 @@ def test_log_std_stays_in_its_range():
     with torch.no_grad():
         agent.actor.layers[-1].weight.zero_()
         agent.actor.layers[-1].bias[A:] = torch.tensor([-1e4, 0.0, 1e4])
-        _, log_std = agent.actor(agent.encoder.maps(make_batch().obs[:1]))
+        _, log_std = agent.policy_at(agent.encoder.maps(make_batch().obs[:1]), None)
     assert log_std.tolist() == [[LOG_STD[0], pytest.approx(-4.0), LOG_STD[1]]]
 
 
@@ -226,7 +226,9 @@ def test_actions_are_uniform_before_the_first_update_then_sampled_or_the_squashe
     assert uniform.std(0) == pytest.approx(np.full(A, 3**-0.5), abs=0.02)
     learn(agent, make_batch())
     with torch.no_grad():
-        mean, log_std = (x[0].double().numpy() for x in agent.actor(agent.encoder.maps(torch.from_numpy(obs[:1]))))
+        mean, log_std = (
+            x[0].double().numpy() for x in agent.policy_at(agent.encoder.maps(torch.from_numpy(obs[:1])), None)
+        )
     state = copy.deepcopy(agent.streams.explore.bit_generator.state)
     evaluated = agent.act(Observation(obs), explore=False)
     assert agent.streams.explore.bit_generator.state == state
@@ -269,7 +271,7 @@ def test_all_of_the_encoder_hears_the_critics_and_none_of_it_the_actor():
     assert all(p.grad is not None and p.grad.any() for p in agent.encoder.parameters())
     before = snapshot(agent.encoder, agent.critic)
     agent.zero_grad()
-    agent.update_policy(batch.obs, batch.weight)
+    agent.update_policy(batch.obs, batch)
     assert equal(before, agent.encoder, agent.critic)
     assert all(p.grad is None for module in (agent.encoder, agent.critic) for p in module.parameters())
 

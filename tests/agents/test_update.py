@@ -10,6 +10,7 @@ from test_sac import make_agent as make_sac
 from test_sac import make_batch as sac_batch
 
 from agents import AuxSchedule
+from agents.config import Conflict
 from agents.learning import Schedule
 from aux_tasks import TaskConfig
 
@@ -65,10 +66,10 @@ def test_alternating_tasks_step_the_encoder_once_more(family):
     assert equal(snapshot(getattr(plain, head)), getattr(alternating, head))
 
 
-@pytest.mark.parametrize("tasks", [{}, ROTATION])
-def test_an_update_could_be_captured(family, tasks):
+@pytest.mark.parametrize(("tasks", "rule"), [({}, Conflict.none), *((ROTATION, rule) for rule in Conflict)])
+def test_an_update_could_be_captured(family, tasks, rule):
     make, batch = family
-    agent = make(tasks, random_shift=2, max_grad_norm=1.0, final_learning_rate=1e-4)
+    agent = make(tasks, random_shift=2, max_grad_norm=1.0, final_learning_rate=1e-4, conflict=rule)
     learn(agent, batch(), 3)
     streams = [agent.suite.generator, *agent.streams]
     for _ in range(2):  # SAC's policy learns at every second one

@@ -59,6 +59,9 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "counting": {"counts": 4},
     "cpc_image": {"width": 4},
     "video_colorization": {"embedding": 4},
+    "tcn": {"width": 4},
+    "single_view_tcn": {"width": 4},
+    "mftcn": {"width": 4, "channels": 4},
     "tracking": {"patch": 12, "search": 4, "embedding": 4, "hard_after": 1},
     "grasp2vec": {"width": 8},
 }
@@ -112,8 +115,9 @@ def batch_for_all(size: int = B, *, continuous: bool = False) -> Batch:
     obs, later = stacked[:, 0].contiguous(), stacked[:, 1].contiguous()
     batch = Batch(obs, action[:, 0], reward, reward, later, one * 0.9, one, one.long(), later)
     views = torch.stack([obs, stacked[:, 9], stacked[:, 18]], dim=1)
-    rgb = whole[:, STACK - 1].contiguous()
-    return replace(batch, clip=stacked, clip_action=action, clip_mask=mask, rgb=rgb, views=views)
+    rgb, clip_views = whole[:, STACK - 1].contiguous(), torch.stack([stacked, stacked.flip(4)], dim=2)
+    more = {"clip": stacked, "clip_action": action, "clip_mask": mask, "clip_views": clip_views}
+    return replace(batch, **more, rgb=rgb, views=views)
 
 
 def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> None:

@@ -231,6 +231,7 @@ def test_it_runs_at_its_defaults_with_an_encoder_of_the_field(name):
     whole = batch_for_all(2)
     later, views = clip[:, 1], clip[:, [0, 9, 18]]
     batch = replace(whole, obs=clip[:, 0], next_obs=later, nstep_obs=later, clip=clip, rgb=clip[:, 0, 9:], views=views)
+    batch = replace(batch, clip_views=torch.stack([clip, clip.flip(4)], dim=2))
     suite = suite_of(name, encoder, options={})
     for _ in range(2):
         learn(suite, encoder, batch)

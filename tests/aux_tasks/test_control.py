@@ -207,7 +207,7 @@ def test_reconstruction_against_a_loop(bits):
 
 
 @pytest.mark.parametrize("size", [(84, 84), (36, 48)])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"state"}))
 def test_the_decoder_fits_every_encoder(name, size):
     encoder = build_encoder(EncoderConfig(name, feature_dim=Z), (6, *size))
     _, task = made("reconstruction", encoder=encoder, channels=2)

@@ -30,7 +30,9 @@ def squares(count: int, seed: int, *, torn: bool = False) -> Batch:
         taken[i] = kinds[0]
         for k, (kind, place) in enumerate(zip(kinds, places, strict=True)):
             for view in range(2 if k else 1):
-                y, x = (CELL * torch.stack([place // 4, place % 4]) + torch.randint(0, 3, (2,), generator=draw)).tolist()
+                y, x = (
+                    CELL * torch.stack([place // 4, place % 4]) + torch.randint(0, 3, (2,), generator=draw)
+                ).tolist()
                 views[i, view, :, y : y + 4, x : x + 4] = colour[kind, :, None, None]
     shown = taken.roll(1) if torn else taken
     views[:, 2, :, 8:16, 8:16] = colour[shown, :, None, None]

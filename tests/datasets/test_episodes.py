@@ -104,12 +104,15 @@ def test_views_are_observations_of_one_moment(grayscale: bool) -> None:
     source = sampler(episodes, frame_stack=2, grayscale=grayscale)
     assert "views" in source.provides
     assert "views" not in sampler(made()).provides
-    batch = drawn(source, "views", count=20)
+    batch = drawn(source, "views", "clip_views", count=20, clip=3)
+    assert batch.clip is None
     assert batch.views.shape == (20, 3, *source.obs_shape)
     assert torch.equal(batch.views[:, 0], batch.obs)
     for v in range(3):
         alone = sampler(replace(episodes, frames=views[:, v]), frame_stack=2, grayscale=grayscale)
         assert torch.equal(batch.views[:, v], alone.observe(batch.index.numpy()))
+        for t in range(3):
+            assert torch.equal(batch.clip_views[:, t, v], alone.observe(batch.index.numpy() + t))
 
 
 @pytest.mark.parametrize("field", ["next_obs", "action", "reward"])

@@ -18,7 +18,7 @@ from PIL import Image
 from video_help import write_video
 
 import datasets.readers as module
-from datasets.readers import read_idx, read_images, read_recording, read_storage, read_videos
+from datasets.readers import read_idx, read_images, read_multiview, read_recording, read_storage, read_videos
 from replay.storage import FrameStorage
 
 SHAPE = (1, 2, 3)
@@ -106,6 +106,46 @@ def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> No
         assert episodes.names.tolist() == ["a.mp4", "a.mp4", "sub/b.mp4"]
     assert len(read_videos(tmp_path, 8, 1, cut=255).begin) == 2
     assert videos(tmp_path / "sub").labels == {}
+
+
+# --- several cameras ---
+
+
+def write_views(folder: Path, lengths: dict[str, int]) -> None:
+    """Videos by name, whose frames get brighter by 20; each begins at another brightness."""
+    for start, (name, length) in enumerate(lengths.items()):
+        write_video(folder / name, [plain((20 * t + 5 * start,) * 3, 16, 16) for t in range(length)])
+
+
+@pytest.mark.parametrize(("stride", "ends"), [(1, [4, 9]), (2, [2, 5])])
+def test_videos_of_a_sequence_are_views_of_the_same_moments(tmp_path: Path, stride: int, ends: list[int]) -> None:
+    write_views(tmp_path, {"b/1.mp4": 5, "b/2.mp4": 5, "b/3.mp4": 5, "a/1.mp4": 4, "a/2.mp4": 4, "a/3.mp4": 4})
+    episodes = read_multiview(tmp_path, 8, stride)
+    assert (episodes.begin.tolist(), episodes.end.tolist()) == ([0, ends[0]], ends)
+    assert episodes.names is not None
+    assert episodes.names.tolist() == ["a", "b"]
+    assert episodes.views is not None
+    assert episodes.views.shape == (ends[1], 3, 3, 8, 8)
+    np.testing.assert_array_equal(episodes.views[:, 0], episodes.frames)
+    seen = episodes.views.mean((2, 3, 4))
+    times = np.concatenate([np.arange(0, 4, stride), np.arange(0, 5, stride)])
+    start = np.repeat([15, 0], [ends[0], ends[1] - ends[0]])[:, None] + [0, 5, 10]
+    np.testing.assert_allclose(seen, 20 * times[:, None] + start, atol=4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ({"a/1.mp4": 4, "a/2.mp4": 3}, r"a: its videos differ in length \(1.mp4 4, 2.mp4 3 frames\): cut them"),
+        ({"a/1.mp4": 2, "a/2.mp4": 2, "b/1.mp4": 2}, "b has the cameras 1, the first sequence 1, 2"),
+        ({"1.mp4": 2, "2.mp4": 2}, "must be folder/sequence/camera.mp4"),
+        ({"a/1.mp4": 2}, "of two cameras or more"),
+    ],
+)
+def test_views_that_do_not_belong_together_are_one_line(tmp_path: Path, lengths: dict[str, int], message: str) -> None:
+    write_views(tmp_path, lengths)
+    with pytest.raises(ValueError, match=message):
+        read_multiview(tmp_path, 8, 1)
 
 
 @pytest.mark.parametrize(("read", "what"), [(images, "2 images of 4x4x3"), (videos, "5 frames of 8x8x3")])

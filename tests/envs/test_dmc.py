@@ -195,3 +195,28 @@ def test_qualities_show_the_same_scene_and_cameras_have_names() -> None:
     assert 0 < (np.abs(seen["usual"] - seen["full"]).max(0) > 30).mean() < 0.1  # edges and shadows
     np.testing.assert_array_equal(seen["usual"], seen["side"])
     assert not np.array_equal(seen["side"], seen["back"])
+
+
+@pytest.mark.parametrize("background", ["none", "noise"])
+def test_further_cameras_show_the_same_moment_and_change_nothing(background: str) -> None:
+    one = DmcConfig(domain="walker", task="walk", num_envs=2, action_repeat=4, background=background)
+    several = replace(one, views=["back", "side", "90/0"], processes=2)
+    alone, together = one.build(), several.build()
+    assert (alone.num_views, together.num_views) == (0, 3)
+    np.testing.assert_array_equal(alone.reset(3), together.reset(3))
+    before = together.views()
+    action = np.ones((2, 6), np.float32)
+    frame = together.step(action).frame
+    np.testing.assert_array_equal(alone.step(action).frame, frame)
+    back, side, azimuth = together.views().swapaxes(0, 1)
+    np.testing.assert_array_equal(side, frame)  # the walker's usual camera
+    assert not np.array_equal(before[:, 1], side)
+    assert len({picture.tobytes() for picture in (*back, *side, *azimuth)}) == 6
+    alone.close()
+    together.close()
+
+
+@pytest.mark.parametrize("wrong", [{"camera": "bak"}, {"views": ["back", "90"]}])
+def test_an_unknown_camera_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"unknown camera .* or azimuth/elevation such as 90/-30"):
+        replace(DmcConfig(domain="walker", task="walk", action_repeat=4), **wrong).build()

@@ -10,7 +10,7 @@ import pytest
 from env_help import play
 from gymnasium.spaces import Discrete
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, GraspingConfig, PointMassConfig, ToyConfig
+from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, GraspingConfig, PointMassConfig, PusherConfig, ToyConfig
 
 # A configuration, what may differ without changing an episode, and the agent steps to compare.
 CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
@@ -19,6 +19,7 @@ CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
     "point mass": (PointMassConfig(num_envs=3, time_limit=9, control="force"), {}, 25),
     "noise": (PointMassConfig(num_envs=3, time_limit=9, noise=True), {}, 25),
     "atari": (AtariConfig(game="breakout", num_envs=3, sticky=0.25), {"threads": 2}, 100),
+    "pusher": (PusherConfig(num_envs=3, time_limit=9, background="gas"), {}, 25),
     "gas": (DmcConfig(domain="ball_in_cup", task="catch", num_envs=3, action_repeat=500, background="gas"), {}, 4),
     "background noise": (DmcConfig(num_envs=3, action_repeat=500, background="noise"), {"processes": 2}, 4),
     "fish": (DmcConfig(domain="fish", task="swim", num_envs=3, action_repeat=500), {}, 4),
@@ -77,6 +78,7 @@ def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps:
         (ToyConfig(num_envs=3, time_limit=4), "truncated", [3, 8, 13]),
         (PointMassConfig(num_envs=3, time_limit=1), "truncated", [0, 2]),
         (PointMassConfig(num_envs=3, time_limit=50), "truncated", [49, 100]),
+        (PusherConfig(num_envs=3, observe="state"), "truncated", [49, 100]),
         (AtariConfig(num_envs=3, max_frames=42, noop_max=0, fire_reset=False), "truncated", [10, 22]),
         (DmcConfig(num_envs=3, action_repeat=300), "truncated", [3, 8]),  # of 300, 300, 300 and 100 control steps
     ],
@@ -141,6 +143,11 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
         ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
+        ("pusher", {"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
+        ("pusher", {"reward": "spase"}, "reward is 'spase': did you mean 'sparse'?"),
+        ("pusher", {"camera": "side"}, "camera is 'side': there are top, oblique"),
+        ("pusher", {"background": "gass"}, "background is 'gass': did you mean 'gas'?"),
+        ("pusher", {"time_limit": 0}, "time_limit is 0: it must be at least 1"),
         *(
             ("pointmass", {key: n}, f"{key} is {n}: it must be at least")
             for key, n in [("size", 11), ("time_limit", 0)]

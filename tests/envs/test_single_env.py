@@ -16,7 +16,7 @@ def test_stable_baselines_accepts_it(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*spec:UserWarning", "ignore:.*not the unwrapped:UserWarning")
-@pytest.mark.parametrize("name", ["toy", "pointmass", "dmc"])
+@pytest.mark.parametrize("name", ["toy", "pointmass", "dmc", "pusher"])
 def test_gymnasium_accepts_it(name: str) -> None:
     gymnasium_check_env(SingleEnv(ENVS[name](num_envs=1).build()), skip_render_check=True)
 

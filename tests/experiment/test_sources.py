@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import run_help
-from source_help import STEPS, TOY, frames, idx_folder, image_folder, pretraining, video_folder
+from source_help import STEPS, TOY, frames, idx_folder, image_folder, multiview_folder, pretraining, video_folder
 
 import experiment.sources as module
 import pretrain as script
@@ -22,12 +22,13 @@ from configs.sources import (
     FramesConfig,
     IdxConfig,
     ImagesConfig,
+    MultiviewConfig,
     ReplayRunConfig,
     SourceConfig,
     VideosConfig,
 )
 from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
-from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY
+from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY, ToyVector
 from experiment.composition import Composed, freeze, write_config
 from experiment.launch import launch
 from experiment.sources import build_source
@@ -73,6 +74,21 @@ def test_continuous_actions_and_what_they_did(tmp_path: Path) -> None:
     assert (episodes.action.shape, episodes.action.dtype, episodes.num_actions) == ((60, 2), np.float32, None)
     place = np.stack([episodes.labels["x"], episodes.labels["y"]], axis=1)
     np.testing.assert_allclose(place[1:30], np.clip(place[:29] + 0.2 * episodes.action[:29], -1, 1), atol=1e-6)
+
+
+def test_further_views_are_recorded_beside_their_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that tell which frame they belong to: its negative."""
+    reset, step = ToyVector.reset, ToyVector.step
+    monkeypatch.setattr(ToyVector, "num_views", 2)
+    monkeypatch.setattr(ToyVector, "reset", lambda self, seed: setattr(self, "shown", reset(self, seed)) or self.shown)
+    monkeypatch.setattr(
+        ToyVector, "step", lambda self, a: (moment := step(self, a), setattr(self, "shown", moment.frame))[0]
+    )
+    monkeypatch.setattr(ToyVector, "views", lambda self: np.stack([255 - self.shown, 1 + self.shown], axis=1))
+    episodes = build_source(frames(tmp_path), TOY, seed=0)
+    assert episodes.views is not None
+    for v, shown in enumerate([episodes.frames, 255 - episodes.frames, 1 + episodes.frames]):
+        np.testing.assert_array_equal(episodes.views[:, v], shown)
 
 
 def test_one_config_is_one_recording_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +220,7 @@ def test_pretraining_on_every_source(tmp_path: Path) -> None:
         (ReplayRunConfig(str(tmp_path / "run")), "inverse_dynamics"),
         (ImagesConfig(str(image_folder(tmp_path / "images")), 32), "rotation"),
         (VideosConfig(str(video_folder(tmp_path / "videos")), 32), "arrow_of_time"),
+        (MultiviewConfig(str(multiview_folder(tmp_path / "views")), 32), "arrow_of_time"),
         (IdxConfig(str(idx_folder(tmp_path / "idx"))), "rotation"),
         (BallsConfig(episodes=4, length=20), "arrow_of_time"),
     ]:

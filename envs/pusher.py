@@ -1,0 +1,282 @@
+"""A pointer pushes a puck to where it shall lie: goals from pixels, after the pusher of RIG (Nair et al. 2018)."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from envs.base import Actions, Goals, VectorEnv, VectorStep
+from envs.distractors import background_rng, check_files
+from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
+from envs.scenes import SceneConfig
+
+CAMERAS = ("top", "oblique")
+OBSERVE, REWARDS = ("pixels", "state"), ("sparse", "dense")
+# Lengths in units of half the table's width, which the top camera sees.
+PUCK_RADIUS, POINTER_RADIUS = 0.13, 0.07
+PUCK_RANGE = 0.7  # of its middle in both coordinates; the rim stops the puck and lets the pointer over
+POINTER_RANGE = 0.93  # there is room behind a puck at the rim: 0.93 - 0.7 > 0.13 + 0.07
+THRESHOLD = 0.13  # of success: the puck's radius
+TOUCH, NEAR = PUCK_RADIUS + POINTER_RADIUS, 0.5  # distances of puck and pointer: least, and most at the start
+SPEED, SUBSTEPS, SECONDS = 1.5, 10, 0.01  # a full action moves the pointer by 0.15 along an axis
+
+# The puck slides without turning, and stops within a third of a step. The pointer has no friction: it only pushes.
+XML = f"""
+<mujoco model="pusher">
+  <option timestep="{SECONDS}" gravity="0 0 0" integrator="implicitfast"/>
+  <visual><headlight ambient=".5 .5 .5" diffuse=".5 .5 .5" specular="0 0 0"/></visual>
+  <default>
+    <geom type="box" contype="0" conaffinity="0" condim="1" rgba=".6 .6 .6 1"/>
+    <joint type="slide" limited="true"/>
+    <velocity kv="10" forcerange="-4 4"/>
+  </default>
+  <worldbody>
+    <camera name="top" pos="0 0 5" fovy="22.62"/>
+    <camera name="oblique" pos="0 -3 3" xyaxes="1 0 0 0 1 1" fovy="29"/>
+    <geom name="table" type="plane" size="4 4 1" rgba=".3 .3 .33 1"/>
+    <geom size=".86 .015 .02" pos="0 .845 .02"/>
+    <geom size=".86 .015 .02" pos="0 -.845 .02"/>
+    <geom size=".015 .86 .02" pos=".845 0 .02"/>
+    <geom size=".015 .86 .02" pos="-.845 0 .02"/>
+    <body name="puck" pos="0 0 .05">
+      <joint axis="1 0 0" range="-{PUCK_RANGE} {PUCK_RANGE}" damping="1.5"/>
+      <joint axis="0 1 0" range="-{PUCK_RANGE} {PUCK_RANGE}" damping="1.5"/>
+      <geom type="cylinder" size="{PUCK_RADIUS} .05" mass=".05" contype="1" conaffinity="1" rgba=".9 .1 .1 1"/>
+    </body>
+    <body name="pointer" pos="0 0 .1">
+      <joint name="x" axis="1 0 0" range="-{POINTER_RANGE} {POINTER_RANGE}"/>
+      <joint name="y" axis="0 1 0" range="-{POINTER_RANGE} {POINTER_RANGE}"/>
+      <geom type="cylinder" size="{POINTER_RADIUS} .1" mass=".1" contype="1" conaffinity="1" rgba=".95 .95 .9 1"/>
+    </body>
+  </worldbody>
+  <actuator><velocity joint="x"/><velocity joint="y"/></actuator>
+</mujoco>
+"""
+
+
+@dataclass(frozen=True)
+class PusherConfig(SceneConfig):
+    """A puck to be pushed to a random place of a table, by a pointer that begins near it."""
+
+    name: str = "pusher"
+    num_envs: int = 4
+    size: int = 48  # pixels, height and width
+    camera: str = "top"  # what frames show: top or oblique
+    observe: str = "pixels"  # pixels, or state: places of puck and pointer, velocity of the puck
+    reward: str = "sparse"  # sparse: 0 at the goal, else -1; dense: minus the puck's distance to it
+    time_limit: int = 50  # steps until truncation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in {"camera": CAMERAS, "observe": OBSERVE, "reward": REWARDS}.items():
+            self._one_of(name, choices)
+        self._at_least(time_limit=1)
+
+    def build(self, labels: bool = False) -> "PusherVector":  # noqa: ARG002
+        """See `EnvConfig.build`. Labels are always there."""
+        return PusherVector(self)
+
+    @property
+    def label(self) -> str:
+        """The family and the background."""
+        return "_".join([self.name, *([] if self.background == "none" else [self.background])])
+
+    @property
+    def fps(self) -> float:
+        """Real time: a step lasts 0.1 s."""
+        return 10.0
+
+    def display(self, size: int) -> "PusherConfig":
+        """See `EnvConfig.display`."""
+        return replace(super().display(size), observe="pixels")
+
+
+class PusherVector(VectorEnv):
+    """N copies. Actions: velocity of the pointer, x to the right and y up in the picture of the top camera.
+
+    Goals are places of the puck (x, y) in [-0.7, 0.7]; success is within 0.13. No episode terminates; each is truncated
+    at the time limit. A state frame is (6, 1, 1): puck, pointer, velocity of the puck per step.
+    """
+
+    goal_dim = 2
+
+    def __init__(self, config: PusherConfig) -> None:
+        """Raises RuntimeError where MuJoCo is missing, or pixels are asked for and it cannot render."""
+        self._config, self.num_envs = config, config.num_envs
+        self._pixels = config.observe == "pixels"
+        if self._pixels:
+            choose_backend()  # before MuJoCo is imported
+        check_packages()
+        check_files(config.background, config.background_folder)
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.frame_shape = (3, config.size, config.size) if self._pixels else (6, 1, 1)
+        self.frame_dtype = np.uint8 if self._pixels else np.float32
+        self._mujoco = import_module("mujoco")
+        self._model = self._mujoco.MjModel.from_xml_string(XML)
+        self._copies = [self._mujoco.MjData(self._model) for _ in range(self.num_envs)]
+        self._backgrounds = [config.build_background() for _ in self._copies]
+        self._behind: list[NDArray[np.uint8] | None] = [None] * self.num_envs  # the backgrounds of this moment
+        self._goal_behind = self._behind.copy()
+        self._goal = np.zeros((self.num_envs, 4))  # places of puck and pointer in the goal's picture
+        self._goal_frame = np.zeros((self.num_envs, 3, config.size, config.size), np.uint8)
+        self._stale = np.ones(self.num_envs, np.bool_)  # the goal's picture is that of an earlier episode
+        if self._pixels:
+            log_renderer(config.name, config.quality, self._painter.renderer)
+
+    @cached_property
+    def _painter(self) -> "Painter":
+        return Painter(self._config)
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """See `VectorEnv.reset`. `seed` is any non-negative integer."""
+        seeds = [copy.spawn(2) for copy in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = [np.random.default_rng(simulation) for simulation, _ in seeds]
+        split = self._config.background_split
+        self._background_rngs = [background_rng(background, split) for _, background in seeds]
+        self._age = np.zeros(self.num_envs, np.int64)
+        self._over = np.zeros(self.num_envs, np.bool_)
+        for i in range(self.num_envs):
+            self._begin(i)
+        return self._frame()
+
+    def step(self, action: Actions) -> VectorStep:
+        """See `VectorEnv.step`."""
+        self._check_action(action)
+        first = self._over
+        self._age += 1
+        for i, (data, velocity) in enumerate(zip(self._copies, action, strict=True)):
+            if first[i]:
+                self._begin(i)
+                continue
+            data.ctrl[:] = SPEED * velocity
+            self._mujoco.mj_step(self._model, data, SUBSTEPS)
+            self._set_behind(i)
+        self._over = self._age == self._config.time_limit
+        return VectorStep(
+            frame=self._frame(),
+            reward=np.where(first, 0, self.compute_reward(*self.goals())).astype(np.float32),
+            terminated=np.zeros(self.num_envs, np.bool_),
+            truncated=self._over,
+            game_over=self._over,
+            first=first,
+        )
+
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`: the middles of puck and pointer."""
+        names = ("puck_x", "puck_y", "pointer_x", "pointer_y")
+        return dict(zip(names, self._places().T.copy(), strict=True))
+
+    def goals(self) -> Goals:
+        """See `VectorEnv.goals`."""
+        return Goals(self._places()[:, :2], self._goal[:, :2].astype(np.float32))
+
+    def goal_frame(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.goal_frame`: with the pointer near the puck, before the episode's first background."""
+        for i in np.flatnonzero(self._stale):
+            self._goal_frame[i] = self._painter.draw(self._goal[i], self._goal_behind[i])
+        self._stale[:] = False
+        return self._goal_frame.copy()
+
+    def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `VectorEnv.compute_reward`."""
+        if self._config.reward == "dense":
+            return -self.goal_distance(achieved, desired)
+        return self.is_success(achieved, desired).astype(np.float32) - 1
+
+    def is_success(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """See `VectorEnv.is_success`."""
+        return self.goal_distance(achieved, desired) < THRESHOLD
+
+    def close(self) -> None:
+        """See `VectorEnv.close`."""
+        if "_painter" in vars(self):
+            self._painter.close()
+            del self._painter
+
+    def _begin(self, i: int) -> None:
+        rng, data = self._rngs[i], self._copies[i]
+        self._mujoco.mj_resetData(self._model, data)
+        self._goal[i] = _scatter(rng)
+        data.qpos[:] = _scatter(rng)
+        while np.hypot(*(data.qpos[:2] - self._goal[i, :2])) < THRESHOLD:  # there would be nothing to do
+            data.qpos[:] = _scatter(rng)
+        self._age[i] = 0
+        if background := self._backgrounds[i]:
+            background.start(self._background_rngs[i])
+        self._set_behind(i)
+        self._goal_behind[i] = self._behind[i]
+        self._stale[i] = True
+
+    def _set_behind(self, i: int) -> None:
+        if background := self._backgrounds[i]:
+            self._behind[i] = background.frame()
+
+    def _places(self) -> NDArray[np.float32]:
+        return np.array([data.qpos for data in self._copies], np.float32)
+
+    def _frame(self) -> NDArray[Any]:
+        if self._pixels:
+            copies = zip(self._copies, self._behind, strict=True)
+            return np.stack([self._painter.draw(data.qpos, behind) for data, behind in copies])
+        motion = np.array([data.qvel[:2] for data in self._copies], np.float32) * SECONDS * SUBSTEPS
+        return np.concatenate([self._places(), motion], axis=1)[:, :, None, None]
+
+
+class Painter:
+    """Pictures of states, by a physics of its own: drawing moves nothing."""
+
+    def __init__(self, config: PusherConfig) -> None:
+        choose_backend()
+        self._forward = import_module("mujoco").mj_kinematics
+        self._physics = load_module("dm_control.mujoco").Physics.from_xml_string(XML)
+        hide = config.background != "none"
+        self._screen = Screen(self._physics, config.size, config.camera, config.quality, hide_background=hide)
+
+    @property
+    def renderer(self) -> str:
+        """The name of the renderer."""
+        return self._screen.renderer
+
+    def draw(self, places: NDArray[np.floating], behind: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """The picture (3, H, W) of puck and pointer (4,), before a background (H, W, 3)."""
+        self._physics.data.qpos[:] = places
+        self._forward(self._physics.model.ptr, self._physics.data.ptr)
+        return self._screen.draw(behind).transpose(2, 0, 1).copy()
+
+    def close(self) -> None:
+        """Free what draws."""
+        self._physics.free()
+
+
+def scripted_action(places: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Actions (N, 2) of a pusher that knows the state: around the puck until it lies towards its goal, then ahead.
+
+    Args:
+        places: (N, 4) middles of puck and pointer.
+        desired: (N, 2) goals.
+    """
+    puck, pointer = places[:, :2], places[:, 2:]
+    way, arm = desired - puck, pointer - puck
+    left, radius = (np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-6) for vector in (way, arm))
+    ahead, outward = way / left, arm / radius
+    tangent = np.stack([-outward[:, 1], outward[:, 0]], 1)
+    side = np.where((tangent * ahead).sum(1, keepdims=True) > 0, -1, 1)
+    around = side * tangent + 10 * (TOUCH + 0.03 - radius) * outward
+    push = 10 * (puck - (TOUCH - 0.1 * np.minimum(10 * left, 1)) * ahead - pointer)
+    behind = -(outward * ahead).sum(1, keepdims=True) > 0.95
+    speed = np.where(behind, push, around) * (left > 0.02)
+    action: NDArray[np.float32] = (speed / np.maximum(np.abs(speed).max(1, keepdims=True), 1)).astype(np.float32)
+    return action
+
+
+def _scatter(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Places (4,) of a puck and a pointer beside it."""
+    bounds = np.repeat([PUCK_RANGE, POINTER_RANGE], 2)
+    while True:
+        places: NDArray[np.float64] = rng.uniform(-bounds, bounds)
+        if TOUCH < np.hypot(*(places[:2] - places[2:])) < NEAR:
+            return places

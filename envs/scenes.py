@@ -1,0 +1,68 @@
+"""What the families drawn by MuJoCo share: the settings of the picture, and what moves behind it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from envs.base import EnvConfig, Protocol
+from envs.distractors import BACKGROUNDS, SPLITS, Background, build_background, describe_files
+from envs.rendering import QUALITIES
+from harness.suggest import nearest
+
+
+@dataclass(frozen=True)
+class SceneConfig(EnvConfig):
+    """A family drawn by MuJoCo, whose sky and floor a background can replace."""
+
+    simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
+
+    size: int = 84  # pixels, height and width
+    quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
+    background: str = "none"  # what stands in place of sky and floor
+    background_folder: str = ""  # folder of the images or videos
+    background_split: str = "train"  # eval shares no background with train
+    balls: int = 10  # balls of background=gas
+    films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
+
+    def __post_init__(self) -> None:
+        for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
+            self._one_of(name, choices)
+        self._at_least(num_envs=1, size=1, balls=1, films=0)
+
+    def build_background(self) -> Background | None:
+        """What moves behind one copy; see `envs.distractors.build_background`."""
+        return build_background(
+            self.background,
+            self.size,
+            balls=self.balls,
+            films=self.films,
+            folder=self.background_folder,
+            split=self.background_split,
+        )
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training."""
+        return replace(super().protocol(name), env=replace(self, background_split="eval"))
+
+    def display(self, size: int) -> Self:
+        """See `EnvConfig.display`."""
+        return replace(self, size=size)
+
+    def files(self) -> dict[str, Any]:
+        """See `EnvConfig.files`: those of the backgrounds."""
+        return describe_files(self.background, self.background_folder)
+
+    def check_training(self) -> None:
+        """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""
+        if self.background_split != "train":
+            raise ValueError(
+                f"env.background_split={self.background_split} is for evaluation: leave it out of a training"
+            )
+
+    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
+        if (value := getattr(self, name)) not in choices:
+            raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
+
+    def _at_least(self, **least: int) -> None:
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {bound}")

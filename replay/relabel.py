@@ -1,0 +1,85 @@
+"""Hindsight: other goals for the transitions of a batch, among them some that were reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay.config import RelabelConfig
+from replay.storage import FrameStorage
+
+Goal = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GoalFunctions:
+    """What an environment says of goals; all of it on whole batches."""
+
+    reward: Callable[[Goal, Goal], NDArray[np.float32]]  # achieved (M, G), desired (M, G) -> (M,)
+    terminated: Callable[[Goal, Goal], NDArray[np.bool_]]  # the same -> (M,)
+    imagine: Callable[[Goal, np.random.Generator], Goal]  # achieved (M, G) in the scenes meant -> goals (M, G)
+
+
+class Relabeller:
+    """Chooses the goal that each transition of a batch is learned for (Andrychowicz et al. 2017, HER).
+
+    The goals are chosen when a batch is drawn, by row: that of `rollout` is the one pursued; all others are goals that
+    were achieved after some row, or imagined ones. No goal of the same episode lies before or beyond it.
+
+    Args:
+        config: the share of each kind.
+        functions: of the environment.
+    """
+
+    def __init__(self, config: RelabelConfig, functions: GoalFunctions) -> None:
+        shares = config.shares()
+        self._kinds, self._shares = list(shares), list(shares.values())
+        self._discount, self.functions = config.discount, functions
+
+    def goals(
+        self, storage: FrameStorage, slot: NDArray[np.int64], copy: NDArray[np.int64], rng: np.random.Generator
+    ) -> Goal:
+        """Goals (B, G) for the transitions at (B,) slots; those of a running episode know it up to its newest row."""
+        kinds = rng.choice(len(self._kinds), len(slot), p=self._shares)
+        desired = storage.desired[slot, copy]
+        for kind, name in enumerate(self._kinds):
+            chosen = np.flatnonzero(kinds == kind)
+            if name != "rollout" and chosen.size:
+                desired[chosen] = self._of(name, storage, slot[chosen], copy[chosen], rng)
+        return desired
+
+    def _of(
+        self,
+        kind: str,
+        storage: FrameStorage,
+        slot: NDArray[np.int64],
+        copy: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> Goal:
+        if kind == "imagined":
+            return self.functions.imagine(storage.achieved[slot, copy], rng)
+        if kind in ("random", "outcome"):  # of any row, of any other episode
+            rows = storage.oldest + rng.integers(1, storage.written - storage.oldest, size=len(slot))
+            slot, copy = rows % storage.rows, rng.integers(storage.num_envs, size=len(slot))
+        assert storage.bounds is not None
+        begin, last = storage.bounds.of(slot, copy)
+        row = storage.oldest + (slot - storage.oldest) % storage.rows
+        match kind:
+            case "future":
+                row = row + 1 + self._ahead(last - row, rng)
+            case "episode":
+                row = np.maximum(begin, storage.oldest) + 1
+                row = row + (rng.random(len(slot)) * (last - row + 1)).astype(np.int64)
+            case "final" | "outcome":
+                row = last
+        return storage.achieved[row % storage.rows, copy]
+
+    def _ahead(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Of (B,) rows to come, one each, k rows ahead with a probability in proportion to discount**k."""
+        uniform = rng.random(len(rows))
+        if self._discount == 1:
+            ahead = uniform * rows
+        else:  # the inverse of the distribution function of a geometric distribution that is cut off after `rows`
+            ahead = np.log1p(-uniform * (1 - self._discount**rows)) / np.log(self._discount)
+        return np.minimum(ahead, rows - 1).astype(np.int64)

@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from env_help import play
+
+from envs import PusherConfig, PusherVector
+from envs.pusher import POINTER_RANGE, PUCK_RANGE, THRESHOLD, TOUCH, scripted_action
+
+pytest.importorskip("mujoco")
+
+STATE = PusherConfig(num_envs=64, observe="state")
+CORNERS = np.array([[x, y] for x in (-PUCK_RANGE, 0, PUCK_RANGE) for y in (-PUCK_RANGE, 0, PUCK_RANGE)])
+
+
+def places(env: PusherVector) -> np.ndarray:
+    return np.stack([env.labels()[name] for name in ("puck_x", "puck_y", "pointer_x", "pointer_y")], axis=1)
+
+
+def follow_script(env: PusherVector) -> np.ndarray:
+    """Places (steps, N, 4) of an episode of the scripted pusher, up to its end."""
+    seen = [places(env)]
+    for _ in range(env._config.time_limit):
+        step = env.step(scripted_action(seen[-1], env.goals().desired))
+        seen.append(places(env))
+    assert step.game_over.all()
+    return np.stack(seen)
+
+
+def test_a_scripted_pusher_reaches_every_goal_from_everywhere() -> None:
+    env = STATE.build()
+    env.reset(0)
+    for start in [env.goals().achieved, *CORNERS]:  # a corner is the worst place of a puck
+        for data in env._copies:
+            data.qpos[:2] = start if start.ndim == 1 else data.qpos[:2]
+            data.qpos[2:] = -data.qpos[:2] + 0.3 * (data.qpos[:2] == 0)
+            data.qvel[:] = 0
+        seen = follow_script(env)
+        assert (np.abs(seen) < [*[PUCK_RANGE + 0.02] * 2, *[POINTER_RANGE + 0.02] * 2]).all()
+        assert np.linalg.norm(seen[..., :2] - seen[..., 2:], axis=-1)[1:].min() > TOUCH - 0.03
+        assert env.is_success(*env.goals()).all()
+        env.step(np.zeros((64, 2), np.float32))
+
+
+def test_random_actions_move_the_puck_and_none_leave_it() -> None:
+    moved, solved = {}, {}
+    for name, scale in {"random": 1, "none": 0}.items():
+        env = replace(STATE, num_envs=200).build()
+        env.reset(1)
+        rng, start = np.random.default_rng(0), env.goals().achieved
+        assert not env.is_success(*env.goals()).any()
+        for _ in range(50):
+            env.step(scale * rng.uniform(-1, 1, (200, 2)).astype(np.float32))
+        moved[name] = (env.goal_distance(env.goals().achieved, start) > 0.01).mean()
+        solved[name] = env.is_success(*env.goals()).mean()
+    assert moved["none"] == solved["none"] == 0
+    assert 0.2 < moved["random"] < 0.6
+    assert solved["random"] < 0.05
+
+
+def test_a_full_action_moves_the_pointer_by_0_15_and_the_rim_stops_the_puck_alone() -> None:
+    env = replace(STATE, num_envs=2).build()
+    env.reset(0)
+    for data in env._copies:
+        data.qpos[:] = [0.5, 0.5, -0.5, 0]
+    for _ in range(5):
+        env.step(np.array([[1, 0], [-0.5, 1]], np.float32))
+    np.testing.assert_allclose(places(env), [[0.5, 0.5, 0.25, 0], [0.5, 0.5, -0.875, 0.75]], atol=0.03)
+    for _ in range(12):
+        env.step(np.array([[-1, 0], [-1, 1]], np.float32))
+    np.testing.assert_allclose(np.abs(places(env)[:, 2:]), [[0.93, 0], [0.93, 0.93]], atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_rewards_are_those_of_the_goals(kind: str) -> None:
+    env = replace(STATE, reward=kind).build()
+    env.reset(3)
+    goal = env.goals().desired
+    for _ in range(50):
+        step = env.step(scripted_action(places(env), goal))
+        achieved, desired = env.goals()
+        np.testing.assert_array_equal(desired, goal)
+        np.testing.assert_array_equal(step.reward, env.compute_reward(achieved, desired))
+        distance = np.linalg.norm(achieved - desired, axis=1)
+        expected = -distance if kind == "dense" else np.where(distance < THRESHOLD, 0, -1)
+        np.testing.assert_allclose(step.reward, expected, rtol=1e-6)
+    assert not step.terminated.any()
+    env.step(np.zeros((64, 2), np.float32))
+    assert not (env.goals().desired == goal).any()
+    any_size = np.zeros((7, 2), np.float32)
+    assert env.compute_reward(any_size, any_size).tolist() == [0] * 7
+
+
+def test_states_and_pixels_are_of_the_same_episodes() -> None:
+    config = PusherConfig(num_envs=3, time_limit=5)
+    for row, state in zip(
+        play(config.build(), 4, 12), play(replace(config, observe="state").build(), 4, 12), strict=True
+    ):
+        assert (state.frame.shape, state.frame.dtype) == ((3, 6, 1, 1), np.float32)
+        if hasattr(row, "reward"):
+            np.testing.assert_array_equal(row.reward, state.reward)
+            np.testing.assert_array_equal(row.puck_x, state.frame[:, 0, 0, 0])
+
+
+# --- pictures ---
+
+
+def middles(picture: np.ndarray, color: str) -> np.ndarray:
+    """Middles (N, 2) of the puck (red) or the pointer (white) in pictures (N, 3, H, W) of the top camera."""
+    red, green, _ = picture.astype(int).transpose(1, 0, 2, 3)
+    weight = (red - green > 100) if color == "red" else (green > 200)
+    axis = (np.arange(picture.shape[-1]) + 0.5) / picture.shape[-1] * 2 - 1
+    total = weight.sum((1, 2))
+    return np.stack([(weight.sum(1) * axis).sum(1) / total, -(weight.sum(2) * axis).sum(1) / total], 1)
+
+
+def test_pictures_show_puck_and_pointer_where_they_are() -> None:
+    env = PusherConfig(num_envs=32, size=96).build()
+    frame = env.reset(0)
+    for _ in range(5):
+        np.testing.assert_allclose(middles(frame, "red"), places(env)[:, :2], atol=0.03)
+        np.testing.assert_allclose(middles(frame, "white"), places(env)[:, 2:], atol=0.05)
+        frame = env.step(np.full((32, 2), 0.7, np.float32)).frame
+    goal = env.goal_frame()
+    np.testing.assert_allclose(middles(goal, "red"), env.goals().desired, atol=0.03)
+    width = ((goal[:, 0].astype(int) - goal[:, 1]) > 100).any(1).sum(1) / 96
+    assert (width > 0.12).all()
+    assert (width < 0.15).all()
+
+
+def test_a_goal_picture_disturbs_nothing_and_is_that_of_its_episode() -> None:
+    config = PusherConfig(num_envs=2, time_limit=4, background="gas")
+    looking, blind = config.build(), config.build()
+    np.testing.assert_array_equal(looking.reset(5), blind.reset(5))
+    pictures = []
+    for t in range(12):
+        pictures.append(looking.goal_frame())
+        action = np.full((2, 2), np.cos(t), np.float32)
+        np.testing.assert_array_equal(looking.step(action).frame, blind.step(action).frame)
+    assert [len({p.tobytes() for p in pictures[i : i + 5]}) for i in (0, 5)] == [1, 1]
+    assert pictures[4].tobytes() != pictures[5].tobytes()
+    np.testing.assert_array_equal(blind.goal_frame(), looking.goal_frame())
+
+
+def test_a_background_stands_in_place_of_the_table_alone() -> None:
+    config = PusherConfig(num_envs=4, size=64)
+    clear = config.build().reset(0)
+    noisy, unseen = (replace(config, background="noise", background_split=split).build() for split in ("train", "eval"))
+    first, other = noisy.reset(0), unseen.reset(0)
+    table = (clear == clear[:1, :, :1, :1]).all(1)
+    same = (first == clear).all(1)
+    assert 0.8 < table.mean() < 0.95
+    np.testing.assert_array_equal(same, ~table)
+    np.testing.assert_array_equal((first != other).any(1), table)
