@@ -124,7 +124,7 @@ class GraspingVector(VectorEnv):
         return self._frames([self._world.draw_outcome(tray.desired, tray.goal_pose) for tray in self._trays])
 
     def outcome_frame(self) -> NDArray[np.uint8]:
-        """Pictures (N, 3, H, W) of what the gripper holds, the empty stage for nothing."""
+        """See `VectorEnv.outcome_frame`: what the gripper holds, the empty stage for nothing."""
         return self._frames([self._world.draw_outcome(tray.held, tray.held_pose) for tray in self._trays])
 
     def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
