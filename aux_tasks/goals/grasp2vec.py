@@ -28,8 +28,7 @@ class Grasp2Vec(GoalTask):
     with a trunk that begins as a copy of the encoder's. A goal is phi_o of a picture of the object held, and the reward
     the cosine of two of them, at most 1; it is 0 for an object that was not there.
 
-    Views are before, after and outcome. Each picture is flipped at random along both axes by itself, as in the paper's
-    code: neither loses what an object is.
+    Views are before, after and outcome.
 
     Args:
         setting: the run.
@@ -55,20 +54,13 @@ class Grasp2Vec(GoalTask):
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the n-pairs loss (B,), and the share of differences whose own outcome is the nearest by product."""
         assert batch.views is not None
-        before, after, outcome = self.flipped(batch.views).unbind(1)
+        before, after, outcome = batch.views.unbind(1)
         lost, taken = self.difference(before, after, encoder), self.embed(outcome, encoder)
         own = torch.arange(len(lost), device=lost.device)
         outputs = [classify(product, own) for product in (lost @ taken.T, taken @ lost.T)]
         norms = lost.square().sum(1) + taken.square().sum(1)
         loss = outputs[0].loss + outputs[1].loss + 2 * self.decay * norms
         return AuxOutput(loss, outputs[0].metrics)
-
-    def flipped(self, views: Tensor) -> Tensor:
-        """Return each picture of (B, V, C, H, W) flipped along either axis or not, by chance."""
-        for axis in (3, 4):
-            chance = torch.rand(views.shape[:2], generator=self.generator, device=views.device)
-            views = torch.where(chance[:, :, None, None, None] < 0.5, views.flip(axis), views)
-        return views
 
     def difference(self, before: Tensor, after: Tensor, encoder: Encoder) -> Tensor:
         """Return phi_s(before) - phi_s(after) (B, D) of scenes (B, C, H, W)."""

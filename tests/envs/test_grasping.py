@@ -131,7 +131,7 @@ def test_a_goal_space_sees_what_is_held_and_not_the_tray(env: GraspingVector) ->
 
 def test_seen_and_unseen_objects_are_apart() -> None:
     seen, unseen = ids_of("seen"), ids_of("unseen")
-    assert (len(seen), len(unseen)) == (40, 20)
+    assert (len(seen), len(unseen)) == (60, 20)
     assert sorted([*seen, *unseen]) == [*range(NUM_OBJECTS)]
     env = GraspingConfig(num_envs=30, split="unseen").build()
     env.reset(0)
