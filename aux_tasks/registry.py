@@ -41,9 +41,13 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "cpc_image": "aux_tasks.image.cpc_image:CPCImage",
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
-        "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
+        "rig": "aux_tasks.goals.rig:RIG",
+        "cc_rig": "aux_tasks.goals.cc_rig:ContextConditionedRIG",
+        "temporal_distance": "aux_tasks.goals.temporal_distance:TemporalDistance",
+        "contrastive_goal": "aux_tasks.goals.contrastive_goal:ContrastiveGoal",
         "tcn": "aux_tasks.goals.tcn:TCN",
         "single_view_tcn": "aux_tasks.goals.tcn:SingleViewTCN",
         "mftcn": "aux_tasks.goals.mftcn:MultiFrameTCN",
+        "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
     }
 )

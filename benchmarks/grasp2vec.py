@@ -42,7 +42,7 @@ from encoders import Encoder, standardize
 from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
 from envs.rendering import choose_backend
-from experiment.goal_space import FrozenSpace, space_file
+from experiment.goal_space import TaskSpace, space_file
 from experiment.pretraining import build_pretraining
 from experiment.triplets import aim_at_any
 from harness.process import tune_process
@@ -237,7 +237,7 @@ def run(seed: int, steps: int, count: int) -> None:
 
 def load(space: str) -> Network:
     """The network of a goal space."""
-    frozen = FrozenSpace(space_file(space), torch.device("cpu"))
+    frozen = TaskSpace.load(space_file(space), torch.device("cpu"))
     assert isinstance(frozen.task, Grasp2Vec), f"{space} is not of aux=grasp2vec"
     return Network(frozen.task, frozen.encoder)
 

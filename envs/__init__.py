@@ -9,7 +9,7 @@ from envs.grasping import GraspingConfig, GraspingVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
-from envs.single import SingleEnv
+from envs.single import SingleEnv, SingleGoalEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
@@ -51,6 +51,7 @@ __all__ = [
     "PusherVector",
     "Rollout",
     "SingleEnv",
+    "SingleGoalEnv",
     "ToyConfig",
     "ToyVector",
     "Transition",

@@ -17,11 +17,13 @@ from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import Rollout, VectorEnv
+from envs import GoalSpaceVector, VectorEnv
+from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
-from experiment.goal_space import world_of
+from experiment.goal_space import OWN, TaskSpace, own_goal_task
 from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
+from experiment.world import world_of
 from experiment.zoo import locate
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
@@ -47,7 +49,7 @@ class Streams(NamedTuple):
 class Parts:
     """What `train.py` runs."""
 
-    rollout: Rollout
+    rollout: Collector
     replay: Replay
     agent: Agent  # holds the auxiliary heads
     suite: AuxSuite
@@ -55,7 +57,7 @@ class Parts:
 
     @property
     def env(self) -> VectorEnv:
-        """What the rollout steps."""
+        """The environment, whose copies the rollout steps here or elsewhere."""
         return self.rollout.env
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,11 +106,15 @@ def build(config: Config) -> Parts:
     if env.frame_dtype == np.float32 and (config.aux or config.agent.random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+    space = None
+    if config.goal.space == OWN:
+        space = TaskSpace(own_goal_task(suite), agent.encoder, device)
+        env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
     if "rgb" in suite.reads and channels != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     replay = build_replay(
         config.replay,
-        num_envs=env.num_envs,
+        num_envs=config.num_envs,
         frame_shape=env.frame_shape,
         action_space=env.action_space,
         frame_stack=config.frame_stack,
@@ -119,9 +125,22 @@ def build(config: Config) -> Parts:
         device=device,
         frame_dtype=env.frame_dtype,
         goal_dim=env.goal_dim,
-        goal_functions=goal_functions(config, env),
+        goal_functions=goal_functions(config, env, space),
     )
-    return Parts(Rollout(env, config.frame_stack, config.env.padding), replay, agent, suite, streams)
+    return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
+
+
+def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
+    """Who steps the environment; `env` is one as a single process steps it.
+
+    Raises:
+        ValueError: there is no such Ray cluster.
+    """
+    if config.collect.name == "local":
+        return LocalCollector(agent, env, config.frame_stack, config.env.padding)
+    from experiment.ray_collecting import RayCollector
+
+    return RayCollector(config, env, agent)
 
 
 def build_streams(seed: int, device: torch.device) -> Streams:
@@ -135,20 +154,27 @@ def build_streams(seed: int, device: torch.device) -> Streams:
     )
 
 
-def goal_functions(config: Config, env: VectorEnv) -> GoalFunctions | None:
+def goal_functions(config: Config, env: VectorEnv, space: TaskSpace | None) -> GoalFunctions | None:
     """What the replay needs to know of an environment's goals; None where there are none.
+
+    Args:
+        space: that goes on learning.
 
     Raises:
         ValueError: goals are to be relabelled where there are none, or imagined where that is impossible.
     """
     shares = config.replay.relabel.shares()
+    if space and config.goal.source == "env" and "rollout" in shares:
+        raise ValueError(
+            "goal.space=aux moves, and with it the goals of goal.source=env that were pursued: replay.relabel.rollout=0"
+        )
     if not env.goal_dim:
         if list(shares) != ["rollout"]:
             raise ValueError(f"replay.relabel gives batches other goals, but env={config.env.name} has no goals")
         return None
     if "imagined" in shares:
         env.imagine(np.zeros((1, env.goal_dim), np.float32), np.random.default_rng(0))  # or it says why not
-    return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine)
+    return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine, space.embed if space else None)
 
 
 def build_agent(
@@ -181,6 +207,8 @@ def build_agent(
             adam_eps=config.agent.adam_eps,
             max_grad_norm=config.agent.max_grad_norm,
         )
+    if config.goal.space == OWN:
+        goal_dim = own_goal_task(suite).goal_dim
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
         agent = config.agent.build(encoder, action_space, suite, own, goal_dim)

@@ -10,8 +10,9 @@ from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
-from experiment.goal_space import world_of
-from experiment.training import LAST, Training
+from experiment.goal_space import OWN
+from experiment.training import LAST, Training, export
+from experiment.world import world_of
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
@@ -28,6 +29,7 @@ def log_metrics(run: Training) -> None:
     metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
+    metrics |= run.parts.rollout.drain()
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
         if progress.successes:
@@ -45,7 +47,7 @@ def log_metrics(run: Training) -> None:
 
 def warn_of_cuts(run: Training) -> None:
     """Say once that checkpoints cut the episodes before they end: the scores are of the shortest alone, or of none."""
-    config, progress, copies = run.config, run.progress, run.parts.env.num_envs
+    config, progress, copies = run.config, run.progress, run.parts.rollout.num_envs
     ended, progress.cuts_seen = progress.episodes - progress.cuts_seen, progress.episodes
     whole = progress.steps - progress.saved > config.checkpoint_every - copies  # since the last checkpoint
     if whole and progress.due(config.checkpoint_every) and ended < copies and not progress.cuts_told:
@@ -88,6 +90,8 @@ def log_probe(run: Training) -> None:
 def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     config, progress, agent = run.config, run.progress, run.parts.agent
+    if config.goal.space == OWN:
+        export(run)  # the evaluation reads its goal space from there
     protocol = world_of(config, run.run_dir).protocol()
     report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_every_episodes, config.seed)
     run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))
