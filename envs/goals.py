@@ -69,7 +69,7 @@ class GoalSpaceVector(VectorEnv):
         self._rngs = [np.random.default_rng(stream) for stream in streams]
         self._context = frame.copy()
         self._desired = np.zeros((self.num_envs, self.goal_dim), np.float32)
-        self._achieved = self._space.embed(frame, self._context)
+        self._achieved = self._space.embed(self._reached(frame), self._context)
         self._pursue(np.ones(self.num_envs, np.bool_))
         self._last, self._asked = frame.copy(), self._desired.copy()
         return self._frame(frame)
@@ -78,7 +78,7 @@ class GoalSpaceVector(VectorEnv):
         """See `VectorEnv.step`: the reward is that of the goal space."""
         step = self._env.step(action)
         self._context[step.first] = step.frame[step.first]
-        self._achieved = self._space.embed(step.frame, self._context)
+        self._achieved = self._space.embed(self._reached(step.frame), self._context)
         self._pursue(step.first)
         self._last = np.where(step.game_over[:, None, None, None], step.frame, self._last)
         self._ended |= bool(step.game_over.any())
@@ -136,6 +136,11 @@ class GoalSpaceVector(VectorEnv):
             if pictures is None:
                 raise ValueError("this environment has no pictures of its goals: goal.source=imagined")
             self._desired[copies] = self._space.embed(pictures[copies], self._context[copies])
+
+    def _reached(self, frame: Pixels) -> Pixels:
+        """What shows the achieved goals, at newest frames (N, C, H, W)."""
+        outcome = self._env.outcome_frame()
+        return frame if outcome is None else outcome
 
     def _frame(self, frame: Pixels) -> NDArray[Any]:
         return self._achieved.reshape(-1, self.goal_dim, 1, 1).copy() if self._latent else frame
