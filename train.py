@@ -61,7 +61,7 @@ def train(config: Config) -> int:
             logger.meter.estimate = TimeLeft(run)
             with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
                 learn(run, stop)
-            parts.env.close()
+            parts.rollout.close()
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
             elif progress.saved < progress.steps:
@@ -78,14 +78,13 @@ def train(config: Config) -> int:
 def learn(run: Training, stop: GracefulExit) -> None:
     """The training loop, from `run.progress` to the last step or a signal."""
     config, progress, agent, rollout = run.config, run.progress, run.parts.agent, run.parts.rollout
-    explore = partial(agent.act, explore=True)
     agent.schedule.advance(progress.steps)
     while not progress.finished(config):
         rollout.reset(derive(config.seed, "env", progress.steps))  # new episodes: resuming is exact
         saving = False
         while not saving:
             # collect
-            run.parts.replay.add(*rollout.step(explore))
+            run.parts.replay.add(*rollout.collect())
             progress.add(rollout)
 
             # learn

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from gymnasium.spaces import Box, Discrete, flatdim
 if TYPE_CHECKING:
     from agents.base import Agent, Streams, Suite
     from encoders import Encoder
+
+ACTORS_EPSILON, ACTORS_ALPHA = 0.4, 7.0  # of Ape-X: how the epsilons of several actors spread
 
 
 class Precision(StrEnum):
@@ -76,6 +78,10 @@ class AgentConfig(ABC):
             if (value := getattr(self, name)) is not None and not holds(value):
                 raise ValueError(f"agent.{name}={value}: must be {rule}")
 
+    def for_actor(self, actor: int, actors: int) -> "AgentConfig":  # noqa: ARG002
+        """The config of one of several actors that collect for one learner; itself where the policy samples."""
+        return self
+
     @abstractmethod
     def build(
         self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0
@@ -129,6 +135,12 @@ class DQNConfig(AgentConfig):
         shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
         self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+
+    def for_actor(self, actor: int, actors: int) -> "DQNConfig":
+        """Of several actors, number i of N ends at epsilon 0.4**(1 + 7 i / (N - 1)) (Horgan et al. 2018, section 4)."""
+        if actors == 1:
+            return self
+        return replace(self, epsilon_end=ACTORS_EPSILON ** (1 + ACTORS_ALPHA * actor / (actors - 1)))
 
     def build(
         self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0

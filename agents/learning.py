@@ -27,6 +27,7 @@ class Schedule:
 
     def advance(self, step: int) -> None:
         """Compute every value for an agent step."""
+        self.step = step
         self.values: dict[str, float] = {name: function(step) for name, function in self._functions.items()}
         self._vector.copy_(torch.tensor(list(self.values.values()), dtype=self._vector.dtype))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from agents import AgentConfig
 from aux_tasks import TaskConfig
+from configs.collect import CollectConfig
 from configs.sources import SourceConfig
 from encoders import EncoderConfig
 from envs import EnvConfig
@@ -44,6 +45,7 @@ class Config:
     replay: ReplayConfig
     goal: GoalConfig = field(default_factory=GoalConfig)
     aux: dict[str, TaskConfig] = field(default_factory=dict)
+    collect: CollectConfig = field(default_factory=CollectConfig)
     seed: int = 0  # every random stream is derived from it
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
     threads: int = 0  # torch threads; 0: one for each core this process may use
@@ -72,10 +74,15 @@ class Config:
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
         _check_positive(self, replay_ratio=inf, gamma=1)
-        within = self.replay.n_step * self.env.num_envs  # steps of the first windows; sampling needs those after them
+        within = self.replay.n_step * self.num_envs  # steps of the first windows; sampling needs those after them
         if self.learning_starts + 1 / self.replay_ratio <= within:
-            least = f"{within + self.env.num_envs}, replay.n_step + 1 steps of each of env.num_envs"
+            least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
+
+    @property
+    def num_envs(self) -> int:
+        """Environment copies of all actors together."""
+        return self.collect.actors * self.env.num_envs
 
 
 @dataclass(frozen=True)

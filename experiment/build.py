@@ -17,7 +17,8 @@ from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import GoalSpaceVector, Rollout, VectorEnv
+from envs import GoalSpaceVector, VectorEnv
+from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
 from experiment.run_folder import run_folder
@@ -48,7 +49,7 @@ class Streams(NamedTuple):
 class Parts:
     """What `train.py` runs."""
 
-    rollout: Rollout
+    rollout: Collector
     replay: Replay
     agent: Agent  # holds the auxiliary heads
     suite: AuxSuite
@@ -56,7 +57,7 @@ class Parts:
 
     @property
     def env(self) -> VectorEnv:
-        """What the rollout steps."""
+        """The environment, whose copies the rollout steps here or elsewhere."""
         return self.rollout.env
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def build(config: Config) -> Parts:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     replay = build_replay(
         config.replay,
-        num_envs=env.num_envs,
+        num_envs=config.num_envs,
         frame_shape=env.frame_shape,
         action_space=env.action_space,
         frame_stack=config.frame_stack,
@@ -126,7 +127,20 @@ def build(config: Config) -> Parts:
         goal_dim=env.goal_dim,
         goal_functions=goal_functions(config, env, space),
     )
-    return Parts(Rollout(env, config.frame_stack, config.env.padding), replay, agent, suite, streams)
+    return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
+
+
+def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
+    """Who steps the environment; `env` is one as a single process steps it.
+
+    Raises:
+        ValueError: there is no such Ray cluster.
+    """
+    if config.collect.name == "local":
+        return LocalCollector(agent, env, config.frame_stack, config.env.padding)
+    from experiment.ray_collecting import RayCollector
+
+    return RayCollector(config, env, agent)
 
 
 def build_streams(seed: int, device: torch.device) -> Streams:

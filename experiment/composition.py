@@ -18,6 +18,7 @@ import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
+from configs.collect import PLACES, CollectConfig
 from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
@@ -78,6 +79,8 @@ def register() -> None:
         add("encoder", name, _node(EncoderConfig)(name=name))
     for name, prioritized in {"uniform": False, "prioritized": True}.items():
         add("replay", name, _node(ReplayConfig)(prioritized=prioritized))
+    for name in PLACES:
+        add("collect", name, _node(CollectConfig)(name=name))
     for name in TASKS:
         add("aux", name, {}, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen
     add("aux", "none", {}, package="aux")

@@ -29,6 +29,7 @@ def log_metrics(run: Training) -> None:
     metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
+    metrics |= run.parts.rollout.drain()
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
         if progress.successes:
@@ -46,7 +47,7 @@ def log_metrics(run: Training) -> None:
 
 def warn_of_cuts(run: Training) -> None:
     """Say once that checkpoints cut the episodes before they end: the scores are of the shortest alone, or of none."""
-    config, progress, copies = run.config, run.progress, run.parts.env.num_envs
+    config, progress, copies = run.config, run.progress, run.parts.rollout.num_envs
     ended, progress.cuts_seen = progress.episodes - progress.cuts_seen, progress.episodes
     whole = progress.steps - progress.saved > config.checkpoint_every - copies  # since the last checkpoint
     if whole and progress.due(config.checkpoint_every) and ended < copies and not progress.cuts_told:

@@ -3,20 +3,18 @@
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from configs.sweep import RaySweep
+from experiment.ray_cluster import check_nodes, check_shared, connect
 
 STORE_BYTES = 100 << 20  # of Ray's object store, which holds nothing here
 POLL_SECONDS = 0.5
-CONNECT_SECONDS = 5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -36,24 +34,9 @@ class RayLauncher:
     """
 
     def __init__(self, command: Sequence[str], settings: RaySweep) -> None:
-        try:
-            self._ray = import_module("ray")
-        except ImportError as error:
-            raise ValueError("sweep=ray needs Ray: pip install 'ray>=2.40,<3'") from error
-        local = {} if settings.address else {"object_store_memory": STORE_BYTES, "include_dashboard": False}
-        try:
-            _check_reachable(settings.address)
-            self._ray.init(address=settings.address, log_to_driver=False, logging_level="ERROR", **local)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"sweep.address={settings.address}: no Ray cluster answers: {reason}") from error
-        for name, wanted in {"CPU": settings.cpus, "GPU": settings.gpus}.items():
-            largest = max(node["Resources"].get(name, 0) for node in self._ray.nodes() if node["Alive"])
-            if wanted > largest:
-                self._ray.shutdown()
-                raise ValueError(
-                    f"sweep.{name.lower()}s={wanted:g}: the largest node of the Ray cluster has {largest:g}"
-                )
+        self._ray = connect("sweep", settings.address, object_store_memory=STORE_BYTES)
+        check_nodes(self._ray, "sweep.cpus", "CPU", settings.cpus)
+        check_nodes(self._ray, "sweep.gpus", "GPU", settings.gpus)
         self._command, threads = list(command), max(1, int(settings.cpus))
         self._variables = thread_variables(threads)
         self._task = self._ray.remote(
@@ -113,10 +96,7 @@ def run_command(
         KilledError: a signal killed it.
         ValueError: the folder is not here.
     """
-    if not Path(folder).is_dir():
-        raise ValueError(
-            f"{folder} does not exist on {os.uname().nodename}: sweep=ray needs a folder that all nodes share"
-        )
+    check_shared(folder, "sweep")
     with (Path(folder) / output).open("ab") as printed:
         process = subprocess.Popen(
             command,
@@ -137,13 +117,6 @@ def run_command(
     if process.returncode < 0:
         raise KilledError(f"signal {-process.returncode} killed the run")
     return process.returncode
-
-
-def _check_reachable(address: str | None) -> None:
-    """Raise OSError unless something listens at `host:port`: Ray itself would try for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _die_with_parent() -> None:

@@ -12,8 +12,8 @@ from gymnasium.spaces import Discrete, flatdim
 
 from analysis.probes import OnlineProbe
 from configs.schema import Config
-from envs import Rollout
 from experiment.build import Parts
+from experiment.collecting import Collector
 from experiment.goal_space import OWN, export_goal_space
 from experiment.solved import SolvedTasks
 from experiment.weights import export_agent
@@ -60,9 +60,9 @@ class Progress:
         if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
             raise ValueError("its progress cannot be: returns and lengths are not all finite numbers")
 
-    def add(self, rollout: Rollout) -> None:
-        """Count the step that `rollout` has just made, and the episodes that it ended."""
-        self.stride = rollout.env.num_envs
+    def add(self, rollout: Collector) -> None:
+        """Count the step that `rollout` has just given, and the episodes that it ended."""
+        self.stride = rollout.num_envs
         self.steps += self.stride
         self.episodes += len(rollout.episodes)
         for episode in rollout.episodes:

@@ -49,7 +49,7 @@ class RIG(GoalTask):
         *,
         latent_dim: int = 4,
         beta: float = 3e-4,
-        channels: int = 32,
+        channels: int = 16,
         foreground: float = 0.9,
         skew: float = 0.0,
     ) -> None:

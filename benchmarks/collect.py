@@ -1,0 +1,170 @@
+"""Collection by the process that learns, or by one or two Ray actors: speed, CPU time, age of the weights, scores.
+
+    python benchmarks/collect.py [rounds=2] [steps=2000] [seeds=2]
+
+Rounds of Pong (`experiment=pong_cpu aux=none`, eight copies) give the speeds, in alternation: collecting alone, before
+learning begins, and learning. CPU time is counted too, since other programs on the same cores change it little. Catch
+gives scores at equal steps and at equal times. `rounds=0` or `seeds=0` keeps what is there. Writes results/collect.json
+and the block of its page.
+"""
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+from common import RESULTS, ROOT, log_of, options, read_json, table, with_block
+
+from harness.metrics import read_rows
+from harness.provenance import versions, write_json
+
+JSON, PAGE = RESULTS / "collect.json", RESULTS / "collect.md"
+COPIES = 8
+STARTS = 2_000  # steps before learning begins; the first of them start everything
+ACTORS = {"local": 0, "ray, 1 actor": 1, "ray, 2 actors": 2}
+ARMS = ["local", "local, 2 threads", "ray, 1 actor", "ray, 2 actors"]  # one thread in each process otherwise
+PONG = ["experiment=pong_cpu", "aux=none", "until_score=null", f"learning_starts={STARTS}", "log_every=200"]
+CATCH = [
+    *("env=toy", "encoder=der", "replay=prioritized", "replay.capacity=20000", "learning_starts=500"),
+    *("agent.learning_rate=1e-3", "agent.hidden=64", "agent.target_tau=0.02", "agent.epsilon_steps=6000"),
+    *("steps=15000", "eval_every=3000", "eval_every_episodes=100"),
+]
+SHARED = ["diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
+
+
+def words(arm: str, copies: int) -> list[str]:
+    """Who collects, with so many environment copies together."""
+    if not (actors := ACTORS.get(arm)):
+        return [f"env.num_envs={copies}", "threads=2" if "2 threads" in arm else "threads=1"]
+    return [
+        "threads=1",
+        "collect=ray",
+        f"collect.actors={actors}",
+        "collect.cpus=0.5",
+        f"env.num_envs={copies // actors}",
+    ]
+
+
+class Seen(NamedTuple):
+    """A moment of a run."""
+
+    row: dict[str, Any]  # of its log
+    seconds: float
+    learner: float  # seconds of CPU time
+    actors: float
+
+
+def speeds(arm: str, steps: int) -> dict[str, float]:
+    """Steps a second before and after learning begins, CPU milliseconds a step, and updates that weights are old."""
+    seen = watch([*PONG, *SHARED, *words(arm, COPIES)], STARTS + steps)
+    before = [one for one in seen if not one.row["clock"]["updates"]][2:]
+    after = [one for one in seen if one.row["clock"]["updates"]][1:]
+    ages = [one.row.get("collect/weight_age", 0.0) for one in after]
+    made = after[-1].row["step"] - after[0].row["step"]
+    return {
+        "collecting": rate(before),
+        "learning": rate(after),
+        "learner": (after[-1].learner - after[0].learner) / made * 1e3,
+        "actors": (after[-1].actors - after[0].actors) / made * 1e3,
+        "age": statistics.mean(ages),
+    }
+
+
+def watch(given: Sequence[str], last: int) -> list[Seen]:
+    """A training each time its log grows, until a row is of the step `last` or later."""
+    seen: list[Seen] = []
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), *given, f"run_dir={folder}/run"]
+        run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = Path(folder, "run/metrics.jsonl")
+        while run.poll() is None and not (seen and seen[-1].row["step"] >= last):
+            time.sleep(0.05)
+            rows = read_rows(path)[0] if path.exists() else []
+            if rows and rows[-1]["step"] > (seen[-1].row["step"] if seen else 0):
+                actors = [p for p in run.children(recursive=True) if "ray::Actor" in " ".join(p.cmdline())]
+                used = [sum(sum(p.cpu_times()[:2]) for p in group) for group in ([run], actors)]
+                seen.append(Seen(rows[-1], time.perf_counter(), *used))
+        if run.poll() is not None:
+            sys.exit(f"{shlex.join(command)} ended too soon")
+        run.terminate()
+        run.wait()
+    return seen
+
+
+def rate(seen: Sequence[Seen]) -> float:
+    """Steps a second between the first moment and the last."""
+    return float((seen[-1].row["step"] - seen[0].row["step"]) / (seen[-1].seconds - seen[0].seconds))
+
+
+def scores(arm: str, seed: int) -> list[dict[str, float]]:
+    """Step, seconds and mean return of each evaluation of a training on Catch."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [*CATCH, *SHARED, *words(arm, 4), f"seed={seed}", f"run_dir={folder}/run"]
+        subprocess.run([sys.executable, str(ROOT / "train.py"), *given], cwd=folder, check=True, capture_output=True)
+        rows = [row for row in log_of(Path(folder, "run")) if "eval/mean_reward" in row]
+    return [{"step": r["step"], "seconds": r["clock"]["seconds"], "score": r["eval/mean_reward"]} for r in rows]
+
+
+def remade(page: str) -> str:
+    """The page with the block that the JSON of results gives."""
+    content = read_json(JSON)
+    header = ["Pong", "steps/s, collecting alone", "ratio", "steps/s, learning", "ratio"]
+    header += ["CPU ms a step, learner", "CPU ms a step, actors", "weights' age, updates"]
+    lines = []
+    for arm, rounds in content["speeds"].items():
+        cells = [arm]
+        for phase in ("collecting", "learning"):
+            found = [one[phase] for one in rounds]
+            ratios = [one[phase] / base[phase] for one, base in zip(rounds, content["speeds"]["local"], strict=True)]
+            cells += [f"{statistics.median(found):.0f}", " ".join(f"{ratio:.2f}" for ratio in ratios)]
+        cells += [f"{statistics.median(one[key] for one in rounds):.1f}" for key in ("learner", "actors", "age")]
+        lines.append(cells)
+    runs = content["scores"]
+    least = min(run[-1]["seconds"] for seeds in runs.values() for run in seeds)
+    steps = [int(one["step"]) for one in next(iter(runs.values()))[0]]
+    names = ["Catch", *(f"{step:,} steps" for step in steps), f"after {least:.0f} s", "s for all steps"]
+    rows = []
+    for arm, seeds in runs.items():
+        means = [statistics.mean(run[i]["score"] for run in seeds) for i in range(len(steps))]
+        equal = statistics.mean([one["score"] for one in run if one["seconds"] <= least][-1] for run in seeds)
+        taken = statistics.mean(run[-1]["seconds"] for run in seeds)
+        rows.append([arm, *(f"{mean:.2f}" for mean in [*means, equal]), f"{taken:.0f}"])
+    made = "".join(f"- {line}\n" for line in content["made"].values())
+    return with_block(page, __file__, f"{made}\n{table(header, lines)}\n{table(names, rows)}")
+
+
+def main() -> None:
+    """Measure and write the tables."""
+    given, used, content = options(rounds=2, steps=2_000, seeds=2), versions("ray"), read_json(JSON)
+    command = shlex.join(["python", "benchmarks/collect.py", *sys.argv[1:]])
+    machine = f"{os.cpu_count()} cores, {used['cpu']}, torch {used['torch']}, ray {used['ray']}"
+    made = f"`{command}`: {{}}, {machine}, load {{:.0f}} at the end"
+    content.setdefault("made", {})
+    if given["rounds"]:
+        content["speeds"] = {arm: [] for arm in ARMS}
+        for _ in range(given["rounds"]):
+            for arm, rounds in content["speeds"].items():
+                rounds.append(speeds(arm, given["steps"]))
+                print(arm, rounds[-1], flush=True)
+        content["made"]["speeds"] = made.format(f"Pong, {given['rounds']} rounds", os.getloadavg()[0])
+        write_json(content, JSON)
+    if given["seeds"]:
+        content["scores"] = {arm: [] for arm in ACTORS}
+        for seed in range(given["seeds"]):
+            for arm, runs in content["scores"].items():
+                runs.append(scores(arm, seed))
+                print(arm, seed, runs[-1], flush=True)
+        content["made"]["scores"] = made.format(f"Catch, {given['seeds']} seeds", os.getloadavg()[0])
+        write_json(content, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Actors on a Ray cluster that collect for one learner, in the form of Ape-X (Horgan et al. 2018).
+
+Every actor computes a block of steps, with the weights that the learner had when it asked for it, while the learner
+works through the block before. Which weights act in a step follows from the number of the step, never from the clock:
+a training repeats bit for bit, and resumes so, unless an actor is lost.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents import Agent
+from agents.base import acting_weights
+from configs.schema import Config
+from envs import EnvError, Episode, Goals, Transition, VectorEnv
+from envs.workers import HANG_SECONDS
+from experiment.build import build_agent, build_streams, without_init
+from experiment.collecting import LocalCollector
+from experiment.launch import import_modules
+from experiment.ray_cluster import check_nodes, check_shared, connect
+from experiment.run_folder import run_folder
+from experiment.world import world_of
+from harness.errors import first_line
+from harness.process import tune_process
+from harness.seeding import derive, generator_state, numpy_stream, set_generator_state
+
+log = logging.getLogger(__name__)
+
+TRIES = 3  # actors lost one after the other before a block is given up
+
+
+class Weights(NamedTuple):
+    """What an actor acts with."""
+
+    values: dict[str, NDArray[Any]]
+    updates: int  # that made them
+    step: int  # of the agent's schedule
+
+
+class Block(NamedTuple):
+    """Consecutive steps of the M copies of an actor."""
+
+    rows: Transition  # columns (T + 1, M, ...); the last row would end the running episodes, as in `FrameStorage.cut`
+    episodes: list[list[Episode]]  # those that each of the T steps ended
+    epsilon: float | None  # share of random actions, of an agent that has one
+
+
+class Actor:
+    """Copies of the environment and of the agent, in a process of Ray's.
+
+    Everything is built at the first call, so that what fails there is an error of that call.
+
+    Args:
+        config: of this actor.
+        folder: working folder of the learner.
+    """
+
+    def __init__(self, config: Config, folder: str) -> None:
+        self._config, self._folder = config, folder
+        self._built: tuple[Agent, LocalCollector] | None = None
+
+    def collect(self, steps: int, weights: Weights, seed: int | None) -> Block:
+        """Step every copy so many times; with a seed, from new episodes and random streams on."""
+        agent, collector = self._built = self._built or self._build()
+        agent.load_state_dict({name: torch.tensor(value) for name, value in weights.values.items()}, strict=False)
+        agent.updates = weights.updates
+        agent.schedule.advance(weights.step)
+        if seed is not None:
+            set_generator_state(agent.streams.explore, generator_state(numpy_stream(seed, "explore")))
+            collector.reset(derive(seed, "env"))
+        rows, episodes = [], []
+        for _ in range(steps):
+            rows.append(_each(np.copy, collector.collect()))
+            episodes.append(collector.episodes)
+        nothing = np.zeros(collector.num_envs, np.bool_)
+        end = (collector.frame, nothing, rows[-1].action, nothing.astype(np.float32), nothing, nothing, nothing)
+        rows.append(Transition(*end, *(collector.goals or ())))
+        return Block(_join(np.stack, rows), episodes, agent.schedule.values.get("epsilon"))
+
+    def _build(self) -> tuple[Agent, LocalCollector]:
+        check_shared(self._folder, "collect")
+        os.chdir(self._folder)
+        tune_process(1)
+        config = self._config
+        import_modules([f"import={module}" for module in config.imports])
+        env = world_of(config, run_folder(config)).build()
+        channels, height, width = env.frame_shape
+        streams = build_streams(config.seed, torch.device("cpu"))
+        obs_shape = (channels * config.frame_stack, height, width)
+        agent, _ = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+        return agent, LocalCollector(agent, env, config.frame_stack, config.env.padding)
+
+
+class RayCollector:
+    """The learner's end: joins the steps of all actors into rows of all copies, those of actor i beside those of i + 1.
+
+    The newest step of each block is held back until the next block is there: if the actor is lost instead, its running
+    episodes are truncated at that step, and another actor begins new ones in the same copies. See `Collector`.
+
+    Args:
+        config: of the training.
+        env: as a single actor steps it. It is closed: its shapes alone are read.
+        agent: whose weights the actors get.
+
+    Raises:
+        ValueError: the cluster cannot be reached, or is too small.
+    """
+
+    frame: NDArray[Any]
+    goals: Goals | None
+    episodes: list[Episode]
+
+    def __init__(self, config: Config, env: VectorEnv, agent: Agent) -> None:
+        self.env, self._agent, self._config = env, agent, config
+        env.close()
+        settings = config.collect
+        self._ray = connect("collect", settings.address)
+        check_nodes(self._ray, "collect.cpus", "CPU", settings.cpus, settings.actors)
+        self._actors = [self._start(actor) for actor in range(settings.actors)]
+
+    @property
+    def num_envs(self) -> int:
+        """See `Collector`."""
+        return self._config.num_envs
+
+    def reset(self, seed: int) -> None:
+        """See `Collector`. Every actor's streams follow from the seed; what was asked for before is dropped."""
+        self._seed, self._losses, self._ages, self._epsilons = seed, 0, list[int](), list[float]()
+        self._rows: Transition | None = None  # (T + 1, N, ...) as in `Block`; from the second block on, T is one more
+        self._ended: list[list[Episode]] = []  # by each of the T steps
+        self._made: list[int] = []  # updates that had made the weights of each
+        self._at = 0  # the next step to give
+        self._send()
+        self._asked = [self._ask(actor, derive(seed, "actor", actor)) for actor in range(len(self._actors))]
+
+    def collect(self) -> Transition:
+        """See `Collector`."""
+        if self._at >= len(self._ended) - 1:
+            self._receive()
+        assert self._rows
+        row = _each(lambda column: column[self._at], self._rows)
+        self.episodes = self._ended[self._at]
+        self._ages.append(self._agent.updates - self._made[self._at])
+        self._at += 1
+        after = _each(lambda column: column[self._at], self._rows)
+        self.frame = after.frame
+        self.goals = None if after.achieved is None or after.desired is None else Goals(after.achieved, after.desired)
+        return row
+
+    def drain(self) -> dict[str, float]:
+        """See `Collector`: the mean age of the weights in updates, and the mean share of random actions."""
+        ages, self._ages = self._ages, []
+        metrics = {"collect/weight_age": float(np.mean(ages))} if ages else {}
+        return metrics | ({"rollout/exploration_rate": float(np.mean(self._epsilons))} if self._epsilons else {})
+
+    def close(self) -> None:
+        """See `Collector`."""
+        self._ray.shutdown()
+
+    def _start(self, actor: int) -> Any:
+        config, actors = self._config, self._config.collect.actors
+        agent = replace(config.agent.for_actor(actor, actors), compile=False)
+        config = replace(without_init(config), agent=agent, aux={}, device="cpu")
+        return self._ray.remote(num_cpus=config.collect.cpus)(Actor).remote(config, os.getcwd())
+
+    def _send(self) -> None:
+        """Put the weights of now where the actors find them."""
+        weights = {name: value.cpu().numpy() for name, value in acting_weights(self._agent).items()}
+        own = {name: value for name, value in weights.items() if not name.startswith("suite.")}
+        self._updates = self._agent.updates
+        self._weights = self._ray.put(Weights(own, self._updates, self._agent.schedule.step))
+
+    def _ask(self, actor: int, seed: int | None = None) -> Any:
+        """Ask for a block; for one step less of the successor of a lost actor, behind the row that `_cut` adds."""
+        steps = self._config.collect.block - (seed is not None and self._rows is not None)
+        return self._actors[actor].collect.remote(steps, self._weights, seed)
+
+    def _receive(self) -> None:
+        """Wait for a block of every actor, and ask for the next ones with the weights of now."""
+        blocks = [self._block(actor) for actor in range(len(self._actors))]
+        rows = _join(partial(np.concatenate, axis=1), [block.rows for block in blocks])
+        if self._rows:
+            rows = _join(np.concatenate, [_each(lambda column: column[-2:-1], self._rows), rows])
+        copies = self._config.env.num_envs
+        for ended in zip(*(block.episodes for block in blocks), strict=True):
+            self._ended.append([e._replace(copy=actor * copies + e.copy) for actor, es in enumerate(ended) for e in es])
+            self._made.append(self._updates)
+        self._rows, self._at = rows, 0
+        self._ended, self._made = self._ended[1 - len(rows.valid) :], self._made[1 - len(rows.valid) :]
+        self._epsilons = [block.epsilon for block in blocks if block.epsilon is not None]
+        self._send()
+        self._asked = [self._ask(actor) for actor in range(len(blocks))]
+
+    def _block(self, actor: int) -> Block:
+        """The block of an actor; in place of one that is lost, another is started.
+
+        Raises:
+            EnvError: what the actor does fails or takes too long, or actors are lost one after the other.
+        """
+        errors = self._ray.exceptions
+        for _ in range(TRIES):
+            try:
+                block: Block = self._ray.get(self._asked[actor], timeout=HANG_SECONDS)
+                return block if len(block.episodes) == self._config.collect.block else self._cut(actor, block)
+            except (errors.RayActorError, errors.ObjectLostError) as error:
+                reason = first_line(error)
+            except errors.GetTimeoutError as error:
+                raise EnvError(f"actor {actor} gave no block in {HANG_SECONDS:g} s") from error
+            except errors.RayTaskError as error:
+                raise EnvError(f"actor {actor}: {first_line(error.cause)}") from error
+            log.warning("actor %d was lost, its running episodes are cut, another one starts: %s", actor, reason)
+            self._losses += 1
+            self._actors[actor] = self._start(actor)
+            self._asked[actor] = self._ask(actor, derive(self._seed, "actor", actor, self._losses))
+        raise EnvError(f"actor {actor} was lost {TRIES} times in a row: {reason}")
+
+    def _cut(self, actor: int, block: Block) -> Block:
+        """Truncate a lost actor's episodes at the step that is held back; its successor's block, behind their end."""
+        assert self._rows
+        copies = self._config.env.num_envs
+        own = _each(lambda column: column[-2:, actor * copies : (actor + 1) * copies], self._rows)
+        own.truncated[0] |= own.valid[0] & ~own.terminated[0]
+        end = _each(lambda column: column[1:], own)
+        return block._replace(rows=_join(np.concatenate, [end, block.rows]), episodes=[[], *block.episodes])
+
+
+def _each(function: Callable[[NDArray[Any]], NDArray[Any]], row: Transition) -> Transition:
+    columns: list[Any] = [column if column is None else function(column) for column in row]
+    return Transition(*columns)
+
+
+def _join(function: Callable[[Sequence[NDArray[Any]]], NDArray[Any]], rows: Iterable[Transition]) -> Transition:
+    columns: list[Any] = [None if parts[0] is None else function(parts) for parts in zip(*rows, strict=True)]
+    return Transition(*columns)
