@@ -89,7 +89,7 @@ def embedding(parts: Pretraining) -> Embed:
         assert episodes.views is not None
         each = np.arange(rows.start, rows.stop)[:, None] + np.arange(-back, 1, stride)
         pictures = torch.from_numpy(episodes.views[np.maximum(each, rows.start), view]).flatten(1, 2)
-        return np.concatenate([task.embed(part, parts.encoder).numpy() for part in pictures.split(256)])
+        return task.embed(pictures, parts.encoder).numpy()
 
     return embed
 
@@ -107,7 +107,7 @@ def alignment(episodes: Episodes, embed: Embed) -> dict[str, float]:
     for rows in spans(episodes):
         views = np.stack([embed(episodes, v, rows) for v in range(count)])
         others = [alignment_error(views[[v, -1]]) for v in range(count - 1)]
-        errors.append((alignment_error(views[:-1]), np.mean(others)))
+        errors.append((alignment_error(views[:-1]), statistics.mean(others)))
     seen, unseen = np.mean(errors, axis=0)
     return {"seen": float(seen), "unseen": float(unseen)}
 

@@ -6,6 +6,7 @@ from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
 from envs.grasping import GraspingConfig, GraspingVector
+from envs.imitation import ImitationVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -41,6 +42,7 @@ __all__ = [
     "Goals",
     "GraspingConfig",
     "GraspingVector",
+    "ImitationVector",
     "Observation",
     "Padding",
     "PointMassConfig",
