@@ -27,12 +27,17 @@ class GoalConfig:
     space: str | None = None
     observe: str = "latent"  # what the agent sees: latent, the embedding of the newest frame; or pixels
     source: str = "imagined"  # goals of the training: imagined by the space, or env: pictures from the environment
+    # a video, or the folder of a recording, whose first episode is used: instead of reaching goals, imitate it
+    demonstration: str | None = None
+    view: int = 0  # of the recording: which camera saw the demonstration
 
     def __post_init__(self) -> None:
         check_choice("goal.observe", self.observe, OBSERVED)
         check_choice("goal.source", self.source, GOAL_SOURCES)
         if self.space == "aux" and self.observe == "latent":
             raise ValueError("goal.space=aux reads pixels: goal.observe=pixels")
+        if self.demonstration is not None and (self.space in (None, "aux") or self.observe != "latent"):
+            raise ValueError("goal.demonstration needs goal.space=<folder of a pretraining> and goal.observe=latent")
 
 
 @dataclass(frozen=True)
