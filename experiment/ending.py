@@ -3,10 +3,13 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gymnasium.spaces import Box, Discrete
+
+from analysis.attribution import Scores
 from analysis.evaluation import (
     PANEL,
     attribution_targets,
@@ -19,14 +22,15 @@ from analysis.evaluation import (
     write_video,
 )
 from analysis.video import VideoWriter
-from configs.schema import Config, PretrainConfig, flat
-from envs import Protocol
+from configs.schema import Config, PretrainConfig
+from envs import Policy, Protocol
 from experiment.build import load_agent
 from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
-from experiment.training import Training
+from experiment.training import Progress, Training
 from experiment.weights import export_agent
 from harness.files import sha256
+from harness.logger import RunLogger
 from harness.provenance import read_json
 from harness.seeding import numpy_stream
 
@@ -35,47 +39,68 @@ log = logging.getLogger("sidequest")
 RANDOM_EPISODES = 8  # of random play, one in each copy
 
 
+@dataclass(frozen=True)
+class Player:
+    """What a training leaves to be evaluated."""
+
+    policy: Policy  # without exploration
+    weights: Path  # in the folder of the run
+    action_space: Discrete | Box
+    targets: Mapping[str, Scores]  # heads to explain in the video
+    command: str  # that evaluates it again
+
+
 def finish(run: Training) -> None:
     """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
-    config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
-    export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
+    config, run_dir, space = run.config, run.run_dir, run.parts.env.action_space
+    export_agent(run.parts.agent, space, run_dir)
     if not config.eval_episodes:
         return
-    protocol, agent, report = config.env.protocol(), load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
-    random = random_play(run, protocol, earlier)
+    agent, weights = load_agent(run_dir, config.device)[1], run_dir / "agent.safetensors"
+    command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
+    leave_score(
+        config, run.progress, run.logger, Player(greedy(agent), weights, space, attribution_targets(agent), command)
+    )
+
+
+def leave_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
+    """Leave report, line of the log and video of a training, each unless it is there and of these weights."""
+    weights, protocol = player.weights, config.env.protocol()
+    report = weights.parent / "report.json"
+    earlier = read_earlier(report)
+    random = random_play(config, player.action_space, protocol, earlier)
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
-        played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
-        command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-        write_report(played, report, run_dir, command, random_play=random)
+        played = evaluate(player.policy, protocol, config.frame_stack, config.eval_episodes, config.seed)
+        write_report(played, report, weights, player.command, random_play=random)
         summary = played.summary
     log_score(summary, protocol, random)
     scores = eval_scores(summary)
     if not logger.has_row(progress.steps, scores):
-        logger.log_hparams(flat(config), scores)
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
         logger.flush()
-    video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
+    video, shown = weights.with_name("game.mp4"), f"{weights.name} {sha256(weights)}"
     if config.env.display(PANEL) is None:
         return
     if not video.is_file() or shown.encode() not in video.read_bytes():
-        episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+        episode = play_moments(player.policy, protocol, config.frame_stack, config.seed, PANEL)
         writer = VideoWriter(video, config.env.fps, comment=shown)
-        write_video(episode, attribution_targets(agent), config.frame_stack, writer)
+        write_video(episode, player.targets, config.frame_stack, writer)
 
 
-def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
+def random_play(
+    config: Config, action_space: Discrete | Box, protocol: Protocol, earlier: Mapping[str, Any]
+) -> dict[str, Any]:
     """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
     played: Any = earlier.get("random_play")
     conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
     if isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions:
         return dict(played)
     log.info("playing %d episodes at random", RANDOM_EPISODES)
-    policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
-    report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
+    policy = random_policy(action_space, numpy_stream(config.seed, "evaluate/random"))
+    report = evaluate(policy, protocol, config.frame_stack, RANDOM_EPISODES, config.seed)
     kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance")
     return conditions | {name: report.summary[name] for name in kept if name in report.summary}
 
@@ -113,6 +138,11 @@ def log_end(run: Training, begun: int) -> None:
         "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
     })  # fmt: skip
     log.info("evaluate      %s", follow_up(config, "python evaluate.py"))
+    log_views(run_dir)
+
+
+def log_views(run_dir: Path) -> None:
+    """The commands that show a run beside others, and its log."""
     log.info("compare       python compare.py %s", run_dir.parent)
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 

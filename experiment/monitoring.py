@@ -10,7 +10,7 @@ from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
-from experiment.training import LAST, Training
+from experiment.training import LAST, Progress, Training
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
@@ -27,6 +27,16 @@ def log_metrics(run: Training) -> None:
     metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
+    metrics |= episode_metrics(progress)
+    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
+    run.solved.check(progress.steps, metrics)
+    losses = shown_losses(metrics) if "train/loss" in metrics else {}
+    run.logger.log_health(progress.steps, recent_score(progress) | losses)
+
+
+def episode_metrics(progress: Progress) -> dict[str, float]:
+    """Means over the recent training episodes, and the score of those that ended since the last call."""
+    metrics: dict[str, float] = {}
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
         if progress.successes:
@@ -36,10 +46,12 @@ def log_metrics(run: Training) -> None:
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
-    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
-    run.solved.check(progress.steps, metrics)
-    recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
-    run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+    return metrics
+
+
+def recent_score(progress: Progress) -> dict[str, float]:
+    """The mean return of the last training episodes, to be shown beside the progress."""
+    return {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
 
 
 def warn_of_cuts(run: Training) -> None:
