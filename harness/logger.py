@@ -19,7 +19,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter, summary
+from torch.utils.tensorboard import SummaryWriter
 
 from harness.files import replacing, write_png
 from harness.finite import NonFiniteError
@@ -228,11 +228,6 @@ class RunLogger:
         config = self._run_dir / "projector_config.pbtxt"
         return config.is_file() and f'"{_embedding(step)}/' in config.read_text(errors="replace")
 
-    def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
-        with self._warn_on_disk_error():
-            write_hparams(self.writer, hparams, metrics)
-
     def flush(self) -> None:
         """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
         with self._warn_on_disk_error():
@@ -244,16 +239,6 @@ class RunLogger:
         with self._warn_on_disk_error():
             self._file.flush()
             self._warned = None
-
-
-def write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
-
-    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
-    """
-    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-    for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
