@@ -17,10 +17,9 @@ if __name__ == "__main__":
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from analysis.attribution import write_maps
 from analysis.evaluation import (
@@ -29,6 +28,7 @@ from analysis.evaluation import (
     attribution_targets,
     evaluate,
     evenly_spaced,
+    goals_reached,
     greedy,
     play_moments,
     write_report,
@@ -40,8 +40,9 @@ from envs import EnvConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, results_folder
-from experiment.goal_space import FILE, world_of
+from experiment.goal_space import FILE
 from experiment.launch import launch
+from experiment.world import world_of
 from experiment.zoo import locate
 from harness.files import check_writable
 from harness.process import tune_process
@@ -97,13 +98,6 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         write_maps(Path(config.attribution), observations, attribution_targets(agent), frame_stack)
         log.info("attribution: %s", config.attribution)
     return 0
-
-
-def goals_reached(summary: Mapping[str, Any]) -> str:
-    """`, goal reached in 93 %, final distance 0.02`, where there are goals."""
-    if "success_rate" not in summary:
-        return ""
-    return f", goal reached in {100 * summary['success_rate']:.0f} %, final distance {summary['goal_distance']:.3g}"
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:

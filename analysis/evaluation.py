@@ -101,6 +101,13 @@ def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
     return {f"{name}{end}": each[f"mean{end}"] for name, each in found.items() for end in ("", "_interval")}
 
 
+def goals_reached(summary: Mapping[str, Any]) -> str:
+    """`, goal reached in 93 %, final distance 0.02`, where there are goals."""
+    if "success_rate" not in summary:
+        return ""
+    return f", goal reached in {100 * summary['success_rate']:.0f} %, final distance {summary['goal_distance']:.3g}"
+
+
 def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
     """The rollout of an evaluation at its first step, and the policy with the protocol's random actions."""
     rollout = Rollout(env, frame_stack, protocol.env.padding)

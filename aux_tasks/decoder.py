@@ -62,6 +62,15 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
     return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
 
 
+def foreground_weight(target: Tensor, share: float) -> Tensor:
+    """Return weights (B, C, H, W) of pixels, 1 on average: a `share` of them follows the squared deviation from the
+    batch's mean image, the rest is uniform. What covers few pixels then counts as much as what covers many.
+    """
+    deviation = (target - target.mean(0)).square()
+    relative = deviation / deviation.mean((1, 2, 3), keepdim=True).clamp_min(1e-9)
+    return 1 - share + share * relative
+
+
 def _flat(images: Tensor) -> Tensor:
     """Return images (B, C, H, W) as (B, H * W * C): a view in channels-last memory, which sums ten times as fast."""
     return images.permute(0, 2, 3, 1).flatten(1)

@@ -41,8 +41,10 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "cpc_image": "aux_tasks.image.cpc_image:CPCImage",
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
+        "rig": "aux_tasks.goals.rig:RIG",
         "tcn": "aux_tasks.goals.tcn:TCN",
         "single_view_tcn": "aux_tasks.goals.tcn:SingleViewTCN",
         "mftcn": "aux_tasks.goals.mftcn:MultiFrameTCN",
+        "grasp2vec": "aux_tasks.goals.grasp2vec:Grasp2Vec",
     }
 )

@@ -22,7 +22,8 @@ MODES = ("linear", "finetune", "joint")  # of a probe
 class GoalConfig:
     """A goal space: goals, rewards and perhaps observations are its embeddings of pictures."""
 
-    # folder of a pretraining whose auxiliary task defines goals, or pixels: averaged pictures; null: goals as in `env`
+    # folder of a pretraining whose auxiliary task defines goals; aux: that of this run, which goes on learning; pixels:
+    # averaged pictures; null: goals as in `env`
     space: str | None = None
     observe: str = "latent"  # what the agent sees: latent, the embedding of the newest frame; or pixels
     source: str = "imagined"  # goals of the training: imagined by the space, or env: pictures from the environment
@@ -30,6 +31,8 @@ class GoalConfig:
     def __post_init__(self) -> None:
         check_choice("goal.observe", self.observe, OBSERVED)
         check_choice("goal.source", self.source, GOAL_SOURCES)
+        if self.space == "aux" and self.observe == "latent":
+            raise ValueError("goal.space=aux reads pixels: goal.observe=pixels")
 
 
 @dataclass(frozen=True)

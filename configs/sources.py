@@ -106,6 +106,20 @@ class BallsConfig(SourceConfig):
         _at_least_one(self, "balls", "episodes", "length", "size")
 
 
+@dataclass(frozen=True)
+class TripletsConfig(SourceConfig):
+    """Pictures before and after a grasp, and of what was grasped: of `env=grasping`, recorded once, or of a folder."""
+
+    name: str = field(default="triplets", kw_only=True)
+    grasps: int = 10_000  # successful grasps to record, each at the middle of an object
+    path: str | None = None  # folder of the recording; default: in data/triplets, named by all settings
+    folder: str | None = None  # your own: folder/<grasp>/before.png, after.png and outcome.png, in place of a recording
+    size: int = 64  # pixels, height and width, of the pictures of `folder`
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "grasps", "size")
+
+
 SOURCES: dict[str, type[SourceConfig]] = {
     "frames": FramesConfig,
     "replay": ReplayRunConfig,
@@ -114,6 +128,7 @@ SOURCES: dict[str, type[SourceConfig]] = {
     "multiview": MultiviewConfig,
     "idx": IdxConfig,
     "balls": BallsConfig,
+    "triplets": TripletsConfig,
 }
 
 

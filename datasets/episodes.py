@@ -16,7 +16,7 @@ from harness.seeding import numpy_stream
 from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
-TRANSITION = {"action", "reward", "next_obs"}  # what the last frame of an episode has not
+TRANSITION = {"action", "reward", "next_obs", "future"}  # what the last frame of an episode has not
 CLIPS = {"clip", "clip_views"}  # what needs more frames of an episode
 
 
@@ -153,6 +153,7 @@ class EpisodeSampler:
         device: where batches go.
         among: (M,) the frames that batches are drawn from. By default those of full stacks, since padding tells which
             was first, and all those of an episode that has no full one.
+        gamma: discount of `Batch.future`, in (0, 1].
 
     Raises:
         ValueError: the frames have neither one channel nor three.
@@ -166,18 +167,20 @@ class EpisodeSampler:
         grayscale: bool,
         device: torch.device,
         among: NDArray[np.int64] | None = None,
+        gamma: float = 0.99,
     ) -> None:
         channels = episodes.frames.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"frames must have 1 or 3 channels, got {channels}")
-        self.episodes, self.frame_stack, self.device = episodes, frame_stack, device
+        self.episodes, self.frame_stack, self.device, self.gamma = episodes, frame_stack, device, gamma
         self.colour, self.grayscale = channels == 3, grayscale and channels == 3
         self._frames = ArrayFrames.over(episodes.frames)
         views = () if episodes.views is None else episodes.views.swapaxes(0, 1)
         self._views = [ArrayFrames.over(view) for view in views]
         self._all, self._among = episodes.rows(), among
         self._rows: dict[int, NDArray[np.int64]] = {}  # by the length of the clips that may begin there
-        self._start = np.repeat(episodes.begin, episodes.end - episodes.begin)  # of the episode of each of them
+        length = episodes.end - episodes.begin
+        self._start, self._end = (np.repeat(at, length) for at in (episodes.begin, episodes.end))  # of their episodes
 
     @property
     def obs_shape(self) -> tuple[int, int, int]:
@@ -198,9 +201,9 @@ class EpisodeSampler:
         """Batch fields that a loss may read."""
         source = self.episodes
         there = {
-            ("obs", "features", "index"): True,
+            ("obs", "features", "index", "context"): True,
             ("rgb",): self.colour,
-            ("next_obs", "clip", "clip_mask"): bool((source.end - source.begin > 1).any()),
+            ("next_obs", "future", "clip", "clip_mask"): bool((source.end - source.begin > 1).any()),
             ("action", "clip_action"): source.action is not None,
             ("reward",): source.reward is not None,
             ("views", "clip_views"): source.views is not None,
@@ -236,6 +239,10 @@ class EpisodeSampler:
         more: dict[str, Tensor] = {}
         if "next_obs" in fields:
             more["next_obs"] = self.observe(row + 1)
+        if "context" in fields:
+            more["context"] = self.observe(self._start[np.searchsorted(self._all, row)])
+        if "future" in fields:
+            more["future"] = self.observe(self._later(row, rng))
         if "rgb" in fields:
             more["rgb"] = self._stack(self._frames, row, 1)
         if "views" in fields:
@@ -285,6 +292,13 @@ class EpisodeSampler:
         blank = rows < start[:, None]
         rows, blank = pad(np.where(blank, 0, rows), blank, self.episodes.padding)
         return frames.stack(rows, blank).to(self.device)
+
+    def _later(self, row: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Rows (B,) of the episodes of `row`, k in [1, K] later, where K is its last: P(k) proportional to gamma^k."""
+        most, rate = self._end[np.searchsorted(self._all, row)] - 1 - row, np.log(min(self.gamma, 1 - 1e-9))
+        steps = np.log1p(rng.random(len(row)) * np.expm1(most * rate)) / rate  # the inverse of the distribution
+        later: NDArray[np.int64] = row + np.minimum(1 + steps.astype(np.int64), most)
+        return later
 
     def _values(self, values: NDArray[Any] | None, row: NDArray[np.int64], nothing: Tensor) -> Tensor:
         if values is None:

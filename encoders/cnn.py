@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -182,6 +183,20 @@ def small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     return trunk, nn.Sequential(nn.Linear(1024, 128))
 
 
+def keypoints(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Where each of 32 filters responds, as 64 coordinates: a spatial softmax (Finn et al. 2016, "Deep spatial
+    autoencoders for visuomotor learning", with two convolutions in place of three). Features are linear in the places
+    of what moves. The coordinates vary little at first, so this needs `layer_norm`, the default.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 32, 6, stride=4, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        _Places(),
+    )
+    return trunk, nn.Sequential(nn.Unflatten(1, (64, -1)), _Sum())
+
+
 def orthogonal(module: nn.Module) -> None:
     """For `Module.apply`: orthogonal weights, of convolutions over whole patches with the gain of ReLU; biases 0."""
     if isinstance(module, nn.Linear | nn.Conv2d):
@@ -208,3 +223,21 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
+
+
+class _Places(nn.Module):
+    """Softmax over space of each map (B, C, H, W), times x and y in [-1, 1]: (B, 2C, H, W), whose sums are places."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        share = x.flatten(2).softmax(2).view(x.shape)
+        across = torch.linspace(-1, 1, width, device=x.device)
+        down = torch.linspace(-1, 1, height, device=x.device)[:, None]
+        return torch.cat([share * across, share * down], dim=1)
+
+
+class _Sum(nn.Module):
+    """The sum over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(-1)

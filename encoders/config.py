@@ -36,6 +36,7 @@ ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Reg
         "control": "encoders.cnn:control",
         "control_fast": "encoders.cnn:control_fast",
         "small": "encoders.cnn:small",
+        "keypoints": "encoders.cnn:keypoints",
         "study_digits": "encoders.cnn:study_digits",
         "vit": "encoders.vit:vit",
         "state": "encoders.cnn:state",

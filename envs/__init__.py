@@ -5,10 +5,11 @@ from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, Ve
 from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
+from envs.grasping import GraspingConfig, GraspingVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
-from envs.single import SingleEnv
+from envs.single import SingleEnv, SingleGoalEnv
 from envs.stack import FrameStack
 from envs.toy import ToyConfig, ToyVector
 
@@ -17,6 +18,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
+    "grasping": GraspingConfig,
     "pointmass": PointMassConfig,
     "pusher": PusherConfig,
     "toy": ToyConfig,
@@ -37,6 +39,8 @@ __all__ = [
     "FrameStack",
     "GoalSpaceVector",
     "Goals",
+    "GraspingConfig",
+    "GraspingVector",
     "Observation",
     "Padding",
     "PointMassConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "PusherVector",
     "Rollout",
     "SingleEnv",
+    "SingleGoalEnv",
     "ToyConfig",
     "ToyVector",
     "Transition",

@@ -2,7 +2,7 @@
 
 import logging
 from ctypes import Array, c_ubyte
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -54,8 +54,6 @@ class DmcConfig(SceneConfig):
     num_envs: int = 1
     domain: str = "cartpole"  # domain of the Control Suite
     task: str = "swingup"  # task of the domain
-    camera: str = ""  # name of a camera of the model, or azimuth/elevation in degrees; empty: the usual one
-    views: list[str] = field(default_factory=list)  # further cameras, which a recording keeps beside the frames
     action_repeat: int = 0  # control steps an action is held; 0: PlaNet's number for the domain
     repeat_first: bool = True  # an episode's first frame stands before it, as in CURL, DrQ and DBC; false: black frames
     processes: int = 0  # worker processes that share the copies; 0: this process
@@ -245,12 +243,7 @@ class _Copy:
         self.action_dim = spec.shape[0]
         self._low, self._range = spec.minimum, spec.maximum - spec.minimum
         self._background = config.build_background()
-        camera = config.camera or CAMERAS.get(config.domain, "")
-        hide = self._background is not None
-        self.screen, *self._views = (
-            Screen(self._env.physics, config.size, name, config.quality, hide_background=hide)
-            for name in (camera, *config.views)
-        )
+        self.screen, *self._views = config.build_screens(self._env.physics, CAMERAS.get(config.domain, ""))
 
     def seed(self, seed: np.random.SeedSequence) -> None:
         """Everything random from here on follows from `seed`; the simulation does not depend on the background."""

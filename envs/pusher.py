@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -14,8 +14,7 @@ from envs.distractors import background_rng, check_files
 from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
 from envs.scenes import SceneConfig
 
-CAMERAS = ("top", "oblique")
-OBSERVE, REWARDS = ("pixels", "state"), ("sparse", "dense")
+OBSERVE, REWARDS, OBJECTS = ("pixels", "state"), ("sparse", "dense"), ("one", "many")
 # Lengths in units of half the table's width, which the top camera sees.
 PUCK_RADIUS, POINTER_RADIUS = 0.13, 0.07
 PUCK_RANGE = 0.7  # of its middle in both coordinates; the rim stops the puck and lets the pointer over
@@ -24,10 +23,14 @@ THRESHOLD = 0.13  # of success: the puck's radius
 TOUCH, NEAR = PUCK_RADIUS + POINTER_RADIUS, 0.5  # distances of puck and pointer: least, and most at the start
 SPEED, SUBSTEPS, SECONDS = 1.5, 10, 0.01  # a full action moves the pointer by 0.15 along an axis
 
+COLORS = {"red": (0.9, 0.1, 0.1), "green": (0.1, 0.75, 0.1), "blue": (0.15, 0.25, 0.95)}
+SHAPES = {"disc": ("disc",), "square": ("square",), "cross": ("cross", "cross_too")}  # geoms; all of them move as discs
+
 # The puck slides without turning, and stops within a third of a step. The pointer has no friction: it only pushes.
 XML = f"""
 <mujoco model="pusher">
   <option timestep="{SECONDS}" gravity="0 0 0" integrator="implicitfast"/>
+  <statistic center="0 0 0" extent="2"/>
   <visual><headlight ambient=".5 .5 .5" diffuse=".5 .5 .5" specular="0 0 0"/></visual>
   <default>
     <geom type="box" contype="0" conaffinity="0" condim="1" rgba=".6 .6 .6 1"/>
@@ -37,7 +40,7 @@ XML = f"""
   <worldbody>
     <camera name="top" pos="0 0 5" fovy="22.62"/>
     <camera name="oblique" pos="0 -3 3" xyaxes="1 0 0 0 1 1" fovy="29"/>
-    <geom name="table" type="plane" size="4 4 1" rgba=".3 .3 .33 1"/>
+    <geom name="table" type="plane" size="20 20 1" rgba=".3 .3 .33 1"/>
     <geom size=".86 .015 .02" pos="0 .845 .02"/>
     <geom size=".86 .015 .02" pos="0 -.845 .02"/>
     <geom size=".015 .86 .02" pos=".845 0 .02"/>
@@ -45,7 +48,10 @@ XML = f"""
     <body name="puck" pos="0 0 .05">
       <joint axis="1 0 0" range="-{PUCK_RANGE} {PUCK_RANGE}" damping="1.5"/>
       <joint axis="0 1 0" range="-{PUCK_RANGE} {PUCK_RANGE}" damping="1.5"/>
-      <geom type="cylinder" size="{PUCK_RADIUS} .05" mass=".05" contype="1" conaffinity="1" rgba=".9 .1 .1 1"/>
+      <geom name="disc" type="cylinder" size="{PUCK_RADIUS} .05" mass=".05" contype="1" conaffinity="1"/>
+      <geom name="square" size=".12 .12 .05" mass="0"/>
+      <geom name="cross" size=".14 .045 .05" mass="0"/>
+      <geom name="cross_too" size=".045 .14 .05" mass="0"/>
     </body>
     <body name="pointer" pos="0 0 .1">
       <joint name="x" axis="1 0 0" range="-{POINTER_RANGE} {POINTER_RANGE}"/>
@@ -65,14 +71,14 @@ class PusherConfig(SceneConfig):
     name: str = "pusher"
     num_envs: int = 4
     size: int = 48  # pixels, height and width
-    camera: str = "top"  # what frames show: top or oblique
     observe: str = "pixels"  # pixels, or state: places of puck and pointer, velocity of the puck
     reward: str = "sparse"  # sparse: 0 at the goal, else -1; dense: minus the puck's distance to it
+    objects: str = "one"  # one: a red disc; many: an episode's puck has one of three colours and of three shapes
     time_limit: int = 50  # steps until truncation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in {"camera": CAMERAS, "observe": OBSERVE, "reward": REWARDS}.items():
+        for name, choices in {"observe": OBSERVE, "reward": REWARDS, "objects": OBJECTS}.items():
             self._one_of(name, choices)
         self._at_least(time_limit=1)
 
@@ -82,8 +88,8 @@ class PusherConfig(SceneConfig):
 
     @property
     def label(self) -> str:
-        """The family and the background."""
-        return "_".join([self.name, *([] if self.background == "none" else [self.background])])
+        """The family, its objects and the background."""
+        return "_".join([self.name, *({self.objects, self.background} - {"one", "none"})])
 
     @property
     def fps(self) -> float:
@@ -114,14 +120,14 @@ class PusherVector(VectorEnv):
         check_files(config.background, config.background_folder)
         self.action_space = Box(-1, 1, (2,), np.float32)
         self.frame_shape = (3, config.size, config.size) if self._pixels else (6, 1, 1)
+        self.num_views = len(config.views)
         self.frame_dtype = np.uint8 if self._pixels else np.float32
         self._mujoco = import_module("mujoco")
         self._model = self._mujoco.MjModel.from_xml_string(XML)
         self._copies = [self._mujoco.MjData(self._model) for _ in range(self.num_envs)]
         self._backgrounds = [config.build_background() for _ in self._copies]
-        self._behind: list[NDArray[np.uint8] | None] = [None] * self.num_envs  # the backgrounds of this moment
-        self._goal_behind = self._behind.copy()
-        self._goal = np.zeros((self.num_envs, 4))  # places of puck and pointer in the goal's picture
+        self._scenes = [Scene(data.qpos) for data in self._copies]  # `places` are those of the running physics
+        self._goals = self._scenes.copy()
         self._goal_frame = np.zeros((self.num_envs, 3, config.size, config.size), np.uint8)
         self._stale = np.ones(self.num_envs, np.bool_)  # the goal's picture is that of an earlier episode
         if self._pixels:
@@ -154,7 +160,7 @@ class PusherVector(VectorEnv):
                 continue
             data.ctrl[:] = SPEED * velocity
             self._mujoco.mj_step(self._model, data, SUBSTEPS)
-            self._set_behind(i)
+            self._pass_background(i)
         self._over = self._age == self._config.time_limit
         return VectorStep(
             frame=self._frame(),
@@ -166,18 +172,25 @@ class PusherVector(VectorEnv):
         )
 
     def labels(self) -> dict[str, NDArray[Any]]:
-        """See `VectorEnv.labels`: the middles of puck and pointer."""
+        """See `VectorEnv.labels`: the middles of puck and pointer, and the indices of `COLORS` and `SHAPES` of many."""
         names = ("puck_x", "puck_y", "pointer_x", "pointer_y")
-        return dict(zip(names, self._places().T.copy(), strict=True))
+        labels: dict[str, NDArray[Any]] = dict(zip(names, self._places().T.copy(), strict=True))
+        if self._config.objects == "many":
+            labels |= {name: np.array([getattr(scene, name) for scene in self._scenes]) for name in ("color", "shape")}
+        return labels
+
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
+        return np.stack([self._painter.draw_views(scene) for scene in self._scenes])
 
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""
-        return Goals(self._places()[:, :2], self._goal[:, :2].astype(np.float32))
+        return Goals(self._places()[:, :2], np.array([goal.places[:2] for goal in self._goals], np.float32))
 
     def goal_frame(self) -> NDArray[np.uint8]:
-        """See `VectorEnv.goal_frame`: with the pointer near the puck, before the episode's first background."""
+        """See `VectorEnv.goal_frame`: the episode's puck and first background, the pointer near."""
         for i in np.flatnonzero(self._stale):
-            self._goal_frame[i] = self._painter.draw(self._goal[i], self._goal_behind[i])
+            self._goal_frame[i] = self._painter.draw(self._goals[i])
         self._stale[:] = False
         return self._goal_frame.copy()
 
@@ -200,52 +213,68 @@ class PusherVector(VectorEnv):
     def _begin(self, i: int) -> None:
         rng, data = self._rngs[i], self._copies[i]
         self._mujoco.mj_resetData(self._model, data)
-        self._goal[i] = _scatter(rng)
+        goal = _scatter(rng)
         data.qpos[:] = _scatter(rng)
-        while np.hypot(*(data.qpos[:2] - self._goal[i, :2])) < THRESHOLD:  # there would be nothing to do
+        while np.hypot(*(data.qpos - goal)[:2]) < THRESHOLD:  # there would be nothing to do
             data.qpos[:] = _scatter(rng)
-        self._age[i] = 0
+        color, shape = map(int, rng.integers([len(COLORS), len(SHAPES)]) * (self._config.objects == "many"))
         if background := self._backgrounds[i]:
             background.start(self._background_rngs[i])
-        self._set_behind(i)
-        self._goal_behind[i] = self._behind[i]
-        self._stale[i] = True
+        self._scenes[i] = Scene(data.qpos, color, shape)
+        self._pass_background(i)
+        self._goals[i] = self._scenes[i]._replace(places=goal)
+        self._age[i], self._stale[i] = 0, True
 
-    def _set_behind(self, i: int) -> None:
+    def _pass_background(self, i: int) -> None:
         if background := self._backgrounds[i]:
-            self._behind[i] = background.frame()
+            self._scenes[i] = self._scenes[i]._replace(background=background.frame())
 
     def _places(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)
 
     def _frame(self) -> NDArray[Any]:
         if self._pixels:
-            copies = zip(self._copies, self._behind, strict=True)
-            return np.stack([self._painter.draw(data.qpos, behind) for data, behind in copies])
+            return np.stack([self._painter.draw(scene) for scene in self._scenes])
         motion = np.array([data.qvel[:2] for data in self._copies], np.float32) * SECONDS * SUBSTEPS
         return np.concatenate([self._places(), motion], axis=1)[:, :, None, None]
 
 
+class Scene(NamedTuple):
+    """What a picture shows."""
+
+    places: NDArray[np.float64]  # (4,) middles of puck and pointer
+    color: int = 0  # index of `COLORS`
+    shape: int = 0  # index of `SHAPES`
+    background: NDArray[np.uint8] | None = None  # (H, W, 3)
+
+
 class Painter:
-    """Pictures of states, by a physics of its own: drawing moves nothing."""
+    """Pictures of scenes, by a physics of its own: drawing moves nothing."""
 
     def __init__(self, config: PusherConfig) -> None:
-        choose_backend()
-        self._forward = import_module("mujoco").mj_kinematics
         self._physics = load_module("dm_control.mujoco").Physics.from_xml_string(XML)
-        hide = config.background != "none"
-        self._screen = Screen(self._physics, config.size, config.camera, config.quality, hide_background=hide)
+        self._kinematics = import_module("mujoco").mj_kinematics
+        self._geoms = [[self._physics.model.name2id(name, "geom") for name in names] for names in SHAPES.values()]
+        self._screen, *self._views = config.build_screens(self._physics)
+        self.renderer = self._screen.renderer
 
-    @property
-    def renderer(self) -> str:
-        """The name of the renderer."""
-        return self._screen.renderer
+    def draw(self, scene: Scene) -> NDArray[np.uint8]:
+        """The picture (3, H, W)."""
+        picture: NDArray[np.uint8] = self._pictures(scene, [self._screen])[0]
+        return picture
 
-    def draw(self, places: NDArray[np.floating], behind: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """The picture (3, H, W) of puck and pointer (4,), before a background (H, W, 3)."""
-        self._physics.data.qpos[:] = places
-        self._forward(self._physics.model.ptr, self._physics.data.ptr)
-        return self._screen.draw(behind).transpose(2, 0, 1).copy()
+    def draw_views(self, scene: Scene) -> NDArray[np.uint8]:
+        """The pictures (V, 3, H, W) of the further cameras."""
+        return self._pictures(scene, self._views)
+
+    def _pictures(self, scene: Scene, screens: list[Screen]) -> NDArray[np.uint8]:
+        model, data = self._physics.model, self._physics.data
+        data.qpos[:] = scene.places
+        for shape, geoms in enumerate(self._geoms):
+            model.geom_rgba[geoms] = [*COLORS[list(COLORS)[scene.color]], shape == scene.shape]  # else transparent
+        self._kinematics(model.ptr, data.ptr)
+        pictures: NDArray[np.uint8] = np.stack([screen.draw(scene.background).transpose(2, 0, 1) for screen in screens])
+        return pictures
 
     def close(self) -> None:
         """Free what draws."""

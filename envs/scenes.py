@@ -1,11 +1,11 @@
 """What the families drawn by MuJoCo share: the settings of the picture, and what moves behind it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from envs.base import EnvConfig, Protocol
 from envs.distractors import BACKGROUNDS, SPLITS, Background, build_background, describe_files
-from envs.rendering import QUALITIES
+from envs.rendering import QUALITIES, Screen
 from harness.suggest import nearest
 
 
@@ -16,6 +16,8 @@ class SceneConfig(EnvConfig):
     simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
 
     size: int = 84  # pixels, height and width
+    camera: str = ""  # camera of the frames: a name, or azimuth/elevation in degrees; empty: the usual one
+    views: list[str] = field(default_factory=list)  # further cameras, which a recording keeps beside the frames
     quality: str = "fast"  # full adds shadows, reflections and smooth edges, and is many times slower on a CPU
     background: str = "none"  # what stands in place of sky and floor
     background_folder: str = ""  # folder of the images or videos
@@ -38,6 +40,17 @@ class SceneConfig(EnvConfig):
             folder=self.background_folder,
             split=self.background_split,
         )
+
+    def build_screens(self, physics: Any, usual: str = "") -> list[Screen]:
+        """The camera of the frames, then the further ones; see `envs.rendering.Screen`.
+
+        Args:
+            physics: has not rendered yet.
+            usual: stands for no name.
+        """
+        hide = self.background != "none"
+        cameras = (self.camera or usual, *self.views)
+        return [Screen(physics, self.size, camera, self.quality, hide_background=hide) for camera in cameras]
 
     def protocol(self, name: str | None = None) -> Protocol:
         """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training."""

@@ -17,12 +17,13 @@ from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import VectorEnv
+from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
-from experiment.goal_space import world_of
+from experiment.goal_space import OWN, TaskSpace, own_goal_task
 from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
+from experiment.world import world_of
 from experiment.zoo import locate
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
@@ -105,6 +106,10 @@ def build(config: Config) -> Parts:
     if env.frame_dtype == np.float32 and (config.aux or config.agent.random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+    space = None
+    if config.goal.space == OWN:
+        space = TaskSpace(own_goal_task(suite), agent.encoder, device)
+        env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
     if "rgb" in suite.reads and channels != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     replay = build_replay(
@@ -120,7 +125,7 @@ def build(config: Config) -> Parts:
         device=device,
         frame_dtype=env.frame_dtype,
         goal_dim=env.goal_dim,
-        goal_functions=goal_functions(config, env),
+        goal_functions=goal_functions(config, env, space),
     )
     return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
 
@@ -149,20 +154,27 @@ def build_streams(seed: int, device: torch.device) -> Streams:
     )
 
 
-def goal_functions(config: Config, env: VectorEnv) -> GoalFunctions | None:
+def goal_functions(config: Config, env: VectorEnv, space: TaskSpace | None) -> GoalFunctions | None:
     """What the replay needs to know of an environment's goals; None where there are none.
+
+    Args:
+        space: that goes on learning.
 
     Raises:
         ValueError: goals are to be relabelled where there are none, or imagined where that is impossible.
     """
     shares = config.replay.relabel.shares()
+    if space and config.goal.source == "env" and "rollout" in shares:
+        raise ValueError(
+            "goal.space=aux moves, and with it the goals of goal.source=env that were pursued: replay.relabel.rollout=0"
+        )
     if not env.goal_dim:
         if list(shares) != ["rollout"]:
             raise ValueError(f"replay.relabel gives batches other goals, but env={config.env.name} has no goals")
         return None
     if "imagined" in shares:
         env.imagine(np.zeros((1, env.goal_dim), np.float32), np.random.default_rng(0))  # or it says why not
-    return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine)
+    return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine, space.embed if space else None)
 
 
 def build_agent(
@@ -195,6 +207,8 @@ def build_agent(
             adam_eps=config.agent.adam_eps,
             max_grad_norm=config.agent.max_grad_norm,
         )
+    if config.goal.space == OWN:
+        goal_dim = own_goal_task(suite).goal_dim
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
         agent = config.agent.build(encoder, action_space, suite, own, goal_dim)

@@ -2,15 +2,20 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
 
 from analysis.evaluation import (
     PANEL,
     attribution_targets,
     evaluate,
+    goals_reached,
     greedy,
     play_moments,
     random_policy,
@@ -20,13 +25,12 @@ from analysis.evaluation import (
 )
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig, flat
-from envs import Protocol
+from envs import Actions, Observation, Policy, Protocol
 from experiment.build import load_agent
-from experiment.goal_space import world_of
 from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
-from experiment.training import Training
-from experiment.weights import export_agent
+from experiment.training import Training, export
+from experiment.world import world_of
 from harness.files import sha256
 from harness.provenance import read_json
 from harness.seeding import numpy_stream
@@ -39,22 +43,22 @@ RANDOM_EPISODES = 8  # of random play, one in each copy
 def finish(run: Training) -> None:
     """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
     config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
-    export_agent(run.parts.agent, run.parts.env.action_space, run_dir)
+    export(run)
     if not config.eval_episodes:
         return
     protocol = world_of(config, run_dir).protocol()
     agent, report = load_agent(run_dir, config.device)[1], run_dir / "report.json"
     earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
-    random = random_play(run, protocol, earlier)
+    chance = chance_play(run, protocol, earlier)
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
         played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
         command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-        write_report(played, report, run_dir, command, random_play=random)
+        write_report(played, report, run_dir, command, **chance)
         summary = played.summary
-    log_score(summary, protocol, random)
+    log_score(summary, protocol, chance)
     scores = eval_scores(summary)
     if not logger.has_row(progress.steps, scores):
         logger.log_hparams(flat(config), scores)
@@ -69,17 +73,33 @@ def finish(run: Training) -> None:
         write_video(episode, attribution_targets(agent), config.frame_stack, writer)
 
 
-def random_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean return of uniformly random actions under a protocol; `earlier`, a report of the run, may have it already."""
-    played: Any = earlier.get("random_play")
+def chance_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What uniformly random actions bring under a protocol, and doing nothing where there are goals to move to.
+
+    `earlier`, a report of the run, may have it already. With goals, the episodes are those of the evaluation.
+    """
+    env, seed = run.parts.env, run.config.seed
+    policies: dict[str, Callable[[], Policy]] = {
+        "random_play": lambda: random_policy(env.action_space, numpy_stream(seed, "evaluate/random"))
+    }
+    if env.goal_dim and isinstance(env.action_space, Box):
+        policies["do_nothing"] = partial(partial, _do_nothing, env.action_space.shape)
+    episodes = run.config.eval_episodes if env.goal_dim else RANDOM_EPISODES
     conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
-    if isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions:
-        return dict(played)
-    log.info("playing %d episodes at random", RANDOM_EPISODES)
-    policy = random_policy(run.parts.env.action_space, numpy_stream(run.config.seed, "evaluate/random"))
-    report = evaluate(policy, protocol, run.config.frame_stack, RANDOM_EPISODES, run.config.seed)
-    kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance")
-    return conditions | {name: report.summary[name] for name in kept if name in report.summary}
+    results = {}
+    for name, policy in policies.items():
+        played: Any = earlier.get(name)
+        if not (isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions):
+            log.info("playing %d episodes for comparison: %s", episodes, name.replace("_", " "))
+            summary = evaluate(policy(), protocol, run.config.frame_stack, episodes, seed).summary
+            kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance", "goal_distance_interval")
+            played = conditions | {key: summary[key] for key in kept if key in summary}
+        results[name] = dict(played)
+    return results
+
+
+def _do_nothing(shape: tuple[int, ...], obs: Observation) -> Actions:
+    return np.zeros((len(obs.pixels), *shape), np.float32)
 
 
 def read_earlier(path: Path) -> dict[str, Any]:
@@ -90,17 +110,18 @@ def read_earlier(path: Path) -> dict[str, Any]:
         return {}
 
 
-def log_score(summary: Mapping[str, Any], protocol: Protocol, random: Mapping[str, Any]) -> None:
-    """The score of the policy, and that of random play."""
+def log_score(summary: Mapping[str, Any], protocol: Protocol, chance: Mapping[str, Mapping[str, Any]]) -> None:
+    """The score of the policy, and what chance brings."""
     log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
-    log.info("random play   %s", with_interval(random))
+    for name, played in chance.items():
+        log.info("%-13s %s", name.replace("_", " "), with_interval(played))
 
 
 def with_interval(summary: Mapping[str, Any]) -> str:
     """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
     low, high = summary["mean_interval"]
-    goals = f", goal reached in {100 * summary['success_rate']:.0f} %" if "success_rate" in summary else ""
-    return f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes{goals}"
+    score = f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
+    return score + goals_reached(summary)
 
 
 def log_end(run: Training, begun: int) -> None:

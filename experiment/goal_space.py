@@ -1,13 +1,12 @@
-"""Goal spaces on disk, and environments seen through them."""
+"""Goal spaces: an auxiliary task that defines goals, on disk and in use."""
 
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,24 +15,41 @@ from aux_tasks.config import options_of
 from aux_tasks.goals.base import GoalTask
 from configs.schema import Config, PretrainConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from envs import EnvConfig, GoalSpaceVector, Protocol
-from envs.base import Padding
-from experiment.weights import check_network, read_weights, write_weights
+from experiment.weights import load_weights, read_weights, write_weights
 from experiment.zoo import locate
 from harness.files import replacing
-from harness.media import read_image
-from harness.process import pick_device
 
 FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that used it
 PIXELS = "pixels"  # goal.space=pixels: the pictures themselves, as a baseline
-POOLED = 12  # pixels a side of those
+OWN = "aux"  # goal.space=aux: the auxiliary task of the run, which goes on learning
 
 
 # --- files ---
 
 
+def goal_task(suite: AuxSuite) -> tuple[str, GoalTask] | None:
+    """The auxiliary task that defines goals, and its name; None unless there is exactly one."""
+    tasks = [(name, task) for name, task in suite if isinstance(task, GoalTask)]
+    return tasks[0] if len(tasks) == 1 else None
+
+
+def own_goal_task(suite: AuxSuite) -> GoalTask:
+    """The auxiliary task that is the goal space of a run.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    if (found := goal_task(suite)) is None:
+        raise ValueError("goal.space=aux needs one auxiliary task that defines goals, such as aux=rig")
+    return found[1]
+
+
 def export_goal_space(
-    config: PretrainConfig, encoder: Encoder, suite: AuxSuite, actions: tuple[int | None, int], folder: Path
+    config: PretrainConfig | Config,
+    encoder: Encoder,
+    suite: AuxSuite,
+    actions: tuple[int | None, int],
+    folder: Path,
 ) -> None:
     """Write `goal_space.safetensors`: encoder and goal task, with all that is needed to build them.
 
@@ -42,10 +58,9 @@ def export_goal_space(
     Args:
         actions: `num_actions` and `action_dim` of what the task learned from.
     """
-    tasks = [(name, task) for name, task in suite if isinstance(task, GoalTask)]
-    if len(tasks) != 1:
+    if (found := goal_task(suite)) is None:
         return
-    name, task = tasks[0]
+    name, task = found
     parts = torch.nn.ModuleDict({"encoder": encoder, "task": task})
     num_actions, action_dim = actions
     network = {
@@ -84,51 +99,58 @@ def keep_goal_space(config: Config, run_dir: Path) -> None:
     Raises:
         ValueError: the run there was trained with another one.
     """
-    if config.goal.space in (None, PIXELS):
+    if config.goal.space in (None, PIXELS, OWN):
         return
-    source, kept = space_file(config.goal.space), run_dir / FILE
-    if kept.is_file():
-        if read_weights(kept)[1] != read_weights(source)[1]:
-            raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
+    kept = run_dir / FILE
+    try:
+        source = space_file(config.goal.space)
+    except ValueError:
+        if not kept.is_file():
+            raise
         return
-    with replacing(kept) as temporary:
-        shutil.copyfile(source, temporary)
+    if not kept.is_file():
+        with replacing(kept) as temporary:
+            shutil.copyfile(source, temporary)
+    elif read_weights(kept)[1] != read_weights(source)[1]:
+        raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
 
 
 # --- in use ---
 
 
-class FrozenSpace:
+class TaskSpace:
     """A goal task and its encoder behind NumPy: what `envs.goals.GoalSpace` asks for.
 
-    Args:
-        file: that `export_goal_space` wrote.
-        device: where the networks are.
-
-    Raises:
-        ValueError: missing, damaged, or of a task or encoder that is not here.
+    Neither is changed. If they go on learning, so do the goals.
     """
 
-    def __init__(self, file: Path, device: torch.device) -> None:
-        weights, network = read_weights(file)
+    def __init__(self, task: GoalTask, encoder: Encoder, device: torch.device) -> None:
+        self._task, self._encoder, self._device = task, encoder, device
+
+    @classmethod
+    def load(cls, file: Path, device: torch.device) -> "TaskSpace":
+        """The space in a file that `export_goal_space` wrote.
+
+        Raises:
+            ValueError: missing, damaged, or of a task or encoder that is not here.
+        """
+        network = read_weights(file)[1]
         try:
             channels, height, width = map(int, network["obs_shape"])
-            self.obs_shape, setting = (channels, height, width), network["setting"]
-            encoder = build_encoder(EncoderConfig(**network["encoder"]), self.obs_shape)
+            encoder = build_encoder(EncoderConfig(**network["encoder"]), (channels, height, width))
             kind, options = TASKS[network["task"]], network["options"]
             if unknown := options.keys() - options_of(kind).keys():
                 raise ValueError(f"unknown options {sorted(unknown)}")
             generator = torch.Generator(device)
-            task = kind(TaskSetting(encoder=encoder, generator=generator, **setting), **options)
+            task = kind(TaskSetting(encoder=encoder, generator=generator, **network["setting"]), **options)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file} does not say which goal space it holds: {error!r}") from error
         if not isinstance(task, GoalTask):
             raise ValueError(f"{file} holds {network['task']}, which defines no goals")
         parts = torch.nn.ModuleDict({"encoder": encoder, "task": task})
-        check_network(parts.state_dict(), weights)
-        parts.load_state_dict(weights)
+        load_weights(parts, file)
         parts.to(device).eval().requires_grad_(False)
-        self._encoder, self._task, self._device = encoder, task, device
+        return cls(task, encoder, device)
 
     @property
     def goal_dim(self) -> int:
@@ -142,8 +164,8 @@ class FrozenSpace:
         Raises:
             ValueError: the pictures have another shape than those that it learned from.
         """
-        if frames.shape[1:] != self.obs_shape:
-            raise ValueError(f"the goal space is of pictures {self.obs_shape}, these are {frames.shape[1:]}")
+        if frames.shape[1:] != (shape := self._encoder.obs_shape):
+            raise ValueError(f"the goal space is of pictures {shape}, these are {frames.shape[1:]}")
         beside = self._tensor(context) if self._task.uses_context else None
         return _array(self._task.embed(self._tensor(frames), self._encoder, beside))
 
@@ -155,8 +177,12 @@ class FrozenSpace:
     @torch.inference_mode()
     def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`."""
-        self._task.generator.manual_seed(int(rng.integers(2**63)))
-        return _array(self._task.imagine(self._tensor(achieved)))
+        stream = self._task.generator  # that of the training, which goes on as it would have
+        self._task.generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**63)))
+        try:
+            return _array(self._task.imagine(self._tensor(achieved)))
+        finally:
+            self._task.generator = stream
 
     @torch.inference_mode()
     def decode(self, goals: NDArray[np.float32]) -> NDArray[np.uint8] | None:
@@ -168,117 +194,6 @@ class FrozenSpace:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
 
-class PixelSpace:
-    """Pictures averaged to 12 x 12 pixels as goals, the baseline without a representation."""
-
-    def __init__(self, frame_shape: tuple[int, int, int]) -> None:
-        self.goal_dim = frame_shape[0] * POOLED**2
-
-    def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
-        """See `envs.goals.GoalSpace`."""
-        pooled = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(frames)).float() / 255, POOLED)
-        return _array(pooled.flatten(1))
-
-    def reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `envs.goals.GoalSpace`."""
-        distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1)
-        return -distance
-
-    def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:  # noqa: ARG002
-        """See `envs.goals.GoalSpace`."""
-        raise ValueError("goal.space=pixels cannot imagine goals: give goal.source=env")
-
-
 def _array(values: Tensor) -> NDArray[Any]:
     array: NDArray[Any] = values.cpu().numpy()
     return array
-
-
-# --- environments ---
-
-
-@dataclass(frozen=True)
-class GoalSpaceEnv(EnvConfig):
-    """An environment seen through a goal space; all else is as `env` says."""
-
-    env: EnvConfig = field(kw_only=True)
-    space: str = field(kw_only=True)  # its file, or `pixels`
-    observe: str = field(kw_only=True)
-    source: str = field(kw_only=True)
-    picture: str | None = None  # to reach, in place of other goals
-    device: str = "cpu"  # where pictures are embedded
-
-    def build(self, labels: bool = False) -> GoalSpaceVector:
-        """See `EnvConfig.build`."""
-        env = replace(self.env, num_envs=self.num_envs).build(labels)
-        try:
-            space: FrozenSpace | PixelSpace = PixelSpace(env.frame_shape)
-            if self.space != PIXELS:
-                space = FrozenSpace(Path(self.space), torch.device(self.device))
-            picture = read_image(Path(self.picture), env.frame_shape[1]).transpose(2, 0, 1) if self.picture else None
-            return GoalSpaceVector(env, space, observe=self.observe, source=self.source, goal=picture)
-        except ValueError:
-            env.close()
-            raise
-
-    @property
-    def padding(self) -> Padding:
-        """See `EnvConfig.padding`."""
-        return self.env.padding
-
-    @property
-    def fps(self) -> float:
-        """See `EnvConfig.fps`."""
-        return self.env.fps
-
-    @property
-    def repeat(self) -> int:
-        """See `EnvConfig.repeat`."""
-        return self.env.repeat
-
-    def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: goals are those of the environment."""
-        protocol = self.env.protocol(name)
-        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source="env")
-        return replace(protocol, env=env)
-
-    def display(self, size: int) -> EnvConfig | None:
-        """See `EnvConfig.display`."""
-        return self.env.display(size)
-
-    def files(self) -> dict[str, Any]:
-        """See `EnvConfig.files`."""
-        return self.env.files()
-
-
-def world_of(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
-    """The environment that the agent of a run sees.
-
-    Args:
-        config: of the run.
-        folder: of the run, which may hold its goal space.
-        picture: to reach in every episode.
-
-    Raises:
-        ValueError: the goal space is missing, or there is none for the picture.
-    """
-    goal, device = config.goal, str(pick_device(config.device))
-    if goal.space is None:
-        if picture:
-            raise ValueError(f"goal={picture}: {folder} has no goal space to compare pictures in")
-        return config.env
-    space = goal.space
-    if (folder / FILE).is_file():
-        space = str(folder / FILE)
-    elif space != PIXELS:
-        space = str(space_file(space))
-    return GoalSpaceEnv(
-        "goal_space",
-        config.env.num_envs,
-        env=config.env,
-        space=space,
-        observe=goal.observe,
-        source=goal.source,
-        picture=picture,
-        device=device,
-    )

@@ -10,8 +10,9 @@ from analysis.evaluation import evaluate, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
-from experiment.goal_space import world_of
-from experiment.training import LAST, Training
+from experiment.goal_space import OWN
+from experiment.training import LAST, Training, export
+from experiment.world import world_of
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
@@ -89,6 +90,8 @@ def log_probe(run: Training) -> None:
 def log_evaluation(run: Training) -> None:
     """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
     config, progress, agent = run.config, run.progress, run.parts.agent
+    if config.goal.space == OWN:
+        export(run)  # the evaluation reads its goal space from there
     protocol = world_of(config, run.run_dir).protocol()
     report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_every_episodes, config.seed)
     run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))

@@ -78,7 +78,9 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     device = pick_device(config.device)
     episodes = build_source(config.source, config.env, config.seed)
     train, test = (
-        EpisodeSampler(half, frame_stack=config.frame_stack, grayscale=config.grayscale, device=device)
+        EpisodeSampler(
+            half, frame_stack=config.frame_stack, grayscale=config.grayscale, device=device, gamma=config.gamma
+        )
         for half in episodes.split(config.test_share, config.seed)
     )
     generator = torch_stream(config.seed, "auxiliary", device)

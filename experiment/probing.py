@@ -166,7 +166,12 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
     """
     run, episodes, device = parts.run, parts.sampler.episodes, parts.sampler.device
     sampler = EpisodeSampler(
-        episodes, frame_stack=run.frame_stack, grayscale=parts.sampler.grayscale, device=device, among=rows
+        episodes,
+        frame_stack=run.frame_stack,
+        grayscale=parts.sampler.grayscale,
+        device=device,
+        among=rows,
+        gamma=run.gamma,
     )
     encoder = deepcopy(parts.encoders[start])
     classes, targets = zip(*(np.unique(label, return_inverse=True) for label in parts.labels.values()), strict=True)

@@ -23,10 +23,10 @@ from envs import EnvError, Episode, Goals, Transition, VectorEnv
 from envs.workers import HANG_SECONDS
 from experiment.build import build_agent, build_streams, without_init
 from experiment.collecting import LocalCollector
-from experiment.goal_space import world_of
 from experiment.launch import import_modules
 from experiment.ray_cluster import check_nodes, check_shared, connect
 from experiment.run_folder import run_folder
+from experiment.world import world_of
 from harness.errors import first_line
 from harness.process import tune_process
 from harness.seeding import derive, generator_state, numpy_stream, set_generator_state

@@ -78,14 +78,31 @@ def record(
     shown = (channels * (1 + env.num_views), height, width)
     check_room(count, shown, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
+    with new_recording(folder, content, choices) as temporary:
+        acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
+        moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
+        views = (1 + env.num_views,) if env.num_views else ()
+        _write(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
+
+
+@contextmanager
+def new_recording(folder: Path, content: Mapping[str, Any], num_actions: int | None) -> Iterator[Path]:
+    """A folder to write the files of a recording into, which has its name at the end of the block.
+
+    Args:
+        folder: that name.
+        content: what decides the recording, for `source.json`.
+        num_actions: that there are to choose from, if actions are integers.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _temporary_folder(folder) as temporary:
-            acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
-            moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
-            views = (1 + env.num_views,) if env.num_views else ()
-            _write(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
+            yield temporary
             made_by = versions("ale-py", "dm-control", "mujoco")
-            write_json({**content, "num_actions": choices, "versions": made_by}, temporary / "source.json")
+            write_json({**content, "num_actions": num_actions, "versions": made_by}, temporary / "source.json")
             temporary.chmod(0o755)  # the others may read it: that was a private folder
             temporary.rename(folder)
     except OSError:

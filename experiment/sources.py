@@ -19,6 +19,7 @@ from configs.sources import (
     MultiviewConfig,
     ReplayRunConfig,
     SourceConfig,
+    TripletsConfig,
     VideosConfig,
 )
 from datasets import Episodes
@@ -33,11 +34,13 @@ from datasets.readers import (
     read_videos,
 )
 from datasets.synthetic import bouncing_balls
-from envs import EnvConfig, Policy, VectorEnv
+from datasets.triplets import read_triplets
+from envs import EnvConfig, GraspingConfig, Policy, VectorEnv
 from experiment.build import load_agent
 from experiment.composition import read_config
 from experiment.foreign import PATHS
 from experiment.recording import CheckLabels, record
+from experiment.triplets import record_triplets
 from experiment.weights import read_shapes
 from experiment.zoo import locate
 from harness.checkpoint import holds_checkpoints, load_latest
@@ -129,6 +132,10 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
         case BallsConfig():
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
+        case TripletsConfig(folder=None):
+            return recorded_triplets(source, env, seed)
+        case TripletsConfig():
+            return read_triplets(Path(str(source.folder)), source.size)
         case _:
             return source.read(seed)
 
@@ -142,10 +149,38 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
     policy = source.policy.strip("/").replace("/", "-")
     label = env.label.replace("/", "_")  # it may be of somebody else's config
     wanted = content(source, env, seed)
-    settings = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:6]  # of the environment, and the rest
-    folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{settings}")
+    folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{_short(wanted)}")
     if not folder.is_dir() or not any(folder.iterdir()):
         _record(source, env, seed, folder, wanted, check_labels)
+    return replace(_as_wanted(folder, wanted), padding=env.padding)
+
+
+def recorded_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Episodes:
+    """The triplets of `source`, recorded now if they are not there yet.
+
+    Raises:
+        ValueError: the folder holds something else, or the environment has no grasps.
+    """
+    if not isinstance(env, GraspingConfig):
+        raise ValueError(f"source=triplets records env=grasping, not env={env.name}; source.folder=... reads your own")
+    wanted = {"source.grasps": source.grasps, "seed": seed, "env": env.name, **_env_keys(env)}
+    folder = Path(source.path or f"data/triplets/{env.label}-{source.grasps}-s{seed}-{_short(wanted)}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        record_triplets(env, folder, wanted, source.grasps, seed)
+    return _as_wanted(folder, wanted)
+
+
+def _short(wanted: Mapping[str, Any]) -> str:
+    """Six digits for what decides a recording."""
+    return hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:6]
+
+
+def _as_wanted(folder: Path, wanted: Mapping[str, Any]) -> Episodes:
+    """The recording in a folder.
+
+    Raises:
+        ValueError: something else than `wanted` decided it.
+    """
     found = read_content(folder)
     for key, value in wanted.items():
         if found.get(key) != value:
@@ -153,7 +188,11 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
                 f"{folder} was recorded with {key}={found.get(key)}, this one has {value}: "
                 "give source.path=... or remove that folder"
             )
-    return replace(read_recording(folder), padding=env.padding)
+    return read_recording(folder)
+
+
+def _env_keys(env: EnvConfig) -> dict[str, Any]:
+    return {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
 
 
 def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
@@ -164,8 +203,7 @@ def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
         if not weights.is_file():
             raise ValueError(f"source.policy={source.policy}: must be random, a run folder or a folder of zoo/")
         policy = sha256(weights)
-    keys = {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
-    return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **keys}
+    return {"source.frames": source.frames, "source.policy": policy, "seed": seed, "env": env.name, **_env_keys(env)}
 
 
 def _record(

@@ -8,11 +8,13 @@ from math import floor, isfinite
 from pathlib import Path
 
 import numpy as np
+from gymnasium.spaces import Discrete, flatdim
 
 from analysis.probes import OnlineProbe
 from configs.schema import Config
 from experiment.build import Parts
 from experiment.collecting import Collector
+from experiment.goal_space import OWN, export_goal_space
 from experiment.solved import SolvedTasks
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
@@ -141,6 +143,16 @@ def update(run: Training) -> Batch:
     return batch
 
 
+def export(run: Training) -> None:
+    """Leave the weights of the agent, and of its goal space if that goes on learning, in the folder of the run."""
+    config, parts, space = run.config, run.parts, run.parts.env.action_space
+    export_agent(parts.agent, space, run.run_dir)
+    if config.goal.space == OWN:
+        num_actions = int(space.n) if isinstance(space, Discrete) else None
+        actions = (num_actions, num_actions or flatdim(space))
+        export_goal_space(config, parts.agent.encoder, parts.suite, actions, run.run_dir)
+
+
 def save_training(run: Training) -> None:
     """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint.
 
@@ -155,7 +167,7 @@ def save_training(run: Training) -> None:
     check_finite(state["parts"], progress.steps)
     try:
         # First: the last checkpoint ends the run, and nothing may be missing then.
-        export_agent(parts.agent, parts.env.action_space, run.run_dir)
+        export(run)
         save(run.run_dir / "checkpoints", progress.steps, state)
         progress.saved = saved.saved
     except (CheckpointError, OSError) as error:

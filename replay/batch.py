@@ -26,5 +26,7 @@ class Batch:
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
     goal: Tensor | None = None  # (B, G) float32, what the rewards are for, where the environment has goals
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
+    context: Tensor | None = None  # (B, C, H, W) uint8, the first observation of the episode
+    future: Tensor | None = None  # (B, C, H, W) uint8, the observation k >= 1 steps later, P(k) ~ gamma^k
     views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
     clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures

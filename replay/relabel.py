@@ -19,6 +19,18 @@ class GoalFunctions:
     reward: Callable[[Goal, Goal], NDArray[np.float32]]  # achieved (M, G), desired (M, G) -> (M,)
     terminated: Callable[[Goal, Goal], NDArray[np.bool_]]  # the same -> (M,)
     imagine: Callable[[Goal, np.random.Generator], Goal]  # achieved (M, G) in the scenes meant -> goals (M, G)
+    # Frames (M, C, H, W), and the first ones of their episodes -> goals (M, G). It is given where the map goes on
+    # learning: then goals follow from the frames that a batch needs, and those that were stored are not read.
+    embed: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Goal] | None = None
+
+    def achieved(self, storage: FrameStorage, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Goal:
+        """The goals (M, G) achieved at (M,) slots."""
+        if self.embed is None:
+            return storage.achieved[slot, copy]
+        assert storage.bounds is not None
+        begin = np.maximum(storage.bounds.of(slot, copy)[0], storage.oldest) % storage.rows
+        frames, context = (storage.stack(row, copy, 1).cpu().numpy() for row in (slot, begin))
+        return self.embed(frames, context)
 
 
 class Relabeller:
@@ -58,7 +70,7 @@ class Relabeller:
         rng: np.random.Generator,
     ) -> Goal:
         if kind == "imagined":
-            return self.functions.imagine(storage.achieved[slot, copy], rng)
+            return self.functions.imagine(self.functions.achieved(storage, slot, copy), rng)
         if kind in ("random", "outcome"):  # of any row, of any other episode
             rows = storage.oldest + rng.integers(1, storage.written - storage.oldest, size=len(slot))
             slot, copy = rows % storage.rows, rng.integers(storage.num_envs, size=len(slot))
@@ -73,7 +85,7 @@ class Relabeller:
                 row = row + (rng.random(len(slot)) * (last - row + 1)).astype(np.int64)
             case "final" | "outcome":
                 row = last
-        return storage.achieved[row % storage.rows, copy]
+        return self.functions.achieved(storage, row % storage.rows, copy)
 
     def _ahead(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Of (B,) rows to come, one each, k rows ahead with a probability in proportion to discount**k."""

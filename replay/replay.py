@@ -202,9 +202,9 @@ class Replay:
         Where a window leaves the episode they stand for nothing.
         """
         assert self._relabeller is not None
-        achieved = self._storage.achieved[(slots + 1) % self._storage.rows, copy[:, None]].reshape(-1, goal.shape[1])
+        functions, copies = self._relabeller.functions, np.repeat(copy, slots.shape[1])
+        achieved = functions.achieved(self._storage, (slots.ravel() + 1) % self._storage.rows, copies)
         desired = np.repeat(goal, slots.shape[1], axis=0)
-        functions = self._relabeller.functions
         reward, terminal = functions.reward(achieved, desired), functions.terminated(achieved, desired)
         return reward.reshape(slots.shape), terminal.reshape(slots.shape)
 

@@ -171,7 +171,7 @@ DRAW_NOTHING = {
     "temporal_cpc",
     "st_dim",
 }
-DRAW_NOTHING |= {"colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
+DRAW_NOTHING |= {"grasp2vec", "colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
 
 
 @every

@@ -19,9 +19,9 @@ from agents.base import AuxSchedule
 from agents.config import Head, Target
 from aux_tasks import TaskConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
-from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig
+from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig, TripletsConfig
 from encoders import EncoderConfig
-from envs import ENVS, DmcConfig, EnvConfig, Rollout, ToyConfig
+from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, Rollout, ToyConfig
 from experiment.sources import build_source
 from replay import ReplayConfig
 
@@ -117,6 +117,10 @@ def worlds(folder: Path) -> None:
         needed = {"images": {"folder": str(folder)}, "replay": {"run": str(folder / "alternating")}}
         with suppress(ValueError):  # an empty folder
             build_source(kind(**needed.get(name, {})), ToyConfig(), seed=0)
+    own = TripletsConfig(folder=str(folder / "own"))
+    with suppress(ValueError):
+        build_source(own, ToyConfig(), seed=0)
+    build_source(TripletsConfig(grasps=2, path=str(folder / "triplets")), GraspingConfig(num_envs=2), seed=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

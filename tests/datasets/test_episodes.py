@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from datasets import Episodes, EpisodeSampler
 from replay import Batch
@@ -97,6 +98,25 @@ def test_a_batch_holds_whole_clips_and_what_belongs_to_them() -> None:
         np.testing.assert_allclose(batch.clip_action[i], episodes.action[row : row + length - 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.6, 1.0])
+def test_the_future_is_of_the_same_episode_and_the_context_its_beginning(gamma: float) -> None:
+    source = sampler(made(labels={}), frame_stack=2, gamma=gamma)
+    assert {"context", "future"} <= source.provides
+    batch = drawn(source, "context", "future", count=4000)
+    observed = {row: stacked(source.episodes, row, 2).tobytes() for row in source.episodes.rows()}
+    assert len(set(observed.values())) == len(observed)
+    named = {picture: row for row, picture in observed.items()}
+    steps = np.array([named[later.numpy().tobytes()] for later in batch.future.contiguous()]) - batch.index.numpy()
+    for index in np.unique(batch.index.numpy()):
+        most = END[np.searchsorted(END, index, "right")] - 1 - index
+        share = gamma ** np.arange(most)
+        found = np.bincount(steps[batch.index.numpy() == index] - 1, minlength=most)
+        assert chisquare(found, found.sum() * share / share.sum()).pvalue > 1e-3 or most == 1
+        assert len(found) == most
+    begin = BEGIN[np.searchsorted(BEGIN, batch.index.numpy(), "right") - 1]
+    assert all(named[obs.numpy().tobytes()] == b for obs, b in zip(batch.context.contiguous(), begin, strict=True))
+
+
 @pytest.mark.parametrize("grayscale", [False, True])
 def test_views_are_observations_of_one_moment(grayscale: bool) -> None:
     views = np.random.default_rng(1).integers(256, size=(COUNT, 3, 3, *SIZE), dtype=np.uint8)
@@ -115,7 +135,7 @@ def test_views_are_observations_of_one_moment(grayscale: bool) -> None:
             assert torch.equal(batch.clip_views[:, t, v], alone.observe(batch.index.numpy() + t))
 
 
-@pytest.mark.parametrize("field", ["next_obs", "action", "reward"])
+@pytest.mark.parametrize("field", ["next_obs", "action", "reward", "future"])
 def test_what_the_last_frame_of_an_episode_lacks_is_never_drawn(field: str) -> None:
     batch = drawn(sampler(made(), frame_stack=1), field)
     assert set(batch.index.tolist()) == set(range(COUNT)) - {11} - set(END - 1)
@@ -125,7 +145,7 @@ def test_only_what_was_asked_for_is_made_and_a_seed_decides_it() -> None:
     first, again, other = (drawn(sampler(made()), clip=4, count=7, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.obs, again.obs)
     assert not torch.equal(first.obs, other.obs)
-    assert first.next_obs is first.clip is first.rgb is first.views is None
+    assert first.next_obs is first.clip is first.rgb is first.context is first.future is first.views is None
     assert first.weight.tolist() == [1] * 7
     assert set(drawn(sampler(made(), among=np.array([1, 8]))).index.tolist()) == {1, 8}
 
@@ -152,7 +172,7 @@ def test_what_a_source_has_not_is_not_promised_and_the_number_of_actions_not_gue
         *((6, 6), (None, A), (None, 0))
     ]
     still = sampler(Episodes(made().frames, np.arange(COUNT), np.arange(COUNT) + 1))
-    assert still.provides == {"obs", "features", "index"}
+    assert still.provides == {"obs", "features", "index", "context"}
     assert [("rgb" in sampler(made(channels)).provides) for channels in (1, 3)] == [False, True]
 
 

@@ -10,7 +10,17 @@ import pytest
 from env_help import play
 from gymnasium.spaces import Discrete
 
-from envs import ENVS, AtariConfig, DmcConfig, EnvConfig, PointMassConfig, PusherConfig, ToyConfig
+from envs import (
+    ENVS,
+    AtariConfig,
+    BitFlipConfig,
+    DmcConfig,
+    EnvConfig,
+    GraspingConfig,
+    PointMassConfig,
+    PusherConfig,
+    ToyConfig,
+)
 
 # A configuration, what may differ without changing an episode, and the agent steps to compare.
 CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
@@ -18,11 +28,13 @@ CASES: dict[str, tuple[EnvConfig, dict[str, int], int]] = {
     "time limit": (ToyConfig(num_envs=3, time_limit=4), {}, 20),
     "point mass": (PointMassConfig(num_envs=3, time_limit=9, control="force"), {}, 25),
     "noise": (PointMassConfig(num_envs=3, time_limit=9, noise=True), {}, 25),
+    "bit flipping": (BitFlipConfig(num_envs=3, bits=4), {}, 40),
     "atari": (AtariConfig(game="breakout", num_envs=3, sticky=0.25), {"threads": 2}, 100),
     "pusher": (PusherConfig(num_envs=3, time_limit=9, background="gas"), {}, 25),
     "gas": (DmcConfig(domain="ball_in_cup", task="catch", num_envs=3, action_repeat=500, background="gas"), {}, 4),
     "background noise": (DmcConfig(num_envs=3, action_repeat=500, background="noise"), {"processes": 2}, 4),
     "fish": (DmcConfig(domain="fish", task="swim", num_envs=3, action_repeat=500), {}, 4),
+    "grasping": (GraspingConfig(num_envs=3), {}, 9),
     "hard": (DmcConfig(domain="point_mass", task="hard", num_envs=3, action_repeat=500), {}, 4),
 }
 
@@ -47,11 +59,12 @@ def test_one_seed_one_future_for_each_copy(config: EnvConfig, free: dict[str, in
 @pytest.mark.parametrize(("config", "free", "steps"), CASES.values(), ids=CASES)
 def test_flags_follow_each_other(config: EnvConfig, free: dict[str, int], steps: int) -> None:
     env = replace(config, **free).build()
-    assert (env.num_envs, env.frame_shape[1:]) == (3, (config.size, config.size))  # type: ignore[attr-defined]
+    size = getattr(config, "size", 1)  # of states
+    assert (env.num_envs, env.frame_shape[1:]) == (3, (size, size))
     over = np.zeros(3, bool)
     starts, ended = [], False
     for row in play(env, 11, steps):
-        assert (row.frame.dtype, row.frame.shape) == (np.uint8, (3, *env.frame_shape))
+        assert (row.frame.dtype, row.frame.shape) == (env.frame_dtype, (3, *env.frame_shape))
         if not hasattr(row, "first"):
             starts += list(row.frame)
             continue
@@ -144,7 +157,8 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
         ("pusher", {"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
         ("pusher", {"reward": "spase"}, "reward is 'spase': did you mean 'sparse'?"),
-        ("pusher", {"camera": "side"}, "camera is 'side': there are top, oblique"),
+        ("pusher", {"objects": "two"}, "objects is 'two': there are one, many"),
+        ("pusher", {"camera": "side"}, "unknown camera 'side': there are top, oblique, or azimuth/elevation"),
         ("pusher", {"background": "gass"}, "background is 'gass': did you mean 'gas'?"),
         ("pusher", {"time_limit": 0}, "time_limit is 0: it must be at least 1"),
         *(

@@ -152,3 +152,46 @@ def test_a_background_stands_in_place_of_the_table_alone() -> None:
     assert 0.8 < table.mean() < 0.95
     np.testing.assert_array_equal(same, ~table)
     np.testing.assert_array_equal((first != other).any(1), table)
+
+
+def test_further_cameras_show_the_same_moment() -> None:
+    config = PusherConfig(num_envs=3, size=64, views=["oblique", "top", "30/-60"], background="gas")
+    env, side = config.build(), replace(config, camera="oblique", views=[]).build()
+    frame, seen = env.reset(2), side.reset(2)
+    for _ in range(2):
+        oblique, top, azimuth = env.views().swapaxes(0, 1)
+        np.testing.assert_array_equal(top, frame)
+        np.testing.assert_array_equal(oblique, seen)
+        assert len({picture.tobytes() for picture in (*oblique, *top, *azimuth)}) == 9
+        action = np.ones((3, 2), np.float32)
+        frame, seen = env.step(action).frame, side.step(action).frame
+    assert (env.num_views, side.num_views) == (3, 0)
+    blind = replace(config, observe="state").build()
+    blind.reset(2)
+    blind.step(action)
+    blind.step(action)
+    np.testing.assert_array_equal(blind.views(), env.views())
+
+
+def test_the_pixels_of_many_objects_tell_colour_and_shape_as_the_labels_do() -> None:
+    env = PusherConfig(num_envs=120, size=96, objects="many", time_limit=1).build()
+    frame, seen = env.reset(0), set()
+    for moment in range(3):
+        labels = env.labels()
+        for picture, color, shape in zip(frame, labels["color"], labels["shape"], strict=True):
+            colorful = picture.max(0) > 1.5 * picture.min(0)
+            assert picture[:, colorful].mean(1).argmax() == color
+            rows, columns = (np.flatnonzero(colorful.any(axis)) for axis in (0, 1))
+            filled = colorful.sum() / (np.ptp(rows) + 1) / (np.ptp(columns) + 1)
+            assert np.digitize(filled, [0.65, 0.87]) == {0: 1, 1: 2, 2: 0}[int(shape)]  # cross, disc, square
+            assert 0.11 < colorful.any(0).sum() / 96 < 0.17
+            seen.add((int(color), int(shape)))
+        frame = env.goal_frame() if moment == 0 else env.step(np.zeros((120, 2), np.float32)).frame
+    assert len(seen) == 9
+
+
+def test_what_the_puck_looks_like_moves_nothing() -> None:
+    one, many = (replace(STATE, num_envs=3, time_limit=7, objects=objects).build() for objects in ("one", "many"))
+    for row, other in zip(play(one, 6, 20), play(many, 6, 20), strict=True):
+        np.testing.assert_array_equal(row.frame, other.frame)
+    assert set(many.labels()) - set(one.labels()) == {"color", "shape"}

@@ -4,7 +4,23 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from envs import ENVS, AtariConfig, PointMassConfig, SingleEnv, ToyConfig
+from envs import (
+    ENVS,
+    AtariConfig,
+    BitFlipConfig,
+    EnvConfig,
+    PointMassConfig,
+    PusherConfig,
+    SingleEnv,
+    SingleGoalEnv,
+    ToyConfig,
+)
+
+GOALS: dict[str, EnvConfig] = {
+    "pixels": PusherConfig(num_envs=1),
+    "state": PusherConfig(num_envs=1, observe="state"),
+    "bits": BitFlipConfig(num_envs=1),
+}
 
 
 @pytest.mark.filterwarnings("error")
@@ -74,3 +90,53 @@ def test_an_episode_is_begun_ended_and_begun_again(kind: type[ToyConfig | PointM
     assert not again[:-1].any()
     assert not np.array_equal(again, start)
     env.step(env.action_space.sample())
+
+
+# --- goals ---
+
+
+@pytest.mark.filterwarnings("error", "ignore:.*(spec|not the unwrapped|infinity):UserWarning")
+@pytest.mark.parametrize("config", GOALS.values(), ids=GOALS)
+def test_an_environment_with_goals_passes_both_checks(config: EnvConfig) -> None:
+    sb3_check_env(SingleGoalEnv(config.build()))
+    gymnasium_check_env(SingleGoalEnv(config.build()), skip_render_check=True)
+
+
+@pytest.mark.parametrize("config", GOALS.values(), ids=GOALS)
+def test_rewards_of_a_batch_are_those_of_the_steps(config: EnvConfig) -> None:
+    env = SingleGoalEnv(config.build())
+    obs, info = env.reset(seed=0)
+    steps, over = [], False
+    env.action_space.seed(0)
+    while not over:
+        obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        goals = (obs["achieved_goal"], obs["desired_goal"])
+        assert env.compute_reward(*goals, info) == reward
+        assert env.compute_terminated(*goals, info) == terminated
+        assert isinstance(info["is_success"], bool)
+        steps.append((*goals, reward))
+        over = terminated or truncated
+    achieved, desired, rewards = map(np.array, zip(*steps, strict=True))
+    np.testing.assert_array_equal(env.compute_reward(achieved, desired, {}), rewards)
+    assert len(env.compute_terminated(achieved, desired, {})) == len(steps)
+    assert not env.compute_truncated(achieved, desired, {}).any()
+    assert (desired == desired[0]).all()
+    again, _ = env.reset()
+    assert not np.array_equal(again["desired_goal"], desired[0])
+
+
+def test_no_goals_no_goal_environment() -> None:
+    with pytest.raises(ValueError, match="ToyVector has none"):
+        SingleGoalEnv(ToyConfig(num_envs=1).build())
+
+
+def test_hindsight_replay_of_stable_baselines_relabels_it() -> None:
+    from stable_baselines3 import SAC, HerReplayBuffer
+
+    env = SingleGoalEnv(GOALS["state"].build())
+    learner = SAC("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, learning_starts=100, device="cpu")
+    learner.learn(130)
+    batch = learner.replay_buffer.sample(256)
+    achieved, desired = (batch.next_observations[f"{name}_goal"].numpy() for name in ("achieved", "desired"))
+    np.testing.assert_array_equal(env.compute_reward(achieved, desired, {}), batch.rewards[:, 0].numpy())
+    assert (batch.rewards == 0).any()

@@ -1,0 +1,47 @@
+"""Folders of grasps: what lay there before, what lies there after, and what was taken."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.episodes import Episodes
+from datasets.readers import stills
+from harness.media import IMAGES, find_files, read_image
+from replay.frames import check_room, free_memory
+
+MEMBERS = ("before", "after", "outcome")
+
+
+def read_triplets(folder: Path, size: int) -> Episodes:
+    """Every grasp below `folder`, by path, as an episode of one frame with three views: before, after and outcome.
+
+    `folder/<grasp>/before.png`, `after.png` and `outcome.png` belong together; `.jpg` and the like will do. In
+    `folder/<object>/<grasp>/` they have the label `object`. Pictures are cut to their middle square and resized to
+    (3, size, size). A split goes by the paths of the grasps.
+
+    Raises:
+        ValueError: there is none, some lie deeper than others, or a member is missing or cannot be read.
+        MemoryError: they do not fit.
+    """
+    grasps: dict[Path, dict[str, Path]] = {}
+    for path in find_files(folder, IMAGES):
+        grasps.setdefault(path.parent, {})[path.stem] = path
+    places = [grasp.relative_to(folder).parts for grasp in grasps]
+    if len(set(map(len, places))) > 1 or len(places[0]) not in (1, 2):
+        raise ValueError(f"{folder}: its pictures must all lie in folder/grasp/ or in folder/object/grasp/")
+    for grasp, members in grasps.items():
+        if missing := [name for name in MEMBERS if name not in members]:
+            raise ValueError(f"{grasp} has no {missing[0]}.png: a grasp is before.png, after.png and outcome.png")
+    free, what = free_memory(), "{} pictures"
+    check_room(3 * len(grasps), (3, size, size), free, "memory", who="source", what=what, advice="lower source.size")
+    pictures = [read_image(members[name], size) for members in grasps.values() for name in MEMBERS]
+    views = np.stack(pictures).transpose(0, 3, 1, 2).reshape(-1, 3, 3, size, size)
+    labels = {"object": np.array([place[0] for place in places])} if len(places[0]) == 2 else {}
+    return replace(triplets(views, labels), names=np.array(["/".join(place) for place in places]))
+
+
+def triplets(views: NDArray[np.uint8], labels: dict[str, NDArray[np.generic]]) -> Episodes:
+    """Each triplet of pictures (N, 3, C, H, W) an episode of its own."""
+    return replace(stills(views[:, 0], labels), views=views)

@@ -1,0 +1,316 @@
+"""Grasping: a tray of objects, of which one grasp takes one; what is held is seen by a camera of its own."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
+from envs.grasping_objects import NUM_OBJECTS, SPLITS, STAGE, build_model, ids_of
+from envs.rendering import HIDDEN_GROUP, Screen, load_module
+from harness.suggest import nearest
+
+REACH = 0.78  # the largest coordinate of an object's centre in the tray, which is [-1, 1] x [-1, 1]
+APART = 0.4  # between the centres of two objects, at least
+DISTURBED = (0.08, 0.35)  # standard deviation of how far the others move in a grasp, and turn, rad
+TRIES = 200  # to find a place; then objects may touch
+LAMP = ((0.3, 0.6), 0.35)  # brightness, and the largest slope of the light of a picture
+TILT = 0.3  # rad, the largest of a held object
+GRIP = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]) * 0.05  # where the gripper closes, around its middle
+
+
+@dataclass(frozen=True)
+class GraspingConfig(EnvConfig):
+    """A tray of objects of which the one in the goal picture is to be grasped, in one attempt."""
+
+    simulator: ClassVar[tuple[str, ...]] = ("dm-control", "mujoco")
+
+    name: str = "grasping"
+    num_envs: int = 16
+    size: int = 64  # pixels, height and width
+    objects: int = 5  # objects in the tray
+    split: str = "seen"  # which objects: the 40 seen or the 20 unseen ones
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {self.split!r}: {nearest(self.split, SPLITS)}")
+        for name, (least, most) in {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8)}.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name} is {value}: it must be {least} to {most}")
+
+    @classmethod
+    def members(cls) -> dict[str, dict[str, str]]:
+        """See `EnvConfig.members`: the two sets of objects."""
+        return {split: {"split": split} for split in SPLITS}
+
+    def build(self, labels: bool = False) -> "GraspingVector":  # noqa: ARG002
+        """See `EnvConfig.build`. Labels are always there."""
+        return GraspingVector(self)
+
+    @property
+    def label(self) -> str:
+        """The family and the set of objects."""
+        return f"{self.name}_{self.split}"
+
+    @property
+    def fps(self) -> float:
+        """An episode has two pictures."""
+        return 1.0
+
+    def display(self, size: int) -> "GraspingConfig":
+        """See `EnvConfig.display`."""
+        return replace(self, size=size)
+
+
+class GraspingVector(VectorEnv):
+    """N trays, and one grasp an episode. Frames are RGB, from above.
+
+    An action (x to the right, y downwards) in [-1, 1] is where in the picture the gripper goes. It takes the object
+    below its middle, or else one that a point of its footprint hits; nothing is simulated of fingers and forces.
+    Every grasp moves and turns the other objects by a few pixels, and the light is another one in each picture.
+
+    Goals are one-hot numbers of objects (G = 60), all 0 for an empty gripper. The reward is 1 where the held object is
+    the desired one, which lies in the tray. Every grasp terminates the episode.
+    """
+
+    def __init__(self, config: GraspingConfig) -> None:
+        """Raises RuntimeError where MuJoCo cannot render."""
+        self.num_envs, self.goal_dim = config.num_envs, NUM_OBJECTS
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.frame_shape = (3, config.size, config.size)
+        self._world, self._ids, self._count = World(config.size), ids_of(config.split), config.objects
+        self._trays: list[Tray] = []
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """See `VectorEnv.reset`. `seed` is any non-negative integer."""
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._over = np.zeros(self.num_envs, np.bool_)
+        self._trays = [Tray(self._ids, self._count, rng) for rng in self._rngs]
+        return self._draw()
+
+    def step(self, action: Actions) -> VectorStep:
+        """See `VectorEnv.step`."""
+        self._check_action(action)
+        first = self._over
+        for i, rng in enumerate(self._rngs):  # one generator a copy: its episodes do not depend on the others
+            if first[i]:
+                self._trays[i] = Tray(self._ids, self._count, rng)
+            else:
+                self._trays[i].grasp(self._world.hit(self._trays[i], to_tray(action[i])), rng)
+        self._over = ~first
+        reward = np.where(first, 0, self.compute_reward(*self.goals())).astype(np.float32)
+        return VectorStep(self._draw(), reward, self._over, np.zeros_like(first), self._over, first)
+
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """See `VectorEnv.labels`: the numbers of the desired and the held object, -1 for none, and where the desired
+        one lies or lay before it was grasped, in pixels from the left and upper edge of the picture.
+        """
+        place = to_picture(np.array([tray.desired_place for tray in self._trays]))
+        x, y = ((place + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
+        desired, held = (np.array([getattr(t, name) for t in self._trays]) for name in ("desired", "held"))
+        return {"desired": desired, "held": held, "x": x.copy(), "y": y.copy()}
+
+    # --- goals ---
+
+    def goals(self) -> Goals:
+        """See `VectorEnv.goals`."""
+        hot = np.vstack([np.eye(NUM_OBJECTS, dtype=np.float32), np.zeros(NUM_OBJECTS, np.float32)])
+        return Goals(*(hot[[getattr(tray, name) for tray in self._trays]] for name in ("held", "desired")))
+
+    def goal_frame(self) -> NDArray[np.uint8]:
+        """Pictures (N, 3, H, W) of the desired object in the gripper, the same for a whole episode."""
+        return self._frames([self._world.draw_outcome(tray.desired, tray.goal_pose) for tray in self._trays])
+
+    def outcome_frame(self) -> NDArray[np.uint8]:
+        """Pictures (N, 3, H, W) of what the gripper holds, the empty stage for nothing."""
+        return self._frames([self._world.draw_outcome(tray.held, tray.held_pose) for tray in self._trays])
+
+    def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `VectorEnv.compute_reward`."""
+        return self.is_success(achieved, desired).astype(np.float32)
+
+    def compute_terminated(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:  # noqa: ARG002
+        """See `VectorEnv.compute_terminated`: everywhere."""
+        return np.ones(len(achieved), np.bool_)
+
+    def goal_distance(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `VectorEnv.goal_distance`: 0 for the same object, 1 for another one or none."""
+        return 1 - self.compute_reward(achieved, desired)
+
+    def is_success(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """See `VectorEnv.is_success`."""
+        same: NDArray[np.bool_] = (achieved * desired).sum(1) > 0.5
+        return same
+
+    # --- for scripted policies and measurements, not for agents ---
+
+    def places(self) -> list[dict[int, NDArray[np.float64]]]:
+        """Of each tray, the numbers of the objects that lie in it, and the actions (2,) that grasp them."""
+        return [{n: to_picture(pose[:2]) for n, pose in tray.poses.items()} for tray in self._trays]
+
+    def object_at(self, points: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The numbers (N,) of the objects at points (N, 2) of the pictures, in [-1, 1] as actions; -1 for none."""
+        pairs = zip(self._trays, points, strict=True)
+        return np.array([self._world.hit(tray, to_tray(point), GRIP[:1]) for tray, point in pairs])
+
+    def _draw(self) -> NDArray[np.uint8]:
+        return self._frames([self._world.draw_tray(tray) for tray in self._trays])
+
+    def _frames(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        return np.stack(pictures).transpose(0, 3, 1, 2).copy()
+
+    def close(self) -> None:
+        """See `VectorEnv.close`: frees the renderer."""
+        self._world.close()
+
+
+def to_tray(point: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Coordinates (..., 2) in the tray of places in the picture: there, y points downwards."""
+    flipped: NDArray[np.float64] = point * np.array([1.0, -1.0])
+    return flipped
+
+
+to_picture = to_tray  # the other way round is the same
+
+
+class Tray:
+    """What lies in one tray and what the gripper holds. A pose is (x, y, turn), a lamp (brightness, slope x, slope y).
+
+    Args:
+        ids: the objects to choose from.
+        count: how many lie in it; no two are the same.
+        rng: the only source of chance.
+    """
+
+    held = -1
+
+    def __init__(self, ids: NDArray[np.int64], count: int, rng: np.random.Generator) -> None:
+        self.poses: dict[int, NDArray[np.float64]] = {}
+        for number in rng.choice(ids, count, replace=False).tolist():
+            place = rng.uniform(-REACH, REACH, (TRIES, 2))
+            self.poses[number] = np.append(self._free(place), rng.uniform(0, 2 * np.pi))
+        self.desired = int(rng.choice(list(self.poses)))
+        self.desired_place = self.poses[self.desired][:2]
+        self.lamp, self.goal_pose, self.held_pose = _lamp(rng), *(rng.uniform(-1, 1, (2, 6)))
+
+    def grasp(self, number: int, rng: np.random.Generator) -> None:
+        """Take an object, or none for -1, and disturb the others."""
+        self.held = number
+        self.poses.pop(number, None)
+        for other, pose in list(self.poses.items()):
+            del self.poses[other]
+            moved = np.clip(pose[:2] + rng.normal(0, DISTURBED[0], (TRIES, 2)), -REACH, REACH)
+            self.poses[other] = np.append(self._free(moved), pose[2] + rng.normal(0, DISTURBED[1]))
+        self.lamp = _lamp(rng)
+
+    def _free(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The first of (M, 2) places that is apart from all objects, or else the one that is farthest from them."""
+        there = np.array([pose[:2] for pose in self.poses.values()]).reshape(-1, 2)
+        distance = np.linalg.norm(places[:, None] - there, axis=2).min(1, initial=np.inf)
+        best: NDArray[np.float64] = places[np.argmax(np.minimum(distance, APART))]
+        return best
+
+
+def _lamp(rng: np.random.Generator) -> NDArray[np.float64]:
+    return np.array([rng.uniform(*LAMP[0]), *rng.uniform(-LAMP[1], LAMP[1], 2)])
+
+
+class World:
+    """The MuJoCo model that draws one tray or one held object at a time, and finds what lies at a place."""
+
+    def __init__(self, size: int) -> None:
+        dm = load_module("dm_control.mujoco")
+        import mujoco
+
+        self._mujoco, self._physics = mujoco, dm.Physics.from_xml_string(build_model())
+        self._screens = {
+            camera: Screen(self._physics, size, camera, "fast", hide_background=False)
+            for camera in ("scene", "outcome")
+        }
+        model = self._physics.model
+        bodies = [model.name2id(str(number), "body") for number in range(NUM_OBJECTS)]
+        self._object = np.full(model.nbody, -1)  # of each body; -1: tray and stage
+        self._object[bodies] = np.arange(NUM_OBJECTS)
+        self._geom_object = self._object[model.geom_bodyid]
+        self._lifted = np.array([0.0, 0.0, 0.1])
+
+    def draw_tray(self, tray: Tray) -> NDArray[np.uint8]:
+        """The scene camera's picture (H, W, 3)."""
+        self._place(tray)
+        self._light(tray.lamp)
+        return self._show("scene")
+
+    def draw_outcome(self, number: int, pose: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The outcome camera's picture (H, W, 3) of an object, or of none for -1.
+
+        Args:
+            number: the object.
+            pose: (6,) in [-1, 1]: turn, tilts, and the lamp.
+        """
+        self._hide_but([number])
+        if number >= 0:
+            turn, *tilt = pose[:3] * (np.pi, TILT, TILT)
+            data = self._physics.data
+            data.mocap_pos[number] = (STAGE, 0, 0)
+            data.mocap_quat[number] = _product(_turned(tilt[0], 0), _turned(tilt[1], 1), _turned(turn, 2))
+        low, high = LAMP[0]
+        self._light(np.array([low + (high - low) * (pose[3] + 1) / 2, *(pose[4:] * LAMP[1])]))
+        return self._show("outcome")
+
+    def hit(self, tray: Tray, place: NDArray[np.float64], footprint: NDArray[np.float64] = GRIP) -> int:
+        """The object of a tray at the first point of a footprint (M, 2) around a place (2,) that has one; -1: none."""
+        self._place(tray)
+        self._physics.forward()
+        for point in place + footprint:
+            if (number := self._below(point)) >= 0:
+                return number
+        return -1
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._physics.free()
+
+    def _below(self, point: NDArray[np.float64]) -> int:
+        geom, groups = np.array([-1], np.int32), np.ones(6, np.uint8)
+        groups[HIDDEN_GROUP] = 0
+        start, down = np.array([*point, 1.0]), np.array([0.0, 0.0, -1.0])
+        model, data = self._physics.model.ptr, self._physics.data.ptr
+        self._mujoco.mj_ray(model, data, start, down, groups, 1, -1, geom)
+        return int(self._geom_object[geom[0]]) if geom[0] >= 0 else -1
+
+    def _place(self, tray: Tray) -> None:
+        self._hide_but(list(tray.poses))
+        for number, (x, y, turn) in tray.poses.items():
+            self._physics.data.mocap_pos[number] = (x, y, 0)
+            self._physics.data.mocap_quat[number] = _turned(turn, 2)
+
+    def _hide_but(self, numbers: list[int]) -> None:
+        shown = np.isin(self._geom_object, [-1, *numbers])
+        self._physics.model.geom_group[:] = np.where(shown, 0, HIDDEN_GROUP)
+
+    def _light(self, lamp: NDArray[np.float64]) -> None:
+        self._physics.model.light_diffuse[:] = lamp[0]
+        direction = np.array([*lamp[1:], -1.0])
+        self._physics.model.light_dir[:] = direction / np.linalg.norm(direction)
+
+    def _show(self, camera: str) -> NDArray[np.uint8]:
+        self._physics.forward()
+        return self._screens[camera].draw().copy()
+
+
+def _turned(angle: float, axis: int) -> NDArray[np.float64]:
+    """The quaternion of a turn about an axis, rad."""
+    quaternion = np.zeros(4)
+    quaternion[0], quaternion[axis + 1] = np.cos(angle / 2), np.sin(angle / 2)
+    return quaternion
+
+
+def _product(*quaternions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The turns one after the other, the last one first."""
+    product = quaternions[0]
+    for other in quaternions[1:]:
+        w, v, u, q = product[0], product[1:], other[0], other[1:]
+        product = np.array([w * u - v @ q, *(w * q + u * v + np.cross(v, q))])
+    return product

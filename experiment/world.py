@@ -1,0 +1,128 @@
+"""The environment that the agent of a run sees: as it is, or through a goal space."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from configs.schema import Config
+from envs import EnvConfig, GoalSpaceVector, Protocol
+from envs.base import Padding
+from experiment.goal_space import FILE, OWN, PIXELS, TaskSpace, space_file
+from harness.media import read_image
+from harness.process import pick_device
+
+POOLED = 12  # pixels a side of goal.space=pixels
+
+
+class PixelSpace:
+    """Pictures averaged to 12 x 12 pixels as goals, the baseline without a representation."""
+
+    def __init__(self, frame_shape: tuple[int, int, int]) -> None:
+        self.goal_dim = frame_shape[0] * POOLED**2
+
+    def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
+        """See `envs.goals.GoalSpace`."""
+        pooled = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(frames)).float() / 255, POOLED)
+        array: NDArray[np.float32] = pooled.flatten(1).numpy()
+        return array
+
+    def reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `envs.goals.GoalSpace`."""
+        distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1)
+        return -distance
+
+    def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:  # noqa: ARG002
+        """See `envs.goals.GoalSpace`."""
+        raise ValueError("goal.space=pixels cannot imagine goals: give goal.source=env")
+
+
+@dataclass(frozen=True)
+class GoalSpaceEnv(EnvConfig):
+    """An environment seen through a goal space; all else is as `env` says."""
+
+    env: EnvConfig = field(kw_only=True)
+    space: str = field(kw_only=True)  # its file, or `pixels`
+    observe: str = field(kw_only=True)
+    source: str = field(kw_only=True)
+    picture: str | None = None  # to reach, in place of other goals
+    device: str = "cpu"  # where pictures are embedded
+
+    def build(self, labels: bool = False) -> GoalSpaceVector:
+        """See `EnvConfig.build`."""
+        env = replace(self.env, num_envs=self.num_envs).build(labels)
+        try:
+            space: TaskSpace | PixelSpace = PixelSpace(env.frame_shape)
+            if self.space != PIXELS:
+                space = TaskSpace.load(Path(self.space), torch.device(self.device))
+            picture = read_image(Path(self.picture), env.frame_shape[1]).transpose(2, 0, 1) if self.picture else None
+            return GoalSpaceVector(env, space, observe=self.observe, source=self.source, goal=picture)
+        except ValueError:
+            env.close()
+            raise
+
+    @property
+    def padding(self) -> Padding:
+        """See `EnvConfig.padding`."""
+        return self.env.padding
+
+    @property
+    def fps(self) -> float:
+        """See `EnvConfig.fps`."""
+        return self.env.fps
+
+    @property
+    def repeat(self) -> int:
+        """See `EnvConfig.repeat`."""
+        return self.env.repeat
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """See `EnvConfig.protocol`: goals are those of the environment."""
+        protocol = self.env.protocol(name)
+        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source="env")
+        return replace(protocol, env=env)
+
+    def display(self, size: int) -> EnvConfig | None:
+        """See `EnvConfig.display`."""
+        return replace(self.env, num_envs=self.num_envs).display(size)
+
+    def files(self) -> dict[str, Any]:
+        """See `EnvConfig.files`."""
+        return self.env.files()
+
+
+def world_of(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
+    """The environment that the agent of a run sees.
+
+    Args:
+        config: of the run.
+        folder: of the run, which may hold its goal space.
+        picture: to reach in every episode.
+
+    Raises:
+        ValueError: the goal space is missing, or there is none for the picture.
+    """
+    goal, device = config.goal, str(pick_device(config.device))
+    if goal.space is None or (goal.space == OWN and not (folder / FILE).is_file()):
+        if picture:
+            raise ValueError(f"goal={picture}: {folder} has no goal space to compare pictures in")
+        return config.env
+    space = goal.space
+    if (folder / FILE).is_file():
+        space = str(folder / FILE)
+    elif space != PIXELS:
+        space = str(space_file(space))
+    return GoalSpaceEnv(
+        "goal_space",
+        config.env.num_envs,
+        env=config.env,
+        space=space,
+        observe=goal.observe,
+        source=goal.source,
+        picture=picture,
+        device=device,
+    )

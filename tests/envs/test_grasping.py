@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from envs import GraspingConfig, GraspingVector
+from envs.grasping_objects import NUM_OBJECTS, ids_of
+
+
+@pytest.fixture(scope="module")
+def env():
+    vector = GraspingConfig(num_envs=12).build()
+    yield vector
+    vector.close()
+
+
+def aim(env: GraspingVector, which: int | str = 0) -> np.ndarray:
+    """At the object of that rank in each tray, or at the desired one."""
+    desired = env.labels()["desired"]
+    trays = zip(env.places(), desired, strict=True)
+    return np.float32([tray[d] if which == "desired" else [*tray.values()][int(which)] for tray, d in trays])
+
+
+def test_the_gripper_takes_what_lies_below_and_nothing_else_vanishes(env: GraspingVector) -> None:
+    env.reset(0)
+    before, action = env.places(), aim(env, 1)
+    step = env.step(action)
+    held = env.labels()["held"]
+    assert held.tolist() == [[*tray][1] for tray in before]
+    assert [set(tray) for tray in env.places()] == [{*tray} - {h} for tray, h in zip(before, held, strict=True)]
+    assert step.terminated.all()
+    env.step(action)
+    assert (env.labels()["held"] == -1).all()
+    assert not env.goals().achieved.any()
+
+
+def test_a_grasp_beside_the_objects_takes_none_and_shows_the_empty_stage(env: GraspingVector) -> None:
+    env.reset(1)
+    env.step(np.full((12, 2), 1, np.float32))
+    assert (env.labels()["held"] == -1).all()
+    empty = env.outcome_frame()
+    assert {len(tray) for tray in env.places()} == {5}
+    assert np.ptp(empty, axis=(2, 3)).max() < 6  # one gray, but for rounding
+    env.reset(1)
+    env.step(aim(env))
+    assert np.ptp(env.outcome_frame(), axis=(2, 3)).max(1).min() > 60
+
+
+def test_a_random_grasp_takes_as_often_as_objects_and_footprint_cover_the_tray(env: GraspingVector) -> None:
+    env.reset(2)
+    rng, hits = np.random.default_rng(0), list[bool]()
+    for _ in range(40):
+        env.step(rng.uniform(-1, 1, (12, 2)).astype(np.float32))
+        hits += (env.labels()["held"] >= 0).tolist()
+        env.step(np.zeros((12, 2), np.float32))
+    assert 0.05 < np.mean(hits) < 0.3
+
+
+def test_reward_and_success_are_those_of_the_desired_object_which_is_there(env: GraspingVector) -> None:
+    for which in ("desired", 0):
+        env.reset(3)
+        desired, step = env.labels()["desired"], env.step(aim(env, which))
+        same = env.labels()["held"] == desired
+        assert same.all() == (which == "desired")
+        goals = env.goals()
+        assert goals.desired.argmax(1).tolist() == desired.tolist()
+        np.testing.assert_array_equal(step.reward, same)
+        np.testing.assert_array_equal(env.compute_reward(*goals), same)
+        np.testing.assert_array_equal(env.is_success(*goals), same)
+        np.testing.assert_array_equal(env.goal_distance(*goals), ~same)
+        assert env.compute_terminated(*goals).all()
+
+
+def test_the_goal_picture_shows_the_desired_object_in_another_pose_and_stays(env: GraspingVector) -> None:
+    env.reset(4)
+    before = env.goal_frame()
+    np.testing.assert_array_equal(before, env.goal_frame())
+    env.step(aim(env, "desired"))
+    np.testing.assert_array_equal(before, env.goal_frame())
+    held = env.outcome_frame()
+    assert (np.abs(held.astype(int) - before).mean((1, 2, 3)) > 0.5).all()
+    hue = [p.astype(float).max((2, 3)) for p in (before, held)]  # much the same whatever pose and light
+    hue = [colour / np.linalg.norm(colour, axis=1, keepdims=True) for colour in hue]
+    likeness = hue[0] @ hue[1].T
+    assert likeness.diagonal().mean() > likeness.mean() + 0.05
+
+
+def test_actions_and_labels_are_places_in_the_picture(env: GraspingVector) -> None:
+    env.reset(5)
+    labels, pixel = env.labels(), (aim(env, "desired") + 1) / 2 * 64
+    np.testing.assert_allclose(np.stack([labels["x"], labels["y"]], 1), pixel, atol=1e-3)
+    assert (env.object_at(aim(env, "desired")) == labels["desired"]).all()
+    frame = env._draw()
+    background = np.median(frame, axis=(2, 3))
+    x, y = pixel.astype(int).T
+    there = frame[np.arange(12), :, y, x]
+    assert (np.abs(there.astype(float) - background).max(1) > 15).mean() > 0.9
+
+
+def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) -> None:
+    moved = []
+    for seed in range(10):
+        env.reset(seed)
+        before = env.places()
+        env.step(aim(env))
+        for tray, after in zip(before, env.places(), strict=True):
+            moved += [np.linalg.norm(after[n] - tray[n]) * 32 for n in after]
+            assert all(np.abs(place).max() < 1 for place in after.values())
+    assert 2 < np.mean(moved) < 5
+
+
+def test_seen_and_unseen_objects_are_apart() -> None:
+    seen, unseen = ids_of("seen"), ids_of("unseen")
+    assert (len(seen), len(unseen)) == (40, 20)
+    assert sorted([*seen, *unseen]) == [*range(NUM_OBJECTS)]
+    env = GraspingConfig(num_envs=30, split="unseen").build()
+    env.reset(0)
+    assert {n for tray in env.places() for n in tray} <= set(unseen.tolist())
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "sen"}, "split is 'sen': .*seen"),
+        ({"objects": 9}, "objects is 9: it must be 1 to 8"),
+        ({"size": 8}, "size is 8: it must be 16 to"),
+        ({"num_envs": 0}, "num_envs is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GraspingConfig(**changes)
