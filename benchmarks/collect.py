@@ -33,7 +33,7 @@ PONG = ["experiment=pong_cpu", "aux=none", "until_score=null", f"learning_starts
 CATCH = [
     *("env=toy", "encoder=der", "replay=prioritized", "replay.capacity=20000", "learning_starts=500"),
     *("agent.learning_rate=1e-3", "agent.hidden=64", "agent.target_tau=0.02", "agent.epsilon_steps=6000"),
-    *("steps=15000", "eval_every=3000", "eval_every_episodes=100"),
+    *("steps=12000", "eval_every=3000", "eval_every_episodes=100"),
 ]
 SHARED = ["threads=1", "diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
 
