@@ -7,6 +7,7 @@ from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
 from envs.grasping import GraspingConfig, GraspingVector
 from envs.gym_goal import GymGoalConfig, GymGoalVector
+from envs.imitation import ImitationVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -45,6 +46,7 @@ __all__ = [
     "GraspingVector",
     "GymGoalConfig",
     "GymGoalVector",
+    "ImitationVector",
     "Observation",
     "Padding",
     "PointMassConfig",

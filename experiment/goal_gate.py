@@ -56,7 +56,8 @@ def _play(env: VectorEnv, space: GoalSpace, seed: int) -> tuple[Features, Featur
     frame = env.reset(derive(seed, "goal gate"))
     context, embedded, achieved = frame.copy(), [], []
     for _ in range(STEPS):
-        embedded.append(space.embed(frame, context))
+        outcome = env.outcome_frame()
+        embedded.append(space.embed(frame if outcome is None else outcome, context))
         achieved.append(env.goals().achieved)
         step = env.step(act(Observation(frame)))
         frame = step.frame
