@@ -17,6 +17,7 @@ from envs import (
     DmcConfig,
     EnvConfig,
     GraspingConfig,
+    GymGoalConfig,
     PointMassConfig,
     PusherConfig,
     ToyConfig,
