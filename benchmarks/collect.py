@@ -3,9 +3,9 @@
     python benchmarks/collect.py [rounds=2] [steps=2000] [seeds=2]
 
 Rounds of Pong (`experiment=pong_cpu aux=none`, eight copies) give the speeds, in alternation: collecting alone, before
-learning begins, and learning. CPU time is counted too, since other programs on the same cores change it little. Catch
-gives scores at equal steps and at equal times. `rounds=0` or `seeds=0` keeps what is there. Writes results/collect.json
-and the block of its page.
+learning begins, and learning. Every process has one thread. CPU time is counted too, since other programs on the same
+cores change it little. Catch gives scores at equal steps and at equal times. `rounds=0` or `seeds=0` keeps what is
+there. Writes results/collect.json and the block of its page.
 """
 
 import os
@@ -29,14 +29,13 @@ JSON, PAGE = RESULTS / "collect.json", RESULTS / "collect.md"
 COPIES = 8
 STARTS = 2_000  # steps before learning begins; the first of them start everything
 ACTORS = {"local": 0, "ray, 1 actor": 1, "ray, 2 actors": 2}
-ARMS = ["local", "local, 2 threads", "ray, 1 actor", "ray, 2 actors"]  # one thread in each process otherwise
 PONG = ["experiment=pong_cpu", "aux=none", "until_score=null", f"learning_starts={STARTS}", "log_every=200"]
 CATCH = [
     *("env=toy", "encoder=der", "replay=prioritized", "replay.capacity=20000", "learning_starts=500"),
     *("agent.learning_rate=1e-3", "agent.hidden=64", "agent.target_tau=0.02", "agent.epsilon_steps=6000"),
-    *("steps=15000", "eval_every=3000", "eval_every_episodes=100"),
+    *("steps=12000", "eval_every=3000", "eval_every_episodes=100"),
 ]
-SHARED = ["diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
+SHARED = ["threads=1", "diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
 
 
 def words(arm: str, copies: int) -> list[str]:
@@ -148,7 +147,7 @@ def main() -> None:
     made = f"`{command}`: {{}}, {machine}, load {{:.0f}} at the end"
     content.setdefault("made", {})
     if given["rounds"]:
-        content["speeds"] = {arm: [] for arm in ARMS}
+        content["speeds"] = {arm: [] for arm in ACTORS}
         for _ in range(given["rounds"]):
             for arm, rounds in content["speeds"].items():
                 rounds.append(speeds(arm, given["steps"]))

@@ -1,6 +1,7 @@
 """What a goal space knows of an environment's own goals, before an agent trains in it."""
 
 import logging
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 
 from analysis.evaluation import random_policy
 from analysis.probes import RIDGE_ALPHAS, Features, comparable
-from envs import EnvConfig, Observation
+from envs import EnvConfig, Observation, VectorEnv
 from envs.goals import GoalSpace
 from harness.seeding import derive, numpy_stream
 
@@ -27,11 +28,14 @@ def check_goal_space(env: EnvConfig, space: GoalSpace, seed: int) -> list[float]
     of the space nor the return in it shows that.
 
     Args:
-        env: with goals and pixels; built anew, with 100 copies.
+        env: with pixels; built anew, with 100 copies. Without goals of its own there is nothing to check.
         space: of its pictures.
         seed: of the play.
     """
-    embedded, achieved, copy = _play(env, space, seed)
+    with closing(replace(env, num_envs=COPIES).build()) as copies:
+        if not copies.goal_dim:
+            return []
+        embedded, achieved, copy = _play(copies, space, seed)
     predicted = np.empty_like(achieved)
     for train, test in GroupKFold(FOLDS).split(embedded, groups=copy):
         known, asked = comparable(embedded[train], embedded[test])
@@ -46,21 +50,16 @@ def check_goal_space(env: EnvConfig, space: GoalSpace, seed: int) -> list[float]
     return scores
 
 
-def _play(config: EnvConfig, space: GoalSpace, seed: int) -> tuple[Features, Features, Features]:
+def _play(env: VectorEnv, space: GoalSpace, seed: int) -> tuple[Features, Features, Features]:
     """Embeddings (N, G) of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
-    env = replace(config, num_envs=COPIES).build()
-    try:
-        if not env.goal_dim:
-            raise ValueError(f"env={config.name} has no goals: nothing to check a goal space by")
-        act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
-        frame = env.reset(derive(seed, "goal gate"))
-        context, embedded, achieved = frame.copy(), [], []
-        for _ in range(STEPS):
-            embedded.append(space.embed(frame, context))
-            achieved.append(env.goals().achieved)
-            step = env.step(act(Observation(frame)))
-            frame = step.frame
-            context[step.first] = frame[step.first]
-    finally:
-        env.close()
+    act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
+    frame = env.reset(derive(seed, "goal gate"))
+    context, embedded, achieved = frame.copy(), [], []
+    for _ in range(STEPS):
+        outcome = env.outcome_frame()
+        embedded.append(space.embed(frame if outcome is None else outcome, context))
+        achieved.append(env.goals().achieved)
+        step = env.step(act(Observation(frame)))
+        frame = step.frame
+        context[step.first] = frame[step.first]
     return np.concatenate(embedded), np.concatenate(achieved), np.tile(np.arange(COPIES), STEPS)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents import Agent
+from agents import Agent, AgentConfig
 from agents.base import acting_weights
 from configs.schema import Config
 from envs import EnvError, Episode, Goals, Transition, VectorEnv
@@ -166,6 +166,7 @@ class RayCollector:
 
     def _start(self, actor: int) -> Any:
         config, actors = self._config, self._config.collect.actors
+        assert isinstance(config.agent, AgentConfig)
         agent = replace(config.agent.for_actor(actor, actors), compile=False)
         config = replace(without_init(config), agent=agent, aux={}, device="cpu")
         return self._ray.remote(num_cpus=config.collect.cpus)(Actor).remote(config, os.getcwd())

@@ -24,7 +24,7 @@ class PixelSpace:
     """Pictures averaged to 12 x 12 pixels as goals, the baseline without a representation."""
 
     def __init__(self, frame_shape: tuple[int, int, int]) -> None:
-        self.goal_dim = frame_shape[0] * POOLED**2
+        self.goal_dim, self._size = frame_shape[0] * POOLED**2, frame_shape[1:]
 
     def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
         """See `envs.goals.GoalSpace`."""
@@ -36,6 +36,12 @@ class PixelSpace:
         """See `envs.goals.GoalSpace`."""
         distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1)
         return -distance
+
+    def decode(self, goals: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """See `envs.goals.GoalSpace`."""
+        coarse = torch.from_numpy(goals * 255).to(torch.uint8).view(len(goals), -1, POOLED, POOLED)
+        pictures: NDArray[np.uint8] = F.interpolate(coarse, self._size).numpy()
+        return pictures
 
     def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:  # noqa: ARG002
         """See `envs.goals.GoalSpace`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, foreground_weight, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.goals.posterior import Posterior, kl_divergence, kl_metrics, sample
 from encoders import Encoder
@@ -113,4 +113,4 @@ class ContextConditionedRIG(GoalTask):
 
     def _error(self, decoded: Tensor, obs: Tensor) -> AuxOutput:
         target = centred(obs)
-        return image_error(decoded, target, foreground_weight(target, self.foreground) if self.foreground else None)
+        return foreground_error(decoded, target, self.foreground, target.mean(0))

@@ -60,4 +60,5 @@ class ContrastiveGoal(GoalTask):
     def _energy(self, now: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Return energies (K, B) of embeddings (K, G) with the batch's futures."""
         assert batch.future is not None
-        return -torch.linalg.vector_norm(now[:, None] - self.embed(batch.future, encoder), dim=2)
+        distance: Tensor = torch.linalg.vector_norm(now[:, None] - self.embed(batch.future, encoder), dim=2)
+        return -distance

@@ -21,6 +21,7 @@ from configs.schema import Config, EvaluateConfig, GoalConfig, PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig, PusherConfig, Rollout
+from experiment import goal_gate
 from experiment.build import build
 from experiment.goal_space import FILE, TaskSpace, space_file
 from experiment.weights import read_weights, write_weights
@@ -46,6 +47,9 @@ class Pooled(GoalTask):
     def embed(self, obs, encoder, context=None):
         return adaptive_avg_pool2d(obs.float() / 255, 2).flatten(1) * self.scale
 
+    def decode(self, goals):
+        return torch.zeros(len(goals), 3, SIZE, SIZE, dtype=torch.uint8)
+
     def imagine(self, achieved):
         if not self.imagines:
             return super().imagine(achieved)
@@ -55,6 +59,7 @@ class Pooled(GoalTask):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(TASKS, "pooled", Pooled)
+    monkeypatch.setattr(goal_gate, "COPIES", 6)
 
 
 def pretrained(folder: Path, monkeypatch, **options) -> Path:
@@ -151,6 +156,7 @@ def test_a_run_keeps_its_space_and_can_be_evaluated_without_the_pretraining(tmp_
     folder = pretrained(tmp_path, monkeypatch)
     config = trained_on(tmp_path, eval_episodes=4)
     assert run(config) == 0
+    assert list((tmp_path / "run" / "pictures").glob("goals-*.png"))
     whole = final(tmp_path / "run")
     (folder / FILE).rename(tmp_path / "elsewhere")
     report = read_json(tmp_path / "run" / "report.json")
@@ -190,6 +196,23 @@ def test_what_does_not_fit_is_one_clear_line(changes, message, tmp_path, monkeyp
     with pytest.raises(ValueError, match=message):
         build(config).rollout.reset(0)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, monkeypatch, caplog):
+    pretrained(tmp_path, monkeypatch)
+    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    if blind:
+        monkeypatch.setattr(Pooled, "embed", lambda self, obs, *_: torch.rand(len(obs), G))
+    else:  # finer, and red alone: the puck
+        monkeypatch.setattr(
+            Pooled, "embed", lambda self, obs, *_: adaptive_avg_pool2d(obs[:, :1].float(), 12).flatten(1)
+        )
+    scores = goal_gate.check_goal_space(
+        PusherConfig(size=SIZE), TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu")), 0
+    )
+    assert (min(scores) < 0.8) == blind
+    assert ("an agent cannot tell where the object is" in caplog.text) == blind
 
 
 def test_a_space_that_cannot_imagine_says_so(tmp_path, monkeypatch):
