@@ -74,7 +74,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         asked = (config.episodes, config.seed, config.num_envs)
         report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
     try:
-        write_report(report, written, checkpoint, f"python evaluate.py {shlex.join(argv)}")
+        write_report(report, written, checkpoint / "agent.safetensors", f"python evaluate.py {shlex.join(argv)}")
         log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
         of = f" of {config.episodes}" if report.partial else ""

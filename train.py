@@ -21,8 +21,10 @@ if __name__ == "__main__":
 import logging
 from functools import partial
 
+from configs.peers import PeerConfig
 from configs.schema import Config
 from experiment.build import build, without_init
+from experiment.composition import Composed
 from experiment.ending import finish, log_end
 from experiment.goal_space import keep_goal_space
 from experiment.launch import launch
@@ -115,9 +117,19 @@ def learn(run: Training, stop: GracefulExit) -> None:
             return
 
 
+def run(composed: Composed) -> int:
+    """Train the agent that a command line asks for."""
+    config = named(composed, Config)
+    if isinstance(config.agent, PeerConfig):
+        from experiment.peers import train_peer  # loads Stable-Baselines3, whose agents bring a loop of their own
+
+        return train_peer(config)
+    return train(config)
+
+
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: train(named(composed, Config)), "config", words, __doc__, module=__name__)
+    return launch(run, "config", words, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

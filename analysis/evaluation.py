@@ -174,16 +174,16 @@ def greedy(agent: Agent) -> Policy:
     return partial(agent.act, explore=False)
 
 
-def write_report(report: Report, path: Path, checkpoint: Path, command: str, **more: Any) -> None:
+def write_report(report: Report, path: Path, weights: Path, command: str, **more: Any) -> None:
     """Write a report as JSON, with all that is needed to get it again, and what else there is to say."""
-    weights, content, env = checkpoint / "agent.safetensors", asdict(report), report.protocol.env
+    content, env = asdict(report), report.protocol.env
     content["env"] = content["protocol"].pop("env")
     if env.repeat == 1:
         del content["env_steps"]  # the lengths
     if report.goal_distances is None:
         del content["goal_distances"]
     content |= {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(weights.parent),
         "sha256": {weights.name: sha256(weights)},
         "command": command,
         "versions": versions("gymnasium", *env.simulator),

@@ -17,9 +17,9 @@ LINE = 24  # pixels of a line of text
 def contact_sheet(
     question: str,
     pictures: Mapping[str, NDArray[np.uint8]],
-    predicted: Sequence[str] | None,
-    correct: Sequence[str] | None,
-    frame_stack: int,
+    predicted: Sequence[str] | None = None,
+    correct: Sequence[str] | None = None,
+    frame_stack: int = 1,
 ) -> NDArray[np.uint8]:
     """The question, and a row for each sample: named pictures, and beside them the answers, green where right.
 

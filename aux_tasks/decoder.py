@@ -62,13 +62,22 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
     return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
 
 
-def foreground_weight(target: Tensor, share: float) -> Tensor:
-    """Return weights (B, C, H, W) of pixels, 1 on average: a `share` of them follows the squared deviation from the
-    batch's mean image, the rest is uniform. What covers few pixels then counts as much as what covers many.
+def foreground_error(decoded: Tensor, target: Tensor, share: float, mean: Tensor) -> AuxOutput:
+    """Return the squared error (B,) where a `share` of the weights follows the squared deviation from a mean image.
+
+    What covers few pixels then counts as much as what covers many. `error_ratio` is to the error of the best answer
+    that is the same for all. It is the weighted mean, not the mean: the weights give away which pixels deviate.
+
+    Args:
+        decoded, target: (B, C, H, W).
+        share: in [0, 1]; 0 is the plain mean.
+        mean: (C, H, W).
     """
-    deviation = (target - target.mean(0)).square()
-    relative = deviation / deviation.mean((1, 2, 3), keepdim=True).clamp_min(1e-9)
-    return 1 - share + share * relative
+    deviation = (target - mean).square()
+    weight = 1 - share + share * deviation / deviation.mean((1, 2, 3), keepdim=True).clamp_min(1e-9)
+    blind = (weight * target).sum(0) / weight.sum(0).clamp_min(1e-9)
+    loss, baseline = (image_error(guess, target, weight).loss for guess in (decoded, blind.expand_as(target)))
+    return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
 
 
 def _flat(images: Tensor) -> Tensor:

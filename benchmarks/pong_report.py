@@ -29,6 +29,9 @@ from common import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from analysis.comparison.measure import tail_mean
+from analysis.comparison.runs import Run
+
 HEADER = ["arm", "seed", "agent steps", "updates", "minutes", "GFLOP/s at its start", "mean of 100 episodes"]
 HEADER += ["interquartile mean (95 %)", "accuracy of the task", "training episodes by 50k steps"]
 PAGE = RESULTS / "pong.md"
@@ -56,12 +59,9 @@ def clock(run: Path) -> tuple[str, str]:
 
 def accuracy(rows: list[dict[str, Any]]) -> str:
     """Accuracy of each auxiliary task over the last tenth of the run."""
-    means = []
-    for name in sorted({key for row in rows for key in row if key.endswith("/accuracy")}):
-        values = [row[name] for row in rows if name in row]
-        tail = values[-max(1, len(values) // 10) :]
-        means.append(f"{name.split('/')[1]} {sum(tail) / len(tail):.2f}")
-    return ", ".join(means) or "none"
+    run = Run("", "", 0, {}, rows)
+    means = {tag.split("/")[1]: tail_mean(run, tag) for row in rows for tag in row if tag.endswith("/accuracy")}
+    return ", ".join(f"{name} {mean:.2f}" for name, mean in sorted(means.items())) or "none"
 
 
 def keep(run: Path, folder: Path) -> None:

@@ -5,9 +5,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from agents import AgentConfig
+from agents import AgentConfig, DQNConfig
 from aux_tasks import TaskConfig
 from configs.collect import CollectConfig
+from configs.peers import PeerConfig
 from configs.sources import SourceConfig
 from encoders import EncoderConfig
 from envs import EnvConfig
@@ -27,12 +28,17 @@ class GoalConfig:
     space: str | None = None
     observe: str = "latent"  # what the agent sees: latent, the embedding of the newest frame; or pixels
     source: str = "imagined"  # goals of the training: imagined by the space, or env: pictures from the environment
+    # a video, or the folder of a recording, whose first episode is used: instead of reaching goals, imitate it
+    demonstration: str | None = None
+    view: int = 0  # of the recording: which camera saw the demonstration
 
     def __post_init__(self) -> None:
         check_choice("goal.observe", self.observe, OBSERVED)
         check_choice("goal.source", self.source, GOAL_SOURCES)
         if self.space == "aux" and self.observe == "latent":
             raise ValueError("goal.space=aux reads pixels: goal.observe=pixels")
+        if self.demonstration is not None and (self.space in (None, "aux") or self.observe != "latent"):
+            raise ValueError("goal.demonstration needs goal.space=<folder of a pretraining> and goal.observe=latent")
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Config:
     """A run. Steps are agent steps, summed over the environment copies."""
 
     env: EnvConfig
-    agent: AgentConfig
+    agent: AgentConfig | PeerConfig
     encoder: EncoderConfig
     replay: ReplayConfig
     goal: GoalConfig = field(default_factory=GoalConfig)
@@ -78,6 +84,8 @@ class Config:
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
+        if isinstance(self.agent, PeerConfig):
+            _check_peer(self)
 
     @property
     def num_envs(self) -> int:
@@ -205,6 +213,18 @@ def _check_positive(config: "AnyConfig", **most: float) -> None:
     for name, limit in most.items():
         if not 0 < (value := getattr(config, name)) <= limit:
             raise ValueError(f"{name}={value}: must be above 0" + (f" and at most {limit}" if limit < inf else ""))
+
+
+OF_PEERS = {"env", "agent", "seed", "device", "threads", "frame_stack", "gamma", "clip_reward", "steps", "log_every"}
+OF_PEERS |= {"checkpoint_every", "eval_every", "eval_every_episodes", "eval_episodes", "run_dir", "imports"}
+
+
+def _check_peer(config: Config) -> None:
+    """Raise ValueError unless all that an agent of Stable-Baselines3 does not read has its default."""
+    default = flat(Config(config.env, DQNConfig(), EncoderConfig(), ReplayConfig()))
+    for key, value in flat(config).items():
+        if key.partition(".")[0] not in OF_PEERS and value != default.get(key) and value != {}:
+            raise ValueError(f"{key}={value} does not apply to agent={config.agent.name}: leave it out")
 
 
 RunConfig = Config | PretrainConfig

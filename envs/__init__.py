@@ -6,6 +6,8 @@ from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
 from envs.grasping import GraspingConfig, GraspingVector
+from envs.gym_goal import GymGoalConfig, GymGoalVector
+from envs.imitation import ImitationVector
 from envs.pointmass import PointMassConfig, PointMassVector
 from envs.pusher import PusherConfig, PusherVector
 from envs.rollout import Episode, Observation, Policy, Rollout, Transition
@@ -19,6 +21,7 @@ ENVS: dict[str, type[EnvConfig]] = {
     "bitflip": BitFlipConfig,
     "dmc": DmcConfig,
     "grasping": GraspingConfig,
+    "gym_goal": GymGoalConfig,
     "pointmass": PointMassConfig,
     "pusher": PusherConfig,
     "toy": ToyConfig,
@@ -41,6 +44,9 @@ __all__ = [
     "Goals",
     "GraspingConfig",
     "GraspingVector",
+    "GymGoalConfig",
+    "GymGoalVector",
+    "ImitationVector",
     "Observation",
     "Padding",
     "PointMassConfig",

@@ -173,6 +173,14 @@ class VectorEnv(ABC):
         """Pictures (N, 3, H, W) of the desired goals, reached; None where they cannot be drawn."""
         return None
 
+    def goal_examples(self) -> dict[str, NDArray[np.uint8]]:
+        """Pictures (K, C, H, W) of episodes that ended, by what they show: what was to be reached, and what was."""
+        return {}
+
+    def outcome_frame(self) -> NDArray[np.uint8] | None:
+        """Pictures (N, 3, H, W) of the achieved goals where the frames do not show them; None where they do."""
+        return None
+
     def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rewards (M,) of having reached (M, G) where (M, G) was desired; `step` gives the same."""
         raise NotImplementedError(f"{type(self).__name__} has no goals")

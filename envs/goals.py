@@ -31,6 +31,9 @@ class GoalSpace(Protocol):
             ValueError: the space cannot imagine.
         """
 
+    def decode(self, goals: Embeddings) -> Pixels | None:
+        """Pictures (M, C, H, W) of goals (M, G); None where the space has no decoder."""
+
 
 class GoalSpaceVector(VectorEnv):
     """The copies of an environment with goals, through a goal space.
@@ -54,6 +57,7 @@ class GoalSpaceVector(VectorEnv):
             raise ValueError("a goal space embeds pictures, but this environment gives states: env.observe=pixels")
         self._env, self._space, self._imagined = env, space, source == "imagined" and goal is None
         self._picture, self._latent = goal, observe == "latent"
+        self._ended = False  # whether any episode has
         self.num_envs, self.action_space, self.goal_dim = env.num_envs, env.action_space, space.goal_dim
         self.frame_shape = (space.goal_dim, 1, 1) if self._latent else env.frame_shape
         self.frame_dtype = np.float32 if self._latent else np.uint8
@@ -65,16 +69,20 @@ class GoalSpaceVector(VectorEnv):
         self._rngs = [np.random.default_rng(stream) for stream in streams]
         self._context = frame.copy()
         self._desired = np.zeros((self.num_envs, self.goal_dim), np.float32)
-        self._achieved = self._space.embed(frame, self._context)
+        self._achieved = self._space.embed(self._reached(frame), self._context)
         self._pursue(np.ones(self.num_envs, np.bool_))
+        self._last, self._asked = frame.copy(), self._desired.copy()
         return self._frame(frame)
 
     def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`: the reward is that of the goal space."""
         step = self._env.step(action)
         self._context[step.first] = step.frame[step.first]
-        self._achieved = self._space.embed(step.frame, self._context)
+        self._achieved = self._space.embed(self._reached(step.frame), self._context)
         self._pursue(step.first)
+        self._last = np.where(step.game_over[:, None, None, None], step.frame, self._last)
+        self._ended |= bool(step.game_over.any())
+        self._asked = np.where(step.game_over[:, None], self._desired, self._asked)
         reward = np.where(step.first, 0, self.compute_reward(self._achieved, self._desired)).astype(np.float32)
         ends = (step.terminated, step.truncated, step.game_over, step.first, step.env_steps)
         return VectorStep(self._frame(step.frame), reward, *ends)
@@ -88,6 +96,15 @@ class GoalSpaceVector(VectorEnv):
         if self._picture is not None:
             return np.broadcast_to(self._picture, (self.num_envs, *self._picture.shape)).copy()
         return None if self._imagined else self._env.goal_frame()
+
+    def goal_examples(self) -> dict[str, Pixels]:
+        """See `VectorEnv.goal_examples`: the newest episode of each copy, with its goal where that can be drawn."""
+        decoded = self._space.decode(self._asked) if self._ended else None
+        if decoded is None:
+            return {}
+        achieved = self._space.decode(self._space.embed(self._last, self._context))
+        assert achieved is not None
+        return {"goal": decoded, "reached": self._last, "reached, decoded": achieved}
 
     def compute_reward(self, achieved: Embeddings, desired: Embeddings) -> Embeddings:
         """See `VectorEnv.compute_reward`."""
@@ -119,6 +136,11 @@ class GoalSpaceVector(VectorEnv):
             if pictures is None:
                 raise ValueError("this environment has no pictures of its goals: goal.source=imagined")
             self._desired[copies] = self._space.embed(pictures[copies], self._context[copies])
+
+    def _reached(self, frame: Pixels) -> Pixels:
+        """What shows the achieved goals, at newest frames (N, C, H, W)."""
+        outcome = self._env.outcome_frame()
+        return frame if outcome is None else outcome
 
     def _frame(self, frame: Pixels) -> NDArray[Any]:
         return self._achieved.reshape(-1, self.goal_dim, 1, 1).copy() if self._latent else frame

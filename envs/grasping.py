@@ -31,7 +31,7 @@ class GraspingConfig(EnvConfig):
     num_envs: int = 16
     size: int = 64  # pixels, height and width
     objects: int = 5  # objects in the tray
-    split: str = "seen"  # which objects: the 40 seen or the 20 unseen ones
+    split: str = "seen"  # which objects: the 60 seen or the 20 unseen ones
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -71,7 +71,7 @@ class GraspingVector(VectorEnv):
     below its middle, or else one that a point of its footprint hits; nothing is simulated of fingers and forces.
     Every grasp moves and turns the other objects by a few pixels, and the light is another one in each picture.
 
-    Goals are one-hot numbers of objects (G = 60), all 0 for an empty gripper. The reward is 1 where the held object is
+    Goals are one-hot numbers of objects (G = 80), all 0 for an empty gripper. The reward is 1 where the held object is
     the desired one, which lies in the tray. Every grasp terminates the episode.
     """
 
@@ -124,7 +124,7 @@ class GraspingVector(VectorEnv):
         return self._frames([self._world.draw_outcome(tray.desired, tray.goal_pose) for tray in self._trays])
 
     def outcome_frame(self) -> NDArray[np.uint8]:
-        """Pictures (N, 3, H, W) of what the gripper holds, the empty stage for nothing."""
+        """See `VectorEnv.outcome_frame`: what the gripper holds, the empty stage for nothing."""
         return self._frames([self._world.draw_outcome(tray.held, tray.held_pose) for tray in self._trays])
 
     def compute_reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:

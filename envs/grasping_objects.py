@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_OBJECTS = 60
+NUM_OBJECTS = 80
 SPLITS = ("seen", "unseen")
 STAGE = 20.0  # x of the place where the outcome camera sees what the gripper holds
 STAGE_VIEW = 0.4  # half the side of its picture; that of the tray is 1
@@ -23,9 +23,9 @@ class Geom(NamedTuple):
 
 
 def ids_of(split: str) -> NDArray[np.int64]:
-    """The numbers of the seen or the unseen objects: every third one is unseen."""
+    """The numbers of the seen or the unseen objects: every fourth one is unseen."""
     every = np.arange(NUM_OBJECTS)
-    chosen: NDArray[np.int64] = every[(every % 3 == 2) == (split == "unseen")]
+    chosen: NDArray[np.int64] = every[(every % 4 == 3) == (split == "unseen")]
     return chosen
 
 

@@ -1,6 +1,6 @@
 """Point mass: a world with continuous actions that an agent learns in a minute or two of CPU, for tests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,13 @@ class PointMassConfig(EnvConfig):
     grayscale: bool = True  # gray frames instead of colour
     noise: bool = False  # new dim noise behind the discs at every step
     time_limit: int = 50  # steps until truncation
+    views: list[str] = field(default_factory=list)  # further cameras: turned, by a quarter, in the opposite colours
 
     def __post_init__(self) -> None:
         if self.control not in ("velocity", "force"):
             raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
+        if unknown := set(self.views) - {"turned"}:
+            raise ValueError(f"unknown camera {min(unknown)!r}: the further one is 'turned'")
         for name, least in {"num_envs": 1, "time_limit": 1, "size": 12}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
@@ -49,6 +52,7 @@ class PointMassVector(VectorEnv):
         self.num_envs = config.num_envs
         self.action_space = Box(-1, 1, (2,), np.float32)
         self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
+        self.num_views = len(config.views)
         self._position, self._velocity = np.zeros((2, config.num_envs, 2))
         self._age = np.zeros(config.num_envs, dtype=np.int64)
 
@@ -83,6 +87,10 @@ class PointMassVector(VectorEnv):
             first=first,
         )
 
+    def views(self) -> NDArray[np.uint8]:
+        """See `VectorEnv.views`."""
+        return np.stack([255 - np.rot90(self._shown, axes=(2, 3))] * self.num_views, axis=1)
+
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`."""
         names = ("x", "y", "velocity_x", "velocity_y")
@@ -103,7 +111,8 @@ class PointMassVector(VectorEnv):
         for center, color in ((np.zeros_like(self._position), GOAL_COLOR), (self._position, MASS_COLOR)):
             cover = self._disc(center)[:, None]
             canvas += cover * (color[: shape[0], None, None] - canvas)
-        return canvas.round().astype(np.uint8)
+        self._shown: NDArray[np.uint8] = canvas.round().astype(np.uint8)
+        return self._shown.copy()
 
     def _disc(self, center: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much of each pixel a disc covers, (N, H, W) in [0, 1]: smooth edges show less than a pixel of motion."""

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, flatdim
 from torch.backends.cpu import get_cpu_capability as cpu_capability
 
-from agents import Agent, Precision
+from agents import Agent, AgentConfig, Precision
 from agents import Streams as AgentStreams
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
@@ -96,8 +96,8 @@ def build(config: Config) -> Parts:
         ValueError: parts do not fit each other, or a run; the message says which and what would.
     """
     config.env.check_training()
-    device = pick_device(config.device)
-    if device.type == "cpu" and config.agent.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
+    agent_config, device = own_agent(config), pick_device(config.device)
+    if device.type == "cpu" and agent_config.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
     env, agent, suite, space = build_player(config, streams, device)
@@ -131,7 +131,7 @@ def build_player(
     env = (config.env if own else world_of(config, run_folder(config))).build()
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
-    if env.frame_dtype == np.float32 and (config.aux or config.agent.random_shift):
+    if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
     if "rgb" in suite.reads and channels != 3:
@@ -154,6 +154,20 @@ def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
     from experiment.ray_collecting import RayCollector
 
     return RayCollector(config, env, agent)
+
+
+def own_agent(config: Config) -> AgentConfig:
+    """The hyperparameters of an agent of this suite.
+
+    Raises:
+        ValueError: the run is of another suite's agent.
+    """
+    if isinstance(config.agent, AgentConfig):
+        return config.agent
+    raise ValueError(
+        f"agent={config.agent.name} is of Stable-Baselines3, whose load function reads the model.zip in the run's "
+        "folder; train.py trains and evaluates it, the other commands take agents of this suite"
+    )
 
 
 def build_streams(seed: int, device: torch.device) -> Streams:
@@ -202,6 +216,7 @@ def build_agent(
     Raises:
         ValueError: the agent is for other actions, or a part does not fit the observations.
     """
+    agent_config = own_agent(config)
     encoder = build_initial_encoder(config.encoder, obs_shape, config.seed)
     num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
     setting = TaskSetting(
@@ -216,15 +231,15 @@ def build_agent(
         suite = AuxSuite(
             config.aux,
             setting,
-            learning_rate=config.agent.learning_rate,
-            adam_eps=config.agent.adam_eps,
-            max_grad_norm=config.agent.max_grad_norm,
+            learning_rate=agent_config.learning_rate,
+            adam_eps=agent_config.adam_eps,
+            max_grad_norm=agent_config.max_grad_norm,
         )
     if config.goal.space == OWN:
         goal_dim = own_goal_task(suite).goal_dim
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
-        agent = config.agent.build(encoder, action_space, suite, own, goal_dim)
+        agent = agent_config.build(encoder, action_space, suite, own, goal_dim)
     check_ownership(agent, optimizers(agent, suite))
     return agent, suite
 
@@ -267,9 +282,9 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     """
     config = read_config(path / "config.yaml", Config)
     weights = path / "agent.safetensors"
-    plain = replace(without_init(config), agent=replace(config.agent, compile=False))  # there may be no compiler here
+    eager = replace(own_agent(config), compile=False)  # there may be no compiler here
     obs_shape, space, goal_dim = read_shapes(weights)
     streams = build_streams(config.seed, pick_device(device))
-    agent, _ = build_agent(plain, obs_shape, space, streams, goal_dim)
+    agent, _ = build_agent(replace(without_init(config), agent=eager), obs_shape, space, streams, goal_dim)
     load_weights(agent, weights)
     return config, agent

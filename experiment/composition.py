@@ -19,6 +19,7 @@ from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
 from configs.collect import PLACES, CollectConfig
+from configs.peers import PEERS, PeerConfig
 from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
@@ -43,8 +44,13 @@ COMMANDS: dict[str, type[AnyConfig]] = {
     "evaluate": EvaluateConfig,
     "compare": CompareConfig,
 }
+GROUPS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": {**AGENTS, **PEERS}, "source": SOURCES}
 # A config whose type is one of these is a member of the group; its key `name` says which.
-UNIONS: dict[type, Mapping[str, type]] = {EnvConfig: ENVS, AgentConfig: AGENTS, SourceConfig: SOURCES}
+UNIONS: dict[Any, Mapping[str, type]] = {
+    EnvConfig: GROUPS["env"],
+    AgentConfig | PeerConfig: GROUPS["agent"],
+    SourceConfig: GROUPS["source"],
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,7 @@ def register() -> None:
     for command, kind in COMMANDS.items():
         add("schema", command, _node(kind))  # type: ignore[arg-type]
     add("schema", "encoder", _node(EncoderConfig))
-    groups: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES}
-    for group, members in groups.items():
+    for group, members in GROUPS.items():
         for name, kind in members.items():
             add(group, name, _node(kind))  # type: ignore[arg-type]
     for name in ENCODERS:
@@ -278,7 +283,7 @@ def _check_names(loaded: DictConfig) -> None:
 
     Modules of the run that wrote the config are named to the user, never imported: the file may be anybody's.
     """
-    groups: dict[str, Container[str]] = {"env": ENVS, "agent": AGENTS, "source": SOURCES, "encoder": ENCODERS}
+    groups: dict[str, Container[str]] = {**GROUPS, "encoder": ENCODERS}
     chosen = [(group, loaded[group].get("name"), known) for group, known in groups.items() if loaded.get(group)]
     chosen += [("aux", task, TASKS) for task in loaded.get("aux") or {}]
     recorded = [str(module) for module in loaded.get("imports") or [] if re.fullmatch(r"[\w.]+", str(module))]

@@ -3,14 +3,15 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
+from analysis.attribution import Scores
 from analysis.evaluation import (
     PANEL,
     attribution_targets,
@@ -24,14 +25,15 @@ from analysis.evaluation import (
     write_video,
 )
 from analysis.video import VideoWriter
-from configs.schema import Config, PretrainConfig, flat
+from configs.schema import Config, PretrainConfig
 from envs import Actions, Observation, Policy, Protocol
 from experiment.build import load_agent
 from experiment.monitoring import eval_scores
 from experiment.run_folder import follow_up
-from experiment.training import Training, export
+from experiment.training import Progress, Training, export
 from experiment.world import world_of
 from harness.files import sha256
+from harness.logger import RunLogger
 from harness.provenance import read_json
 from harness.seeding import numpy_stream
 
@@ -40,58 +42,80 @@ log = logging.getLogger("sidequest")
 RANDOM_EPISODES = 8  # of random play, one in each copy
 
 
+@dataclass(frozen=True)
+class Player:
+    """What a training leaves to be evaluated."""
+
+    policy: Policy  # without exploration
+    weights: Path  # in the folder of the run
+    action_space: Discrete | Box
+    targets: Mapping[str, Scores]  # heads to explain in the video
+    command: str  # that evaluates it again
+    has_goals: bool = False
+
+
 def finish(run: Training) -> None:
     """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
-    config, progress, logger, run_dir = run.config, run.progress, run.logger, run.run_dir
+    config, run_dir, space = run.config, run.run_dir, run.parts.env.action_space
     export(run)
     if not config.eval_episodes:
         return
-    protocol = world_of(config, run_dir).protocol()
-    agent, report = load_agent(run_dir, config.device)[1], run_dir / "report.json"
-    earlier, weights = read_earlier(report), run_dir / "agent.safetensors"
-    chance = chance_play(run, protocol, earlier)
+    agent, weights = load_agent(run_dir, config.device)[1], run_dir / "agent.safetensors"
+    command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
+    targets = attribution_targets(agent)
+    player = Player(greedy(agent), weights, space, targets, command, has_goals=agent.goal_dim > 0)
+    leave_score(config, run.progress, run.logger, player)
+
+
+def leave_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
+    """Leave report, line of the log and video of a training, each unless it is there and of these weights."""
+    weights = player.weights
+    protocol = world_of(config, weights.parent).protocol()
+    report = weights.parent / "report.json"
+    earlier = read_earlier(report)
+    chance = chance_play(config, player, protocol, earlier)
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
-        played = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_episodes, config.seed)
-        command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
-        write_report(played, report, run_dir, command, **chance)
+        played = evaluate(player.policy, protocol, config.frame_stack, config.eval_episodes, config.seed)
+        write_report(played, report, weights, player.command, **chance)
         summary = played.summary
     log_score(summary, protocol, chance)
     scores = eval_scores(summary)
     if not logger.has_row(progress.steps, scores):
-        logger.log_hparams(flat(config), scores)
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
         logger.flush()
-    video, shown = run_dir / "game.mp4", f"{weights.name} {sha256(weights)}"
+    video, shown = weights.with_name("game.mp4"), f"{weights.name} {sha256(weights)}"
     if config.env.display(PANEL) is None:
         return
     if not video.is_file() or shown.encode() not in video.read_bytes():
-        episode = play_moments(greedy(agent), protocol, config.frame_stack, config.seed, PANEL)
+        episode = play_moments(player.policy, protocol, config.frame_stack, config.seed, PANEL)
         writer = VideoWriter(video, config.env.fps, comment=shown)
-        write_video(episode, attribution_targets(agent), config.frame_stack, writer)
+        write_video(episode, player.targets, config.frame_stack, writer)
 
 
-def chance_play(run: Training, protocol: Protocol, earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def chance_play(
+    config: Config, player: Player, protocol: Protocol, earlier: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """What uniformly random actions bring under a protocol, and doing nothing where there are goals to move to.
 
     `earlier`, a report of the run, may have it already. With goals, the episodes are those of the evaluation.
     """
-    env, seed = run.parts.env, run.config.seed
+    space, seed = player.action_space, config.seed
     policies: dict[str, Callable[[], Policy]] = {
-        "random_play": lambda: random_policy(env.action_space, numpy_stream(seed, "evaluate/random"))
+        "random_play": lambda: random_policy(space, numpy_stream(seed, "evaluate/random"))
     }
-    if env.goal_dim and isinstance(env.action_space, Box):
-        policies["do_nothing"] = partial(partial, _do_nothing, env.action_space.shape)
-    episodes = run.config.eval_episodes if env.goal_dim else RANDOM_EPISODES
+    if player.has_goals and isinstance(space, Box):
+        policies["do_nothing"] = partial(partial, _do_nothing, space.shape)
+    episodes = config.eval_episodes if player.has_goals else RANDOM_EPISODES
     conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
     results = {}
     for name, policy in policies.items():
         played: Any = earlier.get(name)
         if not (isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions):
             log.info("playing %d episodes for comparison: %s", episodes, name.replace("_", " "))
-            summary = evaluate(policy(), protocol, run.config.frame_stack, episodes, seed).summary
+            summary = evaluate(policy(), protocol, config.frame_stack, episodes, seed).summary
             kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance", "goal_distance_interval")
             played = conditions | {key: summary[key] for key in kept if key in summary}
         results[name] = dict(played)
@@ -136,6 +160,11 @@ def log_end(run: Training, begun: int) -> None:
         "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
     })  # fmt: skip
     log.info("evaluate      %s", follow_up(config, "python evaluate.py"))
+    log_views(run_dir)
+
+
+def log_views(run_dir: Path) -> None:
+    """The commands that show a run beside others, and its log."""
     log.info("compare       python compare.py %s", run_dir.parent)
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 

@@ -15,9 +15,11 @@ from aux_tasks.config import options_of
 from aux_tasks.goals.base import GoalTask
 from configs.schema import Config, PretrainConfig
 from encoders import Encoder, EncoderConfig, build_encoder
+from experiment.goal_gate import check_goal_space
 from experiment.weights import load_weights, read_weights, write_weights
 from experiment.zoo import locate
 from harness.files import replacing
+from harness.process import pick_device
 
 FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that used it
 PIXELS = "pixels"  # goal.space=pixels: the pictures themselves, as a baseline
@@ -96,6 +98,8 @@ def space_file(space: str) -> Path:
 def keep_goal_space(config: Config, run_dir: Path) -> None:
     """Leave a copy of the goal space in the folder of a run, which can then be evaluated without the pretraining.
 
+    When it is put there, it is checked: see `check_goal_space`.
+
     Raises:
         ValueError: the run there was trained with another one.
     """
@@ -111,6 +115,7 @@ def keep_goal_space(config: Config, run_dir: Path) -> None:
     if not kept.is_file():
         with replacing(kept) as temporary:
             shutil.copyfile(source, temporary)
+        check_goal_space(config.env, TaskSpace.load(kept, pick_device(config.device)), config.seed)
     elif read_weights(kept)[1] != read_weights(source)[1]:
         raise ValueError(f"{run_dir} was trained with another goal space than {source}: give run_dir=...")
 
@@ -125,7 +130,7 @@ class TaskSpace:
     """
 
     def __init__(self, task: GoalTask, encoder: Encoder, device: torch.device) -> None:
-        self._task, self._encoder, self._device = task, encoder, device
+        self.task, self.encoder, self._device = task, encoder, device
 
     @classmethod
     def load(cls, file: Path, device: torch.device) -> "TaskSpace":
@@ -155,7 +160,7 @@ class TaskSpace:
     @property
     def goal_dim(self) -> int:
         """See `envs.goals.GoalSpace`."""
-        return self._task.goal_dim
+        return self.task.goal_dim
 
     @torch.inference_mode()
     def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -164,30 +169,30 @@ class TaskSpace:
         Raises:
             ValueError: the pictures have another shape than those that it learned from.
         """
-        if frames.shape[1:] != (shape := self._encoder.obs_shape):
+        if frames.shape[1:] != (shape := self.encoder.obs_shape):
             raise ValueError(f"the goal space is of pictures {shape}, these are {frames.shape[1:]}")
-        beside = self._tensor(context) if self._task.uses_context else None
-        return _array(self._task.embed(self._tensor(frames), self._encoder, beside))
+        beside = self._tensor(context) if self.task.uses_context else None
+        return _array(self.task.embed(self._tensor(frames), self.encoder, beside))
 
     @torch.inference_mode()
     def reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`."""
-        return _array(self._task.reward(self._tensor(achieved), self._tensor(desired)))
+        return _array(self.task.reward(self._tensor(achieved), self._tensor(desired)))
 
     @torch.inference_mode()
     def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`."""
-        stream = self._task.generator  # that of the training, which goes on as it would have
-        self._task.generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**63)))
+        stream = self.task.generator  # that of the training, which goes on as it would have
+        self.task.generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**63)))
         try:
-            return _array(self._task.imagine(self._tensor(achieved)))
+            return _array(self.task.imagine(self._tensor(achieved)))
         finally:
-            self._task.generator = stream
+            self.task.generator = stream
 
     @torch.inference_mode()
     def decode(self, goals: NDArray[np.float32]) -> NDArray[np.uint8] | None:
         """Pictures (M, C, H, W) of goals (M, G); None where the task has no decoder."""
-        decoded = self._task.decode(self._tensor(goals))
+        decoded = self.task.decode(self._tensor(goals))
         return None if decoded is None else decoded.cpu().numpy()
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:

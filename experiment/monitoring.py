@@ -11,12 +11,14 @@ from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
 from experiment.goal_space import OWN
-from experiment.training import LAST, Training, export
+from experiment.training import LAST, Progress, Training, export
 from experiment.world import world_of
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
 log = logging.getLogger(__name__)
+
+GOALS_SHOWN = 8  # episodes
 
 
 def log_metrics(run: Training) -> None:
@@ -30,6 +32,16 @@ def log_metrics(run: Training) -> None:
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
     metrics |= run.parts.rollout.drain()
+    metrics |= episode_metrics(progress)
+    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
+    run.solved.check(progress.steps, metrics)
+    losses = shown_losses(metrics) if "train/loss" in metrics else {}
+    run.logger.log_health(progress.steps, recent_score(progress) | losses)
+
+
+def episode_metrics(progress: Progress) -> dict[str, float]:
+    """Means over the recent training episodes, and the score of those that ended since the last call."""
+    metrics: dict[str, float] = {}
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
         if progress.successes:
@@ -39,10 +51,12 @@ def log_metrics(run: Training) -> None:
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
-    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
-    run.solved.check(progress.steps, metrics)
-    recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
-    run.logger.log_health(progress.steps, recent | (shown_losses(metrics) if "train/loss" in metrics else {}))
+    return metrics
+
+
+def recent_score(progress: Progress) -> dict[str, float]:
+    """The mean return of the last training episodes, to be shown beside the progress."""
+    return {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
 
 
 def warn_of_cuts(run: Training) -> None:
@@ -69,6 +83,9 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)
     log_examples(parts.suite.examples(batch, parts.agent.encoder), run.config.frame_stack, progress.steps, logger)
+    if goals := parts.rollout.env.goal_examples():
+        shown = {name: pixels[:GOALS_SHOWN] for name, pixels in goals.items()}
+        logger.log_picture(progress.steps, "goals", contact_sheet("What is to be reached, and what was?", shown))
 
 
 def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:

@@ -21,7 +21,7 @@ from agents.base import acting_weights
 from configs.schema import Config
 from envs import EnvError, Episode, Goals, Transition, VectorEnv
 from envs.workers import HANG_SECONDS
-from experiment.build import build_player, build_streams, without_init
+from experiment.build import build_player, build_streams, own_agent, without_init
 from experiment.collecting import LocalCollector
 from experiment.goal_space import OWN
 from experiment.launch import import_modules
@@ -161,7 +161,7 @@ class RayCollector:
 
     def _start(self, actor: int) -> Any:
         config, actors = without_init(self._config), self._config.collect.actors
-        agent = replace(config.agent.for_actor(actor, actors), compile=False)
+        agent = replace(own_agent(config).for_actor(actor, actors), compile=False)
         config = replace(config, agent=agent, aux=config.aux if self._with_tasks else {}, device="cpu")
         return self._ray.remote(num_cpus=config.collect.cpus)(Actor).remote(config, os.getcwd())
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from types import ModuleType
 from rich.live import Live
 from rich.table import Table
 
-from configs.schema import RunConfig
+from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
 from experiment.ray_tasks import RayLauncher, RayProcess, thread_variables
@@ -156,6 +157,8 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
     for run in runs:
         if run.state == "failed":
             log.error("%s failed (exit code %d): %s", run.label, run.code, run.last_line)
+    if COMMANDS[name] is Config and all(run.code == 0 for run in runs):
+        log.info("compare       %s", comparison_of(runs))
     return stop.exit_code or max(run.code or 0 for run in runs)
 
 
@@ -176,6 +179,12 @@ def _follow(
         for run in running:
             run.refresh()
         screen.show(runs)
+
+
+def comparison_of(runs: Sequence[Run]) -> str:
+    """The command that compares these runs, each folder with all of its seeds."""
+    folders = dict.fromkeys(str(run.folder.parent) for run in runs)
+    return f"python compare.py {shlex.join(folders)}"
 
 
 def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:

@@ -64,13 +64,17 @@ class Progress:
         """Count the step that `rollout` has just given, and the episodes that it ended."""
         self.stride = rollout.num_envs
         self.steps += self.stride
-        self.episodes += len(rollout.episodes)
         for episode in rollout.episodes:
-            self.returns = [*self.returns, episode.score][-RECENT:]
-            self.lengths = [*self.lengths, episode.length][-RECENT:]
+            self.add_episode(episode.score, episode.length)
             if episode.success is not None and episode.goal_distance is not None:
                 self.successes = [*self.successes, float(episode.success)][-RECENT:]
                 self.goal_distances = [*self.goal_distances, episode.goal_distance][-RECENT:]
+
+    def add_episode(self, score: float, length: int) -> None:
+        """Count an episode of that raw return and of so many agent steps."""
+        self.episodes += 1
+        self.returns = [*self.returns, score][-RECENT:]
+        self.lengths = [*self.lengths, length][-RECENT:]
 
     def due(self, every: int) -> bool:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""

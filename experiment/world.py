@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from configs.schema import Config
-from envs import EnvConfig, GoalSpaceVector, Protocol
+from datasets.readers import read_recording
+from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol
 from envs.base import Padding
 from experiment.goal_space import FILE, OWN, PIXELS, TaskSpace, space_file
-from harness.media import read_image
+from harness.media import read_image, read_video
 from harness.process import pick_device
 
 POOLED = 12  # pixels a side of goal.space=pixels
@@ -23,7 +24,7 @@ class PixelSpace:
     """Pictures averaged to 12 x 12 pixels as goals, the baseline without a representation."""
 
     def __init__(self, frame_shape: tuple[int, int, int]) -> None:
-        self.goal_dim = frame_shape[0] * POOLED**2
+        self.goal_dim, self._size = frame_shape[0] * POOLED**2, frame_shape[1:]
 
     def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
         """See `envs.goals.GoalSpace`."""
@@ -35,6 +36,12 @@ class PixelSpace:
         """See `envs.goals.GoalSpace`."""
         distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1)
         return -distance
+
+    def decode(self, goals: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """See `envs.goals.GoalSpace`."""
+        coarse = torch.from_numpy(goals * 255).to(torch.uint8).view(len(goals), -1, POOLED, POOLED)
+        pictures: NDArray[np.uint8] = F.interpolate(coarse, self._size).numpy()
+        return pictures
 
     def imagine(self, achieved: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:  # noqa: ARG002
         """See `envs.goals.GoalSpace`."""
@@ -52,13 +59,19 @@ class GoalSpaceEnv(EnvConfig):
     picture: str | None = None  # to reach, in place of other goals
     device: str = "cpu"  # where pictures are embedded
 
-    def build(self, labels: bool = False) -> GoalSpaceVector:
+    demonstration: str | None = None  # to imitate, in place of any goals
+    view: int = 0  # of the demonstration
+
+    def build(self, labels: bool = False) -> GoalSpaceVector | ImitationVector:
         """See `EnvConfig.build`."""
         env = replace(self.env, num_envs=self.num_envs).build(labels)
         try:
             space: TaskSpace | PixelSpace = PixelSpace(env.frame_shape)
             if self.space != PIXELS:
                 space = TaskSpace.load(Path(self.space), torch.device(self.device))
+            if self.demonstration:
+                shown = read_demonstration(Path(self.demonstration), self.view, env.frame_shape[1])
+                return ImitationVector(env, space, shown)
             picture = read_image(Path(self.picture), env.frame_shape[1]).transpose(2, 0, 1) if self.picture else None
             return GoalSpaceVector(env, space, observe=self.observe, source=self.source, goal=picture)
         except ValueError:
@@ -125,4 +138,21 @@ def world_of(config: Config, folder: Path, picture: str | None = None) -> EnvCon
         source=goal.source,
         picture=picture,
         device=device,
+        demonstration=goal.demonstration,
+        view=goal.view,
     )
+
+
+def read_demonstration(path: Path, view: int, size: int) -> NDArray[np.uint8]:
+    """The pictures (T, C, H, W) of a video, resized, or of a view of the first episode of a recording.
+
+    Raises:
+        ValueError: it is neither, or the recording has no such view.
+    """
+    if not path.is_dir():
+        return np.stack([picture.transpose(2, 0, 1) for picture in read_video(path, size)])
+    episodes = read_recording(path)
+    views = episodes.frames[:, None] if episodes.views is None else episodes.views
+    if not 0 <= view < views.shape[1]:
+        raise ValueError(f"goal.view={view}: {path} has {views.shape[1]} views, counted from 0")
+    return np.asarray(views[episodes.begin[0] : episodes.end[0], view])

@@ -19,7 +19,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter, summary
+from torch.utils.tensorboard import SummaryWriter
 
 from harness.files import replacing, write_png
 from harness.finite import NonFiniteError
@@ -186,11 +186,15 @@ class RunLogger:
 
     def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
         """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
+        self.log_picture(step, task, image, f"aux/{task}/inputs")
+
+    def log_picture(self, step: int, name: str, image: NDArray[np.uint8], tag: str | None = None) -> None:
+        """Write an image (H, W, 3) as `pictures/<name>-<step>.png`, and for TensorBoard as `tag` or else the name."""
         pictures = self._run_dir / "pictures"
         with self._warn_on_disk_error():
             pictures.mkdir(exist_ok=True)
-            write_png(image, pictures / f"{task}-{step}.png")
-        self.log_image(step, f"aux/{task}/inputs", image)
+            write_png(image, pictures / f"{name}-{step}.png")
+        self.log_image(step, tag or name, image)
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Write an image (H, W, 3) for TensorBoard."""
@@ -224,11 +228,6 @@ class RunLogger:
         config = self._run_dir / "projector_config.pbtxt"
         return config.is_file() and f'"{_embedding(step)}/' in config.read_text(errors="replace")
 
-    def log_hparams(self, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the run's line in the table of hyperparameters; its scores are the scalars that `metrics` names."""
-        with self._warn_on_disk_error():
-            write_hparams(self.writer, hparams, metrics)
-
     def flush(self) -> None:
         """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
         with self._warn_on_disk_error():
@@ -240,16 +239,6 @@ class RunLogger:
         with self._warn_on_disk_error():
             self._file.flush()
             self._warned = None
-
-
-def write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
-
-    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
-    """
-    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
-    for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -27,9 +27,7 @@ class GoalFunctions:
         """The goals (M, G) achieved at (M,) slots."""
         if self.embed is None:
             return storage.achieved[slot, copy]
-        assert storage.bounds is not None
-        begin = np.maximum(storage.bounds.of(slot, copy)[0], storage.oldest) % storage.rows
-        frames, context = (storage.stack(row, copy, 1).cpu().numpy() for row in (slot, begin))
+        frames, context = (storage.stack(row, copy, 1).cpu().numpy() for row in (slot, storage.first(slot, copy)))
         return self.embed(frames, context)
 
 
@@ -74,24 +72,19 @@ class Relabeller:
         if kind in ("random", "outcome"):  # of any row, of any other episode
             rows = storage.oldest + rng.integers(1, storage.written - storage.oldest, size=len(slot))
             slot, copy = rows % storage.rows, rng.integers(storage.num_envs, size=len(slot))
-        assert storage.bounds is not None
-        begin, last = storage.bounds.of(slot, copy)
-        row = storage.oldest + (slot - storage.oldest) % storage.rows
-        match kind:
-            case "future":
-                row = row + 1 + self._ahead(last - row, rng)
-            case "episode":
-                row = np.maximum(begin, storage.oldest) + 1
-                row = row + (rng.random(len(slot)) * (last - row + 1)).astype(np.int64)
-            case "final" | "outcome":
-                row = last
-        return self.functions.achieved(storage, row % storage.rows, copy)
+        if kind == "episode":
+            slot = storage.first(slot, copy)
+        after = storage.rows_after(slot, copy)
+        if kind in ("final", "outcome"):
+            slot = slot + after
+        elif kind != "random":
+            slot = slot + ahead(after, self._discount if kind == "future" else 1.0, rng)
+        return self.functions.achieved(storage, slot % storage.rows, copy)
 
-    def _ahead(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Of (B,) rows to come, one each, k rows ahead with a probability in proportion to discount**k."""
-        uniform = rng.random(len(rows))
-        if self._discount == 1:
-            ahead = uniform * rows
-        else:  # the inverse of the distribution function of a geometric distribution that is cut off after `rows`
-            ahead = np.log1p(-uniform * (1 - self._discount**rows)) / np.log(self._discount)
-        return np.minimum(ahead, rows - 1).astype(np.int64)
+
+def ahead(rows: NDArray[np.int64], discount: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Of (B,) numbers of rows to come, 1 or more each, one of 1 to `rows`: k in proportion to discount**k."""
+    uniform = rng.random(len(rows))
+    if discount < 1:  # the inverse of the distribution function of a geometric distribution, cut off after `rows`
+        uniform = np.log1p(-uniform * (1 - discount**rows)) / np.log(discount) / rows
+    return 1 + np.minimum(uniform * rows, rows - 1).astype(np.int64)

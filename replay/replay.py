@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replay.batch import Batch
-from replay.relabel import Relabeller
+from replay.relabel import Relabeller, ahead
 from replay.samplers import Sampler
 from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
 
@@ -138,8 +138,8 @@ class Replay:
 
         Args:
             batch_size: transitions, drawn with replacement.
-            fields: what the losses read; `next_obs`, the fields of clips and, where frames are in colour, `rgb` are
-                made only if they are here.
+            fields: what the losses read; those of `Batch` with a default are made only if they are here, `rgb` only
+                where frames are in colour.
             step: the agent step, for the importance weights.
             clip_length: T, observations in a clip.
 
@@ -169,6 +169,8 @@ class Replay:
             weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
+            context=self._observe(self._storage.first(slot, copy), copy) if "context" in fields else None,
+            future=self._later(slot, copy) if "future" in fields else None,
             goal=None if goal is None else self._tensor(goal, torch.float32),
             rgb=obs[:, -3:] if "rgb" in fields else None,
             **clips,
@@ -222,6 +224,10 @@ class Replay:
             "clip_action": self._actions(slots[:, :-1], copies[:, 1:]),
             "clip_mask": self._tensor(mask, torch.float32),
         }
+
+    def _later(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
+        steps = ahead(self._storage.rows_after(slot, copy), float(self._gammas[1]), self._rng)
+        return self._observe((slot + steps) % self._storage.rows, copy)
 
     def _actions(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
         action = self._storage.action[slot, copy]

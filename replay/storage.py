@@ -75,7 +75,7 @@ class FrameStorage:
         self.flags = np.zeros((self.rows, num_envs), np.uint8)
         self.frame_dtype, self.goal_dim = np.dtype(frame_dtype), goal_dim
         self.achieved, self.desired = np.zeros((2, self.rows, num_envs, goal_dim), np.float32)
-        self.bounds = EpisodeBounds(self.rows, num_envs) if goal_dim else None
+        self.bounds = EpisodeBounds(self.rows, num_envs)
 
     @property
     def oldest(self) -> int:
@@ -127,7 +127,7 @@ class FrameStorage:
         held = self.action[0]
         if action.shape != held.shape or not np.can_cast(action.dtype, held.dtype, "same_kind"):
             raise ValueError(f"replay: action must be {held.dtype} {held.shape}, got {action.dtype} {action.shape}")
-        if (self.bounds is None) != (achieved is None) or (achieved is None) != (desired is None):
+        if not bool(self.goal_dim) == (achieved is not None) == (desired is not None):
             raise ValueError("replay: rows come with achieved and desired goals where there are goals, and only there")
         self._check_protocol(first, valid)
         slot = self.written % self.rows
@@ -135,9 +135,9 @@ class FrameStorage:
         self.action[slot] = action
         self.reward[slot] = reward
         self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
-        if self.bounds is not None:
+        if self.goal_dim:
             self.achieved[slot], self.desired[slot] = achieved, desired
-            self.bounds.add(self.written, first)
+        self.bounds.add(self.written, first)
         self.written += 1
 
     def cut(
@@ -167,6 +167,15 @@ class FrameStorage:
                 f"replay: row {self.written} of copy {int(wrong.argmax())} breaks the order of an episode: first row, "
                 "more valid rows, the last of them terminated or truncated, one row that is not valid"
             )
+
+    def first(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The slots (B,) of the first rows of the episodes at (B,) slots, or of the oldest that are still held."""
+        return np.maximum(self.bounds.of(slot, copy)[0], self.oldest) % self.rows
+
+    def rows_after(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many rows (B,) of the same episodes follow those at (B,) slots."""
+        row = self.oldest + (slot - self.oldest) % self.rows
+        return self.bounds.of(slot, copy)[1] - row
 
     def stack(self, slot: NDArray[np.int64], copy: NDArray[np.int64], depth: int) -> Tensor:
         """The observations at (B,) slots: frames of `depth` rows up to each, `padding` before the episode's first.
@@ -213,9 +222,8 @@ class FrameStorage:
         slots = np.arange(self.oldest, self.written) % self.rows
         for name in state.keys() - {"written", "segments"}:
             getattr(self, name)[slots] = state[name]
-        if self.bounds is not None:
-            for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
-                self.bounds.add(row, (self.flags[slot] & FIRST) != 0)
+        for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
+            self.bounds.add(row, (self.flags[slot] & FIRST) != 0)
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))

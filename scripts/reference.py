@@ -18,18 +18,15 @@ from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
-from agents import AGENTS
 from aux_tasks import TASKS, TaskSetting
 from aux_tasks.config import TaskConfig, options_of
 from configs.schema import PretrainConfig
-from configs.sources import SOURCES
 from encoders import ENCODERS, EncoderConfig, build_encoder
-from envs import ENVS
-from experiment.composition import COMMANDS, UNIONS, freeze, without_none
+from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
 
-GROUPS = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
+NESTED = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
 # `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
 REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
 HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
@@ -69,7 +66,7 @@ def sections() -> Iterator[tuple[str, str, list[Key]]]:
     for name, kind in COMMANDS.items():
         example = freeze(compose_words(name, *_required(kind)).config, kind)
         yield f"## {'train' if name == 'config' else name}.py", "", config_keys("", kind, example)
-    for group, members in {"env": ENVS, "agent": AGENTS, "source": SOURCES}.items():
+    for group, members in GROUPS.items():
         yield f"## {group}", "", []
         for name, member in members.items():
             yield f"### {group}={name}", f"{_about(member)}\n\n", config_keys(group, member)
@@ -107,7 +104,7 @@ def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
             comments.get(f.name, ""),
         )
         for f in fields(kind)
-        if without_none(hints[f.name]) not in GROUPS and f.name != "name"
+        if without_none(hints[f.name]) not in NESTED and f.name != "name"
     ]
 
 

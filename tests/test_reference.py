@@ -43,6 +43,6 @@ def test_a_range_is_what_the_config_refuses(reference, name, default, allowed):
 
 
 def test_the_comment_of_a_subclass_or_else_of_its_base_is_the_explanation(reference):
-    inherited = {key.name: key.meaning for key in reference.config_keys("agent", reference.AGENTS["dqn"])}
+    inherited = {key.name: key.meaning for key in reference.config_keys("agent", reference.GROUPS["agent"]["dqn"])}
     assert inherited["agent.learning_rate"] == "of Adam, at the start"
     assert inherited["agent.epsilon_steps"].startswith("agent steps over which")

@@ -198,7 +198,6 @@ def test_the_end_of_a_run_is_a_report_a_video_and_weights(kind: Any, tmp_path: P
     assert (last["step"], last["eval/mean_reward"]) == (48, report["summary"]["mean"])
     for name in ("game.mp4", "agent.safetensors", "encoder.safetensors"):
         assert (tmp_path / name).stat().st_size > 0
-    assert "_hparams_/session_start_info" in EventAccumulator(str(tmp_path)).Reload().summary_metadata
     read, agent = load_agent(tmp_path)
     assert read == complete(config)
     trained = load_latest(tmp_path / "checkpoints").state["parts"]["agent"]

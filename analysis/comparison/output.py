@@ -36,12 +36,16 @@ def markdown(title: str, tables: Iterable[Table], found: Sequence[Note], command
     parts = [f"# {title}", "![Curves and final scores](curves.png)", f"*{_cell(about)}*"]
     if found:
         parts += ["## Read this first", "\n".join(f"{i}. {_cell(note.text)}" for i, note in enumerate(found, 1))]
-    for table in tables:
-        lines = [table.header, ["---"] * len(table.header), *table.rows]
-        rows = "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
-        parts += [f"## {_cell(table.title)}", rows] + ([_cell(table.caption)] if table.caption else [])
+    parts += map(markdown_table, tables)
     parts += ["## Commands", "\n".join(f"    {line}" for line in commands)]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """Title, rows and caption."""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    rows = "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
+    return "\n\n".join([f"## {_cell(table.title)}", rows] + ([_cell(table.caption)] if table.caption else []))
 
 
 def _cell(text: str) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import SummaryWriter, summary
 
 from analysis.comparison.measure import Cell, Comparison
-from harness.logger import write_hparams
 
 SUFFIX = ".compare"  # of the event files, so that a later comparison finds and replaces them
 LONGEST = 100  # letters of a folder's name
@@ -45,9 +44,19 @@ def _write_curve(cell: Cell, metric: str, place: Path) -> None:
 
 def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: int, place: Path) -> None:
     with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
-        write_hparams(writer, settings, scores)
+        _write_hparams(writer, settings, scores)
         for name, value in scores.items():
             writer.add_scalar(name, value, step)
+
+
+def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
+
+    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
+    """
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
+    for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
 
 
 def _name(text: str) -> str:

@@ -28,7 +28,7 @@ class Grasp2Vec(GoalTask):
     with a trunk that begins as a copy of the encoder's. A goal is phi_o of a picture of the object held, and the reward
     the cosine of two of them, at most 1; it is 0 for an object that was not there.
 
-    Views are before, after and outcome; an encoder that reads one frame of each.
+    Views are before, after and outcome.
 
     Args:
         setting: the run.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, foreground_weight, image_error, to_pixels
+from aux_tasks.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.goals.posterior import Posterior, kl_divergence, kl_metrics, sample
 from encoders import Encoder
@@ -49,7 +49,7 @@ class RIG(GoalTask):
         *,
         latent_dim: int = 4,
         beta: float = 3e-4,
-        channels: int = 32,
+        channels: int = 16,
         foreground: float = 0.9,
         skew: float = 0.0,
     ) -> None:
@@ -69,30 +69,30 @@ class RIG(GoalTask):
         """Return the weighted error and divergence (B,)."""
         mean, log_variance = self.posterior(features)
         kl = kl_divergence(mean, log_variance)
-        pixels = self._error(sample(mean, log_variance, self.generator), centred(batch.obs))
+        decoded, target = self.decoder(sample(mean, log_variance, self.generator)), centred(batch.obs)
+        pixels = foreground_error(decoded, target, self.foreground, target.mean(0))
         return AuxOutput(pixels.loss + self.beta * kl.sum(1), pixels.metrics | kl_metrics(kl))
 
     @torch.no_grad()
     def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Replace the oldest of the latents that skewed goals are drawn from."""
         if self.skew:
-            obs = batch.obs[:FRESH]
-            mean, likelihood = self.likelihood(obs, encoder)
-            place = (self.written + torch.arange(len(obs), device=obs.device)) % SEEN
+            mean, likelihood = self.likelihood(batch.obs, encoder, min(FRESH, len(batch.obs)))
+            place = (self.written + torch.arange(len(mean), device=mean.device)) % SEEN
             self.seen.index_copy_(0, place, mean)
             self.log_likelihood.index_copy_(0, place, likelihood)
-            self.written += len(obs)
+            self.written += len(mean)
 
-    def likelihood(self, obs: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """Return the means (B, G) of pictures (B, C, H, W) and log p(x) (B,) up to a constant.
+    def likelihood(self, obs: Tensor, encoder: Encoder, count: int) -> tuple[Tensor, Tensor]:
+        """Return the means (count, G) of the first of pictures (B, C, H, W), and log p(x) (count,) up to a constant.
 
         By importance sampling, the mean of p(x|z) p(z) / q(z|x) over `DRAWS` latents of q, where log p(x|z) is the
         negative error over beta: the decoder for which the loss is a bound.
         """
-        mean, log_variance = (part.repeat_interleave(DRAWS, 0) for part in self.posterior(encoder(obs)))
-        z = sample(mean, log_variance, self.generator)
-        target = centred(obs).repeat_interleave(DRAWS, 0)
-        picture = -self._error(z, target).loss / self.beta
+        mean, log_variance = (part.repeat_interleave(DRAWS, 0) for part in self.posterior(encoder(obs[:count])))
+        z, target = sample(mean, log_variance, self.generator), centred(obs)
+        repeated = target[:count].repeat_interleave(DRAWS, 0)
+        picture = -foreground_error(self.decoder(z), repeated, self.foreground, target.mean(0)).loss / self.beta
         surprise = (z - mean).square() / log_variance.exp() + log_variance - z.square()  # 2 (log p(z) - log q(z|x))
         ratios = (picture + surprise.sum(1) / 2).view(-1, DRAWS)
         return mean[::DRAWS], ratios.logsumexp(1)
@@ -129,7 +129,3 @@ class RIG(GoalTask):
             "What do the latents keep of the picture? In row i, latent i is moved. Imagined goals are of no picture."
         )
         return Examples(question, shown)
-
-    def _error(self, latent: Tensor, target: Tensor) -> AuxOutput:
-        weight = foreground_weight(target, self.foreground) if self.foreground else None
-        return image_error(self.decoder(latent), target, weight)

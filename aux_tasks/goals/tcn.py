@@ -4,9 +4,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, over_valid
+from aux_tasks.control.models import mlp
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.video.clips import at_times, draw_times, observations
 from encoders import Encoder
@@ -25,8 +26,8 @@ class TCN(GoalTask):
         loss = max(0, margin + |a - p|^2 - |a - n|^2)
 
     n is the closest of those that are farther away than p, or the farthest of all where none is. Negatives are from the
-    same clip, or a background would do to tell moments apart. Embeddings are linear in the features and lie on the unit
-    sphere; the paper's head has two convolutions more, and a spatial softmax.
+    same clip, or a background would do to tell moments apart. Embeddings lie on the unit sphere. The head is the last
+    two layers of the paper's; the convolutions and the spatial softmax before them are the encoder's part.
 
     `accuracy` is the share of moments whose closest moment of the other view is their own, 1 / `moments` by chance.
 
@@ -35,6 +36,7 @@ class TCN(GoalTask):
         clip_length: observations that the moments are drawn from.
         moments: of each clip.
         gap: the least distance between two of them.
+        hidden: width of the head's hidden layer.
         width: of the embedding.
         margin: of the squared distance.
 
@@ -51,6 +53,7 @@ class TCN(GoalTask):
         clip_length: int = 29,
         moments: int = 8,
         gap: int = 2,
+        hidden: int = 256,
         width: int = 32,
         margin: float = 0.2,
     ) -> None:
@@ -58,7 +61,7 @@ class TCN(GoalTask):
         check_moments(moments, gap, clip_length)
         self.clip_length, self.moments, self.gap, self.margin = clip_length, moments, gap, margin
         self.goal_dim = width
-        self.head = nn.Linear(setting.feature_dim, width)
+        self.head = mlp(setting.feature_dim, hidden, width)
 
     def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return embeddings (B, G) on the unit sphere; see `GoalTask.embed`."""
@@ -95,7 +98,7 @@ class SingleViewTCN(TCN):
 
     Args:
         setting: the run.
-        clip_length, moments, width, margin: as of `TCN`.
+        clip_length, moments, hidden, width, margin: as of `TCN`.
         gap: the least distance of two moments, from which on they are negatives.
         radius: the largest distance of two observations of a moment.
 
@@ -113,13 +116,15 @@ class SingleViewTCN(TCN):
         moments: int = 4,
         gap: int = 8,
         radius: int = 2,
+        hidden: int = 256,
         width: int = 32,
         margin: float = 0.2,
     ) -> None:
         if not 1 <= radius < gap:
             raise ValueError(f"radius must be from 1 to less than gap={gap}, got {radius}")
         check_moments(moments, gap, clip_length - radius)
-        super().__init__(setting, clip_length=clip_length, moments=moments, gap=gap, width=width, margin=margin)
+        sizes = {"clip_length": clip_length, "moments": moments, "gap": gap, "hidden": hidden, "width": width}
+        super().__init__(setting, **sizes, margin=margin)
         self.radius = radius
 
     def _draw(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,8 +59,13 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "counting": {"counts": 4},
     "cpc_image": {"width": 4},
     "video_colorization": {"embedding": 4},
-    "tcn": {"width": 4},
-    "single_view_tcn": {"width": 4},
+    "rig": {"channels": 4, "latent_dim": 3},
+    "rig/skewed": {"channels": 4, "latent_dim": 3, "skew": -1.0, "foreground": 0.0},
+    "cc_rig": {"channels": 4, "latent_dim": 3, "context_dim": 2},
+    "temporal_distance": {"hidden": 8, "latent_dim": 3},
+    "contrastive_goal": {"hidden": 8, "latent_dim": 3},
+    "tcn": {"hidden": 8, "width": 4},
+    "single_view_tcn": {"hidden": 8, "width": 4},
     "mftcn": {"width": 4, "channels": 4},
     "tracking": {"patch": 12, "search": 4, "embedding": 4, "hard_after": 1},
     "grasp2vec": {"width": 8},
@@ -117,7 +122,7 @@ def batch_for_all(size: int = B, *, continuous: bool = False) -> Batch:
     views = torch.stack([obs, stacked[:, 9], stacked[:, 18]], dim=1)
     rgb, clip_views = whole[:, STACK - 1].contiguous(), torch.stack([stacked, stacked.flip(4)], dim=2)
     more = {"clip": stacked, "clip_action": action, "clip_mask": mask, "clip_views": clip_views}
-    return replace(batch, **more, rgb=rgb, views=views)
+    return replace(batch, **more, rgb=rgb, views=views, context=obs, future=stacked[:, 5].contiguous())
 
 
 def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> None:

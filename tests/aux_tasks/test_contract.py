@@ -171,7 +171,15 @@ DRAW_NOTHING = {
     "temporal_cpc",
     "st_dim",
 }
-DRAW_NOTHING |= {"grasp2vec", "colorization", "split_brain", "split_brain/time", "arrow_of_time", "video_colorization"}
+DRAW_NOTHING |= {
+    "contrastive_goal",
+    "grasp2vec",
+    "colorization",
+    "split_brain",
+    "split_brain/time",
+    "arrow_of_time",
+    "video_colorization",
+}
 
 
 @every
@@ -179,7 +187,7 @@ def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
     encoder, batch = small_encoder(), batch_for_all()
     ((_, task),) = suite_of(case, encoder)
     copies = {name: module for name, module in task.named_modules() if is_momentum_copy(module)}
-    assert bool(copies) == (case in {"curl", "spr", "moco", "byol"})
+    assert bool(copies) == (case in {"curl", "spr", "moco", "byol", "temporal_distance"})
     followed = {n: encoder if n == "target_encoder" else getattr(task, n.removeprefix("target_")) for n in copies}
     for name, module in copies.items():
         assert changes(module.state_dict(), followed[name].state_dict()) == []
@@ -231,7 +239,7 @@ def test_it_runs_at_its_defaults_with_an_encoder_of_the_field(name):
     whole = batch_for_all(2)
     later, views = clip[:, 1], clip[:, [0, 9, 18]]
     batch = replace(whole, obs=clip[:, 0], next_obs=later, nstep_obs=later, clip=clip, rgb=clip[:, 0, 9:], views=views)
-    batch = replace(batch, clip_views=torch.stack([clip, clip.flip(4)], dim=2))
+    batch = replace(batch, clip_views=torch.stack([clip, clip.flip(4)], dim=2), context=clip[:, 0], future=later)
     suite = suite_of(name, encoder, options={})
     for _ in range(2):
         learn(suite, encoder, batch)

@@ -13,6 +13,7 @@ from agents import AGENTS, DQNConfig
 from agents.base import Precision
 from aux_tasks import TASKS, TaskConfig, TaskSetting
 from aux_tasks.image.rotation import Rotation
+from configs.peers import PEERS
 from configs.schema import Config, PretrainConfig, ProbeConfig, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
@@ -24,7 +25,13 @@ from experiment.run_folder import claim_run_dir, named
 from replay import ReplayConfig
 
 CONFIGS = Path(configs.__path__[0])
-GROUPS = {"env": ENVS, "agent": AGENTS, "encoder": ENCODERS, "aux": [*TASKS, "none"], "replay": ["uniform"]}
+GROUPS = {
+    "env": ENVS,
+    "agent": {**AGENTS, **PEERS},
+    "encoder": ENCODERS,
+    "aux": [*TASKS, "none"],
+    "replay": ["uniform"],
+}
 CHOICES = [f"{group}={name}" for group, names in GROUPS.items() for name in names]
 CHOICES += [f"{path.parent.name}={path.stem}" for path in sorted(CONFIGS.glob("*/*.yaml"))]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import run_help
+from gymnasium.spaces import Discrete
 
 import evaluate
 import pretrain
@@ -18,16 +19,19 @@ from agents import AGENTS, AgentConfig
 from agents.base import AuxSchedule
 from agents.config import Head, Target
 from aux_tasks import TaskConfig
+from configs.peers import PEERS, OffPolicyConfig, PeerConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig, TripletsConfig
 from encoders import EncoderConfig
-from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, Rollout, ToyConfig
+from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, GymGoalConfig, PointMassConfig, Rollout, ToyConfig
+from experiment.peers import build_env
 from experiment.sources import build_source
 from replay import ReplayConfig
 
-UNIONS = (EnvConfig, AgentConfig, SourceConfig)
+UNIONS = (EnvConfig, AgentConfig, PeerConfig, SourceConfig)
 ROOTS = (Config, PretrainConfig, ProbeConfig, EvaluateConfig, EncoderConfig, ReplayConfig, TaskConfig, *UNIONS)
 KINDS = [kind for kind in ROOTS if kind not in UNIONS] + [*ENVS.values(), *AGENTS.values(), *SOURCES.values()]
+KINDS += PEERS.values()
 
 Reads = set[tuple[type, str]]  # of a config, the key
 
@@ -63,6 +67,7 @@ def reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reads]:
         probes(pretrained)
         evaluate.run(EvaluateConfig(str(trained), episodes=2, num_envs=2, device="cpu"), [])
         worlds(folder)
+        peers()
         yield found
 
 
@@ -107,8 +112,9 @@ def probes(pretrained: Path) -> None:
 
 def worlds(folder: Path) -> None:
     """Every environment and every source, built alone."""
+    keys = {DmcConfig: {"background": "gas"}, GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"}}
     for kind in ENVS.values():
-        config = kind(**({"background": "gas"} if kind is DmcConfig else {}), num_envs=1)
+        config = kind(**keys.get(kind, {}), num_envs=1)
         config.check_training()
         with closing(config.build()) as vector:
             Rollout(vector, 2, config.padding).reset(0)
@@ -121,6 +127,14 @@ def worlds(folder: Path) -> None:
     with suppress(ValueError):
         build_source(own, ToyConfig(), seed=0)
     build_source(TripletsConfig(grasps=2, path=str(folder / "triplets")), GraspingConfig(num_envs=2), seed=0)
+
+
+def peers() -> None:
+    """Every agent of Stable-Baselines3, built alone."""
+    for kind in PEERS.values():
+        world = ToyConfig() if Discrete in kind.spaces else PointMassConfig(size=36)
+        with closing(build_env(world, 2, clip_reward=True)) as env:
+            kind(**({"buffer_size": 8} if issubclass(kind, OffPolicyConfig) else {})).build(env)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs import VectorEnv, VectorStep
+from envs import ENVS, VectorEnv, VectorStep
 
 Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of the last two frames
+
+
+def built(name: str, num_envs: int) -> VectorEnv:
+    """Copies of a family as it is by default, where that needs no extra."""
+    return ENVS[name](num_envs=num_envs, **({"id": "line_env:Line-v0"} if name == "gym_goal" else {})).build()
 
 
 def play(env: VectorEnv, seed: Any, steps: int, policy: Policy | None = None) -> list[Any]:

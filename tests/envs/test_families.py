@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from env_help import play
+from env_help import built, play
 from gymnasium.spaces import Discrete
 
 from envs import (
@@ -113,7 +113,7 @@ def test_episodes_end_when_they_should(config: EnvConfig, flag: str, ends: list[
 @pytest.mark.parametrize("name", ENVS)
 @pytest.mark.timeout(10)
 def test_bad_actions_are_refused_at_once(name: str) -> None:
-    env = ENVS[name](num_envs=2).build()
+    env = built(name, 2)
     if isinstance(env.action_space, Discrete):
         good, n = np.zeros(2, np.int64), env.action_space.n
         bad = [np.array([0, n]), np.array([-1, 0]), np.zeros(3, np.int64), np.zeros(2)]

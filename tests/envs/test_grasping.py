@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs import GraspingConfig, GraspingVector
+from envs import GoalSpaceVector, GraspingConfig, GraspingVector
 from envs.grasping_objects import NUM_OBJECTS, ids_of
 
 
@@ -107,9 +107,31 @@ def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) 
     assert 2 < np.mean(moved) < 5
 
 
+class MeanColour:
+    """A goal space: the mean colour of a picture."""
+
+    goal_dim = 3
+
+    def embed(self, frames: np.ndarray, context: np.ndarray) -> np.ndarray:
+        return frames.mean((2, 3)).astype(np.float32)
+
+    def reward(self, achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+        return -np.linalg.norm(achieved - desired, axis=1).astype(np.float32)
+
+
+def test_a_goal_space_sees_what_is_held_and_not_the_tray(env: GraspingVector) -> None:
+    seen = GoalSpaceVector(env, MeanColour(), observe="pixels", source="env")  # type: ignore[arg-type]
+    seen.reset(6)
+    np.testing.assert_array_equal(seen.goals().achieved, env.outcome_frame().mean((2, 3)).astype(np.float32))
+    step = seen.step(aim(env, "desired"))
+    held, wanted = (pictures.mean((2, 3)) for pictures in (env.outcome_frame(), env.goal_frame()))
+    np.testing.assert_allclose(seen.goals().achieved, held, rtol=1e-6)
+    np.testing.assert_allclose(step.reward, -np.linalg.norm(held - wanted, axis=1), rtol=1e-4)
+
+
 def test_seen_and_unseen_objects_are_apart() -> None:
     seen, unseen = ids_of("seen"), ids_of("unseen")
-    assert (len(seen), len(unseen)) == (40, 20)
+    assert (len(seen), len(unseen)) == (60, 20)
     assert sorted([*seen, *unseen]) == [*range(NUM_OBJECTS)]
     env = GraspingConfig(num_envs=30, split="unseen").build()
     env.reset(0)

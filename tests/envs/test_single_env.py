@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from env_help import built
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
@@ -26,7 +27,7 @@ GOALS: dict[str, EnvConfig] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ENVS)
 def test_stable_baselines_accepts_it(name: str) -> None:
-    env = SingleEnv(ENVS[name](num_envs=1).build())
+    env = SingleEnv(built(name, 1))
     sb3_check_env(env)
     env.close()
 
@@ -34,7 +35,7 @@ def test_stable_baselines_accepts_it(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*spec:UserWarning", "ignore:.*not the unwrapped:UserWarning")
 @pytest.mark.parametrize("name", ["toy", "pointmass", "dmc", "pusher"])
 def test_gymnasium_accepts_it(name: str) -> None:
-    gymnasium_check_env(SingleEnv(ENVS[name](num_envs=1).build()), skip_render_check=True)
+    gymnasium_check_env(SingleEnv(built(name, 1)), skip_render_check=True)
 
 
 def episode(env: SingleEnv, seed: int | None) -> list[np.ndarray]:

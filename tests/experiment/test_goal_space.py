@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 import evaluate
 import pretrain
+import train as script
 from agents import SACConfig
 from aux_tasks import TASKS, AuxTask, TaskConfig
 from aux_tasks.base import AuxOutput
@@ -20,6 +21,7 @@ from configs.schema import Config, EvaluateConfig, GoalConfig, PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig, PusherConfig, Rollout
+from experiment import goal_gate
 from experiment.build import build
 from experiment.goal_space import FILE, TaskSpace, space_file
 from experiment.weights import read_weights, write_weights
@@ -45,6 +47,9 @@ class Pooled(GoalTask):
     def embed(self, obs, encoder, context=None):
         return adaptive_avg_pool2d(obs.float() / 255, 2).flatten(1) * self.scale
 
+    def decode(self, goals):
+        return torch.zeros(len(goals), 3, SIZE, SIZE, dtype=torch.uint8)
+
     def imagine(self, achieved):
         if not self.imagines:
             return super().imagine(achieved)
@@ -54,6 +59,7 @@ class Pooled(GoalTask):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(TASKS, "pooled", Pooled)
+    monkeypatch.setattr(goal_gate, "COPIES", 6)
 
 
 def pretrained(folder: Path, monkeypatch, **options) -> Path:
@@ -150,6 +156,7 @@ def test_a_run_keeps_its_space_and_can_be_evaluated_without_the_pretraining(tmp_
     folder = pretrained(tmp_path, monkeypatch)
     config = trained_on(tmp_path, eval_episodes=4)
     assert run(config) == 0
+    assert list((tmp_path / "run" / "pictures").glob("goals-*.png"))
     whole = final(tmp_path / "run")
     (folder / FILE).rename(tmp_path / "elsewhere")
     report = read_json(tmp_path / "run" / "report.json")
@@ -189,6 +196,23 @@ def test_what_does_not_fit_is_one_clear_line(changes, message, tmp_path, monkeyp
     with pytest.raises(ValueError, match=message):
         build(config).rollout.reset(0)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, monkeypatch, caplog):
+    pretrained(tmp_path, monkeypatch)
+    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    if blind:
+        monkeypatch.setattr(Pooled, "embed", lambda self, obs, *_: torch.rand(len(obs), G))
+    else:  # finer, and red alone: the puck
+        monkeypatch.setattr(
+            Pooled, "embed", lambda self, obs, *_: adaptive_avg_pool2d(obs[:, :1].float(), 12).flatten(1)
+        )
+    scores = goal_gate.check_goal_space(
+        PusherConfig(size=SIZE), TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu")), 0
+    )
+    assert (min(scores) < 0.8) == blind
+    assert ("an agent cannot tell where the object is" in caplog.text) == blind
 
 
 def test_a_space_that_cannot_imagine_says_so(tmp_path, monkeypatch):
@@ -236,3 +260,68 @@ def test_auxiliary_tasks_learn_beside_a_goal_space(tmp_path, monkeypatch):
     )
     assert run(config) == 0
     assert issubclass(Pooled, AuxTask)
+
+
+def own_space(folder: Path, **changes) -> Config:
+    """60 steps of SAC from pixels in the goal space of its own auxiliary task."""
+    config = small(
+        folder / "run",
+        env=PusherConfig(num_envs=3, size=SIZE, time_limit=8),
+        agent=SACConfig(hidden=8),
+        encoder=EncoderConfig(name="small"),
+        replay=ReplayConfig(capacity=90, n_step=2, relabel=RelabelConfig(rollout=0.2, future=0.3, imagined=0.5)),
+        aux={"pooled": TaskConfig()},
+        goal=GoalConfig(space="aux", observe="pixels"),
+        frame_stack=1,
+        clip_reward=False,
+    )
+    return replace(config, **changes)
+
+
+def test_goals_of_a_space_that_learns_are_never_stale(tmp_path):
+    config = own_space(tmp_path, replay=ReplayConfig(n_step=1, relabel=RelabelConfig(rollout=0, future=1)))
+    parts = build(config)
+    parts.rollout.reset(0)
+    for _ in range(30):
+        parts.replay.add(*parts.rollout.collect())
+    task = parts.suite.tasks["pooled"]
+    with torch.no_grad():
+        task.scale.fill_(7.0)  # learned since
+    batch = parts.replay.sample(32, frozenset({"next_obs"}))
+    reached = task.embed(batch.next_obs, parts.agent.encoder)
+    torch.testing.assert_close(batch.reward, task.reward(reached, batch.goal).detach())
+    stored = [parts.replay._storage.stack(np.full(3, row), np.arange(3), 1) for row in range(30)]
+    seen = task.embed(torch.cat(stored), parts.agent.encoder).detach()
+    nearest = (batch.goal[:, None] - seen).norm(dim=2).amin(1)
+    assert nearest.max() < 1e-5, "each goal is the embedding of a stored frame, as the task sees it now"
+
+
+def test_a_run_in_its_own_space_continues_where_it_was_killed(tmp_path, monkeypatch):
+    assert run(own_space(tmp_path / "whole", eval_episodes=2, eval_every=48, eval_every_episodes=2)) == 0
+    whole = final(tmp_path / "whole" / "run")
+    original = script.save_training
+
+    def leave(training):
+        original(training)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "save_training", leave)
+    with pytest.raises(KeyboardInterrupt):
+        run(own_space(tmp_path / "parts", eval_episodes=2))
+    monkeypatch.setattr(script, "save_training", original)
+    assert run(own_space(tmp_path / "parts", eval_episodes=2)) == 0
+    assert final(tmp_path / "parts" / "run")[0] == whole[0]
+    assert read_weights(tmp_path / "parts" / "run" / FILE)[1] == read_weights(tmp_path / "whole" / "run" / FILE)[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aux": {}}, "goal.space=aux needs one auxiliary task that defines goals"),
+        ({"aux": {"rotation": TaskConfig()}}, "goal.space=aux needs one auxiliary task that defines goals"),
+        ({"goal": GoalConfig(space="aux", observe="pixels", source="env")}, "replay.relabel.rollout=0"),
+    ],
+)
+def test_a_space_of_its_own_that_does_not_fit(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build(own_space(tmp_path, **changes))

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from agents import AGENTS
 from aux_tasks import TASKS
+from configs.peers import PEERS
 from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
@@ -333,7 +334,12 @@ def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
 def test_help_lists_groups_choices_and_keys(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert launched(f"{option} agent.learning_rate=1e-3") == (0, [])
     text = capsys.readouterr().out
-    groups = {"agent": AGENTS, "aux": ["none", "dbc_released", "dbc_robust", *TASKS], "encoder": ENCODERS, "env": ENVS}
+    groups = {
+        "agent": {**AGENTS, **PEERS},
+        "aux": ["none", "dbc_released", "dbc_robust", *TASKS],
+        "encoder": ENCODERS,
+        "env": ENVS,
+    }
     assert all(f"{group}: {', '.join(sorted(choices))}\n" in text for group, choices in groups.items())
     assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  learning_rate: 0.001\n"))
     assert "Hydra" not in text

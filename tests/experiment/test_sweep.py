@@ -53,7 +53,8 @@ def test_interrupted_sweep_saves_every_run_and_continues(tmp_path):
 
     newest = [max(int(step.name[5:]) for step in log.parent.glob("checkpoints/step_*")) for log in logs]
     words[words.index("steps=100000")] = f"steps={max(newest) + 120}"
-    subprocess.run([*TRAIN, *words], cwd=tmp_path, check=True, timeout=200, capture_output=True)
+    done = subprocess.run([*TRAIN, *words], cwd=tmp_path, check=True, timeout=200, capture_output=True, text=True)
+    assert f"python compare.py {logs[0].parents[1].relative_to(tmp_path)}\n" in done.stderr
     for log, saved in zip(logs, newest, strict=True):
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert steps == sorted(set(steps))

@@ -181,6 +181,18 @@ def test_shares_that_cannot_be(shares, message):
         RelabelConfig(**shares)
 
 
+@pytest.mark.parametrize("rows", [17, 90])
+def test_the_first_and_a_later_observation_are_of_the_same_episode(rows):
+    world, replay = filled(rows, rollout=1.0)
+    batch = replay.sample(400, frozenset({"context", "future"}))
+    oldest = max(0, rows - 20)
+    for k, (row, copy) in enumerate(cells(world, replay, batch)):
+        episode = world.at(row, copy)[1]
+        frames = [frame.tobytes() for frame in episode.frames]
+        assert batch.context[k].numpy().tobytes() == frames[max(0, oldest - episode.begin)]
+        assert batch.future[k].numpy().tobytes() in frames[row - episode.begin + 1 :]
+
+
 # --- Stable-Baselines3 ---
 
 

@@ -1,0 +1,65 @@
+"""What a goal space knows of an environment's own goals, before an agent trains in it."""
+
+import logging
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold
+
+from analysis.evaluation import random_policy
+from analysis.probes import RIDGE_ALPHAS, Features, comparable
+from envs import EnvConfig, Observation, VectorEnv
+from envs.goals import GoalSpace
+from harness.seeding import derive, numpy_stream
+
+log = logging.getLogger(__name__)
+
+COPIES, STEPS, FOLDS = 100, 20, 5  # many copies: each begins with a state of its own
+LEAST_R2 = 0.8
+
+
+def check_goal_space(env: EnvConfig, space: GoalSpace, seed: int) -> list[float]:
+    """R2 of each number of the environment's goals, read from the embeddings of random play by a linear model.
+
+    A warning says if one is below 0.8: the reward then hardly depends on where the object lies, and neither the loss
+    of the space nor the return in it shows that.
+
+    Args:
+        env: with pixels; built anew, with 100 copies. Without goals of its own there is nothing to check.
+        space: of its pictures.
+        seed: of the play.
+    """
+    with closing(replace(env, num_envs=COPIES).build()) as copies:
+        if not copies.goal_dim:
+            return []
+        embedded, achieved, copy = _play(copies, space, seed)
+    predicted = np.empty_like(achieved)
+    for train, test in GroupKFold(FOLDS).split(embedded, groups=copy):
+        known, asked = comparable(embedded[train], embedded[test])
+        fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(known, achieved[train])
+        predicted[test] = fitted.predict(asked).reshape(-1, achieved.shape[1])
+    scores: list[float] = np.atleast_1d(r2_score(achieved, predicted, multioutput="raw_values")).tolist()
+    told = ", ".join(f"{score:.2f}" for score in scores)
+    log.info("goal space: R2 of the environment's goals in it: %s", told)
+    if min(scores) < LEAST_R2:
+        what = "an agent cannot tell where the object is: pretrain longer, or on frames where it moves more"
+        log.warning("goal space: R2 %s, below %s: %s", told, LEAST_R2, what)
+    return scores
+
+
+def _play(env: VectorEnv, space: GoalSpace, seed: int) -> tuple[Features, Features, Features]:
+    """Embeddings (N, G) of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
+    act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
+    frame = env.reset(derive(seed, "goal gate"))
+    context, embedded, achieved = frame.copy(), [], []
+    for _ in range(STEPS):
+        outcome = env.outcome_frame()
+        embedded.append(space.embed(frame if outcome is None else outcome, context))
+        achieved.append(env.goals().achieved)
+        step = env.step(act(Observation(frame)))
+        frame = step.frame
+        context[step.first] = frame[step.first]
+    return np.concatenate(embedded), np.concatenate(achieved), np.tile(np.arange(COPIES), STEPS)

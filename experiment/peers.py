@@ -1,0 +1,213 @@
+"""Trainings of Stable-Baselines3's agents: worlds, log, evaluation and folder are those of our own."""
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import ClipReward
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from analysis.evaluation import evaluate
+from configs.peers import PeerConfig
+from configs.schema import Config, flat
+from envs import EnvConfig, Observation, SingleEnv
+from experiment.command import training_command
+from experiment.ending import Player, leave_score, log_places, log_views
+from experiment.monitoring import episode_metrics, eval_scores, recent_score
+from experiment.run_folder import claim_run_dir
+from experiment.training import Progress
+from harness.checkpoint import load_latest, save
+from harness.files import replacing
+from harness.finite import check_finite
+from harness.logger import RunLogger
+from harness.process import pick_device, tune_process
+from harness.seeding import derive
+from harness.signals import GracefulExit
+
+log = logging.getLogger("sidequest")
+
+NEVER = sys.maxsize  # SB3's own log
+
+
+@dataclass(frozen=True)
+class PeerTraining:
+    """A training that has its folder."""
+
+    config: Config
+    model: BaseAlgorithm
+    progress: Progress
+    run_dir: Path
+    logger: RunLogger
+    stop: GracefulExit
+
+
+def train_peer(config: Config) -> int:
+    """Run or resume a training; returns the exit code of the process: 0, or 128 + the signal that ended it.
+
+    What is saved is networks, optimisers and counts. A resumed run begins with an empty replay and new episodes, so it
+    goes on as Stable-Baselines3 would, not as if it had not been stopped.
+    """
+    threads = tune_process(config.threads)
+    assert isinstance(config.agent, PeerConfig)
+    env = build_env(config.env, config.frame_stack, config.clip_reward)
+    shared = {"gamma": config.gamma, "seed": config.seed, "device": pick_device(config.device)}
+    with closing(env), claim_run_dir(config) as run_dir:
+        model = config.agent.build(env, **shared)
+        model.set_logger(Logger(None, []))
+        progress = restore(model, run_dir, config.seed)
+        begun = progress.steps
+        log.info("%s: step %d of %d, %d torch threads", run_dir, begun, config.steps, threads)
+        with RunLogger(run_dir, step=begun, total=config.steps, tasks=()) as logger, GracefulExit() as stop:
+            run = PeerTraining(config, model, progress, run_dir, logger, stop)
+            if begun < config.steps:
+                model.learn(config.steps - begun, Follow(run), log_interval=NEVER, reset_num_timesteps=not begun)
+                save_peer(run)
+            if stop.requested:
+                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
+                return stop.exit_code
+            finish_peer(run, trained=begun < progress.steps)
+    log_places({"video": run_dir / "game.mp4", "model": run_dir / "model.zip"})
+    log_views(run_dir)
+    return 0
+
+
+class Follow(BaseCallback):
+    """Counts, logs, evaluates and saves where our own training loop does."""
+
+    def __init__(self, run: PeerTraining) -> None:
+        super().__init__()
+        self._run = run
+
+    def _on_step(self) -> bool:
+        run, progress, config = self._run, self._run.progress, self._run.config
+        progress.stride = self.training_env.num_envs
+        progress.steps = self.num_timesteps
+        for episode in (info["episode"] for info in self.locals["infos"] if "episode" in info):
+            progress.add_episode(float(episode["r"]), int(episode["l"]))
+        run.logger.meter.tick(progress.steps)
+        last = progress.steps >= config.steps
+        saving = run.stop.save_requested or progress.due(config.checkpoint_every)
+        if progress.due(config.log_every) or saving or last:
+            log_peer(run)
+        if progress.due(config.eval_every):
+            asked = (config.frame_stack, config.eval_every_episodes, config.seed)
+            played = evaluate(policy_of(run.model), config.env.protocol(), *asked)
+            run.logger.log_scalars(progress.steps, eval_scores(played.summary), **progress.clock(config))
+        if saving and not last:
+            run.stop.save_requested = False
+            save_peer(run)
+        return not last and not run.stop.requested
+
+
+def build_env(config: EnvConfig, frame_stack: int, clip_reward: bool) -> DummyVecEnv:
+    """The copies of an environment, each alone: one that ends an episode starts the next without the others.
+
+    Raises:
+        ValueError: the observations are no pixels.
+    """
+
+    def one() -> gymnasium.Env[NDArray[np.uint8], Any]:
+        vector = replace(config, num_envs=1).build()
+        if vector.frame_dtype != np.uint8:
+            raise ValueError(f"env={config.name} gives states, but the agents of Stable-Baselines3 read pixels here")
+        env = Monitor(SingleEnv(vector, frame_stack, config.padding))  # raw returns
+        return ClipReward(env, -1, 1) if clip_reward else env
+
+    return DummyVecEnv([one] * config.num_envs)
+
+
+def policy_of(model: BaseAlgorithm) -> Callable[[Observation], NDArray[Any]]:
+    """The model without exploration."""
+
+    def act(obs: Observation) -> NDArray[Any]:
+        return model.predict(obs.pixels, deterministic=True)[0]
+
+    return act
+
+
+def log_peer(run: PeerTraining) -> None:
+    """What the agent logged since the last row, by the same tags, and the training episodes."""
+    progress, told = run.progress, run.model.logger.name_to_value
+    metrics = {tag: float(value) for tag, value in told.items() if tag.startswith(("train/", "rollout/"))}
+    progress.updates = int(metrics.get("train/n_updates", progress.updates))
+    told.clear()
+    run.model.logger.name_to_count.clear()
+    metrics |= episode_metrics(progress)
+    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
+    losses = {"loss": metrics["train/loss"]} if "train/loss" in metrics else {}
+    run.logger.log_health(progress.steps, recent_score(progress) | losses)
+
+
+def save_peer(run: PeerTraining) -> None:
+    """Save networks, optimisers and counts, if there is something new; not the replay.
+
+    Raises:
+        NonFiniteError: a tensor holds NaN or infinity; nothing was written.
+    """
+    model, progress = run.model, run.progress
+    if progress.saved == progress.steps:
+        return
+    run.logger.flush()
+    variables = {name: getattr(model, name).detach() for name in model._get_torch_save_params()[1]}
+    saved = replace(progress, saved=progress.steps)
+    state = {"networks": model.get_parameters(), "variables": variables, "progress": asdict(saved)}
+    check_finite(state["networks"], progress.steps)
+    save(run.run_dir / "checkpoints", progress.steps, state)
+    progress.saved = progress.steps
+
+
+def restore(model: BaseAlgorithm, run_dir: Path, seed: int) -> Progress:
+    """Continue from the newest checkpoint of a run's folder, if there is one.
+
+    Raises:
+        CheckpointError: no checkpoint can be read, or it is of another run.
+    """
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if not checkpoint:
+        return Progress()
+    with checkpoint.restoring() as state:
+        model.set_parameters(state["networks"], device=model.device)
+        for name, value in state["variables"].items():
+            getattr(model, name).data.copy_(value)
+        progress = Progress(**state["progress"])
+        progress.check(checkpoint.step, progress.updates)
+    model.num_timesteps, model._n_updates = progress.steps, progress.updates
+    model.set_random_seed(derive(seed, "env", progress.steps) % 2**32)  # new episodes
+    return progress
+
+
+def finish_peer(run: PeerTraining, *, trained: bool) -> None:
+    """Leave the model as Stable-Baselines3 loads it, report, line of the log and video.
+
+    Args:
+        run: at its last step.
+        trained: whether there is anything new since the run was started.
+    """
+    config, model, weights = run.config, run.model, run.run_dir / "model.zip"
+    if trained or not is_zipfile(weights):
+        with replacing(weights) as temporary, temporary.open("wb") as file:
+            model.save(file)
+    if config.eval_episodes:
+        command = training_command(flat(config)) or f"the config of {run.run_dir}"
+        player = Player(policy_of(model), weights, space_of(model), {}, command)
+        leave_score(config, run.progress, run.logger, player)
+
+
+def space_of(model: BaseAlgorithm) -> Discrete | Box:
+    """The actions of a model."""
+    space = model.action_space
+    assert isinstance(space, Discrete | Box)
+    return space
