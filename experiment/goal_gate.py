@@ -36,17 +36,23 @@ def check_goal_space(env: EnvConfig, space: GoalSpace, seed: int) -> list[float]
         if not copies.goal_dim:
             return []
         embedded, achieved, copy = _play(copies, space, seed)
-    predicted = np.empty_like(achieved)
-    for train, test in GroupKFold(FOLDS).split(embedded, groups=copy):
-        known, asked = comparable(embedded[train], embedded[test])
-        fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(known, achieved[train])
-        predicted[test] = fitted.predict(asked).reshape(-1, achieved.shape[1])
-    scores: list[float] = np.atleast_1d(r2_score(achieved, predicted, multioutput="raw_values")).tolist()
+    scores = cross_validated_r2(embedded, achieved, copy)
     told = ", ".join(f"{score:.2f}" for score in scores)
     log.info("goal space: R2 of the environment's goals in it: %s", told)
     if min(scores) < LEAST_R2:
         what = "an agent cannot tell where the object is: pretrain longer, or on frames where it moves more"
         log.warning("goal space: R2 %s, below %s: %s", told, LEAST_R2, what)
+    return scores
+
+
+def cross_validated_r2(features: Features, truth: Features, group: Features) -> list[float]:
+    """R2 of each column of (N, D) truth, by ridge regression from (N, G) features; each fold leaves out groups (N,)."""
+    predicted = np.empty_like(truth)
+    for train, test in GroupKFold(FOLDS).split(features, groups=group):
+        known, asked = comparable(features[train], features[test])
+        fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(known, truth[train])
+        predicted[test] = fitted.predict(asked).reshape(-1, truth.shape[1])
+    scores: list[float] = np.atleast_1d(r2_score(truth, predicted, multioutput="raw_values")).tolist()
     return scores
 
 

@@ -32,7 +32,7 @@ class RIG(GoalTask):
         channels: of the decoder's feature maps.
         foreground: share of the error's weight that follows the deviation, in [0, 1]; 0 is the paper's error.
         skew: goals are latents of seen pictures drawn with weights p(x)^skew, in [-1, 0] (Pong et al. 2020, "Skew-Fit",
-            equation 3); 0 draws them from the prior.
+            equation 3); 0 draws them from the prior. The paper's -1 draws outliers alone here: begin with -0.1.
 
     Raises:
         ValueError: a value is out of range.

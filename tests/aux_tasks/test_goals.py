@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from aux_help import generator, make_setting, make_task, noise
+from aux_help import batch_of, generator, make_setting, make_task, noise
 from control_help import SHAPE, B, array, cross_entropy, dots, made, slow_mlp, transitions
 from pretext_help import measure, train_on
 from torch import Tensor, nn
@@ -251,3 +251,30 @@ def test_64_samples_are_learned_and_not_without_the_gradient(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_is_learned_from_destroyed_content(name):
     assert learned(name, 60, destroyed=True) < CHANCE[name] + 0.15
+
+
+# --- skewed goals ---
+
+
+def mostly_left(count: int, rare: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A dot (B, 1, 16, 16) anywhere in the left half, or with probability `rare` in the right one, and which."""
+    right = torch.rand(count, generator=draw) < rare
+    x, y = 2 + 11 * (torch.rand(2, count, 1, 1, generator=draw) / torch.tensor([2, 1])[:, None, None, None])
+    pixel = torch.arange(16.0)
+    distance = torch.hypot(pixel - x - 5.5 * right[:, None, None], pixel[:, None] - y)
+    return (255 * (3 - distance).clamp(0, 1)).to(torch.uint8)[:, None], right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("skew", "low", "high"), [(-1e-6, 0.0, 0.1), (-0.1, 0.12, 0.9)])
+def test_rare_pictures_are_imagined_more_often_than_they_were_seen(skew, low, high):
+    torch.manual_seed(0)
+    draw = generator(5)
+    layers = [nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 4, stride=2, padding=1), nn.ReLU()]
+    encoder = Encoder(nn.Sequential(*layers), nn.Linear(256, 32), (1, 16, 16))
+    task = make_task("rig", encoder, make_setting(encoder), latent_dim=2, beta=1e-3, channels=8, skew=skew)
+    train_on(task, encoder, lambda _: batch_of(mostly_left(64, 0.05, draw)[0]), steps=500, lr=3e-3)
+    obs, right = mostly_left(2000, 0.5, draw)
+    with torch.no_grad():
+        nearest = torch.cdist(task.imagine(torch.zeros(4000, 2)), task.embed(obs, encoder)).argmin(1)
+    assert low <= float(right[nearest].float().mean()) <= high  # of 5 % that were seen
