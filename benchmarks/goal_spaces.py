@@ -84,7 +84,8 @@ def row_of(run: Path) -> list[dict[str, Any]]:
     embedded = space.embed(seen.frames, seen.context)
 
     def euclid(features: Array) -> Array:
-        return np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1)
+        distance: Array = np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1)
+        return distance
 
     trained = scores(embedded, -space.reward(embedded[pairs[0]], embedded[pairs[1]]), seen, pairs)
     made = {"steps": config.steps, "seed": config.seed, "seconds": log_of(run)[-1]["clock"]["seconds"]}
@@ -119,7 +120,7 @@ def imagined_looks(space: TaskSpace, seen: Play, embedded: Array, rng: np.random
     truth = np.stack([seen.labels[name].astype(np.int64) for name in LOOKS], 1)
     known = seen.copy % 5 != 0
     predict = classifier(decoded[known], truth[known], rng)
-    found = {}
+    found: dict[str, float] = {}
     for what, pictures, labels in (("decoded", decoded[~known], truth[~known]), ("imagined", imagined, truth)):
         right = predict(pictures) == labels
         shares = [*right.mean(0), right.all(1).mean()]
@@ -138,14 +139,15 @@ def classifier(pictures: Array, labels: Array, rng: np.random.Generator) -> Any:
         chosen = rng.integers(len(pictures), size=BATCH)
         logits = head(encoder(torch.from_numpy(pictures[chosen]))).split(counts, 1)
         right = torch.from_numpy(labels[chosen]).unbind(1)
-        loss = sum(F.cross_entropy(part, label) for part, label in zip(logits, right, strict=True))
+        loss = torch.stack([F.cross_entropy(part, label) for part, label in zip(logits, right, strict=True)]).sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     @torch.no_grad()
     def predict(asked: Array) -> Array:
-        parts = [head(encoder(part)).split(counts, 1) for part in torch.from_numpy(asked).split(256)]
+        batches = torch.from_numpy(asked).split(256)  # type: ignore[no-untyped-call]
+        parts = [head(encoder(batch)).split(counts, 1) for batch in batches]
         return torch.cat([torch.stack([p.argmax(1) for p in part], 1) for part in parts]).numpy()
 
     return predict
