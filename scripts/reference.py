@@ -101,17 +101,17 @@ def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
     """The keys of a config that are in no group."""
     hints, comments = get_type_hints(kind), _comments(kind)
     example = example or kind(**{f.name: _example(hints[f.name]) for f in fields(kind) if not _has_default(f)})
-    keys = []
-    for f in fields(kind):
-        name, hint = f"{prefix}.{f.name}".lstrip("."), hints[f.name]
-        if without_none(hint) in NESTED or f.name == "name":
-            continue
-        if is_dataclass(hint):
-            keys += config_keys(name, hint)
-        else:
-            allowed = _allowed(f.name, hint, lambda value, key=f.name: replace(example, **{key: value}))
-            keys.append(Key(name, hint, _default(f), allowed, comments.get(f.name, "")))
-    return keys
+    return [
+        Key(
+            f"{prefix}.{f.name}".lstrip("."),
+            hints[f.name],
+            _default(f),
+            _allowed(f.name, hints[f.name], lambda value, name=f.name: replace(example, **{name: value})),
+            comments.get(f.name, ""),
+        )
+        for f in fields(kind)
+        if without_none(hints[f.name]) not in NESTED and f.name != "name"
+    ]
 
 
 def task_keys(name: str) -> list[Key]:
