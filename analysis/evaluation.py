@@ -18,6 +18,7 @@ from analysis.attribution import Scores, heat_panels, on_device, pictures
 from analysis.statistics import summary
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
+from encoders import StateEncoder
 from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
 from harness.files import sha256
 from harness.progress import Meter
@@ -240,8 +241,8 @@ def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int
                 return
             row = rollout.step(policy)
             shown = twin.step(row.action)
-            same = shown.reward == row.reward or env.goal_dim  # a goal space gives rewards of its own
-            assert same, "the twin plays another episode"
+            own = env.goal_dim or env.frame_dtype != np.uint8  # seen through a goal space, which gives other rewards
+            assert own or shown.reward == row.reward, "the twin plays another episode"
             frame, score = shown.frame, score + float(row.reward[0])
 
 
@@ -259,7 +260,8 @@ def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
 
 def attribution_targets(agent: Agent) -> dict[str, Scores]:
     """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
-    values = {} if agent.goal_dim else {"Q": agent.q_values}  # which depend on the goal too
+    pixels_decide = not agent.goal_dim and not isinstance(agent.encoder, StateEncoder)
+    values = {"Q": agent.q_values} if pixels_decide else {}
     return on_device(values | questions(agent, agent.encoder), agent.device)
 
 

@@ -1,7 +1,7 @@
 """Grasp2Vec on the grasping world: retrieval, localisation, and grasping what a picture shows.
 
     python benchmarks/grasp2vec.py [seeds=3] [steps=12000] [episodes=1000] [jobs=1]
-    python benchmarks/grasp2vec.py space=zoo/grasp2vec [episodes=1000] [picture=grasp2vec.png]
+    python benchmarks/grasp2vec.py space=zoo/grasp2vec [episodes=1000] [picture=grasp2vec.png] [report=report.json]
 
 The first form pretrains by `experiment=pretrain_grasp2vec` what is missing in runs/grasp2vec/s<seed>, measures it and
 writes results/grasp2vec.json and the block of its page. The second form measures one goal space and prints its table.
@@ -45,6 +45,7 @@ from envs.rendering import choose_backend
 from experiment.goal_space import TaskSpace, space_file
 from experiment.pretraining import build_pretraining
 from experiment.triplets import aim_at_any
+from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
@@ -306,6 +307,18 @@ def report(results: list[dict[str, Any]], count: int) -> dict[str, Any]:
     return {"made": made, "seeds": len(results), "episodes": count, "torch": made_on(results), "scores": scores}
 
 
+def measure_one(space: str, count: int, picture: str, kept: str) -> None:
+    """Print the table of one goal space; draw its picture and keep its report where files are named for them."""
+    network, file = load(space), space_file(space)
+    if picture:
+        draw_examples(network, Path(picture))
+    scores = {split: {"trained": [measure(network, split, count)]} for split in SPLITS}
+    print(tables(scores))
+    if kept:
+        made = {"command": shlex.join(["python", *sys.argv]), "versions": versions("mujoco")}
+        write_json({"sha256": {file.name: sha256(file)}, "episodes": count, "scores": scores, **made}, Path(kept))
+
+
 def remade(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     found = read_json(JSON)
@@ -315,13 +328,10 @@ def remade(page: str) -> str:
 
 def main() -> None:
     """Measure one goal space, or run what is missing and write the table."""
-    chosen = options(seeds=3, steps=12_000, episodes=1_000, jobs=1, space="", picture="")
+    chosen = options(seeds=3, steps=12_000, episodes=1_000, jobs=1, space="", picture="", report="")
     count = chosen["episodes"]
     if chosen["space"]:
-        network = load(chosen["space"])
-        if chosen["picture"]:
-            draw_examples(network, Path(chosen["picture"]))
-        print(tables({split: {"trained": [measure(network, split, count)]} for split in SPLITS}))
+        measure_one(chosen["space"], count, chosen["picture"], chosen["report"])
         return
     seeds, steps = range(chosen["seeds"]), chosen["steps"]
     missing = [(seed, steps, count) for seed in seeds if not result_of(folder_of(seed), steps)]

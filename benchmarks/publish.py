@@ -8,11 +8,13 @@ Weights are stored as float16, half the size; evaluate the folder afterwards, so
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 
 from configs.schema import Config
 from experiment.composition import read_config, write_config
+from experiment.goal_space import FILE
 from experiment.weights import read_weights, write_weights
 
 
@@ -23,6 +25,8 @@ def main(run: Path, folder: Path) -> None:
     weights, shapes = read_weights(run / "agent.safetensors")
     halved = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
     write_weights(halved, folder / "agent.safetensors", shapes)
+    if (run / FILE).is_file():
+        copyfile(run / FILE, folder / FILE)
 
 
 if __name__ == "__main__":

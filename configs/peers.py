@@ -142,16 +142,17 @@ class SB3PPOConfig(PeerConfig):
 
     def _build(self, env: "VecEnv", **shared: Any) -> "BaseAlgorithm":
         from stable_baselines3 import PPO
+        from stable_baselines3.common.utils import LinearSchedule
 
         return PPO(
             "CnnPolicy",
             env,
-            learning_rate=lambda left: left * self.learning_rate,
+            learning_rate=LinearSchedule(self.learning_rate, 0, 1),
             n_steps=self.rollout_steps,
             batch_size=self.batch_size,
             n_epochs=self.epochs,
             gae_lambda=self.gae_lambda,
-            clip_range=lambda left: left * self.clip_range,
+            clip_range=LinearSchedule(self.clip_range, 0, 1),
             ent_coef=self.entropy_weight,
             vf_coef=self.value_weight,
             **shared,

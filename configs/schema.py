@@ -15,7 +15,7 @@ from envs import EnvConfig
 from harness.suggest import check_choice
 from replay import ReplayConfig
 
-OBSERVED, GOAL_SOURCES = ("latent", "pixels"), ("imagined", "env")
+OBSERVED, GOAL_SOURCES = ("latent", "features", "pixels"), ("imagined", "env")
 MODES = ("linear", "finetune", "joint")  # of a probe
 
 
@@ -26,7 +26,8 @@ class GoalConfig:
     # folder of a pretraining whose auxiliary task defines goals; aux: that of this run, which goes on learning; pixels:
     # averaged pictures; null: goals as in `env`
     space: str | None = None
-    observe: str = "latent"  # what the agent sees: latent, the embedding of the newest frame; or pixels
+    # what the agent sees: latent, the embedding of the newest frame; features, what the space's encoder sees; or pixels
+    observe: str = "latent"
     source: str = "imagined"  # goals of the training: imagined by the space, or env: pictures from the environment
     # a video, or the folder of a recording, whose first episode is used: instead of reaching goals, imitate it
     demonstration: str | None = None
@@ -35,7 +36,7 @@ class GoalConfig:
     def __post_init__(self) -> None:
         check_choice("goal.observe", self.observe, OBSERVED)
         check_choice("goal.source", self.source, GOAL_SOURCES)
-        if self.space == "aux" and self.observe == "latent":
+        if self.space == "aux" and self.observe != "pixels":
             raise ValueError("goal.space=aux reads pixels: goal.observe=pixels")
         if self.demonstration is not None and (self.space in (None, "aux") or self.observe != "latent"):
             raise ValueError("goal.demonstration needs goal.space=<folder of a pretraining> and goal.observe=latent")

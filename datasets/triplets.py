@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datasets.episodes import Episodes
 from datasets.readers import stills
@@ -39,9 +38,4 @@ def read_triplets(folder: Path, size: int) -> Episodes:
     pictures = [read_image(members[name], size) for members in grasps.values() for name in MEMBERS]
     views = np.stack(pictures).transpose(0, 3, 1, 2).reshape(-1, 3, 3, size, size)
     labels = {"object": np.array([place[0] for place in places])} if len(places[0]) == 2 else {}
-    return replace(triplets(views, labels), names=np.array(["/".join(place) for place in places]))
-
-
-def triplets(views: NDArray[np.uint8], labels: dict[str, NDArray[np.generic]]) -> Episodes:
-    """Each triplet of pictures (N, 3, C, H, W) an episode of its own."""
-    return replace(stills(views[:, 0], labels), views=views)
+    return replace(stills(views[:, 0], labels), names=np.array(["/".join(place) for place in places]), views=views)

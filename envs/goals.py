@@ -18,6 +18,13 @@ class GoalSpace(Protocol):
     def goal_dim(self) -> int:
         """G, numbers in a goal."""
 
+    @property
+    def feature_dim(self) -> int:
+        """Z, numbers in a feature vector."""
+
+    def features(self, frames: Pixels) -> Embeddings:
+        """Features (N, Z) of pictures (N, C, H, W), before they become goals."""
+
     def embed(self, frames: Pixels, context: Pixels) -> Embeddings:
         """Goals (N, G) of pictures (N, C, H, W), beside the first pictures of their episodes."""
 
@@ -41,7 +48,8 @@ class GoalSpaceVector(VectorEnv):
     Args:
         env: gives pixels; it is closed with this one.
         space: of its pictures.
-        observe: what frames are, "latent" for the embeddings as states (G, 1, 1), or "pixels" for those of `env`.
+        observe: what frames are, "latent" for the embeddings as states (G, 1, 1), "features" for those of the space's
+            encoder (Z, 1, 1), which tell more, or "pixels" for those of `env`.
         source: where goals come from: "imagined" by the space, or "env", pictures of that environment's own.
         goal: (C, H, W) a picture to reach in every episode, in place of either.
 
@@ -56,11 +64,12 @@ class GoalSpaceVector(VectorEnv):
         if env.frame_dtype != np.uint8:
             raise ValueError("a goal space embeds pictures, but this environment gives states: env.observe=pixels")
         self._env, self._space, self._imagined = env, space, source == "imagined" and goal is None
-        self._picture, self._latent = goal, observe == "latent"
+        self._picture, self._observe = goal, observe
         self._ended = False  # whether any episode has
         self.num_envs, self.action_space, self.goal_dim = env.num_envs, env.action_space, space.goal_dim
-        self.frame_shape = (space.goal_dim, 1, 1) if self._latent else env.frame_shape
-        self.frame_dtype = np.float32 if self._latent else np.uint8
+        numbers = {"latent": space.goal_dim, "features": space.feature_dim}
+        self.frame_shape = (numbers[observe], 1, 1) if observe in numbers else env.frame_shape
+        self.frame_dtype = np.float32 if observe in numbers else np.uint8
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See `VectorEnv.reset`."""
@@ -143,4 +152,7 @@ class GoalSpaceVector(VectorEnv):
         return frame if outcome is None else outcome
 
     def _frame(self, frame: Pixels) -> NDArray[Any]:
-        return self._achieved.reshape(-1, self.goal_dim, 1, 1).copy() if self._latent else frame
+        if self._observe == "pixels":
+            return frame
+        seen = self._achieved if self._observe == "latent" else self._space.features(frame)
+        return seen.reshape(-1, *self.frame_shape).copy()

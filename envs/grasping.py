@@ -107,7 +107,7 @@ class GraspingVector(VectorEnv):
         """See `VectorEnv.labels`: the numbers of the desired and the held object, -1 for none, and where the desired
         one lies or lay before it was grasped, in pixels from the left and upper edge of the picture.
         """
-        place = to_picture(np.array([tray.desired_place for tray in self._trays]))
+        place = to_tray(np.array([tray.desired_place for tray in self._trays]))
         x, y = ((place + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
         desired, held = (np.array([getattr(t, name) for t in self._trays]) for name in ("desired", "held"))
         return {"desired": desired, "held": held, "x": x.copy(), "y": y.copy()}
@@ -148,7 +148,7 @@ class GraspingVector(VectorEnv):
 
     def places(self) -> list[dict[int, NDArray[np.float64]]]:
         """Of each tray, the numbers of the objects that lie in it, and the actions (2,) that grasp them."""
-        return [{n: to_picture(pose[:2]) for n, pose in tray.poses.items()} for tray in self._trays]
+        return [{n: to_tray(pose[:2]) for n, pose in tray.poses.items()} for tray in self._trays]
 
     def object_at(self, points: NDArray[np.floating]) -> NDArray[np.int64]:
         """The numbers (N,) of the objects at points (N, 2) of the pictures, in [-1, 1] as actions; -1 for none."""
@@ -167,12 +167,9 @@ class GraspingVector(VectorEnv):
 
 
 def to_tray(point: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Coordinates (..., 2) in the tray of places in the picture: there, y points downwards."""
+    """Coordinates (..., 2) in the tray of places in the picture, where y points downwards; and the other way round."""
     flipped: NDArray[np.float64] = point * np.array([1.0, -1.0])
     return flipped
-
-
-to_picture = to_tray  # the other way round is the same
 
 
 class Tray:
@@ -230,11 +227,10 @@ class World:
             for camera in ("scene", "outcome")
         }
         model = self._physics.model
-        bodies = [model.name2id(str(number), "body") for number in range(NUM_OBJECTS)]
-        self._object = np.full(model.nbody, -1)  # of each body; -1: tray and stage
-        self._object[bodies] = np.arange(NUM_OBJECTS)
-        self._geom_object = self._object[model.geom_bodyid]
-        self._lifted = np.array([0.0, 0.0, 0.1])
+        bodies = [model.name2id(str(n), "body") for n in range(NUM_OBJECTS)]
+        number = np.full(model.nbody, -1)  # of each body; -1: tray and stage
+        number[bodies] = np.arange(NUM_OBJECTS)
+        self._geom_object = number[model.geom_bodyid]
 
     def draw_tray(self, tray: Tray) -> NDArray[np.uint8]:
         """The scene camera's picture (H, W, 3)."""

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -67,6 +68,10 @@ class GymGoalConfig(EnvConfig):
         """That of Fetch."""
         return 25.0
 
+    def display(self, size: int) -> "GymGoalConfig":
+        """See `EnvConfig.display`."""
+        return replace(self, observe="pixels", size=size)
+
 
 class GymGoalVector(VectorEnv):
     """N copies, in this process. A state frame is the observation, as (D, 1, 1). Rewards are the environment's own.
@@ -79,7 +84,7 @@ class GymGoalVector(VectorEnv):
         """Raises ValueError if the id is unknown or has no goals, RuntimeError if its package is missing."""
         self._config, self.num_envs = config, config.num_envs
         self._pixels = config.observe == "pixels"
-        if self._pixels:
+        with suppress(RuntimeError):  # others than MuJoCo draw without
             choose_backend()  # before MuJoCo is imported
         self._envs = [_make(config) for _ in range(config.num_envs)]
         space = self._envs[0].action_space
@@ -196,6 +201,8 @@ def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(name, **options)
     except TypeError:  # it takes no width and height: its pictures are scaled
         env = gymnasium.make(name, **{key: options[key] for key in options if key not in ("width", "height")})
+    if config.observe == "pixels" and "mujoco" in sys.modules:
+        _keep_contexts_apart()
     if env.spec is None or env.spec.max_episode_steps is None:
         raise ValueError(f"id is {config.id!r}: it has no time limit of its own, give env.time_limit")
     return OGBenchGoals(env, name) if module == "ogbench" else env
@@ -225,3 +232,25 @@ def _make_joint_types_numbers() -> None:
     utils: Any = import_module("gymnasium_robotics.utils.mujoco_utils")
     joints = SimpleNamespace(**{name: int(kind) for name, kind in utils.mujoco.mjtJoint.__members__.items()})
     utils.mujoco = SimpleNamespace(**(vars(utils.mujoco) | {"mjtJoint": joints}))
+
+
+@cache
+def _keep_contexts_apart() -> None:
+    """Let Gymnasium's viewers draw and free in their own OpenGL contexts: they use the one that happens to be current,
+    which a second copy, or the end of an evaluation, changes.
+    """
+    viewer: Any = import_module("gymnasium.envs.mujoco.mujoco_rendering").OffScreenViewer
+    render, free = viewer.render, viewer.free
+
+    def render_here(self: Any, *args: Any, **options: Any) -> Any:
+        self.make_context_current()
+        return render(self, *args, **options)
+
+    def free_here(self: Any) -> None:
+        if hasattr(self, "con"):  # the first time
+            self.make_context_current()
+            self.con.free()
+            del self.con
+        free(self)
+
+    viewer.render, viewer.free = render_here, free_here

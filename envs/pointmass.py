@@ -1,5 +1,6 @@
 """Point mass: a world with continuous actions that an agent learns in a minute or two of CPU, for tests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +9,15 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
+from harness.suggest import check_choice
 
 SPEED = 0.2  # of a full velocity action, per step; the room is [-1, 1] x [-1, 1]
 DRAG, FORCE = 0.2, 0.05  # a full force action ends at FORCE / DRAG per step
 MASS_COLOR, GOAL_COLOR = np.array([255, 64, 64]), np.array([128, 255, 64])  # the first channel is the gray
+VIEWS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # what further cameras make of (N, C, H, W)
+    "turned": lambda frame: 255 - np.rot90(frame, axes=(2, 3)),
+    "mirrored": lambda frame: np.roll(frame[..., ::-1], 1, axis=1),
+}
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,13 @@ class PointMassConfig(EnvConfig):
     grayscale: bool = True  # gray frames instead of colour
     noise: bool = False  # new dim noise behind the discs at every step
     time_limit: int = 50  # steps until truncation
-    views: list[str] = field(default_factory=list)  # further cameras: turned, by a quarter, in the opposite colours
+    views: list[str] = field(default_factory=list)  # further cameras, of other colours: turned, mirrored
 
     def __post_init__(self) -> None:
         if self.control not in ("velocity", "force"):
             raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
-        if unknown := set(self.views) - {"turned"}:
-            raise ValueError(f"unknown camera {min(unknown)!r}: the further one is 'turned'")
+        for view in self.views:
+            check_choice("env.views", view, VIEWS)
         for name, least in {"num_envs": 1, "time_limit": 1, "size": 12}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
@@ -89,7 +95,7 @@ class PointMassVector(VectorEnv):
 
     def views(self) -> NDArray[np.uint8]:
         """See `VectorEnv.views`."""
-        return np.stack([255 - np.rot90(self._shown, axes=(2, 3))] * self.num_views, axis=1)
+        return np.stack([VIEWS[view](self._shown) for view in self._config.views], axis=1)
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`."""

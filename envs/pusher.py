@@ -89,7 +89,7 @@ class PusherConfig(SceneConfig):
     @property
     def label(self) -> str:
         """The family, its objects and the background."""
-        return "_".join([self.name, *({self.objects, self.background} - {"one", "none"})])
+        return "_".join([self.name, *(word for word in (self.objects, self.background) if word not in ("one", "none"))])
 
     @property
     def fps(self) -> float:

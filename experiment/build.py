@@ -100,20 +100,7 @@ def build(config: Config) -> Parts:
     if device.type == "cpu" and agent_config.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
-    env = world_of(config, run_folder(config)).build()
-    channels, height, width = env.frame_shape
-    obs_shape = (channels * config.frame_stack, height, width)
-    if env.frame_dtype == np.float32 and (config.aux or agent_config.random_shift):
-        raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
-    agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
-    space = None
-    if config.goal.space == OWN:
-        if config.collect.name != "local":
-            raise ValueError("goal.space=aux learns in this process, where goals are embedded: collect=local")
-        space = TaskSpace(own_goal_task(suite), agent.encoder, device)
-        env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
-    if "rgb" in suite.reads and channels != 3:
-        raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
+    env, agent, suite, space = build_player(config, streams, device)
     replay = build_replay(
         config.replay,
         num_envs=config.num_envs,
@@ -130,6 +117,30 @@ def build(config: Config) -> Parts:
         goal_functions=goal_functions(config, env, space),
     )
     return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
+
+
+def build_player(
+    config: Config, streams: Streams, device: torch.device
+) -> tuple[VectorEnv, Agent, AuxSuite, TaskSpace | None]:
+    """The environment as the agent of a run sees it, the agent and its tasks, and the goal space that learns with them.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+    own = config.goal.space == OWN  # then a file of it in the folder of the run is of an earlier step
+    env = (config.env if own else world_of(config, run_folder(config))).build()
+    channels, height, width = env.frame_shape
+    obs_shape = (channels * config.frame_stack, height, width)
+    if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):
+        raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
+    agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+    if "rgb" in suite.reads and channels != 3:
+        raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
+    space = None
+    if own:
+        space = TaskSpace(own_goal_task(suite), agent.encoder, device)
+        env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
+    return env, agent, suite, space
 
 
 def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:

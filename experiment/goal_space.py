@@ -162,6 +162,16 @@ class TaskSpace:
         """See `envs.goals.GoalSpace`."""
         return self.task.goal_dim
 
+    @property
+    def feature_dim(self) -> int:
+        """See `envs.goals.GoalSpace`."""
+        return self.encoder.feature_dim
+
+    @torch.inference_mode()
+    def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `envs.goals.GoalSpace`."""
+        return _array(self.encoder(self._tensor(frames)))
+
     @torch.inference_mode()
     def embed(self, frames: NDArray[np.uint8], context: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`.

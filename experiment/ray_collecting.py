@@ -16,17 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents import Agent, AgentConfig
+from agents import Agent
 from agents.base import acting_weights
 from configs.schema import Config
 from envs import EnvError, Episode, Goals, Transition, VectorEnv
 from envs.workers import HANG_SECONDS
-from experiment.build import build_agent, build_streams, without_init
+from experiment.build import build_player, build_streams, own_agent, without_init
 from experiment.collecting import LocalCollector
+from experiment.goal_space import OWN
 from experiment.launch import import_modules
 from experiment.ray_cluster import check_nodes, check_shared, connect
-from experiment.run_folder import run_folder
-from experiment.world import world_of
 from harness.errors import first_line
 from harness.process import tune_process
 from harness.seeding import derive, generator_state, numpy_stream, set_generator_state
@@ -88,13 +87,9 @@ class Actor:
         check_shared(self._folder, "collect")
         os.chdir(self._folder)
         tune_process(1)
-        config = self._config
+        config, device = self._config, torch.device("cpu")
         import_modules([f"import={module}" for module in config.imports])
-        env = world_of(config, run_folder(config)).build()
-        channels, height, width = env.frame_shape
-        streams = build_streams(config.seed, torch.device("cpu"))
-        obs_shape = (channels * config.frame_stack, height, width)
-        agent, _ = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+        env, agent, _, _ = build_player(config, build_streams(config.seed, device), device)
         return agent, LocalCollector(agent, env, config.frame_stack, config.env.padding)
 
 
@@ -120,7 +115,7 @@ class RayCollector:
     def __init__(self, config: Config, env: VectorEnv, agent: Agent) -> None:
         self.env, self._agent, self._config = env, agent, config
         env.close()
-        settings = config.collect
+        settings, self._with_tasks = config.collect, config.goal.space == OWN  # one of them embeds goals
         self._ray = connect("collect", settings.address)
         check_nodes(self._ray, "collect.cpus", "CPU", settings.cpus, settings.actors)
         self._actors = [self._start(actor) for actor in range(settings.actors)]
@@ -165,16 +160,15 @@ class RayCollector:
         self._ray.shutdown()
 
     def _start(self, actor: int) -> Any:
-        config, actors = self._config, self._config.collect.actors
-        assert isinstance(config.agent, AgentConfig)
-        agent = replace(config.agent.for_actor(actor, actors), compile=False)
-        config = replace(without_init(config), agent=agent, aux={}, device="cpu")
+        config, actors = without_init(self._config), self._config.collect.actors
+        agent = replace(own_agent(config).for_actor(actor, actors), compile=False)
+        config = replace(config, agent=agent, aux=config.aux if self._with_tasks else {}, device="cpu")
         return self._ray.remote(num_cpus=config.collect.cpus)(Actor).remote(config, os.getcwd())
 
     def _send(self) -> None:
         """Put the weights of now where the actors find them."""
         weights = {name: value.cpu().numpy() for name, value in acting_weights(self._agent).items()}
-        own = {name: value for name, value in weights.items() if not name.startswith("suite.")}
+        own = {name: value for name, value in weights.items() if self._with_tasks or not name.startswith("suite.")}
         self._updates = self._agent.updates
         self._weights = self._ray.put(Weights(own, self._updates, self._agent.schedule.step))
 

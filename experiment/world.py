@@ -32,6 +32,15 @@ class PixelSpace:
         array: NDArray[np.float32] = pooled.flatten(1).numpy()
         return array
 
+    @property
+    def feature_dim(self) -> int:
+        """See `envs.goals.GoalSpace`."""
+        return self.goal_dim
+
+    def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `envs.goals.GoalSpace`."""
+        return self.embed(frames, frames)
+
     def reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`."""
         distance: NDArray[np.float32] = np.linalg.norm(achieved - desired, axis=1)

@@ -137,7 +137,7 @@ class FrameStorage:
         self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
         if self.goal_dim:
             self.achieved[slot], self.desired[slot] = achieved, desired
-        self.bounds.add(self.written, first)
+        self.bounds.add(self.written, first, valid)
         self.written += 1
 
     def cut(
@@ -223,7 +223,7 @@ class FrameStorage:
         for name in state.keys() - {"written", "segments"}:
             getattr(self, name)[slots] = state[name]
         for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
-            self.bounds.add(row, (self.flags[slot] & FIRST) != 0)
+            self.bounds.add(row, (self.flags[slot] & FIRST) != 0, (self.flags[slot] & VALID) != 0)
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
@@ -241,16 +241,23 @@ class EpisodeBounds:
     def __init__(self, rows: int, num_envs: int) -> None:
         self._rows, self._copies = rows, np.arange(num_envs)
         self._number = np.zeros(num_envs, np.int64)  # of the running episodes
+        self._over = np.zeros(num_envs, np.bool_)
         self._episode = np.zeros((rows, num_envs), np.int64)
         self._begin, self._last = np.zeros((2, rows, num_envs), np.int64)
 
-    def add(self, row: int, first: NDArray[np.bool_]) -> None:
-        """Count a row that was written; `first` (N,) is where it opens an episode."""
+    def add(self, row: int, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
+        """Count a row that was written; `first` (N,) is where it opens an episode.
+
+        The first row that is not `valid` (N,) is an episode's last one. More of them show what may be the next one's
+        frame, and belong to none.
+        """
         self._number += first
         self._episode[row % self._rows] = self._number
         slot = self._number % self._rows
         self._begin[slot[first], self._copies[first]] = row
-        self._last[slot, self._copies] = row
+        more = valid | ~self._over
+        self._last[slot[more], self._copies[more]] = row
+        self._over = ~valid
 
     def of(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""

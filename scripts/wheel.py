@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "sidequest"
-ZOO = ("agent.safetensors", "config.yaml", "report.json")
+ZOO = ("agent.safetensors", "goal_space.safetensors", "config.yaml", "report.json")
 
 
 class WheelHook(BuildHookInterface[Any]):  # type: ignore[misc]

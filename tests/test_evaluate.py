@@ -314,7 +314,7 @@ def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_envir
     protocol = DmcConfig(domain="cartpole", task="swingup", background="gas").protocol()
     assert (protocol.name, protocol.epsilon, protocol.env.background_split) == ("env", 0.0, "eval")
     report = Report({"mean": 2.0}, [1.0, 3.0], [125, 100], [999, 800], protocol, 3, 0, 1.5)
-    write_report(report, tmp_path / "report.json", checkpoint, "python evaluate.py")
+    write_report(report, tmp_path / "report.json", checkpoint / "agent.safetensors", "python evaluate.py")
     content = json.loads((tmp_path / "report.json").read_text())
     assert (content["lengths"], content["env_steps"]) == ([125, 100], [999, 800])
     assert (content["protocol"], content["env"]["name"]) == ({"name": "env", "epsilon": 0.0}, "dmc")

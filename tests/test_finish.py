@@ -65,9 +65,7 @@ def test_what_is_missing_or_torn_is_made_again(tmp_path: Path, monkeypatch: pyte
         check(tmp_path, 48)
 
 
-@pytest.mark.parametrize(
-    "stage", ["export", "evaluate", "write_report", "eval_scores", "play_moments", "write_video"]
-)
+@pytest.mark.parametrize("stage", ["export", "evaluate", "write_report", "eval_scores", "play_moments", "write_video"])
 def test_an_interruption_at_any_stage_is_made_good(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(config(tmp_path)) == 0
     with monkeypatch.context() as patch:

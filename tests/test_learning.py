@@ -14,6 +14,8 @@ from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import PointMassConfig, ToyConfig
+from experiment.launch import compose_words
+from experiment.run_folder import named
 from replay import ReplayConfig
 from train import train
 
@@ -112,3 +114,13 @@ def test_sac_learns_the_point_mass_by_the_critics_gradient_on_the_encoder(cut, t
         monkeypatch.setattr(SAC, "td_loss", lambda self, features, *rest: td_loss(self, features.detach(), *rest))
     assert train(point_mass(tmp_path, features=4, noise=True)) == 0
     assert score(tmp_path) < 16 if cut else score(tmp_path) > 16
+
+
+@pytest.mark.parametrize("hindsight", [True, False])
+def test_fifteen_bits_are_flipped_with_hindsight_and_never_without(hindsight, tmp_path):
+    """HER, figure 1: without it the goal is never met, so that no reward tells what to do."""
+    words = [] if hindsight else ["replay.relabel.rollout=1", "replay.relabel.future=0"]
+    given = ["experiment=her_bitflip", "device=cpu", "threads=1", f"run_dir={tmp_path}"]
+    assert train(named(compose_words("config", *given, *words), Config)) == 0
+    reached = json.loads((tmp_path / "report.json").read_text())["summary"]["success_rate"]
+    assert reached >= 0.95 if hindsight else reached <= 0.05

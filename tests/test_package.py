@@ -63,7 +63,7 @@ def test_the_wheel_holds_one_package_with_presets_and_zoo(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"sidequest"}
-    data = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("zoo/*/agent.safetensors"), *ROOT.glob("zoo/*/config.yaml")]
+    data = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("zoo/*/*.safetensors"), *ROOT.glob("zoo/*/config.yaml")]
     assert {f"sidequest/{path.relative_to(ROOT)}" for path in data} <= set(names)
 
 

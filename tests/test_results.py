@@ -16,6 +16,7 @@ JSON_OF = {
     "pong_report": "pong-*-s*.json",
     "mutation_report": "mutation-*.json",
     "chaos_report": "chaos.json",
+    "goals_report": "goals-*-s*.json",
 }
 SCRIPTS = [
     "pretext_table",

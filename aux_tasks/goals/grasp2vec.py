@@ -45,7 +45,7 @@ class Grasp2Vec(GoalTask):
         super().__init__(setting)
         if width < 1 or decay < 0:
             raise ValueError(f"width must be at least 1 and decay at least 0, got {width} and {decay}")
-        self.goal_dim, self.decay, self.frame_stack = width, decay, setting.frame_stack
+        self.goal_dim, self.decay = width, decay
         channels = setting.map_shape[0]
         self.scene_head, self.outcome_head = (nn.Conv2d(channels, width, 1) for _ in range(2))
         trunk, standardize = copy.deepcopy(setting.encoder.trunk), setting.encoder.pixel_moments is not None

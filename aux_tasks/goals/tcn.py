@@ -20,14 +20,15 @@ class TCN(GoalTask):
     """Two views of a moment are closer than any two moments of the sequence (Sermanet et al. 2018, "Time-contrastive
     networks: self-supervised learning from video").
 
-    Each clip gives `moments` times and two of its views. Of a moment a, the other view p and each other moment n of
-    either view, semi-hard negatives are chosen as in the released code:
+    Each clip gives `moments` times and two of its views. With a moment a, its other view p and another moment n of
+    either view,
 
         loss = max(0, margin + |a - p|^2 - |a - n|^2)
 
-    n is the closest of those that are farther away than p, or the farthest of all where none is. Negatives are from the
-    same clip, or a background would do to tell moments apart. Embeddings lie on the unit sphere. The head is the last
-    two layers of the paper's; the convolutions and the spatial softmax before them are the encoder's part.
+    n is the closest of those that are farther away than p, or the farthest of all where none is. The negatives are the
+    other moments of the whole batch: those of the same clip keep a background from being the answer; without those of
+    other clips, places far apart may share an embedding. Embeddings lie on the unit sphere. The head is the last two
+    layers of the paper's; the convolutions and the spatial softmax before them are the encoder's part.
 
     `accuracy` is the share of moments whose closest moment of the other view is their own, 1 / `moments` by chance.
 
@@ -156,18 +157,19 @@ def two_views(clip_views: Tensor, generator: torch.Generator) -> Tensor:
 def semi_hard_triplets(embedding: Tensor, margin: float) -> Tensor:
     """Return the triplet loss (B,) of embeddings (B, 2, K, D): two views of K moments of each clip.
 
-    Semi-hard negatives of Schroff et al. 2015, "FaceNet", among the other moments of both views.
+    Semi-hard negatives of Schroff et al. 2015, "FaceNet", among all other moments of the batch, in both views.
     """
-    count = embedding.shape[2]
-    flat = embedding.flatten(1, 2)
-    squared = (flat[:, :, None] - flat[:, None]).square().sum(3)  # (B, 2K, 2K)
-    moment = torch.arange(2 * count, device=flat.device) % count
+    size, _, count, _ = embedding.shape
+    views = embedding.transpose(0, 1).flatten(1, 2)  # (2, BK, D)
+    flat = views.flatten(0, 1)
+    squared = (flat[:, None] - flat).square().sum(2)  # (2BK, 2BK)
+    moment = torch.arange(len(flat), device=flat.device) % (size * count)
     other = moment[:, None] != moment
-    positive = squared.diagonal(count, 1, 2).repeat(1, 2)[:, :, None]  # (B, 2K, 1)
-    farther = squared.masked_fill(~(other & (squared > positive)), torch.inf).amin(2, keepdim=True)
-    farthest = squared.masked_fill(~other, -torch.inf).amax(2, keepdim=True)
+    positive = (views[0] - views[1]).square().sum(1).repeat(2)[:, None]
+    farther = squared.masked_fill(~(other & (squared > positive)), torch.inf).amin(1, keepdim=True)
+    farthest = squared.masked_fill(~other, -torch.inf).amax(1, keepdim=True)
     negative = torch.where(farther.isfinite(), farther, farthest)
-    return F.relu(margin + positive - negative).mean((1, 2))
+    return F.relu(margin + positive - negative).view(2, size, count).mean((0, 2))
 
 
 def retrieval_of_moments(embedding: Tensor, valid: Tensor) -> dict[str, Tensor]:

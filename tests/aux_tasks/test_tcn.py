@@ -44,12 +44,13 @@ def test_triplets_with_semi_hard_negatives_against_a_loop(margin):
     embedding = torch.nn.functional.normalize(torch.randn(6, 2, K, 5, generator=generator()), dim=3)
     embedding[0] = embedding[0, :1]  # both views alike
     embedding[1, 1] = -embedding[1, 0]  # no negative is farther away
-    found, kinds = semi_hard_triplets(embedding, margin), set()
-    for sample, loss in zip(embedding.double().numpy(), found.tolist(), strict=True):
+    found, kinds, each = semi_hard_triplets(embedding, margin), set(), embedding.double().numpy()
+    for i, loss in enumerate(found.tolist()):
         losses = []
         for view, k in np.ndindex(2, K):
-            anchor, positive = sample[view, k], ((sample[view, k] - sample[1 - view, k]) ** 2).sum()
-            others = [((anchor - sample[v, j]) ** 2).sum() for v, j in np.ndindex(2, K) if j != k]
+            anchor, positive = each[i, view, k], ((each[i, view, k] - each[i, 1 - view, k]) ** 2).sum()
+            places = [(j, v, m) for j, v, m in np.ndindex(6, 2, K) if (j, m) != (i, k)]
+            others = [((anchor - each[place]) ** 2).sum() for place in places]
             harder = [d for d in others if d > positive]
             kinds.add(bool(harder))
             losses.append(max(0.0, margin + positive - (min(harder) if harder else max(others))))

@@ -17,6 +17,7 @@ from envs import (
     DmcConfig,
     EnvConfig,
     GraspingConfig,
+    GymGoalConfig,
     PointMassConfig,
     PusherConfig,
     ToyConfig,
@@ -184,6 +185,9 @@ def test_what_a_family_says_of_itself() -> None:
         *(("dmc", "walker_walk_gas", 25, padding) for padding in ("repeat", "zeros")),
         ("toy", "toy", 6, "zeros"),
     ]
+    pusher = PusherConfig(objects="many", background="gas")
+    assert [c.label for c in (PusherConfig(), pusher, pusher.display(84))] == ["pusher", *["pusher_many_gas"] * 2]
+    assert GymGoalConfig(id="ogbench:cube-single-v0").label == "cube-single-v0"
     assert [DmcConfig(domain=domain).repeat for domain in ("cartpole", "walker", "cheetah")] == [8, 2, 4]  # PlaNet's
     assert DmcConfig(domain="walker", action_repeat=5).repeat == 5
     assert {name: kind().name for name, kind in ENVS.items()} == {name: name for name in ENVS}

@@ -41,6 +41,9 @@ def test_pictures_are_scaled() -> None:
     frame = env.reset(0)
     assert (frame.shape, frame.dtype, env.frame_shape) == ((3, 3, 8, 8), np.uint8, (3, 8, 8))
     np.testing.assert_array_equal(frame[:, 0, 0, 0], (20 * env.goals().achieved[:, 0]).astype(int))
+    for row, shown in zip(play(LINE.build(), 4, 20), play(LINE.display(16).build(), 4, 20), strict=True):
+        assert shown.frame.shape == (3, 3, 16, 16)
+        assert "reward" not in vars(row) or (row.reward == shown.reward).all()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,21 @@ def test_pixels_of_packages(name: str) -> None:
     assert frame.shape == (2, 3, 64, 64)
     assert frame.std() > 10
     assert 0 < (frame != moved).mean() < 0.7
+    env.close()
+
+
+def test_pictures_are_the_same_beside_others_that_come_and_go() -> None:
+    config = config_of("FetchReach-v4", observe="pixels", size=64)
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 2, 4)).astype(np.float32)
+    alone = config.build()
+    expected = [alone.reset(0), *(alone.step(action).frame for action in actions)]
+    alone.close()
+    env = config.build()
+    for step, frame in enumerate(expected):
+        np.testing.assert_array_equal(env.step(actions[step - 1]).frame if step else env.reset(0), frame)
+        other = config.build()
+        assert other.reset(1).any()
+        other.close()
     env.close()
 
 

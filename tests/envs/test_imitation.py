@@ -66,12 +66,13 @@ def test_what_cannot_be_imitated_is_refused():
         ImitationVector(SimpleNamespace(frame_dtype=np.float32), MeanSpace(), demonstration(3))
 
 
-def test_the_turned_camera_of_the_point_mass_shows_the_same_moment():
-    env = PointMassConfig(num_envs=2, size=SIZE, grayscale=False, views=["turned"]).build()
+def test_the_cameras_of_the_point_mass_show_the_same_moment():
+    env = PointMassConfig(num_envs=2, size=SIZE, grayscale=False, views=["turned", "mirrored"]).build()
     env.reset(0)
     frame = env.step(np.ones((2, 2), np.float32)).frame
-    assert env.views().shape == (2, 1, 3, SIZE, SIZE)
+    assert env.views().shape == (2, 2, 3, SIZE, SIZE)
     for y, x in np.ndindex(SIZE, SIZE):
         np.testing.assert_array_equal(env.views()[:, 0, :, SIZE - 1 - x, y], 255 - frame[:, :, y, x])
-    with pytest.raises(ValueError, match="unknown camera 'side'"):
+        np.testing.assert_array_equal(env.views()[:, 1, :, y, SIZE - 1 - x], frame[:, [2, 0, 1], y, x])
+    with pytest.raises(ValueError, match=r"env.views"):
         PointMassConfig(views=["side"])

@@ -7,7 +7,7 @@ from env_help import play
 from envs import PusherConfig, PusherVector
 from envs.pusher import POINTER_RANGE, PUCK_RANGE, THRESHOLD, TOUCH, scripted_action
 
-pytest.importorskip("mujoco")
+pytest.importorskip("dm_control")
 
 STATE = PusherConfig(num_envs=64, observe="state")
 CORNERS = np.array([[x, y] for x in (-PUCK_RANGE, 0, PUCK_RANGE) for y in (-PUCK_RANGE, 0, PUCK_RANGE)])

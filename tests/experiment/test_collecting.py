@@ -17,16 +17,19 @@ import pytest
 import run_help
 import torch
 
+from agents import SACConfig
+from aux_tasks import TaskConfig
 from configs.collect import CollectConfig
-from configs.schema import Config
+from configs.schema import Config, GoalConfig
 from encoders import EncoderConfig
-from envs import BitFlipConfig, EnvError, Rollout, ToyConfig
+from envs import BitFlipConfig, EnvError, PointMassConfig, Rollout, ToyConfig
 from experiment import ray_collecting
 from experiment.build import build
 from experiment.composition import read_config
 from experiment.launch import launch
 from experiment.ray_cluster import check_nodes, connect
 from harness.seeding import derive
+from replay import ReplayConfig
 
 BLOCK = 4
 GOALS = {"env": BitFlipConfig(num_envs=2, bits=9), "encoder": EncoderConfig(name="state"), "frame_stack": 1}
@@ -210,7 +213,22 @@ def test_actors_end_at_the_epsilons_of_ape_x(actors, ends, tmp_path):
     assert run_help.continuous(tmp_path).agent.for_actor(1, 2) == run_help.continuous(tmp_path).agent
 
 
-@pytest.mark.parametrize("kind", [small, run_help.continuous])
+def with_own_goals(folder, **changes):
+    """SAC whose goals are latents of an auxiliary task that learns beside it."""
+    parts = {
+        "env": PointMassConfig(num_envs=3, time_limit=9),
+        "agent": SACConfig(hidden=8),
+        "encoder": EncoderConfig(name="small"),
+        "replay": ReplayConfig(capacity=90, n_step=1),
+        "aux": {"rig": TaskConfig()},
+        "goal": GoalConfig(space="aux", observe="pixels"),
+        "frame_stack": 1,
+        "clip_reward": False,
+    }
+    return run_help.small(folder, **parts | changes)
+
+
+@pytest.mark.parametrize("kind", [small, run_help.continuous, with_own_goals])
 def test_a_killed_training_resumes_bit_for_bit(near, kind, tmp_path, monkeypatch):
     config = kind(tmp_path / "undisturbed", collect=COLLECT)
     assert run_help.run(config) == 0
@@ -225,6 +243,17 @@ def test_a_killed_training_resumes_bit_for_bit(near, kind, tmp_path, monkeypatch
     assert run_help.run(killed) == 0
     assert run_help.final(tmp_path / "killed") == run_help.final(tmp_path / "undisturbed")
     assert all("collect/weight_age" in row for row in run_help.rows(tmp_path / "killed") if "train/loss" in row)
+
+
+def test_actors_see_goals_as_the_task_of_the_learner_embeds_them(near, tmp_path):
+    parts = build(with_own_goals(tmp_path, collect=COLLECT))
+    parts.rollout.reset(7)
+    for parameter in parts.suite.parameters():
+        parameter.data.add_(0.1)
+    rows = [parts.rollout.collect() for _ in range(3 * BLOCK)]
+    with torch.no_grad():
+        expected = parts.suite.tasks["rig"].embed(torch.from_numpy(rows[-1].frame), parts.agent.encoder)
+    np.testing.assert_allclose(rows[-1].achieved, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_fails_in_an_actor_ends_the_run_with_one_line(near, tmp_path, monkeypatch):

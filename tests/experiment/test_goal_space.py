@@ -112,7 +112,9 @@ def test_a_file_gives_the_space_back(tmp_path, monkeypatch):
         space.embed(frames[:, :, :20, :20], frames)
 
 
-@pytest.mark.parametrize(("observe", "source"), [("latent", "imagined"), ("latent", "env"), ("pixels", "imagined")])
+@pytest.mark.parametrize(
+    ("observe", "source"), [("latent", "imagined"), ("latent", "env"), ("features", "env"), ("pixels", "imagined")]
+)
 def test_an_environment_seen_through_a_space(observe, source, tmp_path, monkeypatch):
     pretrained(tmp_path, monkeypatch)
     goal = GoalConfig(space=str(tmp_path / "space"), observe=observe, source=source)
@@ -128,6 +130,9 @@ def test_an_environment_seen_through_a_space(observe, source, tmp_path, monkeypa
         np.testing.assert_allclose(rollout.goals.achieved, achieved, atol=1e-6)
         if observe == "pixels":
             np.testing.assert_array_equal(rollout.frame, beside.frame)
+        elif observe == "features":
+            seen = space.encoder(torch.from_numpy(beside.frame)).detach()
+            np.testing.assert_allclose(rollout.frame[:, :, 0, 0], seen, atol=1e-5)
         else:
             np.testing.assert_allclose(rollout.frame[:, :, 0, 0], achieved, atol=1e-6)
         if source == "env":

@@ -111,6 +111,22 @@ def test_goals_are_of_the_kind_that_was_asked_for(kind, rows):
         assert any(ahead == most for _, _, ahead, most in seen if most > 3)
 
 
+@pytest.mark.parametrize("kind", ["future", "final", "outcome"])
+def test_what_follows_the_end_of_an_episode_is_no_goal_of_it(kind):
+    """Between two episodes, a cut writes the first frame of the next one, which then starts anew."""
+    world = GoalWorld(1, (1, 2, 2), seed=1, mean_length=4)
+    replay = goal_replay(world, **{kind: 1.0})
+    world.fill(2, replay)
+    while not world.over[0]:  # the newest row is the last one of an episode
+        world.fill(1, replay)
+    replay.cut(np.zeros((1, 1, 2, 2), np.uint8), np.array([[999, 0]], np.float32), np.zeros((1, 2), np.float32))
+    world.fill(5, replay)
+    copy = goal_replay(world, **{kind: 1.0})
+    copy.load_state_dict(replay.state_dict())
+    for there in (replay, copy):
+        assert (there.sample(200, frozenset()).goal[:, 0] != 999).all()
+
+
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_rewards_and_returns_are_those_of_the_new_goal(n_step):
     world, replay = filled(90, n_step=n_step, rollout=0.2, future=0.5, random=0.3)
