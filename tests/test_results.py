@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MARK = re.compile(r"^<!-- table: made by python benchmarks/(\w+)\.py -->$", re.MULTILINE)
 JSON_OF = {
+    "conflict_report": "conflict-*-s*.json",
     "control_report": "control-*-s*.json",
     "pong_report": "pong-*-s*.json",
     "mutation_report": "mutation-*.json",
