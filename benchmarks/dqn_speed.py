@@ -5,6 +5,9 @@ four agent steps, eight copies of Pong, the same torch threads, in alternating r
 double, dueling, 3-step; SB3's plain one-step update has one forward pass less. The preset is `experiment=pong_cpu`
 without its auxiliary task. Writes results/dqn_speed.json
 and the block of its page. Options: threads=N rounds=N steps=N.
+
+`make bench ARGS=variants` measures what heads, auxiliary tasks and `agent.conflict` add to the preset instead, in
+seconds of one core, so that other work on the machine counts little.
 """
 
 import statistics
@@ -51,13 +54,13 @@ VARIANTS = {  # of the preset; each with what its speed is compared to
     "aux=curl conflict=gate": (["aux=curl", "agent.conflict=gate"], "aux=curl"),
 }
 ARMS = [f"{network}, {precision}" for network in NETWORKS for precision in ("float32", "bfloat16")]
-ARMS += [f"{variant}, float32" for variant in VARIANTS]
 
 
 class Stopwatch:
-    """Stands where the run's logger stands and notes when each step was reached."""
+    """Stands where the run's logger stands and notes by a clock when each step was reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.marks: list[tuple[int, float]] = []
         self.meter = Meter("step", 0, 0)  # which is never entered and shows nothing
 
@@ -70,7 +73,7 @@ class Stopwatch:
     def log_health(self, step: int, *_: float) -> None:
         """Note the time, once it learns."""
         if step > WARMUP:
-            self.marks.append((step, time.perf_counter()))
+            self.marks.append((step, self._clock()))
 
     def speed(self) -> float:
         """Steps a second between the first and the last mark."""
@@ -87,10 +90,10 @@ def our_config(arm: str, steps: int) -> Config:
     return config_of("config", [*network_words, *words], Config)  # type: ignore[no-any-return]
 
 
-def our_speed(arm: str, steps: int) -> tuple[float, Parts]:
+def our_speed(arm: str, steps: int, clock: Callable[[], float] = time.perf_counter) -> tuple[float, Parts]:
     """Agent steps a second of `train.learn`, learning all the while, and the parts for closer looks."""
     config = our_config(arm, WARMUP + steps)
-    parts, watch = build(config), Stopwatch()
+    parts, watch = build(config), Stopwatch(clock)
     with TemporaryDirectory() as folder, GracefulExit() as stop:
         run = Training(config, parts, Progress(), Path(folder), watch)  # type: ignore[arg-type]
         train.learn(run, stop)
@@ -174,8 +177,31 @@ def closer(parts: Parts) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Measure and write the table."""
-    options = {"threads": 0, "rounds": 3, "steps": 2_000} | {k: int(v) for k, _, v in (w.partition("=") for w in argv)}
-    threads = tune_process(options["threads"])
+    given = {k: int(v) for k, _, v in (word.partition("=") for word in argv if word != "variants")}
+    options = {"threads": 0, "rounds": 3, "steps": 2_000} | given
+    command = f'make bench ARGS="{" ".join(argv)}"'
+    measured = variants(options) if "variants" in argv else networks(options)
+    content = {"command": command, "options": options, "gflops": matmul_rate()} | measured
+    kept = read_json(JSON)
+    write_json(kept | {"variants": content} if "variants" in argv else content | {"variants": kept["variants"]}, JSON)
+    PAGE.write_text(remade(PAGE.read_text()))
+
+
+def variants(options: dict[str, int]) -> dict[str, Any]:
+    """Speed of the preset and its variants, in steps a second of one core."""
+    options["threads"] = tune_process(1)
+    speeds: dict[str, list[float]] = {arm: [] for arm in ("the preset", *VARIANTS)}
+    for _ in range(options["rounds"]):
+        for arm, found in speeds.items():
+            speed, parts = our_speed(f"{arm}, float32", options["steps"], time.process_time)
+            found.append(speed)
+            parts.env.close()
+    return {"versions": versions(), "speeds": speeds}
+
+
+def networks(options: dict[str, int]) -> dict[str, Any]:
+    """Speed and memory of the networks beside Stable-Baselines3."""
+    options["threads"] = tune_process(options["threads"])
     ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
     peer: list[tuple[float, float]] = []
     details = {}
@@ -188,10 +214,7 @@ def main(argv: list[str]) -> None:
         peer.append(peer_speed(options["steps"]))
     rows = [{"arm": f"Sidequest, {arm}", "speeds": speeds, **details[arm]} for arm, speeds in ours.items()]
     theirs = {"arm": "SB3 DQN, nature, float32", "speeds": [speed for speed, _ in peer], "bytes": peer[0][1]}
-    command = f'make bench ARGS="{" ".join(argv)}"'
-    content = {"command": command, "options": options | {"threads": threads}, "gflops": matmul_rate()}
-    write_json(content | {"versions": versions("stable-baselines3"), "rows": [*rows, theirs]}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    return {"versions": versions("stable-baselines3"), "rows": [*rows, theirs]}
 
 
 def remade(page: str) -> str:
@@ -214,19 +237,19 @@ def remade(page: str) -> str:
         f"{given['threads']} torch threads, {used['cpu']}, {content['gflops']:.0f} GFLOP/s at float32 1024 x 1024 "
         f"matrix products; torch {used['torch']}, stable-baselines3 {used['stable-baselines3']}.\n\n"
     )
-    return with_block(page, __file__, told + table(header, lines) + compared(content["rows"]))
+    return with_block(page, __file__, told + table(header, lines) + compared(content["variants"]))
 
 
-def compared(rows: list[dict[str, Any]]) -> str:
+def compared(content: dict[str, Any]) -> str:
     """A table of what the variants of the preset cost."""
-    speeds = {row["arm"].removeprefix("Sidequest, ").removesuffix(", float32"): row["speeds"] for row in rows}
-    lines = [
-        [variant, base, spread([b / a for a, b in zip(speeds[variant], speeds[base], strict=True)], 2)]
-        for variant, (_, base) in VARIANTS.items()
-        if variant in speeds
-    ]
-    header = ["the preset with, float32", "beside", "time of an agent step, ratio in the same round"]
-    return f"\n{table(header, lines)}" if lines else ""
+    speeds, given = content["speeds"], content["options"]
+    told = (
+        f"`{content['command']}`: {given['rounds']} alternating rounds of {given['steps']} agent steps, one thread, "
+        f"seconds of the core; {content['versions']['cpu']}, torch {content['versions']['torch']}.\n\n"
+    )
+    ratios = [[b / a for a, b in zip(speeds[arm], speeds[base], strict=True)] for arm, (_, base) in VARIANTS.items()]
+    rows = [[arm, base, spread(of, 2)] for (arm, (_, base)), of in zip(VARIANTS.items(), ratios, strict=True)]
+    return f"\n{told}{table(['the preset with', 'beside', 'time of an agent step, ratio'], rows)}"
 
 
 def spread(values: list[float], digits: int = 0) -> str:

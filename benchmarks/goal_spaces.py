@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from common import RESULTS, log_of, read_json, table, with_block
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from torch import nn
+from torch import Tensor, nn
 
 from analysis.evaluation import random_policy
 from configs.schema import PretrainConfig
@@ -36,6 +36,7 @@ from harness.seeding import numpy_stream
 
 JSON, PAGE = RESULTS / "goal_spaces.json", RESULTS / "goal_spaces.md"
 COPIES, STEPS, PAIRS = 100, 20, 20_000
+SCENES, MOMENTS = 600, 4  # copies and steps for the looks of imagined goals
 PLACES = ("puck_x", "puck_y", "pointer_x", "pointer_y")
 LOOKS = ("color", "shape")
 UPDATES, BATCH = 400, 64  # of the classifier of decoded pictures
@@ -43,7 +44,7 @@ Array = NDArray[Any]
 
 
 class Play(NamedTuple):
-    """Random play of many copies, N = COPIES * STEPS moments."""
+    """Random play of many copies, N moments."""
 
     frames: Array  # (N, 3, H, W)
     context: Array  # (N, 3, H, W) first pictures of the episodes
@@ -51,18 +52,18 @@ class Play(NamedTuple):
     copy: Array  # (N,)
 
 
-def play(config: EnvConfig, seed: int) -> Play:
+def play(config: EnvConfig, seed: int, copies: int, steps: int) -> Play:
     """The beginning of an episode of each copy."""
-    with closing(replace(config, num_envs=COPIES).build(labels=True)) as env:
+    with closing(replace(config, num_envs=copies).build(labels=True)) as env:
         rollout, act = Rollout(env, 1, config.padding), random_policy(env.action_space, numpy_stream(seed, "benchmark"))
         rollout.reset(seed)
         frames, labels = [], []
-        for _ in range(STEPS):
+        for _ in range(steps):
             labels.append(env.labels())
             frames.append(rollout.step(act).frame)
     joined = {name: np.concatenate([row[name] for row in labels]) for name in labels[0]}
-    context = np.concatenate([frames[0]] * len(frames))
-    return Play(np.concatenate(frames), context, joined, np.tile(np.arange(COPIES), len(frames)))
+    context = np.concatenate([frames[0]] * steps)
+    return Play(np.concatenate(frames), context, joined, np.tile(np.arange(copies), steps))
 
 
 def scores(embedded: Array, distance: Array, seen: Play, pairs: Array) -> dict[str, float]:
@@ -76,7 +77,7 @@ def scores(embedded: Array, distance: Array, seen: Play, pairs: Array) -> dict[s
 def row_of(run: Path) -> list[dict[str, Any]]:
     """The rows of a run: its space, its embeddings dealt to other pictures, its encoder untrained, and pixels."""
     config = read_config(run / "config.yaml", PretrainConfig)
-    seen = play(config.env, config.seed + 1000)
+    seen = play(config.env, config.seed + 1000, COPIES, STEPS)
     rng = numpy_stream(config.seed, "benchmark/pairs")
     pairs = rng.integers(len(seen.frames), size=(2, PAIRS))
     space, (task,) = TaskSpace.load(space_file(str(run)), torch.device("cpu")), config.aux
@@ -84,10 +85,12 @@ def row_of(run: Path) -> list[dict[str, Any]]:
     embedded = space.embed(seen.frames, seen.context)
 
     def euclid(features: Array) -> Array:
-        return np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1)
+        distance: Array = np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1)
+        return distance
 
     trained = scores(embedded, -space.reward(embedded[pairs[0]], embedded[pairs[1]]), seen, pairs)
-    made = {"steps": config.steps, "seed": config.seed, "seconds": log_of(run)[-1]["clock"]["seconds"]}
+    clock = log_of(run)[-1]["clock"]
+    made = {"steps": clock["updates"], "seed": config.seed, "seconds": clock["seconds"]}
     made |= {"latents": space.goal_dim, "env": world, "config": (run / "config.yaml").read_text()}
     shuffled = embedded[rng.permutation(len(embedded))]
     with torch.no_grad():
@@ -101,27 +104,29 @@ def row_of(run: Path) -> list[dict[str, Any]]:
         {"task": f"{world}/pixels, 12 x 12", **scores(pixels, euclid(pixels), seen, pairs)},
     ]
     if set(LOOKS) <= seen.labels.keys():
-        rows[0] |= imagined_looks(space, seen, embedded, rng)
+        rows[0] |= imagined_looks(space, play(config.env, config.seed + 2000, SCENES, MOMENTS), rng)
     return rows
 
 
 # --- do imagined goals look like their scene? ---
 
 
-def imagined_looks(space: TaskSpace, seen: Play, embedded: Array, rng: np.random.Generator) -> dict[str, float]:
+def imagined_looks(space: TaskSpace, seen: Play, rng: np.random.Generator) -> dict[str, float]:
     """Shares of imagined goals with the colour, the shape, and both, of the scene, as a classifier sees them decoded.
 
-    It learns from decoded embeddings of four fifths of the copies, labelled; `decoded_*` are its shares on the others.
+    It learns from decoded embeddings of four fifths of the copies, labelled. All shares are of the others; `decoded_*`
+    are those of their own embeddings, which limit what can be told.
     """
+    embedded = space.embed(seen.frames, seen.context)
     decoded, imagined = space.decode(embedded), space.decode(space.imagine(embedded, rng))
     assert decoded is not None
     assert imagined is not None
     truth = np.stack([seen.labels[name].astype(np.int64) for name in LOOKS], 1)
     known = seen.copy % 5 != 0
     predict = classifier(decoded[known], truth[known], rng)
-    found = {}
-    for what, pictures, labels in (("decoded", decoded[~known], truth[~known]), ("imagined", imagined, truth)):
-        right = predict(pictures) == labels
+    found: dict[str, float] = {}
+    for what, pictures in (("decoded", decoded), ("imagined", imagined)):
+        right = predict(pictures[~known]) == truth[~known]
         shares = [*right.mean(0), right.all(1).mean()]
         found |= {f"{what}_{name}": float(share) for name, share in zip((*LOOKS, "both"), shares, strict=True)}
     return found
@@ -134,18 +139,22 @@ def classifier(pictures: Array, labels: Array, rng: np.random.Generator) -> Any:
     counts = [int(column.max()) + 1 for column in labels.T]
     head = nn.Linear(encoder.feature_dim, sum(counts))
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], 1e-3)
+
+    def told(asked: Tensor) -> tuple[Tensor, ...]:
+        logits: Tensor = head(encoder(asked))
+        return torch.split(logits, counts, dim=1)
+
     for _ in range(UPDATES):
         chosen = rng.integers(len(pictures), size=BATCH)
-        logits = head(encoder(torch.from_numpy(pictures[chosen]))).split(counts, 1)
-        right = torch.from_numpy(labels[chosen]).unbind(1)
-        loss = sum(F.cross_entropy(part, label) for part, label in zip(logits, right, strict=True))
+        logits, right = told(torch.from_numpy(pictures[chosen])), torch.from_numpy(labels[chosen]).unbind(1)
+        loss = torch.stack([F.cross_entropy(part, label) for part, label in zip(logits, right, strict=True)]).sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     @torch.no_grad()
     def predict(asked: Array) -> Array:
-        parts = [head(encoder(part)).split(counts, 1) for part in torch.from_numpy(asked).split(256)]
+        parts = [told(part) for part in torch.split(torch.from_numpy(asked), 256)]
         return torch.cat([torch.stack([p.argmax(1) for p in part], 1) for part in parts]).numpy()
 
     return predict

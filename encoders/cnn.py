@@ -233,7 +233,7 @@ class _Places(nn.Module):
         share = x.flatten(2).softmax(2).view(x.shape)
         across = torch.linspace(-1, 1, width, device=x.device)
         down = torch.linspace(-1, 1, height, device=x.device)[:, None]
-        return torch.cat([share * across, share * down], dim=1)
+        return torch.cat([share * across, share * down], dim=1).contiguous(memory_format=torch.channels_last)
 
 
 class _Sum(nn.Module):

@@ -20,13 +20,16 @@ import torch
 
 from aux_tasks import TASKS, TaskSetting
 from aux_tasks.config import TaskConfig, options_of
-from configs.schema import PretrainConfig
+from configs.collect import CollectConfig
+from configs.schema import GoalConfig, PretrainConfig
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
+from replay.config import RelabelConfig
 
-NESTED = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig]}
+PARTS = {"collect": CollectConfig, "goal": GoalConfig, "replay.relabel": RelabelConfig}  # of train.py, in no group
+NESTED = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig], *PARTS.values()}
 # `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
 REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
 HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
@@ -71,7 +74,10 @@ def sections() -> Iterator[tuple[str, str, list[Key]]]:
         for name, member in members.items():
             yield f"### {group}={name}", f"{_about(member)}\n\n", config_keys(group, member)
     yield "## encoder", _encoders(), config_keys("encoder", EncoderConfig)
-    yield "## replay", "`replay=uniform` or `replay=prioritized`.\n\n", config_keys("replay", ReplayConfig)
+    replays = "`replay=uniform`, `replay=prioritized` or, with goals, `replay=hindsight`.\n\n"
+    yield "## replay", replays, config_keys("replay", ReplayConfig)
+    for name, part in PARTS.items():
+        yield f"## {name}", f"{_about(part)}\n\n", config_keys(name, part)
     shared = [key for key in config_keys("aux.<task>", TaskConfig) if not key.name.endswith(".options")]
     yield (
         "## aux",

@@ -12,10 +12,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MARK = re.compile(r"^<!-- table: made by python benchmarks/(\w+)\.py -->$", re.MULTILINE)
 JSON_OF = {
+    "conflict_report": "conflict-*-s*.json",
     "control_report": "control-*-s*.json",
     "pong_report": "pong-*-s*.json",
     "mutation_report": "mutation-*.json",
     "chaos_report": "chaos.json",
+    "goals_report": "goals-*-s*.json",
 }
 SCRIPTS = [
     "pretext_table",

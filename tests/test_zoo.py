@@ -14,7 +14,10 @@ from experiment.composition import read_config
 from experiment.goal_space import TaskSpace
 
 ZOO = Path(__file__).parents[1] / "zoo"
-AGENTS, SPACES = (sorted(ZOO.glob(f"*/{name}.safetensors")) for name in ("agent", "goal_space"))
+AGENTS = sorted(ZOO.glob("*/agent.safetensors"))
+SPACES = sorted(
+    path for path in ZOO.glob("*/goal_space.safetensors") if path.with_name("agent.safetensors") not in AGENTS
+)
 
 
 def checked_report(weights: Path) -> dict[str, Any]:

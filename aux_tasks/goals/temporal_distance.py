@@ -67,11 +67,11 @@ class TemporalDistance(GoalTask):
         with torch.no_grad():
             seen = torch.cat([batch.obs, batch.next_obs, batch.future])
             before, after, aim = self.target_psi(self.target_encoder(seen)).float().chunk(3)
-            target = -1 + self.gamma * self.reward(after, aim[source])
-            worse = target < self.reward(before, aim[source])
-        error = target - self.reward(now, goal[source])
+            target = -1 + self.gamma * self._value(after, aim[source])
+            worse = target < self._value(before, aim[source])
+        error = target - self._value(now, goal[source])
         weight = torch.where(worse, 1 - self.expectile, self.expectile)
-        own, other = -self.reward(now, goal).detach(), -self.reward(now, goal.roll(1, 0)).detach()
+        own, other = -self._value(now, goal).detach(), -self._value(now, goal.roll(1, 0)).detach()
         metrics = {
             "accuracy": (own < other).float().mean(),
             "chance": torch.full_like(own[0], 0.5),
@@ -85,6 +85,10 @@ class TemporalDistance(GoalTask):
         follow(self.target_encoder, encoder, self.momentum)
         follow(self.target_psi, self.psi, self.momentum)
 
+    def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Return (1 - gamma) * V (B,), in [-1, 0]: critics fit returns of hundreds slowly."""
+        return (1 - self.gamma) * self._value(achieved, desired)
+
     def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return psi (B, G)."""
         embedding: Tensor = self.psi(encoder(obs)).float()
@@ -97,6 +101,11 @@ class TemporalDistance(GoalTask):
         obs, own, other = batch.obs[:4], batch.future[:4], batch.future.roll(1, 0)[:4]
         now, *goals = self.embed(torch.cat([obs, own, other]), encoder).chunk(3)
         shown = {"later": own, "observation": obs, "from elsewhere": other}
-        steps = torch.stack([-self.reward(now, goal) for goal in goals], dim=1).tolist()
+        steps = torch.stack([-self._value(now, goal) for goal in goals], dim=1).tolist()
         closer = [f"{'later' if a < b else 'from elsewhere'} ({a:.0f} against {b:.0f} steps)" for a, b in steps]
         return Examples("Which of the two is closer to the observation?", shown, closer, ["later"] * len(obs))
+
+    def _value(self, before: Tensor, goal: Tensor) -> Tensor:
+        """Return V (B,) of embeddings (B, G)."""
+        distance: Tensor = torch.linalg.vector_norm(before - goal, dim=1)
+        return -distance

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from encoder_help import make, pixels
@@ -20,6 +21,7 @@ FLAT = {
     "impala": 256,
     "impala_small": 256,
     "small": 128,
+    "keypoints": 64,
 }
 FLAT |= {"control": 32 * 35 * 35, "control_fast": 32 * 11 * 11, "study_digits": 128, "vit": 96}
 
@@ -51,6 +53,17 @@ def test_what_every_encoder_promises(name, shape, tmp_path):
     raw = plain(obs)
     expected = (raw - raw.mean(1, keepdim=True)) / (raw.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(normed(obs), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 60), (3, 48, 48)])
+def test_keypoints_are_the_expected_places_of_a_softmax(shape):
+    encoder, obs = make("keypoints", shape, layer_norm=False), pixels(2, *shape)
+    before = encoder.trunk[:-1](obs / 255).detach().double().numpy()
+    height, width = before.shape[2:]
+    share = np.exp(before) / np.exp(before).sum((2, 3), keepdims=True)
+    x = sum(share[..., j].sum(2) * (2 * j / (width - 1) - 1) for j in range(width))
+    y = sum(share[..., i, :].sum(2) * (2 * i / (height - 1) - 1) for i in range(height))
+    np.testing.assert_allclose(encoder(obs).detach().numpy(), np.concatenate([x, y], 1), atol=1e-5)
 
 
 def test_the_encoder_is_where_pixels_become_floats_in_0_1():

@@ -1,0 +1,70 @@
+"""Tables of the runs that compare what `agent.conflict` does, whose folders are <world>/<arm>/s<seed>.
+
+    python benchmarks/conflict_report.py runs/conflict/*/*/s* out=my_report
+
+Each needs the report that the end of a training leaves; it is kept in `out`, where the block of gradient_conflict.md is
+made of all that are there. `out=results` adds them to the project's own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS, keep_report, kept_reports, log_of, runs_and_folder, table, with_block, write_page
+
+from analysis.comparison.groups import group_runs
+from analysis.comparison.measure import compare
+from analysis.comparison.notes import notes
+from analysis.comparison.output import markdown_table
+from analysis.comparison.runs import read_runs
+from analysis.comparison.tables import tables
+from compare import IGNORED
+
+PAGE = RESULTS / "gradient_conflict.md"
+SHOWN = ("Scores", "Difference")
+TASK = "aux/permutation"
+HEADER = ["run", "mean cosine", "negative", "mean size on a batch"]
+
+
+def conflict(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Of a run's log: mean cosine and share of negative ones, over every update if they were logged, else over the
+    single batches of `diagnose_every`, and of these the mean size.
+    """
+    looked = _values(rows, "grad_cosine")
+    if not len(looked):
+        return None
+    updates, shares = _values(rows, "update_cosine"), _values(rows, "conflict_share")
+    mean, negative = (updates.mean(), shares.mean()) if len(updates) else (looked.mean(), (looked < 0).mean())
+    return {"cosine": float(mean), "negative": float(negative), "size": float(np.abs(looked).mean())}
+
+
+def _values(rows: Sequence[dict[str, Any]], tag: str) -> Any:
+    return np.array([row[f"{TASK}/{tag}"] for row in rows if f"{TASK}/{tag}" in row])
+
+
+def remade(page: str, folder: Path = RESULTS) -> str:
+    """The page with the tables of all kept reports."""
+    kept, text = kept_reports("conflict", folder), ""
+    for world in dict.fromkeys(name.split("-")[1] for name in kept):
+        names = [name for name in kept if name.startswith(f"conflict-{world}-")]
+        comparison = compare(group_runs(read_runs([folder / name for name in names]), IGNORED))
+        found = notes(comparison)
+        shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(SHOWN)]
+        measured = [(f"[{name}]({name})", kept[name]["training"]["conflict"]) for name in names]
+        rows = [
+            [name, f"{of['cosine']:.3f}", f"{of['negative']:.0%}", f"{of['size']:.3f}"] for name, of in measured if of
+        ]
+        shown.append(f"## Gradients: {world}\n\n{table(HEADER, rows)}")
+        text += "\n\n".join([*shown, *(f"[{i}] {note.text}" for i, note in enumerate(found, 1))]) + "\n\n"
+    return with_block(page, __file__, text)
+
+
+if __name__ == "__main__":
+    runs, folder = runs_and_folder()
+    for run in runs:
+        rows = log_of(run)
+        steps = max(row["step"] for row in rows)
+        name = f"conflict-{'-'.join(run.parts[-3:])}.json"
+        keep_report(run, folder / name, steps=steps, conflict=conflict(rows))
+    write_page(folder / PAGE.name, __file__, remade)
