@@ -270,7 +270,7 @@ def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_
     with video, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):
             meter.tick(count)
-            shown = [panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:g}")]
+            shown = [panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:.4g}")]
             if moment.goal is not None:
                 shown.append(panel(pictures(moment.goal, 1)[0], PANEL, "goal"))
             maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []

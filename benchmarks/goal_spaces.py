@@ -89,7 +89,8 @@ def row_of(run: Path) -> list[dict[str, Any]]:
         return distance
 
     trained = scores(embedded, -space.reward(embedded[pairs[0]], embedded[pairs[1]]), seen, pairs)
-    made = {"steps": config.steps, "seed": config.seed, "seconds": log_of(run)[-1]["clock"]["seconds"]}
+    clock = log_of(run)[-1]["clock"]
+    made = {"steps": clock["updates"], "seed": config.seed, "seconds": clock["seconds"]}
     made |= {"latents": space.goal_dim, "env": world, "config": (run / "config.yaml").read_text()}
     shuffled = embedded[rng.permutation(len(embedded))]
     with torch.no_grad():

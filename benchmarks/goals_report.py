@@ -13,6 +13,7 @@ from typing import Any
 from common import RESULTS, arms, keep_report, kept_reports, log_of, runs_and_folder, table, with_block, write_page
 from omegaconf import OmegaConf
 
+PAGE = RESULTS / "goals.md"
 HEADER = ["world, arm", "agent steps", "time", "goal reached", "final distance", "to doing nothing", "by seed"]
 
 
@@ -46,4 +47,4 @@ if __name__ == "__main__":
     for run in runs:
         seconds = log_of(run)[-1]["clock"]["seconds"]
         keep_report(run, folder / f"goals-{'-'.join(run.parts[-3:])}.json", seconds=seconds)
-    write_page(folder / "goals.md", __file__, remade)
+    write_page(folder / PAGE.name, __file__, remade)

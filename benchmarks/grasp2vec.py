@@ -322,7 +322,8 @@ def measure_one(space: str, count: int, picture: str, kept: str) -> None:
 def remade(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     found = read_json(JSON)
-    head = f"{found['made']}, {found['seeds']} seeds, {found['steps']:,} updates, {found['episodes']:,} grasps a cell,"
+    seeds = f"{found['seeds']} seed" + "s" * (found["seeds"] > 1)
+    head = f"{found['made']}, {seeds}, {found['steps']:,} updates, {found['episodes']:,} grasps a cell,"
     return with_block(page, __file__, f"{head} torch {found['torch']}.\n{tables(found['scores'])}")
 
 

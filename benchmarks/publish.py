@@ -21,12 +21,14 @@ from experiment.weights import read_weights, write_weights
 def main(run: Path, folder: Path) -> None:
     """Write the config and the halved weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(replace(read_config(run / "config.yaml", Config), run_dir=None), folder / "config.yaml")
+    config = replace(read_config(run / "config.yaml", Config), run_dir=None)
+    if (run / FILE).is_file():
+        copyfile(run / FILE, folder / FILE)
+        config = replace(config, goal=replace(config.goal, space=str(folder)))
+    write_config(config, folder / "config.yaml")
     weights, shapes = read_weights(run / "agent.safetensors")
     halved = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
     write_weights(halved, folder / "agent.safetensors", shapes)
-    if (run / FILE).is_file():
-        copyfile(run / FILE, folder / FILE)
 
 
 if __name__ == "__main__":

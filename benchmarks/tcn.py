@@ -234,7 +234,7 @@ def draw_picture(content: dict[str, Any], path: Path) -> None:
         axes.set(title=name, xlabel="time in view 1", aspect="equal")
     all_axes[0, 0].set_ylabel("closest moment in view 2")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -187,7 +187,7 @@ class Replay:
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
         reward = self._storage.reward[slots, copy[:, None]]
         if goal is not None:
-            reward, terminal = self._judged(slots, copy, goal)
+            reward, terminal = self._judged(slots, copy, goal, terminal)
             ends |= terminal
         inside = _until_end(ends)
         length = inside.sum(axis=1)
@@ -197,18 +197,20 @@ class Replay:
         return reward[:, 0], nstep_reward, np.where(terminated, 0, self._gammas[length]), length
 
     def _judged(
-        self, slots: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32]
+        self, slots: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32], ended: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The rewards of (B, K) rows for goals (B, G), and whether they end the return.
 
-        Where a window leaves the episode they stand for nothing.
+        A row that terminated (`ended`) does not for another goal, if it did because the goal pursued was reached. Where
+        a window leaves the episode the answers stand for nothing.
         """
         assert self._relabeller is not None
         functions, copies = self._relabeller.functions, np.repeat(copy, slots.shape[1])
         achieved = functions.achieved(self._storage, (slots.ravel() + 1) % self._storage.rows, copies)
         desired = np.repeat(goal, slots.shape[1], axis=0)
-        reward, terminal = functions.reward(achieved, desired), functions.terminated(achieved, desired)
-        return reward.reshape(slots.shape), terminal.reshape(slots.shape)
+        pursued = functions.terminated(achieved, self._storage.desired[slots.ravel(), copies])
+        terminal = functions.terminated(achieved, desired) | (ended.ravel() & ~pursued)
+        return functions.reward(achieved, desired).reshape(slots.shape), terminal.reshape(slots.shape)
 
     def _clips(self, slot: NDArray[np.int64], copy: NDArray[np.int64], length: int) -> dict[str, Tensor]:
         """The fields of clips that begin at these cells."""
