@@ -50,8 +50,8 @@ class Config:
     agent: AgentConfig | PeerConfig
     encoder: EncoderConfig
     replay: ReplayConfig
-    goal: GoalConfig = field(default_factory=GoalConfig)
     aux: dict[str, TaskConfig] = field(default_factory=dict)
+    goal: GoalConfig = field(default_factory=GoalConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     seed: int = 0  # every random stream is derived from it
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device

@@ -67,9 +67,11 @@ class GoalSpaceVector(VectorEnv):
         self._picture, self._observe = goal, observe
         self._ended = False  # whether any episode has
         self.num_envs, self.action_space, self.goal_dim = env.num_envs, env.action_space, space.goal_dim
-        numbers = {"latent": space.goal_dim, "features": space.feature_dim}
-        self.frame_shape = (numbers[observe], 1, 1) if observe in numbers else env.frame_shape
-        self.frame_dtype = np.float32 if observe in numbers else np.uint8
+        if observe == "pixels":
+            self.frame_shape = env.frame_shape
+        else:
+            self.frame_shape = (space.goal_dim if observe == "latent" else space.feature_dim, 1, 1)
+            self.frame_dtype = np.float32
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See `VectorEnv.reset`."""

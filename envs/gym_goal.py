@@ -28,6 +28,7 @@ IDS = (
     "AntMaze_UMaze-v5",
 )
 EXTRAS = {"gymnasium_robotics": "robotics", "ogbench": "ogbench"}  # by the module that registers the ids
+VIEWERS = "gymnasium.envs.mujoco.mujoco_rendering"  # an environment that uses it has imported it
 KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
@@ -201,7 +202,7 @@ def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(name, **options)
     except TypeError:  # it takes no width and height: its pictures are scaled
         env = gymnasium.make(name, **{key: options[key] for key in options if key not in ("width", "height")})
-    if config.observe == "pixels" and "mujoco" in sys.modules:
+    if config.observe == "pixels" and VIEWERS in sys.modules:
         _keep_contexts_apart()
     if env.spec is None or env.spec.max_episode_steps is None:
         raise ValueError(f"id is {config.id!r}: it has no time limit of its own, give env.time_limit")
@@ -239,7 +240,7 @@ def _keep_contexts_apart() -> None:
     """Let Gymnasium's viewers draw and free in their own OpenGL contexts: they use the one that happens to be current,
     which a second copy, or the end of an evaluation, changes.
     """
-    viewer: Any = import_module("gymnasium.envs.mujoco.mujoco_rendering").OffScreenViewer
+    viewer: Any = import_module(VIEWERS).OffScreenViewer
     render, free = viewer.render, viewer.free
 
     def render_here(self: Any, *args: Any, **options: Any) -> Any:

@@ -134,6 +134,9 @@ def build_player(
     if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
+    if views := suite.reads & {"views", "clip_views"}:
+        names = "+".join(config.aux)
+        raise ValueError(f"aux={names} reads {', '.join(views)}, which a training has not: pretrain.py aux={names}")
     if "rgb" in suite.reads and channels != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     space = None

@@ -233,7 +233,16 @@ def test_a_task_about_colour_is_refused_where_there_is_none(task: str, tmp_path:
         run(small(tmp_path, aux={task: TaskConfig()}))
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+VIEW_TASKS = {"grasp2vec", "mftcn", "tcn"}
+
+
+@pytest.mark.parametrize("task", sorted(VIEW_TASKS))
+def test_a_task_of_several_views_is_refused_where_there_is_one(task: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"aux={task} reads .*views.*pretrain.py"):
+        run(small(tmp_path, aux={task: TaskConfig()}))
+
+
+@pytest.mark.parametrize("task", sorted(TASKS.keys() - VIEW_TASKS))
 def test_every_task_trains(task: str, tmp_path: Path) -> None:
     env = ToyConfig(num_envs=COPIES, grayscale=task not in COLOUR_TASKS)
     assert run(small(tmp_path, aux={task: TaskConfig()}, env=env)) == 0

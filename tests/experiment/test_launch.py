@@ -128,8 +128,8 @@ WRONG = {
         "aux=rotation aux.rotation.options.hiden=3": "hiden.*'aux.rotation.options.hidden'?",
         "-m seed=0,1 agent.lerning_rate=1": "'agent.learning_rate'?",
         # none that is near
-        "video=x": "'video': there are env, agent, encoder.* seed",
-        "source=idx": "'source': there are env, agent, encoder",
+        "video=x": "unknown key 'video'",
+        "source=idx": "unknown key 'source'",
         "checkpoint.path=x": "'checkpoint",
         "hydra.job.chdir=true": "'hydra.job.chdir': there are env",
         "env.foo=1": "'env.foo': there are name, num_envs, game",
@@ -148,7 +148,7 @@ WRONG = {
         "env=atari/Pong": "'Pong'.*'pong'?",
         "env=atari/combat": "env.game=combat needs two players",
         "env=dmc env.domain=walkr": "domain 'walkr'.*'walker'?",
-        "env=qqq": "env 'qqq': there are atari, dmc",
+        "env=qqq": "env 'qqq': there are atari, bitflip, dmc",
         "env=atari/brekout": "'brekout'.*'breakout'?",
         "aux=rotaton": "aux 'rotaton'.*'rotation'?",
         "aux=[rotation,permutaton]": "aux 'permutaton'.*'permutation'?",
@@ -259,6 +259,7 @@ def test_a_word_is_read_as_it_was_meant(word: str, key: str, value: object) -> N
 
 def test_a_preset_brings_back_no_task_that_was_deselected() -> None:
     presets = sorted(path.stem for path in (module.CONFIGS / "experiment").iterdir())
+    presets = [preset for preset in presets if not preset.startswith("pretrain_")]
     assert all(not compose_words("config", f"experiment={preset}", "aux=none").config.aux for preset in presets)
 
 

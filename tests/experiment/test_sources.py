@@ -25,9 +25,10 @@ from configs.sources import (
     MultiviewConfig,
     ReplayRunConfig,
     SourceConfig,
+    TripletsConfig,
     VideosConfig,
 )
-from envs import AtariConfig, EnvConfig, Observation, PointMassConfig, ToyConfig
+from envs import AtariConfig, EnvConfig, GraspingConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY, ToyVector
 from experiment.composition import Composed, freeze, write_config
 from experiment.launch import launch
@@ -223,9 +224,11 @@ def test_pretraining_on_every_source(tmp_path: Path) -> None:
         (MultiviewConfig(str(multiview_folder(tmp_path / "views")), 32), "arrow_of_time"),
         (IdxConfig(str(idx_folder(tmp_path / "idx"))), "rotation"),
         (BallsConfig(episodes=4, length=20), "arrow_of_time"),
+        (TripletsConfig(grasps=8, path=str(tmp_path / "triplets")), "rotation"),
     ]:
         folder = tmp_path / f"pretrained-{type(source).__name__}"
-        assert script.pretrain(pretraining(source, folder, task)) == 0
+        env = {"env": GraspingConfig(num_envs=2)} if isinstance(source, TripletsConfig) else {}
+        assert script.pretrain(pretraining(source, folder, task, **env)) == 0
         assert (folder / "encoder.safetensors").is_file()
     assert {path.name.removeprefix("pretrained-") for path in tmp_path.glob("pretrained-*")} == {
         kind.__name__ for kind in SOURCES.values()
