@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from configs.schema import Config
 from datasets.readers import read_recording
-from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol
+from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEnv
 from envs.base import Padding
 from experiment.goal_space import FILE, OWN, PIXELS, TaskSpace, space_file
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
+EVALUATED = "evaluated"  # where the goals of an evaluation come from
 POOLED = 12  # pixels a side of goal.space=pixels
 
 
@@ -81,8 +82,11 @@ class GoalSpaceEnv(EnvConfig):
             if self.demonstration:
                 shown = read_demonstration(Path(self.demonstration), self.view, env.frame_shape[1])
                 return ImitationVector(env, space, shown)
+            source = self.source
+            if source == EVALUATED:  # where there are no pictures of goals, the space imagines them
+                source = "env" if type(env).goal_frame is not VectorEnv.goal_frame else "imagined"
             picture = read_image(Path(self.picture), env.frame_shape[1]).transpose(2, 0, 1) if self.picture else None
-            return GoalSpaceVector(env, space, observe=self.observe, source=self.source, goal=picture)
+            return GoalSpaceVector(env, space, observe=self.observe, source=source, goal=picture)
         except ValueError:
             env.close()
             raise
@@ -103,9 +107,9 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.repeat
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: goals are those of the environment."""
+        """See `EnvConfig.protocol`: goals are those of the environment where it has pictures of them."""
         protocol = self.env.protocol(name)
-        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source="env")
+        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source=EVALUATED)
         return replace(protocol, env=env)
 
     def display(self, size: int) -> EnvConfig | None:

@@ -254,6 +254,17 @@ def test_another_space_does_not_continue_a_run(tmp_path, monkeypatch):
         run(trained_on(tmp_path))
 
 
+def test_goals_are_imagined_where_the_environment_has_none(tmp_path, monkeypatch):
+    pretrained(tmp_path, monkeypatch)
+    world = PointMassConfig(num_envs=3, size=SIZE, grayscale=False, time_limit=8)
+    assert run(replace(trained_on(tmp_path, eval_episodes=3), env=world)) == 0
+    report = read_json(tmp_path / "run" / "report.json")
+    assert "success_rate" not in report["summary"]
+    config = replace(trained_on(tmp_path), env=world, goal=GoalConfig(space=str(tmp_path / "space"), source="env"))
+    with pytest.raises(ValueError, match="no pictures of its goals"):
+        build(replace(config, replay=ReplayConfig(n_step=1))).rollout.reset(0)
+
+
 def test_auxiliary_tasks_learn_beside_a_goal_space(tmp_path, monkeypatch):
     pretrained(tmp_path, monkeypatch)
     config = replace(
