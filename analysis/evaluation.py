@@ -178,7 +178,8 @@ def greedy(agent: Agent) -> Policy:
 def write_report(report: Report, path: Path, weights: Path, command: str, **more: Any) -> None:
     """Write a report as JSON, with all that is needed to get it again, and what else there is to say."""
     content, env = asdict(report), report.protocol.env
-    content["env"] = content["protocol"].pop("env")
+    del content["protocol"]["env"]
+    content["env"] = env.description()
     if env.repeat == 1:
         del content["env_steps"]  # the lengths
     if report.goal_distances is None:

@@ -1,7 +1,7 @@
 """The interface of an environment family: its config, and the vector of copies that the config builds."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -77,6 +77,10 @@ class EnvConfig(ABC):
     def files(self) -> dict[str, Any]:
         """A description of the files that the frames depend on, which changes with them; empty without any."""
         return {}
+
+    def description(self) -> dict[str, Any]:
+        """What a report says of the environment: every key, and nothing that depends on where files lie."""
+        return asdict(self)
 
     def check_training(self) -> None:  # noqa: B027
         """Raise ValueError if no agent may be trained with these settings."""

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def chance_play(
     if player.has_goals and isinstance(space, Box):
         policies["do_nothing"] = partial(partial, _do_nothing, space.shape)
     episodes = config.eval_episodes if player.has_goals else RANDOM_EPISODES
-    conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": asdict(protocol.env)}))
+    conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": protocol.env.description()}))
     results = {}
     for name, policy in policies.items():
         played: Any = earlier.get(name)

@@ -14,6 +14,7 @@ from datasets.readers import read_recording
 from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEnv
 from envs.base import Padding
 from experiment.goal_space import FILE, OWN, PIXELS, TaskSpace, space_file
+from experiment.weights import read_weights
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
@@ -119,6 +120,17 @@ class GoalSpaceEnv(EnvConfig):
     def files(self) -> dict[str, Any]:
         """See `EnvConfig.files`."""
         return self.env.files()
+
+    @property
+    def simulator(self) -> tuple[str, ...]:  # type: ignore[override]
+        """See `EnvConfig`."""
+        return self.env.simulator
+
+    def description(self) -> dict[str, Any]:
+        """See `EnvConfig.description`: the goal space by what it holds."""
+        space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
+        seen = {"space": space, "observe": self.observe, "picture": self.picture, "demonstration": self.demonstration}
+        return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 
 def world_of(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
