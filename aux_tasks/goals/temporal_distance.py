@@ -107,5 +107,4 @@ class TemporalDistance(GoalTask):
 
     def _value(self, before: Tensor, goal: Tensor) -> Tensor:
         """Return V (B,) of embeddings (B, G)."""
-        distance: Tensor = torch.linalg.vector_norm(before - goal, dim=1)
-        return -distance
+        return super().reward(before, goal)
