@@ -29,7 +29,7 @@ def cells(arm: str, seeds: dict[str, dict[str, Any]]) -> list[str]:
     return [
         arm.replace("-", ", ", 1),
         ", ".join(f"{count:,}" for count in sorted(steps)),
-        f"{minutes:.0f} min",
+        f"{minutes:.2g} min",
         f"{100 * statistics.mean(s['success_rate'] for s in summaries):.0f} %",
         f"{statistics.mean(s['goal_distance'] for s in summaries):.2f}",
         f"{statistics.mean(ratios):.2f}",
