@@ -69,7 +69,6 @@ class GoalSpaceEnv(EnvConfig):
     source: str = field(kw_only=True)
     picture: str | None = None  # to reach, in place of other goals
     device: str = "cpu"  # where pictures are embedded
-
     demonstration: str | None = None  # to imitate, in place of any goals
     view: int = 0  # of the demonstration
 
