@@ -83,7 +83,6 @@ class Agent(nn.Module, ABC):
     """
 
     optimizers: list[torch.optim.Optimizer]
-
     goal_moments: Tensor | None  # mean and deviation of each number of a goal
 
     def __init__(
@@ -92,8 +91,8 @@ class Agent(nn.Module, ABC):
         super().__init__()
         self.config, self.encoder, self.suite, self.streams = config, encoder, suite, streams
         self.goal_dim = goal_dim
-        moments = torch.stack([torch.zeros(goal_dim), torch.ones(goal_dim)]) if goal_dim else None
-        self.register_buffer("goal_moments", moments)
+        unscaled = torch.stack([torch.zeros(goal_dim), torch.ones(goal_dim)])
+        self.register_buffer("goal_moments", unscaled if goal_dim else None)
         if not config.encoder_scale:
             encoder.requires_grad_(False)
         self.updates = 0
