@@ -167,10 +167,14 @@ def compared(page: str, baseline: str, folder: Path = RESULTS) -> Comparison:
 
 
 def comparison_tables(comparison: Comparison, *titles: str) -> str:
-    """The tables of a comparison whose titles begin so, with its notes."""
-    found = notes(comparison)
+    """The tables of a comparison whose titles begin so, with its notes and links to the reports."""
+    found, links = notes(comparison), []
+    for group in comparison.groups:
+        paths = [Path(run.name) for run in group.all_runs]
+        links.append(f"{group.label}: " + ", ".join(f"[{path.stem}]({path.name})" for path in paths))
     shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(titles)]
-    return "\n\n".join([*shown, *(f"[{i}] {note.text}" for i, note in enumerate(found, 1))]) + "\n\n"
+    noted = [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
+    return "\n\n".join([*shown, *noted, "Reports:", "\n".join(f"- {line}" for line in links)]) + "\n\n"
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:
