@@ -11,7 +11,7 @@ from aux_help import generator
 from torch import Tensor, nn
 
 from aux_tasks import AuxSuite, TaskConfig, TaskSetting
-from encoders import Encoder
+from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
 
 STACK, SIZE, ACTIONS, LONGEST = 4, 24, 3, 29
@@ -49,6 +49,8 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "tov_vicreg": {"hidden": 8, "width": 4},
     "split_brain": {"channels": 4},
     "split_brain/time": {"channels": 4, "halves": "time"},
+    "masked_autoencoder": {"hidden": 0.5, "blocks": 1},
+    "masked_autoencoder/contrast": {"hidden": 0.5, "blocks": 1, "contrast": 0.1},
     "context_encoder": {"channels": 4},
     "context_encoder/adversarial": {"channels": 4, "adversarial": 0.5},
     "bigan": {"channels": 4, "latent_dim": 3},
@@ -73,8 +75,10 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
 }
 
 
-def small_encoder(seed: int = 0) -> Encoder:
+def small_encoder(case: str = "", seed: int = 0) -> Encoder:
     torch.manual_seed(seed)
+    if case.startswith("masked_autoencoder"):
+        return build_encoder(EncoderConfig("vit"), SHAPE)
     return Encoder(nn.Conv2d(SHAPE[0], 4, 4, stride=4), nn.LazyLinear(6), SHAPE)
 
 
