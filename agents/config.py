@@ -118,6 +118,7 @@ class DQNConfig(AgentConfig):
     max_grad_norm: float = 10.0
     head: Head = Head.plain  # plain: action values; quantile: QR-DQN; implicit: IQN; all are dueling
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
+    double: bool = True  # the online network chooses the action that the target network values; false: that one does
     hidden: int = 256  # width of each stream of the dueling head
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time

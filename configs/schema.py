@@ -81,7 +81,7 @@ class Config:
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
         _check_positive(self, replay_ratio=inf, gamma=1)
-        within = self.replay.n_step * self.num_envs  # steps of the first windows; sampling needs those after them
+        within = self.replay.longest * self.num_envs  # steps of the first windows; sampling needs those after them
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
