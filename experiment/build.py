@@ -40,6 +40,7 @@ class Streams(NamedTuple):
 
     explore: np.random.Generator
     replay: np.random.Generator
+    draw: torch.Generator  # in place of `replay`, where batches are drawn on the device
     augment: torch.Generator
     policy: torch.Generator
     auxiliary: torch.Generator
@@ -110,7 +111,7 @@ def build(config: Config) -> Parts:
         padding=config.env.padding,
         gamma=config.gamma,
         clip_reward=config.clip_reward,
-        rng=streams.replay,
+        rng=streams.draw if config.replay.storage == "cuda" and not env.goal_dim else streams.replay,
         device=device,
         frame_dtype=env.frame_dtype,
         goal_dim=env.goal_dim,
@@ -178,6 +179,7 @@ def build_streams(seed: int, device: torch.device) -> Streams:
     return Streams(
         explore=numpy_stream(seed, "explore"),
         replay=numpy_stream(seed, "replay"),
+        draw=torch_stream(seed, "draw", device),
         augment=torch_stream(seed, "augment", device),
         policy=torch_stream(seed, "policy", device),
         auxiliary=torch_stream(seed, "auxiliary", device),
