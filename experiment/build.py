@@ -28,7 +28,7 @@ from experiment.zoo import locate
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
-from replay import Replay, build_replay
+from replay import Batch, Replay, build_replay
 from replay.relabel import GoalFunctions
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,10 @@ class Parts:
     def env(self) -> VectorEnv:
         """The environment, whose copies the rollout steps here or elsewhere."""
         return self.rollout.env
+
+    def draw(self, batch_size: int) -> Batch:
+        """A batch of what the agent and its tasks read."""
+        return self.replay.sample(batch_size, self.suite.reads, clip_length=self.suite.clip_length)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the environment, which starts anew at a checkpoint."""
@@ -267,7 +271,10 @@ def without_init(config: C) -> C:
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
     """Give each optimiser its saved state back."""
     for optimizer, saved in zip(optimizers, states, strict=True):
+        capturable = optimizer.defaults["capturable"]  # of this device, not of the one that saved it
         optimizer.load_state_dict(saved)
+        for group in optimizer.param_groups:
+            group["capturable"] = capturable
         for parameter, moments in optimizer.state.items():
             for name, moment in moments.items():  # copies: a checkpoint that is removed must not stay mapped
                 same = moment.shape == parameter.shape  # a fused step pairs raw memory, so the layouts must be equal

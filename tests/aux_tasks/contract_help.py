@@ -10,6 +10,7 @@ import torch
 from aux_help import generator
 from torch import Tensor, nn
 
+from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
 from aux_tasks import AuxSuite, TaskConfig, TaskSetting
 from encoders import Encoder
 from replay import Batch
@@ -136,6 +137,17 @@ def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> 
                     p -= 0.01 * p.grad
                     p.grad = None
         suite.after_step(batch, encoder)
+
+
+def agent_of(kind: str, case: str, weight: float = 1.0, **config: Any) -> Agent:
+    """A DQN or SAC with the one task."""
+    encoder = small_encoder()
+    suite = suite_of(case, encoder, weight=weight, continuous=kind == "sac")
+    streams = Streams(np.random.default_rng(0), torch.Generator().manual_seed(3), torch.Generator().manual_seed(5))
+    torch.manual_seed(4)
+    if kind == "dqn":
+        return DQN(DQNConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
+    return SAC(SACConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
 
 
 def whole_state(
