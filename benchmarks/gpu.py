@@ -42,7 +42,7 @@ from harness.process import available_cores, tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json
 
-ARMS = {"eager": ""}
+ARMS = {"eager": "agent.capture=off", "captured": "agent.capture=on"}
 STORED = "replay.storage=cuda"
 PONG = f"experiment=pong_cpu aux=none until_score=null encoder=nature env.num_envs=16 {STORED}"
 # Pixels and batch of the Control Suite, without its simulator.
