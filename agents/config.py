@@ -40,6 +40,14 @@ class Conflict(StrEnum):
     pcgrad = "pcgrad"  # each loses what opposes the other
 
 
+class Capture(StrEnum):
+    """Whether updates and actions are recorded as CUDA graphs: see `agents.capture`."""
+
+    auto = "auto"  # off, since it was not measured
+    on = "on"
+    off = "off"
+
+
 @dataclass(frozen=True)
 class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
@@ -61,6 +69,7 @@ class AgentConfig(ABC):
     # type of the networks' products in an update; auto: the faster, timed at the start of the run and recorded in it
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+    capture: Capture = Capture.auto  # on a GPU, replay updates and actions as CUDA graphs; auto: off, not measured yet
 
     def __post_init__(self) -> None:
         nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")

@@ -10,6 +10,7 @@ import torch
 from aux_help import generator
 from torch import Tensor, nn
 
+from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
 from aux_tasks import AuxSuite, TaskConfig, TaskSetting
 from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
@@ -141,6 +142,17 @@ def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> 
                     p -= 0.01 * p.grad
                     p.grad = None
         suite.after_step(batch, encoder)
+
+
+def agent_of(kind: str, case: str, weight: float = 1.0, *, alone: bool = False, **config: Any) -> Agent:
+    """A DQN or SAC with the one task; `alone`: without it, on the encoder that it needs."""
+    encoder = small_encoder(case)
+    suite = suite_of("" if alone else case, encoder, weight=weight, continuous=kind == "sac")
+    streams = Streams(np.random.default_rng(0), torch.Generator().manual_seed(3), torch.Generator().manual_seed(5))
+    torch.manual_seed(4)
+    if kind == "dqn":
+        return DQN(DQNConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
+    return SAC(SACConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
 
 
 def whole_state(

@@ -3,16 +3,15 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from capture_help import run_without_data
 from contract_help import (
-    ACTIONS,
     CASES,
     LONGEST,
     STACK,
     B,
+    agent_of,
     batch_for_all,
     changes,
     learn,
@@ -22,7 +21,6 @@ from contract_help import (
 )
 from torch import Tensor
 
-from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks import TASKS
@@ -73,16 +71,6 @@ def test_examples_make_one_row_a_sample(case):
         pictures = {name: pixels.numpy() for name, pixels in shown.pictures.items()}
         sheet = contact_sheet(shown.question, pictures, shown.predicted, shown.correct, frames)
         assert (sheet[[0, -1]] == 255).all()
-
-
-def agent_of(kind: str, case: str, weight: float = 1.0, *, alone: bool = False) -> Agent:
-    encoder = small_encoder(case)
-    suite = suite_of("" if alone else case, encoder, weight=weight, continuous=kind == "sac")
-    streams = Streams(np.random.default_rng(0), torch.Generator().manual_seed(3), torch.Generator().manual_seed(5))
-    torch.manual_seed(4)
-    if kind == "dqn":
-        return DQN(DQNConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, streams)
-    return SAC(SACConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, streams)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "deepmdp/maps"])  # for discrete actions alone
