@@ -167,6 +167,10 @@ class VectorEnv(ABC):
         """Further pictures (N, V, C, H, W) of the moment that the newest frames show; they are drawn now."""
         raise NotImplementedError(f"{type(self).__name__} has no further views")
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The newest frames (N, C, H, W) without their backgrounds, drawn now, and where (N, H, W) those stand."""
+        raise NotImplementedError(f"{type(self).__name__} has no backgrounds")
+
     # --- goals ---
 
     def goals(self) -> Goals:

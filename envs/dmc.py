@@ -164,6 +164,11 @@ class DmcVector(VectorEnv):
         """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
         return np.concatenate(self._ask("views", [()] * len(self._shares)))
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """See `VectorEnv.foreground`."""
+        pictures, empty = zip(*self._ask("foreground", [()] * len(self._shares)), strict=True)
+        return np.concatenate(pictures), np.concatenate(empty)
+
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
         for share in self._shares:
@@ -224,6 +229,11 @@ class _Copies:
     def views(self) -> NDArray[np.uint8]:
         """Pictures (copies, V, 3, H, W) of the further cameras."""
         return np.stack([copy.draw_views() for copy in self._copies])
+
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pictures (copies, 3, H, W) without backgrounds, and where (copies, H, W) those stand."""
+        layers = [copy.screen.layers() for copy in self._copies]
+        return np.stack([picture.transpose(2, 0, 1) for picture, _ in layers]), np.stack([empty for _, empty in layers])
 
     def close(self) -> None:
         for copy in self._copies:

@@ -183,6 +183,11 @@ class PusherVector(VectorEnv):
         """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
         return np.stack([self._painter.draw_views(scene) for scene in self._scenes])
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """See `VectorEnv.foreground`."""
+        pictures, empty = zip(*(self._painter.layers(scene) for scene in self._scenes), strict=True)
+        return np.stack(pictures), np.stack(empty)
+
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""
         return Goals(self._places()[:, :2], np.array([goal.places[:2] for goal in self._goals], np.float32))
@@ -267,14 +272,23 @@ class Painter:
         """The pictures (V, 3, H, W) of the further cameras."""
         return self._pictures(scene, self._views)
 
+    def layers(self, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The picture (3, H, W) without the background, and where (H, W) that stands."""
+        self._arrange(scene)
+        picture, empty = self._screen.layers()
+        return picture.transpose(2, 0, 1).copy(), empty
+
     def _pictures(self, scene: Scene, screens: list[Screen]) -> NDArray[np.uint8]:
+        self._arrange(scene)
+        pictures: NDArray[np.uint8] = np.stack([screen.draw(scene.background).transpose(2, 0, 1) for screen in screens])
+        return pictures
+
+    def _arrange(self, scene: Scene) -> None:
         model, data = self._physics.model, self._physics.data
         data.qpos[:] = scene.places
         for shape, geoms in enumerate(self._geoms):
             model.geom_rgba[geoms] = [*COLORS[list(COLORS)[scene.color]], shape == scene.shape]  # else transparent
         self._kinematics(model.ptr, data.ptr)
-        pictures: NDArray[np.uint8] = np.stack([screen.draw(scene.background).transpose(2, 0, 1) for screen in screens])
-        return pictures
 
     def close(self) -> None:
         """Free what draws."""

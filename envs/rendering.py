@@ -151,15 +151,19 @@ class Screen:
         Args:
             background: (H, W, 3), stands where nothing was drawn. A screen that hides the background needs it.
         """
+        picture, empty = self.layers()
+        return picture if background is None else np.where(empty[..., None], background, picture)
+
+    def layers(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The picture of this moment without a background, (H, W, 3), and where (H, W) nothing was drawn."""
         if self._angles:
             self._aim(*self._angles)
         self._camera.update()
         self._call(self._draw)
         picture = self._rgb[::-1]  # OpenGL's first row is the lowest
-        if self._depth is None or background is None:
-            return picture
-        empty = self._depth[::-1] == 1  # the far plane
-        return np.where(empty[..., None], background, picture)
+        if self._depth is None:
+            return picture, np.zeros(picture.shape[:2], np.bool_)
+        return picture, self._depth[::-1] == 1  # the far plane
 
     def _aim(self, azimuth: float, elevation: float) -> None:
         """Turn the movable camera to the middle of the model, or to the body that the first camera follows."""

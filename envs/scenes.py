@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from envs.base import EnvConfig, Protocol
-from envs.distractors import BACKGROUNDS, SPLITS, Background, build_background, describe_files
+from envs.distractors import BACKGROUNDS, SPLITS, Background, background_rng, build_background, describe_files
 from envs.rendering import QUALITIES, Screen
 from harness.suggest import nearest
 
@@ -40,6 +43,17 @@ class SceneConfig(EnvConfig):
             folder=self.background_folder,
             split=self.background_split,
         )
+
+    def background_clips(self, split: str, count: int, length: int) -> NDArray[np.uint8]:
+        """Pieces (count, length, 3, H, W) of the backgrounds of a split, as they pass in agent steps."""
+        background = replace(self, background_split=split).build_background()
+        if background is None:
+            raise ValueError("env.background=none: there is nothing to stand behind the robot")
+        rng, clips = background_rng(np.random.SeedSequence(0), split), []
+        for _ in range(count):
+            background.start(rng)
+            clips.append([background.frame() for _ in range(length)])
+        return np.array(clips).transpose(0, 1, 4, 2, 3)
 
     def build_screens(self, physics: Any, usual: str = "") -> list[Screen]:
         """The camera of the frames, then the further ones; see `envs.rendering.Screen`.

@@ -78,6 +78,9 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     progress, parts, logger = run.progress, run.parts, run.logger
     metrics = diagnose(parts.agent, batch)
     scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
+    if run.denoising:
+        scores = run.denoising(parts.agent.encoder)
+        scalars |= {f"repr/denoising/{name}": score for name, score in scores.items()}
     logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))
     for name, value in metrics.items():
         if value.ndim:

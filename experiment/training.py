@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium.spaces import Discrete, flatdim
 
+from analysis.denoising import DenoisingTest
 from analysis.probes import OnlineProbe
 from configs.schema import Config
 from experiment.build import Parts
@@ -109,6 +110,7 @@ class Training:
     run_dir: Path
     logger: RunLogger
     probe: OnlineProbe | None = None
+    denoising: DenoisingTest | None = None
     window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
 
     @cached_property
