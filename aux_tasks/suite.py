@@ -50,7 +50,7 @@ class AuxSuite(nn.Module):
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
         rivals = [p for task in built.values() if task.adversary is not None for p in task.adversary.parameters()]
-        heads = [head_group(task) for task in built.values()]
+        heads = [group for task in built.values() if (group := head_group(task))["params"]]
         self.heads = [p for group in heads for p in group["params"]]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.adversary_optimizer = (

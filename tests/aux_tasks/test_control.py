@@ -24,7 +24,7 @@ from control_help import (
     transitions,
 )
 
-from aux_tasks.control.dbc import FORMS
+from aux_tasks.control.metrics import FORMS
 from aux_tasks.control.models import LatentTransition
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from encoders.augment import random_shift
