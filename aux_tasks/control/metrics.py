@@ -54,12 +54,12 @@ def manhattan(x: Tensor, y: Tensor) -> Tensor:
 
 def wasserstein(x: Tensor, y: Tensor) -> Tensor:
     """W2 of diagonal normal distributions."""
-    return torch.linalg.vector_norm((x - y).flatten(-2), dim=-1, keepdim=True)
+    return torch.linalg.vector_norm((x - y).flatten(-2), dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
 
 def wasserstein_each(x: Tensor, y: Tensor) -> Tensor:
     """W2 of the normal distribution of each dimension."""
-    return torch.linalg.vector_norm(x - y, dim=-2)
+    return torch.linalg.vector_norm(x - y, dim=-2)  # type: ignore[no-any-return]
 
 
 def wasserstein_mean(x: Tensor, y: Tensor) -> Tensor:

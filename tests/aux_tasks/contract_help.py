@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "reconstruction": {"channels": 4},
     "spr": {"projection": 8},
     "predictive": {"hidden": 8},
+    "self_prediction": {"hidden": 8},
     "inverse_dynamics": {"hidden": 8},
     "temporal_cpc": {"hidden": 8},
     "st_dim": {},
