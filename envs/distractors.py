@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def check_files(kind: str, folder: str) -> None:
     """
     if kind in SUFFIXES:
         split = split_files(Path(folder), kind)
+        check_apart(split["train"], split["eval"], f"background_folder={folder}", "the backgrounds of evaluation")
         for path in itertools.chain.from_iterable(split.values()):
             _load(path, 8, most=1)
         log.info("background_folder=%s: %s", folder, ", ".join(f"{len(files)} {name}" for name, files in split.items()))
@@ -163,6 +165,20 @@ def describe_files(kind: str, folder: str) -> dict[str, Any]:
             digest.update(repr((path.name, path.stat().st_size, file.read(BEGINNING))).encode())
         count += 1
     return {"backgrounds": count, "sha256": digest.hexdigest(), "dealt": "by name"}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's size and beginning, whatever its name."""
+    with open_regular(path) as file:
+        return hashlib.sha256(str(path.stat().st_size).encode() + file.read(BEGINNING)).hexdigest()
+
+
+def check_apart(files: Iterable[Path], others: Iterable[Path], what: str, which: str) -> None:
+    """Raise ValueError, naming both, where a file has the content of one of `others`."""
+    known = {digest_of(path): path for path in others}
+    for path in files:
+        if known and (other := known.get(digest_of(path))):
+            raise ValueError(f"{what}: {path} is {other}, one of {which}: remove one of them")
 
 
 def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:

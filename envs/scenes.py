@@ -1,13 +1,23 @@
 """What the families drawn by MuJoCo share: the settings of the picture, and what moves behind it."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.base import EnvConfig, Protocol
-from envs.distractors import BACKGROUNDS, SPLITS, Background, background_rng, build_background, describe_files
+from envs.distractors import (
+    BACKGROUNDS,
+    SPLITS,
+    SUFFIXES,
+    Background,
+    background_rng,
+    build_background,
+    describe_files,
+    split_files,
+)
 from envs.rendering import QUALITIES, Screen
 from harness.suggest import nearest
 
@@ -43,6 +53,12 @@ class SceneConfig(EnvConfig):
             folder=self.background_folder,
             split=self.background_split,
         )
+
+    def background_files(self, split: str) -> list[Path]:
+        """The files of a split of the backgrounds; none where those are generated."""
+        if self.background not in SUFFIXES:
+            return []
+        return split_files(Path(self.background_folder), self.background)[split]
 
     def background_clips(self, split: str, count: int, length: int) -> NDArray[np.uint8]:
         """Pieces (count, length, 3, H, W) of the backgrounds of a split, as they pass in agent steps."""

@@ -137,9 +137,9 @@ def test_every_file_of_both_splits_is_checked_at_once(kind: str, place: str, tmp
     ending = {"images": "png", "video": "mp4"}[kind]
     for i in range(6):
         if kind == "images":
-            Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+            Image.new("RGB", (40, 30), (i, i, i)).save(tmp_path / f"{i}.png")
         else:
-            write_video(tmp_path / f"{i}.mp4", gray(range(3)))
+            write_video(tmp_path / f"{i}.mp4", gray(range(3 * i, 3 * i + 3)))
     (tmp_path / f"._0.{ending}").write_text("resource fork")
     check_files(kind, str(tmp_path))
     torn = split_files(tmp_path, kind)[place][-1]
@@ -188,3 +188,15 @@ def test_files_that_cannot_be_used_are_named(use: Any, name: str, message: str, 
     with pytest.raises(ValueError, match=message) as error:
         use(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_no_background_of_evaluation_may_be_one_of_training_by_another_name(folder: Path) -> None:
+    check_files.cache_clear()
+    check_files("images", str(folder))
+    split = split_files(folder, "images")
+    split["train"][0].write_bytes(split["eval"][0].read_bytes())
+    check_files.cache_clear()
+    with pytest.raises(
+        ValueError, match=rf"{split['train'][0].name} is .*{split['eval'][0].name}, one of the backgrou"
+    ):
+        check_files("images", str(folder))
