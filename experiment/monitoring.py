@@ -79,8 +79,11 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     metrics = diagnose(parts.agent, batch)
     scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
     if run.denoising:
-        scores = run.denoising(parts.agent.encoder)
-        scalars |= {f"repr/denoising/{name}": score for name, score in scores.items()}
+        encoders = {"repr": parts.agent.encoder}
+        encoders |= {f"aux/{task}": parts.suite.encoder_of(task, parts.agent.encoder) for task in parts.suite.encoders}
+        for place, encoder in encoders.items():
+            scores = run.denoising(encoder)
+            scalars |= {f"{place}/denoising/{name}": score for name, score in scores.items()}
     logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))
     for name, value in metrics.items():
         if value.ndim:

@@ -68,7 +68,9 @@ def build_probing(config: ProbeConfig) -> Probing:
         ValueError: parts do not fit each other; the message says which and what would.
     """
     device, folder = pick_device(config.device), locate(config.checkpoint)
-    folder = folder.parent if folder.suffix == ".safetensors" else folder
+    file = folder if folder.suffix == ".safetensors" else None
+    folder = folder.parent if file else folder
+    task = file.stem.partition("-")[2] if file else ""  # of `encoder-<task>.safetensors`
     run = read_run(folder)
     if not config.source and isinstance(run, PretrainConfig):
         check_paths(folder, run.source, "give source=... and its paths")
@@ -77,7 +79,9 @@ def build_probing(config: ProbeConfig) -> Probing:
     check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
-    report = Path(config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}.json")
+    report = Path(
+        config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}{task and '-'}{task}.json"
+    )
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
@@ -86,7 +90,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
     trained = deepcopy(initial)
-    weights = load_encoder(trained, folder)
+    weights = load_encoder(trained, folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE

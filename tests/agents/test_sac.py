@@ -371,6 +371,18 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
 
 
+def test_a_task_with_an_encoder_of_its_own_leaves_the_agent_as_it_would_be_without_it():
+    alone = {name: replace(task, encoder="separate") for name, task in TASKS.items()}
+    baseline, agent = (make_agent(tasks, policy_delay=2) for tasks in ({}, alone))
+    for i in range(3):
+        learn(baseline, make_batch(i), step=i)
+        learn(agent, make_batch(i), step=i)
+    weights = agent.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
+    own = agent.suite.encoders["deepmdp"].state_dict()
+    assert not any(torch.equal(tensor, own[name]) for name, tensor in agent.encoder.state_dict().items())
+
+
 def test_the_shift_moves_what_is_learned_from_and_nothing_else():
     batch = make_batch()
     still, shifted = (make_agent(random_shift=shift) for shift in (0, 2))

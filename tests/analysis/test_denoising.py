@@ -12,6 +12,7 @@ from torch import Tensor
 
 import probe as script
 from analysis.denoising import COPIES, OTHERS, DenoisingTest, Scenes, raw_pixels, record_scenes
+from aux_tasks import TaskConfig
 from configs.schema import ProbeConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
@@ -131,13 +132,18 @@ def test_a_training_logs_it_and_a_probe_reports_it(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(f"analysis.denoising.{name}", value)
     run_dir, env = tmp_path / "runs" / "r", PusherConfig(size=48, time_limit=7, background="gas", num_envs=3)
     encoder = EncoderConfig(name="control_fast", feature_dim=6)
-    assert run_help.run(run_help.continuous(run_dir, env=env, encoder=encoder)) == 0
+    aux = {"deepmdp": TaskConfig(encoder="separate", options={"hidden": 8})}
+    assert run_help.run(run_help.continuous(run_dir, env=env, encoder=encoder, aux=aux)) == 0
     logged = [row for row in run_help.rows(run_dir) if "repr/denoising/unseen" in row]
     assert len(logged) == 2
     assert all(-1 <= row[f"repr/denoising/{name}"] <= 1 for row in logged for name in ("seen", "unseen"))
     words = {"seeds": 1, "train_labels": 40, "test_labels": 20, "threads": 1, "device": "cpu"}
     config = ProbeConfig(str(run_dir), {}, FramesConfig(frames=120), **words)
     assert script.probe(config, []) == 0
+    assert script.probe(replace(config, checkpoint=f"{run_dir}/encoder-deepmdp.safetensors"), []) == 0
+    own = json.loads((run_dir / "probe-linear-frames-deepmdp.json").read_text())["denoising"]
+    assert own["trained"]["unseen"] == pytest.approx(logged[-1]["aux/deepmdp/denoising/unseen"], abs=1e-6)
     report = json.loads((run_dir / "probe-linear-frames.json").read_text())
+    assert own["initial"] == report["denoising"]["initial"]
     assert list(report["denoising"]) == ["pixels", "initial", "trained"]
     assert report["denoising"]["trained"]["unseen"] == pytest.approx(logged[-1]["repr/denoising/unseen"], abs=1e-6)
