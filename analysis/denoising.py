@@ -17,7 +17,7 @@ from analysis.evaluation import random_policy
 from analysis.probes import CHUNK, RIDGE_ALPHAS, comparable
 from encoders.augment import luma
 from envs import Rollout
-from envs.distractors import SPLITS
+from envs.distractors import SPLITS, add_noise
 from envs.scenes import SceneConfig
 from harness.seeding import derive, numpy_stream
 
@@ -40,10 +40,13 @@ class Scenes:
     state: NDArray[np.float64]  # (M, D) numbers of the simulator that vary
     copy: NDArray[np.int64]  # (M,) the environment copy that each is of
     clips: Mapping[str, NDArray[np.uint8]]  # (CLIPS, T, 3, H, W) by split
+    noise: float = 0.0  # deviation, on each pixel
 
     def before(self, split: str, moment: NDArray[np.int64], clip: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Observations (B, 3 * T, H, W) of (B,) moments before (B,) clips."""
         shown = np.where(self.empty[moment, :, None], self.clips[split][clip], self.pictures[moment])
+        if self.noise:  # not twice the same
+            shown = add_noise(shown, self.noise, np.random.default_rng([int(moment[0]), int(clip[0])]))
         return shown.reshape(len(shown), -1, *shown.shape[3:])
 
 
@@ -64,7 +67,9 @@ def record_scenes(env: SceneConfig, frame_stack: int) -> Scenes:
     copy = np.tile(np.arange(COPIES), STEPS - frame_stack + 1)[whole]
     numbers = state[whole, -1]
     clips = {split: env.background_clips(split, CLIPS, frame_stack) for split in SPLITS}
-    return Scenes(pictures[whole], empty[whole], numbers[:, np.ptp(numbers, axis=0) > 1e-6], copy, clips)
+    return Scenes(
+        pictures[whole], empty[whole], numbers[:, np.ptp(numbers, axis=0) > 1e-6], copy, clips, env.pixel_noise
+    )
 
 
 def _windows(steps: NDArray[Any], length: int) -> NDArray[Any]:

@@ -176,6 +176,7 @@ class EvaluateConfig:
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
     goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
+    background: str | None = None  # of dm_control and the pusher, gas or video for example; default: that of the run
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes

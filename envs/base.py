@@ -64,8 +64,14 @@ class EnvConfig(ABC):
             ValueError: the family has none of that name, or it does not fit these settings.
         """
         if name not in (None, "env"):
-            raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol=env")
+            known = ", ".join(("env", *self.columns))
+            raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol={known}")
         return Protocol("env", 0.0, self)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Further protocols whose scores an evaluation reports beside that of the default one."""
+        return ()
 
     def display(self, size: int) -> "EnvConfig | None":  # noqa: ARG002
         """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible.

@@ -16,6 +16,16 @@ from harness.media import IMAGES, VIDEOS, find_files, read_image, read_video
 MOST, OF_VIDEO = 1000, 50  # pictures, and of those of one video
 
 
+def check_overlays(config: Config) -> None:
+    """Raise ValueError if a picture that augmentation mixes in is a background of the evaluation."""
+    if not isinstance(config.agent, SACConfig) or not isinstance(config.env, SceneConfig):
+        return
+    if (folder := Path(config.agent.overlay_folder)) != Path() and folder.is_dir():
+        others = config.env.background_files("eval")
+        files = find_files(folder, IMAGES | VIDEOS)
+        check_apart(files, others, "agent.overlay_folder", "the backgrounds of evaluation")
+
+
 def read_overlays(config: Config, size: int) -> Tensor | None:
     """The pictures (M, 3, size, size) uint8 of `agent.overlay_folder`; None without one.
 
@@ -28,8 +38,7 @@ def read_overlays(config: Config, size: int) -> Tensor | None:
         files = find_files(Path(config.agent.overlay_folder), IMAGES | VIDEOS)
     except ValueError as error:
         raise ValueError(f"agent.overlay_folder={error}") from error
-    if isinstance(config.env, SceneConfig):
-        check_apart(files, config.env.background_files("eval"), "agent.overlay_folder", "the backgrounds of evaluation")
+    check_overlays(config)
     pictures: list[np.ndarray] = []
     for path in files:
         if path.suffix.lower() in IMAGES:

@@ -217,7 +217,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
 
 def build_denoising(env: EnvConfig, encoder: Encoder, frame_stack: int) -> DenoisingTest | None:
     """The test of what backgrounds leave in an encoder's features, on random play; None where there are none."""
-    if not isinstance(env, SceneConfig) or env.background == "none":
+    if not isinstance(env, SceneConfig) or not env.distracted:
         return None
     start = time.perf_counter()
     device = next(encoder.parameters()).device

@@ -14,6 +14,7 @@ from envs.distractors import (
     TIME_STEP,
     Clips,
     Gas,
+    add_noise,
     background_rng,
     build_background,
     check_files,
@@ -169,6 +170,34 @@ def test_the_middle_square_is_shown(tmp_path: Path) -> None:
     wide[:, 30:60] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert load_clip(tmp_path / "wide.png", SIZE)[:, :, 3:-3].min() > 150
+
+
+def test_gray_backgrounds_have_the_luma_of_the_coloured_ones(folder: Path) -> None:
+    settings = {"balls": 5, "films": 1, "folder": str(folder), "split": "train"}
+    coloured, gray = (build_background("gas", SIZE, **settings, gray=gray) for gray in (False, True))
+    for background in (coloured, gray):
+        background.start(np.random.default_rng(0))
+    for _ in range(3):
+        luma = np.tensordot(coloured.frame(), [0.299, 0.587, 0.114], 1)
+        assert np.abs(gray.frame() - luma[..., None]).max() <= 0.5
+
+
+@pytest.mark.parametrize("kind", ["gas", "video"])
+def test_pictures_that_are_skipped_pass(kind: str, folder: Path) -> None:
+    write_video(folder / "a.mp4", gray(range(0, 240, 20)))
+    write_video(folder / "b.mp4", gray(range(5, 240, 20)))
+    write_video(folder / "c.mp4", gray(range(10, 240, 20)))
+    each, third = build(kind, folder), build(kind, folder)
+    for background in (each, third):
+        background.start(np.random.default_rng(0))
+    passed = [each.frame() for _ in range(12)]
+    assert all(np.array_equal(third.frame(2), passed[i]) for i in (2, 5, 8, 11))
+
+
+def test_pixel_noise_has_the_deviation_that_is_asked_for() -> None:
+    noisy = add_noise(np.full((3, 64, 64), 128, np.uint8), 10.0, np.random.default_rng(0)).astype(float)
+    assert noisy.std() == pytest.approx(10, rel=0.03)
+    assert noisy.mean() == pytest.approx(128, abs=0.5)
 
 
 def build(kind: str, folder: Path, split: str = "train") -> Any:
