@@ -17,6 +17,7 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "reconstruction": "aux_tasks.control.reconstruction:Reconstruction",
         "spr": "aux_tasks.control.spr:SPR",
         "predictive": "aux_tasks.control.predictive:Predictive",
+        "self_prediction": "aux_tasks.control.self_prediction:SelfPrediction",
         "inverse_dynamics": "aux_tasks.control.inverse_dynamics:InverseDynamics",
         "temporal_cpc": "aux_tasks.video.temporal_cpc:TemporalCPC",
         "st_dim": "aux_tasks.video.st_dim:STDIM",

@@ -155,6 +155,11 @@ DRAW_NOTHING = {
     "deepmdp/maps",
     "deepmdp/mmd",
     "dbc/robust",
+    "dbc/simsr",
+    "dbc/normed",
+    "dbc/mico",
+    "dbc/rap",
+    "self_prediction",
     "inverse_dynamics",
     "temporal_cpc",
     "st_dim",
@@ -176,7 +181,9 @@ def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
     encoder, batch = small_encoder(case), batch_for_all()
     ((_, task),) = suite_of(case, encoder)
     copies = {name: module for name, module in task.named_modules() if is_momentum_copy(module)}
-    assert bool(copies) == (case in {"curl", "spr", "moco", "byol", "temporal_distance"})
+    assert bool(copies) == (
+        case in {"self_prediction", "dbc/simsr", "dbc/mico", "curl", "spr", "moco", "byol", "temporal_distance"}
+    )
     followed = {n: encoder if n == "target_encoder" else getattr(task, n.removeprefix("target_")) for n in copies}
     for name, module in copies.items():
         assert changes(module.state_dict(), followed[name].state_dict()) == []
