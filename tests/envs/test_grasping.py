@@ -107,6 +107,22 @@ def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) 
     assert 2 < np.mean(moved) < 5
 
 
+def test_a_place_of_a_grid_is_a_grasp_at_its_middle(env: GraspingVector) -> None:
+    rows, columns = np.arange(12) % 4, np.arange(12) // 3
+    places = np.stack([(columns + 0.5) / 4, (rows + 0.5) / 4], axis=1) * 2 - 1
+    grid = GraspingConfig(num_envs=12, grid=4).build()
+    assert grid.action_space.n == 16
+    for seed in range(5):
+        env.reset(seed)
+        grid.reset(seed)
+        env.step(places.astype(np.float32))
+        grid.step(rows * 4 + columns)
+        np.testing.assert_array_equal(grid.labels()["held"], env.labels()["held"])
+    with pytest.raises(ValueError, match="out of range: use 0 to 15"):
+        grid.step(np.full(12, 16))
+    grid.close()
+
+
 class MeanColour:
     """A goal space: the mean colour of a picture."""
 
@@ -144,6 +160,7 @@ def test_seen_and_unseen_objects_are_apart() -> None:
     [
         ({"split": "sen"}, "split is 'sen': .*seen"),
         ({"objects": 9}, "objects is 9: it must be 1 to 8"),
+        ({"grid": -1}, "grid is -1"),
         ({"size": 8}, "size is 8: it must be 16 to"),
         ({"num_envs": 0}, "num_envs is 0"),
     ],
