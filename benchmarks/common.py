@@ -15,7 +15,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from analysis.comparison.groups import group_runs
+from analysis.comparison.measure import compare
+from analysis.comparison.notes import notes
+from analysis.comparison.output import markdown_table
+from analysis.comparison.runs import read_runs
+from analysis.comparison.tables import tables
 from analysis.probes import interval
+from compare import IGNORED
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
 from experiment.launch import compose_words
@@ -30,6 +37,7 @@ from pretrain import learn
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 RESULT = "result.json"  # the last that a run writes
+COMPARED = ("Scores", "Difference")  # tables of compare.py that pages show
 
 
 def options(**defaults: Any) -> dict[str, Any]:
@@ -148,6 +156,14 @@ def arms(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, dic
     """<world>-<arm> and its reports, of reports by file name."""
     groups = groupby(reports, lambda name: name.partition("-")[2].rpartition("-")[0])
     return [(arm, {name: reports[name] for name in names}) for arm, names in groups]
+
+
+def compared(reports: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """The tables of scores and differences that `compare.py` makes of kept reports of one world, and its notes."""
+    comparison = compare(group_runs(read_runs(reports), IGNORED))
+    found = notes(comparison)
+    shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(COMPARED)]
+    return shown, [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

@@ -1,0 +1,30 @@
+"""Tables of the runs that have a goal space as auxiliary task, whose folders are <world>/<arm>/s<seed>.
+
+    python benchmarks/goal_aux_report.py runs/goal_aux/*/*/s* out=my_report
+
+Each needs the report that the end of a training leaves; it is kept in `out`, where the block of goal_aux.md is made of
+all that are there. `out=results` adds them to the project's own.
+"""
+
+from pathlib import Path
+
+from common import RESULTS, compared, keep_report, kept_reports, log_of, runs_and_folder, with_block, write_page
+
+PAGE = RESULTS / "goal_aux.md"
+
+
+def remade(page: str, folder: Path = RESULTS) -> str:
+    """The page with the tables of all kept reports."""
+    worlds: dict[str, list[Path]] = {}
+    for name in kept_reports("goal_aux", folder):
+        worlds.setdefault(name.split("-")[1], []).append(folder / name)
+    text = "".join("\n\n".join([*tables, *notes]) + "\n\n" for tables, notes in map(compared, worlds.values()))
+    return with_block(page, __file__, text)
+
+
+if __name__ == "__main__":
+    runs, folder = runs_and_folder()
+    for run in runs:
+        steps = max(row["step"] for row in log_of(run))
+        keep_report(run, folder / f"goal_aux-{'-'.join(run.parts[-3:])}.json", steps=steps)
+    write_page(folder / PAGE.name, __file__, remade)
