@@ -111,7 +111,7 @@ class GraspingVector(VectorEnv):
         """See `VectorEnv.labels`: the numbers of the desired and the held object, -1 for none, and where the desired
         one lies or lay before it was grasped, in pixels from the left and upper edge of the picture.
         """
-        place = to_tray(np.array([tray.desired_place for tray in self._trays]))
+        place = to_tray(np.array([tray.poses.get(tray.desired, tray.held_place)[:2] for tray in self._trays]))
         x, y = ((place + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
         desired, held = (np.array([getattr(t, name) for t in self._trays]) for name in ("desired", "held"))
         return {"desired": desired, "held": held, "x": x.copy(), "y": y.copy()}
@@ -192,6 +192,7 @@ class Tray:
     """
 
     held = -1
+    held_place: NDArray[np.float64] = np.zeros(3)  # its pose before it was grasped
 
     def __init__(self, ids: NDArray[np.int64], count: int, rng: np.random.Generator) -> None:
         self.poses: dict[int, NDArray[np.float64]] = {}
@@ -199,13 +200,11 @@ class Tray:
             place = rng.uniform(-REACH, REACH, (TRIES, 2))
             self.poses[number] = np.append(self._free(place), rng.uniform(0, 2 * np.pi))
         self.desired = int(rng.choice(list(self.poses)))
-        self.desired_place = self.poses[self.desired][:2]
         self.lamp, self.goal_pose, self.held_pose = _lamp(rng), *(rng.uniform(-1, 1, (2, 6)))
 
     def grasp(self, number: int, rng: np.random.Generator) -> None:
         """Take an object, or none for -1, and disturb the others."""
-        self.held = number
-        self.poses.pop(number, None)
+        self.held, self.held_place = number, self.poses.pop(number, self.held_place)
         for other, pose in list(self.poses.items()):
             del self.poses[other]
             moved = np.clip(pose[:2] + rng.normal(0, DISTURBED[0], (TRIES, 2)), -REACH, REACH)

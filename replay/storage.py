@@ -222,8 +222,7 @@ class FrameStorage:
         slots = np.arange(self.oldest, self.written) % self.rows
         for name in state.keys() - {"written", "segments"}:
             getattr(self, name)[slots] = state[name]
-        for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
-            self.bounds.add(row, (self.flags[slot] & FIRST) != 0, (self.flags[slot] & VALID) != 0)
+        self.bounds.rebuild(self.oldest, self.flags[slots])
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
@@ -258,6 +257,20 @@ class EpisodeBounds:
         more = valid | ~self._over
         self._last[slot[more], self._copies[more]] = row
         self._over = ~valid
+
+    def rebuild(self, oldest: int, flags: NDArray[np.uint8]) -> None:
+        """Count rows (R, N) from number `oldest` on by their flags; the same as adding them one after the other."""
+        first, valid = (flags & FIRST) != 0, (flags & VALID) != 0
+        rows = np.arange(oldest, oldest + len(flags))
+        slots, number = rows % self._rows, first.cumsum(0)
+        self._episode[slots], self._begin[:] = number, 0
+        row, copy = first.nonzero()
+        self._begin[number[row, copy] % self._rows, copy] = rows[row]
+        over = np.zeros_like(valid)
+        over[1:] = ~valid[:-1]
+        row, copy = (valid | ~over).nonzero()  # row by row: the last one of an episode stays
+        self._last[number[row, copy] % self._rows, copy] = rows[row]
+        self._number, self._over = number[-1].copy(), ~valid[-1]
 
     def of(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""

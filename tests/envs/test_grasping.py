@@ -95,6 +95,18 @@ def test_actions_and_labels_are_places_in_the_picture(env: GraspingVector) -> No
     assert (np.abs(there.astype(float) - background).max(1) > 15).mean() > 0.9
 
 
+def test_the_label_of_the_desired_object_follows_it_where_another_one_is_taken(env: GraspingVector) -> None:
+    env.reset(5)
+    before, action = env.labels(), aim(env, "desired")
+    env.step(np.full((12, 2), 1, np.float32))  # none is taken, all are moved
+    after = env.labels()
+    assert (before["x"] != after["x"]).all()
+    np.testing.assert_allclose(np.stack([after["x"], after["y"]], 1), (aim(env, "desired") + 1) / 2 * 64, atol=1e-3)
+    env.reset(5)
+    env.step(action)  # it is taken
+    np.testing.assert_array_equal(env.labels()["x"], before["x"])
+
+
 def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) -> None:
     moved = []
     for seed in range(10):
