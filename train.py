@@ -29,6 +29,7 @@ from experiment.ending import finish, log_end
 from experiment.goal_space import keep_goal_space
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
+from experiment.precision import settle_precision
 from experiment.probing import build_online_probe
 from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, named, run_folder
@@ -47,6 +48,7 @@ log = logging.getLogger("sidequest")
 def train(config: Config) -> int:
     """Run or resume a training; returns the exit code of the process: 0, or 128 + the signal that ended it."""
     threads = tune_process(config.threads)
+    config = settle_precision(config)
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts = build(without_init(config) if resumed else config)
     probe = build_online_probe(config, parts.agent.encoder)

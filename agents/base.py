@@ -262,7 +262,7 @@ class Agent(nn.Module, ABC):
             metrics = self.backward_apart(terms, weights, sample_weight)
         optimizer = self.optimizers[0]
         moved = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
         return metrics | {"health/grad_norm": norm}

@@ -21,6 +21,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    auto = "auto"  # the faster of both on this CPU: see `experiment.precision`
 
 
 class AuxSchedule(StrEnum):
@@ -57,7 +58,8 @@ class AgentConfig(ABC):
     # where a task's gradient on the encoder opposes the agent's. none: it is added; gate: left out; gate_weighted: left
     # out, and scaled by the cosine where it agrees; pcgrad: each loses what opposes the other
     conflict: Conflict = Conflict.none
-    precision: Precision = Precision.float32  # type of the networks' products in an update
+    # type of the networks' products in an update; auto: the faster, timed at the start of the run and recorded in it
+    precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ class AgentConfig(ABC):
             raise ValueError(
                 f"agent.conflict={self.conflict} compares gradients of one step: aux_schedule must be joint"
             )
+        if self.precision is Precision.auto and self.compile:
+            raise ValueError("agent.precision=auto would compile both: give agent.precision=float32 or bfloat16")
         if self.conflict is not Conflict.none and not self.encoder_scale:
             raise ValueError(f"agent.conflict={self.conflict}: nothing conflicts where agent.encoder_scale=0")
 
@@ -121,6 +125,7 @@ class DQNConfig(AgentConfig):
     # the picture for a goal, each by the encoder's maps there
     head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
+    double: bool = True  # the online network chooses the action that the target network values; false: that one does
     hidden: int = 256  # width of each stream of the dueling head
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time

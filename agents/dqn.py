@@ -19,8 +19,8 @@ from replay import Batch
 
 
 class DQN(Agent):
-    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016) and a dueling head, which may be
-    distributional.
+    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016), unless `double` is false, and a dueling
+    head, which may be distributional.
 
     Args:
         num_actions: A. The others are those of `Agent`.
@@ -81,7 +81,8 @@ class DQN(Agent):
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Huber loss of Q(s, a) - (R_n + discount * E Q'(s_n, a_n)); see `Agent.td_loss`.
 
-        a_n is argmax_a Q(s_n, a), but `target_epsilon` of the time any action (Expected SARSA, van Seijen et al. 2009).
+        a_n is argmax_a Q(s_n, a), or argmax_a Q'(s_n, a) where `double` is false, but `target_epsilon` of the time any
+        action (Expected SARSA, van Seijen et al. 2009).
         With a distributional head, quantile regression of the return; the TD error is then the loss, as in Dopamine.
         """
         features = self.beside_goal(features, batch.goal)
@@ -89,8 +90,8 @@ class DQN(Agent):
             return self.quantile_loss(self.head, features, batch, next_obs)
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
-            best = self.online_q(next_obs, batch.goal).argmax(1, keepdim=True)
             next_qs = self.target_head(self.beside_goal(self.target_encoder(next_obs), batch.goal)).float()
+            best = self.choose(next_qs, next_obs, batch.goal)[:, None]
             next_q = next_qs.gather(1, best).squeeze(1).lerp(next_qs.mean(1), self.config.target_epsilon)
             target_q = batch.nstep_reward + batch.discount * next_q
         loss = huber(q - target_q)
@@ -110,12 +111,16 @@ class DQN(Agent):
             assert isinstance(self.target_head, QuantileHead | ImplicitHead)
             next_q = self.target_head.quantiles(next_features, head.fractions(next_features, generator))
             target_q = batch.nstep_reward[:, None, None] + batch.discount[:, None, None] * next_q
-            policy = F.one_hot(self.online_q(next_obs, batch.goal).argmax(1), self.num_actions).float()
+            policy = F.one_hot(self.choose(next_q.mean(1), next_obs, batch.goal), self.num_actions).float()
             policy = policy.lerp(torch.full_like(policy, 1 / self.num_actions), self.config.target_epsilon)
             share = (policy[:, None] / target_q.shape[1]).expand_as(target_q)
         loss = quantile_huber(q, fractions, target_q.flatten(1), share.flatten(1))
         metrics = {"train/loss": loss, "train/q_mean": q, "train/target_q_mean": (share * target_q).sum((1, 2))}
         return loss, loss.detach(), {name: value.detach().mean() for name, value in metrics.items()}
+
+    def choose(self, target_q: Tensor, next_obs: Tensor, goal: Tensor | None) -> Tensor:
+        """The actions (B,) that targets are of, given the target network's values (B, A)."""
+        return (self.online_q(next_obs, goal) if self.config.double else target_q).argmax(1)
 
     @torch.no_grad()
     def update_targets(self) -> None:

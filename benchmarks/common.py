@@ -9,20 +9,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from analysis.comparison.groups import group_runs
-from analysis.comparison.measure import compare
+from analysis.comparison.groups import Group
+from analysis.comparison.measure import Comparison, compare
 from analysis.comparison.notes import notes
 from analysis.comparison.output import markdown_table
-from analysis.comparison.runs import read_runs
+from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
 from analysis.probes import interval
-from compare import IGNORED
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
 from experiment.launch import compose_words
@@ -37,7 +37,6 @@ from pretrain import learn
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 RESULT = "result.json"  # the last that a run writes
-COMPARED = ("Scores", "Difference")  # tables of compare.py that pages show
 
 
 def options(**defaults: Any) -> dict[str, Any]:
@@ -158,12 +157,24 @@ def arms(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, dic
     return [(arm, {name: reports[name] for name in names}) for arm, names in groups]
 
 
-def compared(reports: Iterable[Path]) -> tuple[list[str], list[str]]:
-    """The tables of scores and differences that `compare.py` makes of kept reports of one world, and its notes."""
-    comparison = compare(group_runs(read_runs(reports), IGNORED))
-    found = notes(comparison)
-    shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(COMPARED)]
-    return shown, [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
+def compared(page: str, baseline: str, folder: Path = RESULTS) -> Comparison:
+    """The kept reports <page>-<world>-<arm>-s<seed>.json of all worlds: arms are the groups, the baseline first."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in read_runs([folder / name for name in kept_reports(page, folder)]):
+        _, world, arm, _ = Path(run.name).stem.split("-")
+        found.setdefault(arm, {}).setdefault(world, []).append(replace(run, task=world, label=arm))
+    return compare([Group({}, found[arm], {}) for arm in sorted(found, key=lambda arm: (arm != baseline, arm))])
+
+
+def comparison_tables(comparison: Comparison, *titles: str) -> str:
+    """The tables of a comparison whose titles begin so, with its notes and links to the reports."""
+    found, links = notes(comparison), []
+    for group in comparison.groups:
+        paths = [Path(run.name) for run in group.all_runs]
+        links.append(f"{group.label}: " + ", ".join(f"[{path.stem}]({path.name})" for path in paths))
+    shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(titles)]
+    noted = [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
+    return "\n\n".join([*shown, *noted, "Reports:", "\n".join(f"- {line}" for line in links)]) + "\n\n"
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

@@ -8,18 +8,23 @@ all that are there. `out=results` adds them to the project's own.
 
 from pathlib import Path
 
-from common import RESULTS, compared, keep_report, kept_reports, log_of, runs_and_folder, with_block, write_page
+from common import (
+    RESULTS,
+    compared,
+    comparison_tables,
+    keep_report,
+    log_of,
+    runs_and_folder,
+    with_block,
+    write_page,
+)
 
 PAGE = RESULTS / "goal_aux.md"
 
 
 def remade(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
-    worlds: dict[str, list[Path]] = {}
-    for name in kept_reports("goal_aux", folder):
-        worlds.setdefault(name.split("-")[1], []).append(folder / name)
-    text = "".join("\n\n".join([*tables, *notes]) + "\n\n" for tables, notes in map(compared, worlds.values()))
-    return with_block(page, __file__, text)
+    return with_block(page, __file__, comparison_tables(compared("goal_aux", "none", folder), "Scores", "Difference"))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ class Config:
     clip_reward: bool = True  # the learner sees rewards clipped to [-1, 1]; scores stay raw
     steps: int = 400_000  # agent steps of the run
     until_score: float | None = None  # end at the first checkpoint where the last ten training games average this
+    # pairs of a score of training games and agent steps, as a preset was measured: the log says when to expect them
+    milestones: list[list[int]] = field(default_factory=list)
     learning_starts: int = 4_000  # agent steps with random actions before the first update
     replay_ratio: float = 0.25  # updates per agent step
     batch_size: int = 32  # transitions in an update
@@ -81,10 +83,12 @@ class Config:
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
         _check_positive(self, replay_ratio=inf, gamma=1)
-        within = self.replay.n_step * self.num_envs  # steps of the first windows; sampling needs those after them
+        within = self.replay.longest * self.num_envs  # steps of the first windows; sampling needs those after them
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
+        if not all(len(pair) == 2 and pair[1] > 0 for pair in self.milestones):
+            raise ValueError(f"milestones={self.milestones}: must be pairs of a score and agent steps, [[0,90_000]]")
         if isinstance(self.agent, PeerConfig):
             _check_peer(self)
 

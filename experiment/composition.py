@@ -82,8 +82,10 @@ def register() -> None:
             add(group, name, _node(kind))  # type: ignore[arg-type]
     for name in ENCODERS:
         add("encoder", name, _node(EncoderConfig)(name=name))
-    for name, prioritized in {"uniform": False, "prioritized": True}.items():
-        add("replay", name, _node(ReplayConfig)(prioritized=prioritized))
+    replay = _node(ReplayConfig)
+    add("replay", "uniform", replay())
+    add("replay", "prioritized", replay(prioritized=True))
+    add("replay", "lap", replay(prioritized=True, lap=True, alpha=0.4))  # the paper's alpha
     for name in PLACES:
         add("collect", name, _node(CollectConfig)(name=name))
     for name in TASKS:

@@ -10,7 +10,7 @@ from replay.config import ReplayConfig
 from replay.frames import Dtype, Padding
 from replay.relabel import GoalFunctions, Relabeller
 from replay.replay import Replay
-from replay.samplers import PrioritizedSampler, Sampler, UniformSampler
+from replay.samplers import LapSampler, PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
 
 log = logging.getLogger(__name__)
@@ -53,16 +53,16 @@ def build_replay(
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
     cells = storage.rows * num_envs
-    sampler: Sampler = PrioritizedSampler(cells, config.alpha) if config.prioritized else UniformSampler(cells)
+    sampler: Sampler = UniformSampler(cells)
+    if config.prioritized:
+        sampler = (LapSampler if config.lap else PrioritizedSampler)(cells, config.alpha)
     return Replay(
         storage,
         sampler,
+        config,
         frame_stack=frame_stack,
-        n_step=config.n_step,
         gamma=gamma,
         clip_reward=clip_reward,
-        beta=config.beta,
-        beta_steps=config.beta_steps,
         rng=rng,
         device=device,
         relabeller=Relabeller(config.relabel, goal_functions) if goal_functions else None,

@@ -39,8 +39,11 @@ class ReplayConfig:
     """What is kept, where, and how it is drawn."""
 
     capacity: int = 100_000  # transitions of all environment copies together
-    n_step: int = 3  # steps of the return before it bootstraps
+    n_step: int = 3  # steps of the return before it bootstraps, at the start
+    final_n_step: int | None = None  # reached exponentially after `n_step_steps`, as in BBF; null: it stays at `n_step`
+    n_step_steps: int = 40_000  # agent steps until `final_n_step` is reached
     prioritized: bool = False  # draw transitions by their TD error; replay=prioritized sets it
+    lap: bool = False  # prioritised: errors up to 1 count alike, and no importance weights; replay=lap sets it
     alpha: float = 0.5  # prioritised: 0 draws uniformly, 1 in proportion to the TD error
     beta: float = 0.4  # prioritised: exponent of the importance weights at the start; it rises to 1
     beta_steps: int = 400_000  # agent steps until `beta` is 1
@@ -49,11 +52,29 @@ class ReplayConfig:
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "n_step", "beta_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"replay.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("capacity", "n_step", "final_n_step", "n_step_steps", "beta_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"replay.{name}={value}: must be at least 1")
+        if self.lap and not self.prioritized:
+            raise ValueError("replay.lap=true changes priorities, and there are none: give replay=lap")
         for name in ("alpha", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")
         if self.storage not in PLACES:
             raise ValueError(f"unknown replay.storage {self.storage!r}: {nearest(self.storage, PLACES)}")
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest return that is ever asked for."""
+        return max(self.n_step, self.final_n_step or 1)
+
+    def n_step_at(self, step: int) -> int:
+        """Steps of the return at an agent step (Schwarzer et al. 2023, BBF)."""
+        if self.final_n_step is None:
+            return self.n_step
+        progress: float = min(1.0, step / self.n_step_steps)
+        return round(self.n_step * math.pow(self.final_n_step / self.n_step, progress))
+
+    def beta_at(self, step: int) -> float:
+        """Exponent of the importance weights at an agent step; LAP has none."""
+        return 0.0 if self.lap else self.beta + (1 - self.beta) * min(1.0, step / self.beta_steps)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replay.batch import Batch
+from replay.config import ReplayConfig
 from replay.relabel import Relabeller, ahead
 from replay.samplers import Sampler
 from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
@@ -16,16 +17,14 @@ from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
 class Replay:
     """Transitions with stacked observations and n-step returns, made when sampled.
 
-    Row t can be sampled once the row after its n-step window exists, and until a frame of its stack is overwritten.
-    The window ends after n rows, or after the first terminated or truncated one.
+    Row t can be sampled once the row after its longest window exists, and until a frame of its stack is overwritten.
+    A window ends after n rows, or after the first terminated or truncated one.
 
     Args:
+        config: gives rows in a window and the exponent of the importance weights at each agent step.
         frame_stack: frames in an observation.
-        n_step: rows in a window at most.
         gamma: discount of one row, in (0, 1].
         clip_reward: clip each reward in `nstep_reward` to [-1, 1]; `reward` stays raw.
-        beta: exponent of the importance weights at step 0; it rises linearly to 1.
-        beta_steps: agent steps until it is 1.
         rng: the only source of chance.
         device: where batches go.
         relabeller: chooses the goals of a batch, where the environment has goals. Rewards and ends of returns follow.
@@ -38,30 +37,27 @@ class Replay:
         self,
         storage: FrameStorage,
         sampler: Sampler,
+        config: ReplayConfig,
         *,
         frame_stack: int,
-        n_step: int,
         gamma: float,
         clip_reward: bool,
-        beta: float,
-        beta_steps: int,
         rng: np.random.Generator,
         device: torch.device,
         relabeller: Relabeller | None = None,
     ):
-        shortest = frame_stack + n_step
+        shortest = frame_stack + config.longest
         if storage.rows < shortest:
             raise ValueError(
                 f"replay.capacity gives {storage.rows} rows of {storage.num_envs} copies; {frame_stack} frames and "
-                f"{n_step} steps need {shortest}: set it to {shortest * storage.num_envs} or more"
+                f"{config.longest} steps need {shortest}: set it to {shortest * storage.num_envs} or more"
             )
         self._storage = storage
         self._sampler = sampler
         self._frame_stack = frame_stack
-        self._n_step = n_step
-        self._gammas = gamma ** np.arange(n_step + 1)
+        self._config, self._n_step = config, config.longest
+        self._gammas = gamma ** np.arange(self._n_step + 1)
         self._clip_reward = clip_reward
-        self._beta, self._beta_steps = beta, beta_steps
         self._rng = rng
         self._device = device
         self._relabeller = relabeller
@@ -140,7 +136,7 @@ class Replay:
             batch_size: transitions, drawn with replacement.
             fields: what the losses read; those of `Batch` with a default are made only if they are here, `rgb` only
                 where frames are in colour.
-            step: the agent step, for the importance weights.
+            step: the agent step, for the length of the windows and the importance weights.
             clip_length: T, observations in a clip.
 
         Raises:
@@ -151,14 +147,14 @@ class Replay:
         index, priority = self._sampler.sample(batch_size, self._rng)
         slot, copy = np.divmod(index, self._storage.num_envs)
         goal = self._relabeller.goals(self._storage, slot, copy, self._rng) if self._relabeller else None
-        reward, nstep_reward, discount, length = self._windows(slot, copy, goal)
+        n_step = self._config.n_step_at(step)
+        reward, nstep_reward, discount, length = self._windows(slot, copy, goal, n_step)
         nstep_obs = self._observe(slot + length, copy)
         next_obs = None
         if "next_obs" in fields:
-            next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
+            next_obs = nstep_obs if n_step == 1 else self._observe(slot + 1, copy)
         clips = self._clips(slot, copy, clip_length) if "clip" in fields else {}
         obs = clips["clip"][:, 0] if clips else self._observe(slot, copy)
-        beta = self._beta + (1 - self._beta) * min(1.0, step / self._beta_steps)
         return Batch(
             obs=obs,
             action=self._actions(slot, copy),
@@ -166,7 +162,7 @@ class Replay:
             nstep_reward=self._tensor(nstep_reward, torch.float32),
             nstep_obs=nstep_obs,
             discount=self._tensor(discount, torch.float32),
-            weight=self._tensor((priority / priority.min()) ** -beta, torch.float32),
+            weight=self._tensor((priority / priority.min()) ** -self._config.beta_at(step), torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
             context=self._observe(self._storage.first(slot, copy), copy) if "context" in fields else None,
@@ -177,12 +173,12 @@ class Replay:
         )
 
     def _windows(
-        self, slot: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32] | None
+        self, slot: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32] | None, n_step: int
     ) -> tuple[NDArray[np.floating], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """(B,) reward of the first row, return, discount and number of rows of the windows that begin at these cells,
         for goals (B, G) if there are any.
         """
-        slots = (slot[:, None] + np.arange(self._n_step)) % self._storage.rows
+        slots = (slot[:, None] + np.arange(n_step)) % self._storage.rows
         flags = self._storage.flags[slots, copy[:, None]]
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
         reward = self._storage.reward[slots, copy[:, None]]
@@ -192,7 +188,7 @@ class Replay:
         inside = _until_end(ends)
         length = inside.sum(axis=1)
         clipped = reward.clip(-1, 1) if self._clip_reward else reward
-        nstep_reward = np.where(inside, clipped, 0) @ self._gammas[:-1]
+        nstep_reward = np.where(inside, clipped, 0) @ self._gammas[:n_step]
         terminated = (inside & terminal).any(axis=1)
         return reward[:, 0], nstep_reward, np.where(terminated, 0, self._gammas[length]), length
 

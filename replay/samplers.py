@@ -125,10 +125,14 @@ class PrioritizedSampler(Sampler):
         """
         if not np.isfinite(td_error).all():
             raise ValueError("replay: td_error must be finite to be a priority, got NaN or infinity")
-        values = (np.abs(td_error, dtype=np.float64) + self.epsilon) ** self.alpha
+        values = self.priority(np.abs(td_error, dtype=np.float64))
         self._largest = max(self._largest, float(values.max()))
         still_open = self._tree.leaves[cells] > 0
         self._tree.set(cells[still_open], values[still_open])
+
+    def priority(self, td_error: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Priority**alpha of absolute errors."""
+        return (td_error + self.epsilon) ** self.alpha
 
     def state_dict(self) -> dict[str, Any]:
         """The priorities; the sums follow from them."""
@@ -139,6 +143,19 @@ class PrioritizedSampler(Sampler):
         self._largest = state["largest"]
         self._tree.set(np.arange(len(self._tree.leaves)), state["priority"])
         self.size = int((self._tree.leaves > 0).sum())
+
+
+class LapSampler(PrioritizedSampler):
+    """Open cells in proportion to max(|TD error|**alpha, 1), LAP (Fujimoto et al. 2020, "An equivalence between
+    loss functions and non-uniform sampling in experience replay").
+
+    With the Huber loss of threshold 1 and no importance weights, the gradient is in expectation that of uniform
+    sampling and a loss of error**2 / 2 up to 1, and |error|**(1 + alpha) / (1 + alpha) beyond.
+    """
+
+    def priority(self, td_error: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `PrioritizedSampler.priority`."""
+        return np.maximum(td_error**self.alpha, 1.0)
 
 
 class SumTree:

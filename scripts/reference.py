@@ -74,7 +74,7 @@ def sections() -> Iterator[tuple[str, str, list[Key]]]:
         for name, member in members.items():
             yield f"### {group}={name}", f"{_about(member)}\n\n", config_keys(group, member)
     yield "## encoder", _encoders(), config_keys("encoder", EncoderConfig)
-    replays = "`replay=uniform`, `replay=prioritized` or, with goals, `replay=hindsight`.\n\n"
+    replays = "`replay=uniform`, `replay=prioritized`, `replay=lap` or, with goals, `replay=hindsight`.\n\n"
     yield "## replay", replays, config_keys("replay", ReplayConfig)
     for name, part in PARTS.items():
         yield f"## {name}", f"{_about(part)}\n\n", config_keys(name, part)

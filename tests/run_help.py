@@ -87,8 +87,12 @@ def alternating(run_dir: Path, **changes: Any) -> Config:
 
 
 def gated(run_dir: Path, **changes: Any) -> Config:
-    """The same as `hard`, with two tasks whose gradients are projected where they conflict, in turns."""
-    return hard(run_dir, **{"agent": DQNConfig(hidden=8, epsilon_steps=60, conflict=Conflict.pcgrad), **changes})
+    """The same as `hard`, with two tasks whose gradients are projected where they conflict, in turns, LAP, and returns
+    that shorten.
+    """
+    agent = DQNConfig(hidden=8, epsilon_steps=60, conflict=Conflict.pcgrad)
+    replay = ReplayConfig(capacity=90, prioritized=True, lap=True, final_n_step=1, n_step_steps=100)
+    return hard(run_dir, **{"agent": agent, "replay": replay, **changes})
 
 
 def atari(run_dir: Path, **changes: Any) -> Config:

@@ -72,16 +72,17 @@ def slow_td_errors(agent: DQN, batch: Batch) -> list[float]:
         q = agent.head(agent.encoder(batch.obs[i : i + 1]))[0]
         online = agent.head(agent.encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
         target = agent.target_head(agent.target_encoder(batch.nstep_obs[i : i + 1]))[0].tolist()
-        best = max(range(A), key=online.__getitem__)
+        best = max(range(A), key=(online if agent.config.double else target).__getitem__)
         random = agent.config.target_epsilon
         bootstrap = float(batch.discount[i]) * ((1 - random) * target[best] + random * sum(target) / A)
         errors.append(float(q[int(batch.action[i])]) - (float(batch.nstep_reward[i]) + bootstrap))
     return errors
 
 
+@pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("target_epsilon", [0.0, 0.3])
-def test_td_error_against_a_loop_over_samples(target_epsilon):
-    agent, batch = stir(make_agent(target_epsilon=target_epsilon)), make_batch()
+def test_td_error_against_a_loop_over_samples(target_epsilon, double):
+    agent, batch = stir(make_agent(target_epsilon=target_epsilon, double=double)), make_batch()
     loss, td_error, metrics = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
     slow = torch.tensor(slow_td_errors(agent, batch))
     torch.testing.assert_close(td_error, slow.abs())

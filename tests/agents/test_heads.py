@@ -41,9 +41,9 @@ def slow_losses(agent, batch) -> list[float]:
         obs, next_obs = batch.obs[i : i + 1], batch.nstep_obs[i : i + 1]
         q = agent.head.quantiles(agent.encoder(obs), fractions[i : i + 1])[0]
         online = agent.head.quantiles(agent.encoder(next_obs), middle)[0]
-        values = [sum(online[:, a].tolist()) / N for a in range(A)]
-        best = max(range(A), key=values.__getitem__)
         target = agent.target_head.quantiles(agent.target_encoder(next_obs), next_fractions[i : i + 1])[0]
+        values = [sum((online if agent.config.double else target)[:, a].tolist()) / N for a in range(A)]
+        best = max(range(A), key=values.__getitem__)
         samples = []
         for a in range(A):
             probability = (1 - random) * (a == best) + random / A
@@ -53,10 +53,12 @@ def slow_losses(agent, batch) -> list[float]:
     return losses
 
 
+@pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("target_epsilon", [0.0, 0.3])
 @pytest.mark.parametrize("head", DISTRIBUTIONAL)
-def test_loss_against_a_loop(head, target_epsilon):
-    agent, batch = make_agent(head=head, quantiles=N, target_epsilon=target_epsilon), make_batch()
+def test_loss_against_a_loop(head, target_epsilon, double):
+    agent = make_agent(head=head, quantiles=N, target_epsilon=target_epsilon, double=double)
+    batch = make_batch()
     other = make_agent(seed=99, head=head, quantiles=N)  # move the target away, as training does
     agent.target_encoder.load_state_dict(other.encoder.state_dict())
     agent.target_head.load_state_dict(other.head.state_dict())

@@ -75,9 +75,10 @@ def trainings(folder: Path) -> Path:
     """DQN with a file for its frames, with soft targets, and SAC; the folder of the first."""
     aux = {"rotation": TaskConfig(final_weight=0.5)}
     short = {"steps": 60, "eval_every": 30, "eval_every_episodes": 1, "until_score": 99, "aux": aux}
+    annealed = ReplayConfig(capacity=90, final_n_step=1)
     for kind, agent, changes in (
         (run_help.alternating, {"target": Target.hard}, {"eval_episodes": 1, "probe_every": 30}),
-        (run_help.small, {"aux_schedule": AuxSchedule.alternating, "head": Head.quantile}, {}),
+        (run_help.small, {"aux_schedule": AuxSchedule.alternating, "head": Head.quantile}, {"replay": annealed}),
         (run_help.continuous, {"final_learning_rate": 1e-5}, {"replay": ReplayConfig(capacity=90, n_step=1)}),
     ):
         config = kind(folder / kind.__name__, **short, **changes)

@@ -1,5 +1,6 @@
 """Replay against a list of episodes: every sampled field, and which rows can be sampled at all."""
 
+import math
 from copy import deepcopy
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_help import NEXT, World, assert_equal_batches, build, filled
 
+LAP = {"prioritized": True, "lap": True}
+
 
 @settings(max_examples=200, deadline=None)
 @given(
@@ -17,6 +20,8 @@ from replay_help import NEXT, World, assert_equal_batches, build, filled
     channels=st.sampled_from([1, 3]),
     depth=st.integers(1, 4),
     n_step=st.integers(1, 5),
+    final_n_step=st.one_of(st.none(), st.integers(1, 5)),
+    step=st.integers(0, 130),
     length=st.integers(2, 7),
     spare_rows=st.integers(0, 25),
     rows=st.integers(1, 80),
@@ -27,19 +32,23 @@ from replay_help import NEXT, World, assert_equal_batches, build, filled
     seed=st.integers(0, 2**16),
 )
 def test_matches_episode_lists(
-    num_envs, channels, depth, n_step, length, spare_rows, rows, mean_length, prioritized, padding, action_space, seed
-):
-    world = World(num_envs, (channels, 5, 7), seed, mean_length, action_space)
-    held = depth + n_step + spare_rows
-    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized, padding=padding)
+    num_envs, channels, depth, n_step, final_n_step, step, length, spare_rows, rows, mean_length, prioritized, padding,
+    action_space, seed,
+):  # fmt: skip
+    world, longest = World(num_envs, (channels, 5, 7), seed, mean_length, action_space), max(n_step, final_n_step or 0)
+    held, annealed = depth + longest + spare_rows, {"final_n_step": final_n_step, "n_step_steps": 100}
+    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized, padding=padding, **annealed)
     world.fill(rows, replay)
-    expected = world.sampleable(held, depth, n_step)
+    expected = world.sampleable(held, depth, longest)
+    if final_n_step:
+        share = min(step, 100) / 100
+        n_step = round(math.exp((1 - share) * math.log(n_step) + share * math.log(final_n_step)))
     assert len(replay) == len(expected)
     if not expected:
         with pytest.raises(ValueError, match="nothing to sample"):
             replay.sample(2, NEXT)
         return
-    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, clip_length=length)
+    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, step, length)
     assert batch.clip.shape == (len(batch.index), length, *batch.obs.shape[1:])
     first_seen = dict(zip(reversed(batch.index.tolist()), range(len(batch.index) - 1, -1, -1), strict=True))
     seen = set()
@@ -97,6 +106,8 @@ def test_batch_layout(space, shape, dtype):
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
         ({"n_step": 0}, "replay.n_step=0: must be at least 1"),
+        ({"final_n_step": 0}, "replay.final_n_step=0: must be at least 1"),
+        ({"lap": True}, "replay.lap=true changes priorities, and there are none: give replay=lap"),
         ({"alpha": 1.5}, r"replay.alpha=1.5: must be in \[0, 1\]"),
         ({"capacity": 12}, "set it to 14 or more"),
     ],
@@ -173,11 +184,26 @@ def test_weights_and_frequencies_follow_priorities():
         assert np.mean(index == cell) == pytest.approx(p / total, abs=0.004)
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
+def test_lap_has_in_expectation_the_gradient_of_its_loss_under_uniform_sampling():
+    _, replay = filled(30, 2 * 16, alpha=0.6, **LAP)
+    cells = torch.unique(replay.sample(500, frozenset()).index)
+    errors = torch.linspace(-4, 4, len(cells), dtype=torch.float64)
+    replay.update_priorities(cells, errors)
+    batch = replay.sample(40_000, frozenset(), step=10**6)
+    assert torch.equal(batch.weight, torch.ones(40_000))
+    sampled = errors[torch.searchsorted(cells, batch.index)].clamp(-1, 1)  # the gradients of the Huber loss
+    slopes = [e if abs(e) <= 1 else math.copysign(abs(e) ** 0.6, e) for e in errors.tolist()]  # of the paper's loss
+    total = sum(max(abs(e) ** 0.6, 1) for e in errors.tolist())
+    for side in (-1, 1):
+        expected = sum(s for s in slopes if s * side > 0) / total
+        assert sampled[sampled * side > 0].sum().item() / 40_000 == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [{}, {"prioritized": True}, LAP | {"final_n_step": 1, "n_step_steps": 4}])
 @pytest.mark.parametrize("action_space", [Discrete(18), Box(-1, 1, (2,))], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("rows", [2, 30, 130])
-def test_load_continues_exactly(prioritized, action_space, rows):
-    settings = {"num_envs": 3, "capacity": 3 * 50, "prioritized": prioritized, "action_space": action_space}
+def test_load_continues_exactly(kind, action_space, rows):
+    settings = {"num_envs": 3, "capacity": 3 * 50, "action_space": action_space, **kind}
     (world, kept), (_, loaded) = filled(rows, seed=3, **settings), filled(0, seed=99, **settings)
     if len(kept):
         batch = kept.sample(20, frozenset())
@@ -187,9 +213,9 @@ def test_load_continues_exactly(prioritized, action_space, rows):
         filled(0, n_step=5, **settings)[1].load_state_dict(state)
     loaded.load_state_dict(state)
     assert len(loaded) == len(kept)
-    for _ in range(8):
+    for step in range(8):
         world.fill(9, kept, loaded)
-        left, right = kept.sample(16, NEXT), loaded.sample(16, NEXT)
+        left, right = kept.sample(16, NEXT, step), loaded.sample(16, NEXT, step)
         assert_equal_batches(left, right)
         kept.update_priorities(left.index, left.reward)
         loaded.update_priorities(right.index, right.reward)

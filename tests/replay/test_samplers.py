@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from replay.samplers import PrioritizedSampler, SumTree, UniformSampler
+from replay.samplers import LapSampler, PrioritizedSampler, SumTree, UniformSampler
 
 
 @pytest.mark.parametrize("size", [1, 5, 64, 65, 5000])
@@ -47,6 +47,15 @@ def test_closed_cells_keep_no_priority():
     cells, priority = sampler.sample(400, np.random.default_rng(0))
     by_cell = dict(zip(cells.tolist(), priority.tolist(), strict=True))
     assert by_cell == pytest.approx({5: 4 + 1e-6, 7: 0.5 + 1e-6, 8: 4 + 1e-6}, rel=1e-9)  # 8 opened with the largest
+
+
+def test_lap_draws_errors_up_to_1_alike():
+    sampler, cells = LapSampler(10, alpha=0.5), np.arange(5)
+    sampler.change(opened=cells, closed=cells[:0])
+    sampler.update(cells, np.array([0.0, -0.3, 1.0, -4.0, 9.0]))
+    sampler.change(opened=np.array([5]), closed=cells[:1])
+    drawn, priority = sampler.sample(400, np.random.default_rng(0))
+    assert dict(zip(drawn.tolist(), priority.tolist(), strict=True)) == {1: 1, 2: 1, 3: 2, 4: 3, 5: 3}
 
 
 def test_uniform_draws_only_open_cells():
