@@ -127,6 +127,7 @@ class Head(StrEnum):
     plain = "plain"  # its mean, the action value
     quantile = "quantile"  # fixed quantiles: QR-DQN
     implicit = "implicit"  # quantiles at drawn fractions: IQN
+    places = "places"  # its mean, where actions are places of the picture
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ class DQNConfig(AgentConfig):
     learning_rate: float = 2.5e-4
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
-    head: Head = Head.plain  # plain: action values; quantile: QR-DQN; implicit: IQN; all are dueling
+    # plain: action values; quantile: QR-DQN; implicit: IQN; these are dueling. places: values of a grid of places in
+    # the picture for a goal, each by the encoder's maps there
+    head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
     double: bool = True  # the online network chooses the action that the target network values; false: that one does
     hidden: int = 256  # width of each stream of the dueling head

@@ -55,6 +55,14 @@ class Encoder(nn.Module):
             pixels.sub_(mean).div_(std)
         return pixels
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(C', H', W') of `maps`."""
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            channels, height, width = self.maps(torch.zeros(1, *self.obs_shape, device=device)).shape[1:]
+        return channels, height, width
+
     def forward(self, obs: Tensor) -> Tensor:
         """Features (B, feature_dim) of (B, C, H, W) pixels."""
         return self.features(self.maps(obs))
