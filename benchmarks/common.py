@@ -15,6 +15,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from analysis.comparison.groups import Group
+from analysis.comparison.measure import compare
+from analysis.comparison.notes import notes
+from analysis.comparison.output import markdown_table
+from analysis.comparison.tables import tables
 from analysis.probes import interval
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
@@ -148,6 +153,14 @@ def arms(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, dic
     """<world>-<arm> and its reports, of reports by file name."""
     groups = groupby(reports, lambda name: name.partition("-")[2].rpartition("-")[0])
     return [(arm, {name: reports[name] for name in names}) for arm, names in groups]
+
+
+def comparison_tables(groups: list[Group]) -> tuple[list[str], list[str]]:
+    """The scores of groups of runs and their differences from the first one, as `compare.py` shows them, and notes."""
+    comparison = compare(groups)
+    found = notes(comparison)
+    shown = [each for each in tables(comparison, found) if each.title.startswith(("Scores", "Difference"))]
+    return [markdown_table(each) for each in shown], [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

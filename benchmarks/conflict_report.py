@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, keep_report, kept_reports, log_of, runs_and_folder, table, with_block, write_page
+from common import (
+    RESULTS,
+    comparison_tables,
+    keep_report,
+    kept_reports,
+    log_of,
+    runs_and_folder,
+    table,
+    with_block,
+    write_page,
+)
 
 from analysis.comparison.groups import group_runs
-from analysis.comparison.measure import compare
-from analysis.comparison.notes import notes
-from analysis.comparison.output import markdown_table
 from analysis.comparison.runs import read_runs
-from analysis.comparison.tables import tables
 from compare import IGNORED
 
 PAGE = RESULTS / "gradient_conflict.md"
-SHOWN = ("Scores", "Difference")
 TASK = "aux/permutation"
 HEADER = ["run", "mean cosine", "negative", "mean size on a batch"]
 
@@ -48,15 +53,13 @@ def remade(page: str, folder: Path = RESULTS) -> str:
     kept, text = kept_reports("conflict", folder), ""
     for world in dict.fromkeys(name.split("-")[1] for name in kept):
         names = [name for name in kept if name.startswith(f"conflict-{world}-")]
-        comparison = compare(group_runs(read_runs([folder / name for name in names]), IGNORED))
-        found = notes(comparison)
-        shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(SHOWN)]
+        shown, found = comparison_tables(group_runs(read_runs([folder / name for name in names]), IGNORED))
         measured = [(f"[{name}]({name})", kept[name]["training"]["conflict"]) for name in names]
         rows = [
             [name, f"{of['cosine']:.3f}", f"{of['negative']:.0%}", f"{of['size']:.3f}"] for name, of in measured if of
         ]
         shown.append(f"## Gradients: {world}\n\n{table(HEADER, rows)}")
-        text += "\n\n".join([*shown, *(f"[{i}] {note.text}" for i, note in enumerate(found, 1))]) + "\n\n"
+        text += "\n\n".join([*shown, *found]) + "\n\n"
     return with_block(page, __file__, text)
 
 
