@@ -155,7 +155,7 @@ class LapSampler(PrioritizedSampler):
 
     def priority(self, td_error: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `PrioritizedSampler.priority`."""
-        return np.maximum(td_error**self.alpha, 1.0)
+        return (td_error**self.alpha).clip(1)
 
 
 class SumTree:
