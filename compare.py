@@ -86,7 +86,7 @@ def run(config: CompareConfig, argv: list[str]) -> int:
     }.items():
         with replacing(out / name) as temporary:
             temporary.write_text(content)
-    write_figure(comparison, published, out)
+    write_figure(comparison, published, out / "curves.png", out / "curves.svg")
     write_groups(comparison, out)
     print_tables(shown, found, table_console())
     log.info("%-13s %s", "report", out / "report.html")

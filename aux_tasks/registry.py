@@ -41,6 +41,7 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "cpc_image": "aux_tasks.image.cpc_image:CPCImage",
         "video_colorization": "aux_tasks.video.video_colorization:VideoColorization",
         "tracking": "aux_tasks.video.tracking:Tracking",
+        "motion_statistics": "aux_tasks.video.motion_statistics:MotionStatistics",
         "rig": "aux_tasks.goals.rig:RIG",
         "cc_rig": "aux_tasks.goals.cc_rig:ContextConditionedRIG",
         "temporal_distance": "aux_tasks.goals.temporal_distance:TemporalDistance",

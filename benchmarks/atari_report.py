@@ -34,8 +34,8 @@ from common import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from analysis.comparison.groups import group_runs, with_baseline
-from analysis.comparison.measure import tail_mean
+from analysis.comparison.groups import Group
+from analysis.comparison.measure import compare, tail_mean
 from analysis.comparison.runs import SCORE, Run, read_runs
 from harness.metrics import seconds_of
 
@@ -137,15 +137,15 @@ def draw(game: str, reports: dict[str, dict[str, Any]], folder: Path) -> None:
 
 def budget_tables(game: str, steps: int, found: list[tuple[str, dict[str, dict[str, Any]]]], folder: Path) -> str:
     """Arms of one game with equal numbers of steps: compared, and each run."""
-    runs = [replace(run, label=arm) for arm, seeds in found for run in read_runs(folder / name for name in seeds)]
-    groups = group_runs(runs, {key for run in runs for key in run.config})  # the arms, whatever differs
     baseline = next((arm for arm in BASELINES if arm in dict(found)), None)
-    goals = [f"to {score}" for score in GOALS[game]]
+    groups = []
+    for arm, seeds in sorted(found, key=lambda one: one[0] != baseline):
+        runs = [replace(run, task=game, label=arm) for run in read_runs(folder / name for name in seeds)]
+        groups.append(Group({}, {game: runs}, {}))
     rows = [cells(arm, name, report, game) for arm, seeds in found for name, report in seeds.items()]
-    header = [*HEADER, *goals, "accuracy of the task", "training episodes by 50k steps"]
-    title = f"## {game.capitalize()}, {steps:,} agent steps"
-    shown, notes = comparison_tables(with_baseline(groups, baseline))
-    return "\n\n".join([title, *(f"#{each}" for each in shown), *notes, f"### Runs\n\n{table(header, rows)}\n"])
+    header = [*HEADER, *(f"to {score}" for score in GOALS[game]), "accuracy of the task", "training games by 50k steps"]
+    shown = comparison_tables(compare(groups), "Scores", "Difference").replace("## ", "### ")
+    return f"## {game.capitalize()}, {steps:,} agent steps\n\n{shown}### Runs\n\n{table(header, rows)}\n"
 
 
 def remade(page: str, folder: Path = RESULTS) -> str:

@@ -1,13 +1,14 @@
 """Collection by the process that learns, or by one or two Ray actors: speed, CPU time, age of the weights, scores.
 
-    python benchmarks/collect.py [rounds=2] [steps=2000] [seeds=2]
+    python benchmarks/collect.py [rounds=2] [steps=2000] [catch=2] [pong=1]
 
 Rounds of Pong (`experiment=pong_cpu aux=none`, eight copies) give the speeds, in alternation: collecting alone, before
 learning begins, and learning. Every process has one thread. CPU time is counted too, since other programs on the same
-cores change it little. Catch gives scores at equal steps and at equal times. `rounds=0` or `seeds=0` keeps what is
-there. Writes results/collect.json and the block of its page.
+cores change it little. Trainings on so many seeds of Catch and of Pong give scores at equal steps and at equal times. A
+zero keeps what is there. Writes results/collect.json and the block of its page.
 """
 
+import itertools
 import os
 import shlex
 import statistics
@@ -35,6 +36,17 @@ CATCH = [
     *("agent.learning_rate=1e-3", "agent.hidden=64", "agent.target_tau=0.02", "agent.epsilon_steps=6000"),
     *("steps=12000", "eval_every=3000", "eval_every_episodes=100"),
 ]
+TRAINED = {  # game: its settings and the environment copies of all actors together
+    "Catch": (CATCH, 4),
+    "Pong": (
+        [
+            *("experiment=pong_cpu", "aux=none", "until_score=null", "steps=56000", "agent.head=quantile"),
+            *("agent.precision=bfloat16", "agent.epsilon_steps=15000", "agent.average_tau=1e-3", "replay.alpha=0.5"),
+            *("replay.capacity=60000", "eval_every=14000", "eval_every_episodes=10"),
+        ],
+        COPIES,
+    ),
+}
 SHARED = ["threads=1", "diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
 
 
@@ -102,13 +114,28 @@ def rate(seen: Sequence[Seen]) -> float:
     return float((seen[-1].row["step"] - seen[0].row["step"]) / (seen[-1].seconds - seen[0].seconds))
 
 
-def scores(arm: str, seed: int) -> list[dict[str, float]]:
-    """Step, seconds and mean return of each evaluation of a training on Catch."""
+def scores(game: str, arm: str, seed: int) -> list[dict[str, float]]:
+    """Step, seconds and mean return of each evaluation of a training."""
+    settings, copies = TRAINED[game]
     with tempfile.TemporaryDirectory() as folder:
-        given = [*CATCH, *SHARED, *words(arm, 4), f"seed={seed}", f"run_dir={folder}/run"]
+        given = [*settings, *SHARED, *words(arm, copies), f"seed={seed}", f"run_dir={folder}/run"]
         subprocess.run([sys.executable, str(ROOT / "train.py"), *given], cwd=folder, check=True, capture_output=True)
         rows = [row for row in log_of(Path(folder, "run")) if "eval/mean_reward" in row]
     return [{"step": r["step"], "seconds": r["clock"]["seconds"], "score": r["eval/mean_reward"]} for r in rows]
+
+
+def scores_table(game: str, arms: dict[str, list[list[dict[str, float]]]]) -> str:
+    """Mean scores of each arm after so many steps and after the time that the fastest run needs for all of them."""
+    every = [run for runs in arms.values() for run in runs]
+    least = max(min(run[-1]["seconds"] for run in every), max(run[0]["seconds"] for run in every))  # all have a score
+    steps = [int(one["step"]) for one in every[0]]
+    rows = []
+    for arm, runs in arms.items():
+        means = [statistics.mean(run[i]["score"] for run in runs) for i in range(len(steps))]
+        equal = statistics.mean([one["score"] for one in run if one["seconds"] <= least][-1] for run in runs)
+        taken = statistics.mean(run[-1]["seconds"] for run in runs)
+        rows.append([arm, *(f"{mean:.2f}" for mean in [*means, equal]), f"{taken:.0f}"])
+    return table([game, *(f"{step:,} steps" for step in steps), f"after {least:.0f} s", "s for all steps"], rows)
 
 
 def remade(page: str) -> str:
@@ -125,24 +152,14 @@ def remade(page: str) -> str:
             cells += [f"{statistics.median(found):.0f}", " ".join(f"{ratio:.2f}" for ratio in ratios)]
         cells += [f"{statistics.median(one[key] for one in rounds):.1f}" for key in ("learner", "actors", "age")]
         lines.append(cells)
-    runs = content["scores"]
-    every = [run for seeds in runs.values() for run in seeds]
-    least = max(min(run[-1]["seconds"] for run in every), max(run[0]["seconds"] for run in every))  # all have a score
-    steps = [int(one["step"]) for one in next(iter(runs.values()))[0]]
-    names = ["Catch", *(f"{step:,} steps" for step in steps), f"after {least:.0f} s", "s for all steps"]
-    rows = []
-    for arm, seeds in runs.items():
-        means = [statistics.mean(run[i]["score"] for run in seeds) for i in range(len(steps))]
-        equal = statistics.mean([one["score"] for one in run if one["seconds"] <= least][-1] for run in seeds)
-        taken = statistics.mean(run[-1]["seconds"] for run in seeds)
-        rows.append([arm, *(f"{mean:.2f}" for mean in [*means, equal]), f"{taken:.0f}"])
+    trained = [scores_table(game, arms) for game, arms in content["scores"].items()]
     made = "".join(f"- {line}\n" for line in content["made"].values())
-    return with_block(page, __file__, f"{made}\n{table(header, lines)}\n{table(names, rows)}")
+    return with_block(page, __file__, "\n".join([made, table(header, lines), *trained]))
 
 
 def main() -> None:
     """Measure and write the tables."""
-    given, used, content = options(rounds=2, steps=2_000, seeds=2), versions("ray"), read_json(JSON)
+    given, used, content = options(rounds=2, steps=2_000, catch=2, pong=1), versions("ray"), read_json(JSON)
     command = shlex.join(["python", "benchmarks/collect.py", *sys.argv[1:]])
     machine = f"{os.cpu_count()} cores, {used['cpu']}, torch {used['torch']}, ray {used['ray']}"
     made = f"`{command}`: {{}}, {machine}, load {{:.0f}} at the end"
@@ -155,14 +172,15 @@ def main() -> None:
                 print(arm, rounds[-1], flush=True)
         content["made"]["speeds"] = made.format(f"Pong, {given['rounds']} rounds", os.getloadavg()[0])
         write_json(content, JSON)
-    if given["seeds"]:
-        content["scores"] = {arm: [] for arm in ACTORS}
-        for seed in range(given["seeds"]):
-            for arm, runs in content["scores"].items():
-                runs.append(scores(arm, seed))
-                print(arm, seed, runs[-1], flush=True)
-        content["made"]["scores"] = made.format(f"Catch, {given['seeds']} seeds", os.getloadavg()[0])
-        write_json(content, JSON)
+    for game in TRAINED:
+        if seeds := given[game.lower()]:
+            arms: dict[str, list[Any]] = {arm: [] for arm in ACTORS}
+            content.setdefault("scores", {})[game] = arms
+            for seed, arm in itertools.product(range(seeds), ACTORS):
+                arms[arm].append(scores(game, arm, seed))
+                print(game, arm, seed, arms[arm][-1], flush=True)
+            content["made"][game] = made.format(f"{game}, {seeds} seeds", os.getloadavg()[0])
+            write_json(content, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
 
 

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison.groups import Group
-from analysis.comparison.measure import compare
+from analysis.comparison.measure import Comparison, compare
 from analysis.comparison.notes import notes
 from analysis.comparison.output import markdown_table
+from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
 from analysis.probes import interval
 from configs.schema import PretrainConfig
@@ -155,12 +157,24 @@ def arms(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, dic
     return [(arm, {name: reports[name] for name in names}) for arm, names in groups]
 
 
-def comparison_tables(groups: list[Group]) -> tuple[list[str], list[str]]:
-    """The scores of groups of runs and their differences from the first one, as `compare.py` shows them, and notes."""
-    comparison = compare(groups)
-    found = notes(comparison)
-    shown = [each for each in tables(comparison, found) if each.title.startswith(("Scores", "Difference"))]
-    return [markdown_table(each) for each in shown], [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
+def compared(page: str, baseline: str, folder: Path = RESULTS) -> Comparison:
+    """The kept reports <page>-<world>-<arm>-s<seed>.json of all worlds: arms are the groups, the baseline first."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in read_runs([folder / name for name in kept_reports(page, folder)]):
+        _, world, arm, _ = Path(run.name).stem.split("-")
+        found.setdefault(arm, {}).setdefault(world, []).append(replace(run, task=world, label=arm))
+    return compare([Group({}, found[arm], {}) for arm in sorted(found, key=lambda arm: (arm != baseline, arm))])
+
+
+def comparison_tables(comparison: Comparison, *titles: str) -> str:
+    """The tables of a comparison whose titles begin so, with its notes and links to the reports."""
+    found, links = notes(comparison), []
+    for group in comparison.groups:
+        paths = [Path(run.name) for run in group.all_runs]
+        links.append(f"{group.label}: " + ", ".join(f"[{path.stem}]({path.name})" for path in paths))
+    shown = [markdown_table(each) for each in tables(comparison, found) if each.title.startswith(titles)]
+    noted = [f"[{i}] {note.text}" for i, note in enumerate(found, 1)]
+    return "\n\n".join([*shown, *noted, "Reports:", "\n".join(f"- {line}" for line in links)]) + "\n\n"
 
 
 def made_on(results: Iterable[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ Each needs the report that the end of a training leaves; it is kept in `out`, wh
 made of all that are there. `out=results` adds them to the project's own.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from common import (
     RESULTS,
+    compared,
     comparison_tables,
     keep_report,
     kept_reports,
@@ -23,12 +25,7 @@ from common import (
     write_page,
 )
 
-from analysis.comparison.groups import group_runs
-from analysis.comparison.runs import read_runs
-from compare import IGNORED
-
 PAGE = RESULTS / "gradient_conflict.md"
-TASK = "aux/permutation"
 HEADER = ["run", "mean cosine", "negative", "mean size on a batch"]
 
 
@@ -45,22 +42,19 @@ def conflict(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def _values(rows: Sequence[dict[str, Any]], tag: str) -> Any:
-    return np.array([row[f"{TASK}/{tag}"] for row in rows if f"{TASK}/{tag}" in row])
+    return np.array([value for row in rows for key, value in row.items() if re.fullmatch(rf"aux/\w+/{tag}", key)])
 
 
 def remade(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
-    kept, text = kept_reports("conflict", folder), ""
-    for world in dict.fromkeys(name.split("-")[1] for name in kept):
-        names = [name for name in kept if name.startswith(f"conflict-{world}-")]
-        shown, found = comparison_tables(group_runs(read_runs([folder / name for name in names]), IGNORED))
-        measured = [(f"[{name}]({name})", kept[name]["training"]["conflict"]) for name in names]
-        rows = [
-            [name, f"{of['cosine']:.3f}", f"{of['negative']:.0%}", f"{of['size']:.3f}"] for name, of in measured if of
-        ]
-        shown.append(f"## Gradients: {world}\n\n{table(HEADER, rows)}")
-        text += "\n\n".join([*shown, *found]) + "\n\n"
-    return with_block(page, __file__, text)
+    measured = [(name, report["training"]["conflict"]) for name, report in kept_reports("conflict", folder).items()]
+    rows = [
+        [f"[{name}]({name})", f"{of['cosine']:.3f}", f"{of['negative']:.0%}", f"{of['size']:.3f}"]
+        for name, of in measured
+        if of
+    ]
+    text = comparison_tables(compared("conflict", "none", folder), "Scores", "Difference")
+    return with_block(page, __file__, f"{text}## Gradients\n\n{table(HEADER, rows)}")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ TASKS = {  # with their settings, some twice: <task>@<variant>
     "tov_vicreg": [],
     "tov_vicreg@vit": ["encoder=vit"],  # the paper's kind of encoder
     "tracking": [],
+    "motion_statistics": ["grayscale=false"],
     "video_colorization": [  # maps of many cells, and steps in which something moves by more than one
         "grayscale=false",
         "encoder=control_fast",
@@ -112,6 +113,10 @@ def destroyed(task: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.ra
             return over(sampler, episodes, one_track(sampler, parts, rng))
         case "video_colorization" | "colorization" | "split_brain":
             return over(sampler, replace(episodes, frames=recoloured(episodes, rng)))
+        case "motion_statistics":  # everything changes everywhere
+            return over(
+                sampler, replace(episodes, frames=rng.integers(256, size=episodes.frames.shape, dtype=np.uint8))
+            )
         case "temporal_cpc" | "st_dim":  # nothing of a clip belongs together
             rows = rng.permutation(episodes.rows())
         case _:  # there is no time

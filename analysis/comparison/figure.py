@@ -24,6 +24,11 @@ def colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
+def _style(i: int) -> dict[str, str]:
+    """Colour of the i-th group, and a line that tells it from the group eight before."""
+    return {"color": colour(i), "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
+
+
 def caption(comparison: Comparison) -> str:
     """What lines, bands and points are."""
     few = any(len(runs) < FEW for group in comparison.groups for runs in group.runs.values())
@@ -37,8 +42,8 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def write_figure(comparison: Comparison, published: Sequence[Published], folder: Path) -> list[Path]:
-    """`curves.png` and `curves.svg` in `folder`: a row for each task, with curves, final scores and their profile."""
+def write_figure(comparison: Comparison, published: Sequence[Published], *paths: Path) -> None:
+    """Write it to .png or .svg: a row for each task, with curves, final scores and their profile."""
     scores = normalised_scores(comparison)
     rows = len(comparison.tasks) + bool(scores)
     figure = Figure(figsize=(13, 3.9 * rows), layout="constrained")
@@ -50,12 +55,10 @@ def write_figure(comparison: Comparison, published: Sequence[Published], folder:
         _draw_profile(profile, comparison, task)
     if scores:
         _draw_overall(panels[-1], comparison, scores)
-    written = [folder / "curves.png", folder / "curves.svg"]
-    for path in written:
+    for path in paths:
         with replacing(path) as temporary:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             figure.savefig(temporary, format=path.suffix[1:], dpi=110, metadata=metadata)
-    return written
 
 
 def metric_name(comparison: Comparison) -> str:
@@ -85,13 +88,13 @@ def _draw_curves(axes: Any, comparison: Comparison, task: str, published: Sequen
         else:
             axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
         label = f"{_plain(cell.group.label)} (n={len(curve.runs)})"
-        axes.plot(curve.x, curve.mean, color=shade, linewidth=2, label=label)
+        axes.plot(curve.x, curve.mean, **_style(comparison.groups.index(cell.group)), linewidth=2, label=label)
     if ends := [float(cell.curve.x[-1]) for cell in comparison.of_task(task) if cell.curve]:
         axes.set_xlim(left=0, right=max(ends))  # a published curve may be longer
     axes.set(xlabel=axis_label(comparison), ylabel=_plain(metric_name(comparison)), title=_plain(task))
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small" if len(axes.lines) < 3 * len(COLOURS) else "xx-small")
 
 
 def _draw_points(axes: Any, comparison: Comparison, task: str) -> None:
@@ -107,7 +110,8 @@ def _draw_points(axes: Any, comparison: Comparison, task: str) -> None:
         if mean.low is not None and mean.high is not None and mean.n >= FEW:
             axes.plot([i, i], [mean.low, mean.high], color=shade, linewidth=1)
     names = [_plain(cell.group.label).replace(" ", "\n") for cell in cells]
-    axes.set_xticks(range(len(cells)), names, rotation=30, ha="right", fontsize="small")
+    turned = 30 if len(cells) <= len(COLOURS) else 60
+    axes.set_xticks(range(len(cells)), names, rotation=turned, ha="right", fontsize="small")
     axes.set(title="final evaluation", xlim=(-0.6, len(cells) - 0.4))
     axes.grid(alpha=0.25, axis="y")
 
@@ -120,8 +124,8 @@ def _draw_profile(axes: Any, comparison: Comparison, task: str) -> None:
         thresholds = np.linspace(min(scores) - margin, max(scores) + margin, 200)
         for cell in cells:
             if values := cell.values("final"):
-                shade = colour(comparison.groups.index(cell.group))
-                axes.plot(thresholds, run_profile([values], thresholds), color=shade, linewidth=2)
+                style = _style(comparison.groups.index(cell.group))
+                axes.plot(thresholds, run_profile([values], thresholds), **style, linewidth=2)
     axes.locator_params(axis="x", nbins=4)
     axes.set(title="performance profile", xlabel="score", ylabel="share of seeds above", ylim=(-0.03, 1.03))
     axes.grid(alpha=0.25)

@@ -45,9 +45,9 @@ def group_runs(runs: Sequence[Run], ignored: Collection[str]) -> list[Group]:
         ValueError: two runs of a group have one seed, or were evaluated under different protocols.
     """
     keys = differing_keys(runs, ignored)
-    members: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    members: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        members[run.label, repr([_get(run, key) for key in keys])].append(run)
+        members[run.label, *(_comparable(run, key) for key in keys)].append(run)
     firsts = [of_group[0] for of_group in members.values()]
     words = iter(_particular([first for first in firsts if first.config], keys))
     groups = [
@@ -82,13 +82,19 @@ def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
         if run.config:
             by_task[run.task].append(run)
     keys = dict.fromkeys(key for run in runs for key in run.config if key not in ignored)
-    return [key for key in keys if any(len({repr(_get(run, key)) for run in same}) > 1 for same in by_task.values())]
+    return [key for key in keys if any(len({_comparable(run, key) for run in same}) > 1 for same in by_task.values())]
 
 
 def _get(run: Run, key: str) -> Any:
     """A value, without the seed that a path may have: each seed may start from an encoder of its own."""
     value = run.config.get(key)
     return re.sub(rf"(?<=/)s{run.seed}(?=/|$)", "s*", value) if isinstance(value, str) else value
+
+
+def _comparable(run: Run, key: str) -> str:
+    """A value, equal for 1 and 1.0: older configs have the one, newer the other."""
+    value = _get(run, key)
+    return repr(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
 def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -137,7 +143,7 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
                 label[part] = choice[part]
     for key in keys:
         part = key.partition(".")[0]
-        seen = {(choice.get(part), repr(_get(run, key))) for run, choice in zip(firsts, chosen, strict=True)}
+        seen = {(choice.get(part), _comparable(run, key)) for run, choice in zip(firsts, chosen, strict=True)}
         if part in words and len(seen) == len({choice for choice, _ in seen}):  # what was chosen implies it
             continue
         for label, run in zip(told, firsts, strict=True):

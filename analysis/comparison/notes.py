@@ -1,7 +1,7 @@
 """What weakens a comparison: differences beside the settings, unfinished runs, too few seeds."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import comb
 from typing import Any
@@ -22,11 +22,12 @@ class Note:
 
     text: str
     labels: tuple[str, ...] = ()
+    task: str = ""
 
 
 def notes(comparison: Comparison) -> list[Note]:
     """All there is to say."""
-    found = [note for task in comparison.tasks for note in _of_task(comparison, task)]
+    found = [replace(note, task=task) for task in comparison.tasks for note in _of_task(comparison, task)]
     runs = [run for group in comparison.groups for run in group.all_runs]
     if len(runs) == 1:
         found.append(Note("There is one run: nothing to compare it with, and no interval."))
@@ -35,9 +36,9 @@ def notes(comparison: Comparison) -> list[Note]:
     return found
 
 
-def marks(found: list[Note], label: str) -> str:
-    """The numbers of the notes on a group: ` [1] [3]`."""
-    return "".join(f" [{i}]" for i, note in enumerate(found, 1) if label in note.labels)
+def marks(found: list[Note], label: str, task: str) -> str:
+    """The numbers of the notes on a group in a task: ` [1] [3]`."""
+    return "".join(f" [{i}]" for i, note in enumerate(found, 1) if label in note.labels and task == note.task)
 
 
 def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:

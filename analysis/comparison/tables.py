@@ -80,7 +80,7 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
     rows = []
     for cell in comparison.of_task(task):
         final = cell.values("final")
-        row = [cell.group.label + marks(found, cell.group.label), str(len(cell.outcomes))]
+        row = [cell.group.label + marks(found, cell.group.label, task), str(len(cell.outcomes))]
         fewer = f" (n={len(final)})" if len(final) < len(cell.outcomes) else ""
         row += [with_interval(cell.estimate("final")) + fewer]
         row += [show(pooled_iqm([final]) if final else None)]

@@ -194,7 +194,8 @@ def test_games_have_a_scale_and_tasks_with_scales_an_aggregate(tmp_path):
     assert normalised == "1.00"
     overall = table(tmp_path, "Over all tasks")["dqn"]
     assert [overall[name].split()[0] for name in ("mean", "median", "IQM", "optimality gap")] == ["0.50"] * 4
-    assert write_figure(compare(groups_of(tmp_path)), [], tmp_path)
+    write_figure(compare(groups_of(tmp_path)), [], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,20 @@ def test_a_difference_beside_the_settings_is_marked(what, tmp_path):
     assert note.labels == ("aux=rotation",)
     scores = tables(comparison, found)[0]
     assert [row[0] for row in scores.rows] == ["aux=none", f"aux=rotation [{found.index(note) + 1}]"]
+
+
+def test_a_number_is_the_same_with_and_without_a_point():
+    runs = [Run("a", "toy", 0, {"weight": 1}, []), Run("b", "toy", 1, {"weight": 1.0}, [])]
+    assert [len(group.all_runs) for group in group_runs(runs, ())] == [2]
+
+
+def test_a_note_marks_its_own_task(tmp_path):
+    fake_run(tmp_path / "a", "aux=none", "seed=0")
+    for seed in range(5):
+        fake_run(tmp_path / f"b{seed}", "env=atari/pong", "aux=none", f"seed={seed}")
+    comparison = compare(groups_of(tmp_path))
+    shown = {table.title: table.rows for table in tables(comparison, notes(comparison))}
+    assert {task: shown[f"Scores: {task}"][0][0] for task in comparison.tasks} == {"toy": "dqn [1]", "pong": "dqn"}
 
 
 def test_equal_runs_have_no_warnings(tmp_path):

@@ -68,6 +68,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "single_view_tcn": {"hidden": 8, "width": 4},
     "mftcn": {"width": 4, "channels": 4},
     "tracking": {"patch": 12, "search": 4, "embedding": 4, "hard_after": 1},
+    "motion_statistics": {"hidden": 8},
     "grasp2vec": {"width": 8},
 }
 

@@ -178,6 +178,7 @@ DRAW_NOTHING |= {
     "split_brain",
     "split_brain/time",
     "arrow_of_time",
+    "motion_statistics",
     "video_colorization",
 }
 

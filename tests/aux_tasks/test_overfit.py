@@ -65,6 +65,7 @@ CASES = {
     "temporal_cpc": Case("balls", 200, 0.85, {"length": 5, "horizon": 2, "hidden": 32}),
     "st_dim": Case("pans", 300, 0.25, {}),  # its global term is slow, 0.06 when the local one has 0.58
     "tracking": Case("sprites", 100, 0.7, {"length": 4, "patch": 12, "search": 4}),  # a fifth share their pattern
+    "motion_statistics": Case("squares", 200, 0.9, {"hidden": 64}),
     # Cells of 3 pixels mix the colours of squares whose sides lie between them.
     "video_colorization": Case("squares", 300, 0.65, {"references": 2, "colours": 5, "embedding": 16}),
 }
