@@ -40,7 +40,7 @@ class Tokens(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Each patch by itself, and its place (B, WIDTH, H', W')."""
         maps = self.patches(padded(pixels))
-        return maps + places(maps)
+        return maps + places(maps)  # type: ignore[no-any-return]
 
 
 def block() -> nn.TransformerEncoderLayer:
