@@ -90,8 +90,10 @@ class Captured(Generic[R]):
         return output
 
     def _record(self, program: Program[R]) -> None:
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
+        graph, default = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
+        generators = [default, *self._generators]
+        states = [generator.clone_state() for generator in generators]
+        for generator in generators:
             graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph):
@@ -100,8 +102,17 @@ class Captured(Generic[R]):
         except RuntimeError as error:
             self._records = False
             self._reset()
+            for generator, state in zip(generators, states, strict=True):  # they would wait for the recording to go on
+                generator.graphsafe_set_state(state)
             reason = str(error).strip().split("\n")[0]
             log.warning("agent.capture: it cannot be recorded and runs eagerly: %s", reason)
+
+
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """Let the steps of an optimiser be recorded, and the steps before the recording give no warning."""
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    optimizer._warned_capturable_if_run_uncaptured = True
 
 
 def leaves(inputs: Sequence[Any]) -> Iterator[Tensor]:
