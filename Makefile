@@ -33,7 +33,6 @@ demo: $(VENV)/installed ## learn Catch with an auxiliary task in a minute, then 
 	@echo "Pong, and what its agent reads:     $(DEMO)/pong.mp4 and $(DEMO)/pong/both_4.png"
 
 train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to resume
-	$(if $(ARGS),,@echo "Pong, on one core: scores above 0 after about 40 minutes, above 15 after 90 to 110, the end after 100 to 180")
 	$(RUN) train.py $(EXPERIMENT) $(ARGS)
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")

@@ -184,7 +184,7 @@ class Agent(nn.Module, ABC):
         """The loss that trains the encoder.
 
         Args:
-            features: (B, Z) of the observations, with their graph.
+            features: (K * B, Z) of K copies of the observations, with their graph.
             batch: the transitions.
             next_obs: (B, C, H, W) the observations after them, augmented or not.
 
@@ -227,7 +227,7 @@ class Agent(nn.Module, ABC):
         aux_terms: dict[str, Tensor] = {}
         aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
-            features = self.encoder(obs)
+            features = self.encoder(self.harden(obs))
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
@@ -257,6 +257,10 @@ class Agent(nn.Module, ABC):
             return obs
         return random_shift(obs, self.config.random_shift, self.streams.augment, self.num_shifts)
 
+    def harden(self, obs: Tensor) -> Tensor:
+        """The augmented observations (K * B, C, H, W), and perhaps further copies that the TD loss alone learns on."""
+        return obs
+
     @property
     def num_shifts(self) -> int:
         """Shifted copies of each observation."""
@@ -285,7 +289,7 @@ class Agent(nn.Module, ABC):
             metrics = self.backward_apart(terms, weights, sample_weight)
         optimizer = self.optimizers[0]
         moved = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(moved, self.config.max_grad_norm, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
         return metrics | {"health/grad_norm": norm}

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
-from agents.config import SACConfig
+from agents.config import SACConfig, Svea
 from agents.learning import weighted_sum
 from encoders import Encoder, orthogonal
+from encoders.augment import color_fields, overlay, random_conv
 from encoders.momentum import momentum_copy
 from replay import Batch
 
+OVERLAYS = 256  # generated pictures
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 
 
@@ -28,11 +30,16 @@ class SAC(Agent):
     learns on features of the encoder after the critics' step, so the observations are encoded a second time. With
     windows of n > 1 steps, the entropy of the steps within is left out of the return.
 
+    With `config.svea` the critics learn on the observations and on an augmented copy of each, in equal parts, towards
+    the same targets; targets, actor and auxiliary tasks see the former alone (Hansen et al. 2021, "Stabilizing deep
+    Q-learning with ConvNets and vision transformers under data augmentation", with alpha = beta = 0.5).
+
     Args:
         action_dim: A. The others are those of `Agent`.
     """
 
     config: SACConfig
+    pictures: Tensor  # (M, 3, H, W) uint8 that `svea=overlay` mixes in
 
     def __init__(
         self,
@@ -45,6 +52,12 @@ class SAC(Agent):
     ) -> None:
         super().__init__(config, encoder, suite, streams, goal_dim)
         self.action_dim = action_dim
+        _, height, width = encoder.obs_shape
+        if config.svea is not Svea.none and encoder.obs_shape[0] % 3:
+            raise ValueError(f"agent.svea={config.svea} needs colour frames, but observations are {encoder.obs_shape}")
+        count = OVERLAYS * (config.svea is Svea.overlay)
+        fields = color_fields(count, height, width, torch.Generator().manual_seed(0))
+        self.register_buffer("pictures", fields, persistent=False)
         self.actor = Actor(encoder, self.input_dim, action_dim, config.hidden)
         self.critic = TwinCritic(self.input_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
@@ -58,6 +71,16 @@ class SAC(Agent):
         )
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
+
+    def harden(self, obs: Tensor) -> Tensor:
+        """See `Agent.harden`: a copy of each as `config.svea` changes it."""
+        match self.config.svea:
+            case Svea.overlay:
+                return torch.cat([obs, overlay(obs, self.pictures, self.streams.augment)])
+            case Svea.random_conv:
+                return torch.cat([obs, random_conv(obs, self.streams.augment)])
+            case _:
+                return obs
 
     @property
     def num_shifts(self) -> int:
@@ -105,12 +128,12 @@ class SAC(Agent):
 
         Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 1 and 3.
         """
-        copies = len(features) // len(batch.obs)
+        copies, target_copies = len(features) // len(batch.obs), len(next_obs) // len(batch.obs)
         with torch.no_grad():
             next_action, log_prob = self.sample(self.encoder.maps(next_obs), batch.goal)
             next_inputs = self.beside_goal(self.target_encoder(next_obs), batch.goal)
             next_q = self.target_critic(next_inputs, next_action).amin(0)
-            soft_value = (next_q - self.log_temperature.exp() * log_prob).view(copies, -1).mean(0)
+            soft_value = (next_q - self.log_temperature.exp() * log_prob).view(target_copies, -1).mean(0)
             target_q = batch.nstep_reward + batch.discount * soft_value
         inputs = self.beside_goal(features, batch.goal)
         q = self.critic(inputs, batch.action.repeat(copies, 1)).view(2, copies, -1)

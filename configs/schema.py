@@ -1,5 +1,6 @@
 """Every key of a run, with its type and default. The yaml files beside this one are presets: they only override."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -61,6 +62,8 @@ class Config:
     clip_reward: bool = True  # the learner sees rewards clipped to [-1, 1]; scores stay raw
     steps: int = 400_000  # agent steps of the run
     until_score: float | None = None  # end at the first checkpoint where the last ten training games average this
+    # pairs of a score of training games and agent steps, as a preset was measured: the log says when to expect them
+    milestones: list[list[int]] = field(default_factory=list)
     learning_starts: int = 4_000  # agent steps with random actions before the first update
     replay_ratio: float = 0.25  # updates per agent step
     batch_size: int = 32  # transitions in an update
@@ -85,6 +88,8 @@ class Config:
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
+        if not all(len(pair) == 2 and pair[1] > 0 for pair in self.milestones):
+            raise ValueError(f"milestones={self.milestones}: must be pairs of a score and agent steps, [[0,90_000]]")
         if isinstance(self.agent, PeerConfig):
             _check_peer(self)
 
@@ -126,6 +131,7 @@ class PretrainConfig:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
             raise ValueError("nothing to learn: give aux=rotation or another auxiliary task")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ class ProbeConfig:
         check_choice("mode", self.mode, MODES)
         if (self.mode == "joint") != bool(self.aux):
             raise ValueError("mode=joint and aux=rotation, or another auxiliary task, need each other")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,7 @@ class EvaluateConfig:
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
     goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
+    background: str | None = None  # of dm_control and the pusher, gas or video for example; default: that of the run
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
@@ -199,6 +207,13 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         check_choice("x", self.x, ("steps", "seconds"))
+
+
+def _check_shared(tasks: Mapping[str, TaskConfig]) -> None:
+    """Raise ValueError if a task trains an encoder of its own where there is no agent with another."""
+    for name, task in tasks.items():
+        if task.encoder != "shared":
+            raise ValueError(f"aux.{name}.encoder={task.encoder} is for train.py, whose agent has an encoder beside it")
 
 
 def _check_counts(config: "AnyConfig", *positive: str) -> None:

@@ -22,6 +22,7 @@ from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
+from experiment.overlays import read_overlays
 from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.world import world_of
@@ -107,6 +108,8 @@ def build(config: Config) -> Parts:
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
     env, agent, suite, space = build_player(config, streams, device)
+    if (pictures := read_overlays(config, agent.encoder.obs_shape[1])) is not None:
+        agent.pictures = pictures.to(device)
     replay = build_replay(
         config.replay,
         num_envs=config.num_envs,

@@ -21,7 +21,7 @@ from harness.process import exclusive
 
 # What may change when a run continues: it does not change the learning.
 FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir", "threads"}
-FREE |= {"collect.address", "collect.cpus"}
+FREE |= {"collect.address", "collect.cpus", "milestones"}
 LONGEST = 100  # letters of the overrides in a name
 GROUPS = ("experiment", "encoder", "replay", "collect")  # whose chosen members are in a name by themselves
 

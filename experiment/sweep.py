@@ -19,8 +19,10 @@ from rich.table import Table
 from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
+from experiment.precision import is_auto, settle_sweep
 from experiment.ray_tasks import RayLauncher, RayProcess, thread_variables
 from experiment.run_folder import named, run_folder
+from experiment.words import quoted
 from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores
 from harness.progress import CONSOLE, clock, short
@@ -38,7 +40,7 @@ class Run:
     label: str  # the words that are not those of every run
     words: tuple[str, ...]
     folder: Path
-    steps: int  # that it is to make
+    config: RunConfig
     process: "subprocess.Popen[bytes] | RayProcess | None" = None
     rows: list[tuple[float, int]] = field(default_factory=list)  # (seconds, step) of the newest metrics
     score: float | None = None
@@ -143,7 +145,7 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
     _check_folders(runs)
     launcher: LocalLauncher | RayLauncher
     if isinstance(settings, RaySweep):
-        launcher, at_once = RayLauncher(_command(module), settings), len(runs)
+        launcher, at_once, threads = RayLauncher(_command(module), settings), len(runs), max(1, int(settings.cpus))
         log.info("%d runs on Ray, %g CPUs and %g GPUs each", len(runs), settings.cpus, settings.gpus)
     else:
         cores = available_cores()
@@ -151,6 +153,7 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
         launcher = LocalLauncher(_command(module), threads := max(1, cores // at_once))
         each = " or ".join(map(str, sorted({job.config.threads or threads for job in jobs})))
         log.info("%d runs, %d at a time, %s threads each", len(runs), at_once, each)
+    _share_precision(runs, threads)
     with GracefulExit() as stop, _Screen() as screen:
         _follow(runs, launcher, at_once, stop, screen)
     launcher.close()
@@ -192,7 +195,16 @@ def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
     assert issubclass(kind, RunConfig)
     config = named(job, kind)
     label = " ".join(word for word in job.words if not all(word in other.words for other in jobs))
-    return Run(label, job.words, run_folder(config), config.steps)
+    return Run(label, job.words, run_folder(config), config)
+
+
+def _share_precision(runs: Sequence[Run], threads: int) -> None:
+    """Give those with `agent.precision=auto` one precision, as a comparison needs it, and the folder that they have."""
+    auto = [(run, run.config) for run in runs if isinstance(run.config, Config) and is_auto(run.config)]
+    precisions = settle_sweep([config for _, config in auto], threads)
+    for (run, _), precision in zip(auto, precisions, strict=True):
+        if precision:
+            run.words = (*run.words, f"agent.precision={precision}", f"run_dir={quoted(str(run.folder))}")
 
 
 def _check_folders(runs: Sequence[Run]) -> None:
@@ -261,8 +273,8 @@ def _cells(run: Run) -> tuple[str, ...]:
     return (
         run.label,
         run.state,
-        f"{run.step:,} of {run.steps:,}",
+        f"{run.step:,} of {run.config.steps:,}",
         short(speed) if speed else "",
-        clock((run.steps - run.step) / speed) if speed else "",
+        clock((run.config.steps - run.step) / speed) if speed else "",
         f"{run.score:.2f}" if run.score is not None else "",
     )

@@ -1,11 +1,14 @@
 """How long a training still takes."""
 
+import logging
 import time
 from copy import deepcopy
 
 from experiment.build import optimizers
 from experiment.training import Training
 from harness.seeding import generator_state, set_generator_state
+
+log = logging.getLogger(__name__)
 
 
 class TimeLeft:
@@ -24,8 +27,21 @@ class TimeLeft:
             return None
         if self._update is None:
             self._update = time_update(run)
-        updates = run.progress.updates_due(run.config, at=run.config.steps)
-        return (run.config.steps - done) * meter.seconds_each + updates * self._update
+            self._log_milestones(done)
+        return self._until(run.config.steps, done)
+
+    def _until(self, step: float, done: int) -> float:
+        """Seconds from `done` agent steps to `step`, before learning begins."""
+        run, each = self._run, self._run.logger.meter.seconds_each
+        assert each is not None
+        assert self._update is not None
+        return (step - done) * each + run.progress.updates_due(run.config, at=int(step)) * self._update
+
+    def _log_milestones(self, done: int) -> None:
+        """Say when the scores of the preset's measurements are to be expected on this machine."""
+        pairs = [(score, step) for score, step in self._run.config.milestones if done < step <= self._run.config.steps]
+        if told := [f"{score:g} after {self._until(step, done) / 60:.0f} minutes" for score, step in pairs]:
+            log.info("expect training scores of about %s", ", ".join(told))
 
 
 def time_update(run: Training) -> float:

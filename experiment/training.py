@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Discrete, flatdim
 
 from agents import Captured, Update
+from analysis.denoising import DenoisingTest
 from analysis.probes import OnlineProbe
 from configs.schema import Config
 from experiment.build import Parts
@@ -111,6 +112,7 @@ class Training:
     run_dir: Path
     logger: RunLogger
     probe: OnlineProbe | None = None
+    denoising: DenoisingTest | None = None
     window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
 
     @cached_property

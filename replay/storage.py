@@ -249,9 +249,8 @@ class FrameStorage:
         slots = np.arange(self.oldest, self.written) % self.rows
         for name, values in self._columns().items():
             values[slots] = state[name]
-        flags = self.flags.host
-        for row, slot in zip(range(self.oldest, self.written), slots, strict=True):
-            self.bounds.add(row, (flags[slot] & FIRST) != 0, (flags[slot] & VALID) != 0)
+        if len(slots):
+            self.bounds.rebuild(self.oldest, self.flags.host[slots])
         for column in (self.action, self.reward, self.flags, *self.bounds.columns):
             column.send(slice(None))
         self._show_count()
@@ -297,6 +296,20 @@ class EpisodeBounds:
         self._episode.send(self._row % self._rows)
         for column in (self._begin, self._last):
             column.send(self._number % self._rows, self._copies)
+
+    def rebuild(self, oldest: int, flags: NDArray[np.uint8]) -> None:
+        """Count rows (R, N) from number `oldest` on by their flags; the same as adding them one after the other."""
+        first, valid = (flags & FIRST) != 0, (flags & VALID) != 0
+        rows = np.arange(oldest, oldest + len(flags))
+        slots, number = rows % self._rows, first.cumsum(0)
+        self._episode.host[slots], self._begin.host[:] = number, 0
+        row, copy = first.nonzero()
+        self._begin.host[number[row, copy] % self._rows, copy] = rows[row]
+        over = np.zeros_like(valid)
+        over[1:] = ~valid[:-1]
+        row, copy = (valid | ~over).nonzero()  # row by row: the last one of an episode stays
+        self._last.host[number[row, copy] % self._rows, copy] = rows[row]
+        self._number, self._over = number[-1].copy(), ~valid[-1]
 
     def of(self, slot: Array, copy: Array) -> tuple[Array, Array]:
         """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""

@@ -63,6 +63,7 @@ def test_short_clips_are_named(name):
 
 
 STRIDES = {"arrow_of_time": {"stride": 3}, "video_colorization": {"stride": 2}, "tracking": {"stride": 2, "length": 3}}
+STRIDES |= {"motion_statistics": {"stride": 2}}
 STRIDES |= {"temporal_cpc": {}, "st_dim": {}}  # no frame is seen twice
 
 

@@ -28,7 +28,7 @@ TOY += ["checkpoint_every=60", "eval_episodes=0"]
 
 
 def test_runs_go_on_when_one_fails(tmp_path):
-    words = [*TOY, "steps=120", "encoder=nature", "env.size=12,36", "seed=0,1", "sweep.jobs=2"]
+    words = [*TOY, "steps=120", "encoder=nature", "env.size=12,36", "seed=0,1", "sweep.jobs=2", "agent.precision=auto"]
     done = subprocess.run([*TRAIN, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert done.returncode == 2
     printed = done.stderr.replace("\n", " ")
@@ -36,6 +36,8 @@ def test_runs_go_on_when_one_fails(tmp_path):
     assert "env.size=12 seed=1" in printed
     rows = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.rglob("metrics.jsonl")]
     assert [row["step"] for row in rows] == [120, 120]
+    configs = [path.read_text() for path in tmp_path.rglob("config.yaml")]
+    assert len({re.search("precision: (float32|bfloat16)\n", config)[1] for config in configs}) == 1
 
 
 def test_interrupted_sweep_saves_every_run_and_continues(tmp_path):

@@ -14,7 +14,7 @@ from replay_help import NEXT, World, assert_equal_batches, build, filled
 
 from replay.frames import check_room, free_memory
 from replay.samplers import UniformSampler
-from replay.storage import FrameStorage
+from replay.storage import FIRST, VALID, EpisodeBounds, FrameStorage
 
 
 @pytest.mark.parametrize("padding", ["zeros", "repeat"])
@@ -185,3 +185,25 @@ def test_the_copy_that_breaks_the_order_is_named():
     put(storage, "begin", "begin")
     with pytest.raises(ValueError, match="row 1 of copy 1 breaks the order"):
         put(storage, "run", "last")
+
+
+@pytest.mark.parametrize("count", [11, 40])  # before the ring of 16 rows is full, and long after
+def test_episodes_rebuilt_from_flags_are_those_of_rows_added_one_by_one(count):
+    rows, copies, rng = 16, 3, np.random.default_rng(count)
+    one, flags, over = EpisodeBounds(rows, copies, None), [], np.ones(copies, bool)
+    for _ in range(count):  # an episode's last row is not valid, and more such rows may follow
+        first = over & (rng.random(copies) < (0.7 if flags else 1))
+        valid = first | (~over & (rng.random(copies) < 0.8))
+        over = ~valid
+        flags.append(first * FIRST | valid * VALID)
+    oldest = max(0, count - rows)
+    for row in range(oldest, count):
+        one.add(row, (flags[row] & FIRST) != 0, (flags[row] & VALID) != 0)
+    other = EpisodeBounds(rows, copies, None)
+    other.rebuild(oldest, np.array(flags[oldest:]))
+    more = np.array([FIRST | VALID, VALID, VALID], np.uint8)
+    for bounds in (one, other):  # and they go on in the same way
+        bounds.add(count, (more & FIRST) != 0, (more & VALID) != 0)
+    slot, copy = np.divmod(np.arange(rows * copies), copies)
+    for mine, theirs in zip(one.of(slot, copy), other.of(slot, copy), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

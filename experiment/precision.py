@@ -1,0 +1,118 @@
+"""What `agent.precision=auto` stands for: settled once by a timing, before the run has its folder, which records it."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete, flatdim
+from torch.backends.cpu import get_cpu_capability as cpu_capability
+
+from agents import Agent, AgentConfig, Precision
+from configs.schema import Config, RunConfig
+from envs import VectorEnv
+from experiment.build import build_player, build_streams
+from experiment.composition import read_config
+from experiment.run_folder import run_folder
+from harness.process import pick_device, tune_process
+from replay import Batch
+
+log = logging.getLogger(__name__)
+
+GAIN = 1.1  # times as fast bfloat16 has to be: below, a busy machine could decide
+ROUNDS, SECONDS = 6, 1.0  # of the timing, at most
+
+
+def is_auto(config: RunConfig) -> bool:
+    """Whether a run leaves its precision open."""
+    return isinstance(config, Config) and getattr(config.agent, "precision", None) is Precision.auto
+
+
+def settle_precision(config: Config) -> Config:
+    """The config with the precision that `auto` stands for: what the run began with, or else what is faster here.
+
+    Raises:
+        ValueError: the run cannot be built.
+    """
+    if not is_auto(config):
+        return config
+    assert isinstance(config.agent, AgentConfig)
+    precision = recorded(config)
+    if precision:
+        log.info("agent.precision=auto: %s, as the run began", precision)
+    else:
+        precision = faster(config)
+    return replace(config, agent=replace(config.agent, precision=precision))
+
+
+def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | None]:
+    """The precision for each run of a sweep that leaves it open, None for those that have begun: theirs is recorded.
+
+    It is the same for all: that of one that has begun, or what is faster for the first that can be built.
+
+    Args:
+        threads: of torch, for each run.
+    """
+    begun = [recorded(config) for config in configs]
+    if all(begun):
+        return [None] * len(begun)
+    tune_process(threads)
+    shared = next(filter(None, begun), None)
+    for config in configs if not shared else ():
+        with suppress(ValueError):  # which the run itself will tell
+            shared = faster(config)
+            break
+    return [None if known else shared for known in begun]
+
+
+def recorded(config: Config) -> Precision | None:
+    """The precision in the folder of a run, if it has begun."""
+    path = run_folder(config) / "config.yaml"
+    agent = read_config(path, Config).agent if path.is_file() else None
+    return agent.precision if isinstance(agent, AgentConfig) else None
+
+
+def faster(config: Config) -> Precision:
+    """The precision in which this machine computes loss and gradients of the agent faster; float32 on a GPU."""
+    device = pick_device(config.device)
+    if device.type != "cpu" or cpu_capability() in ("DEFAULT", "NO AVX", "AVX2"):
+        log.info("agent.precision=auto: float32, as this is no CPU with AVX-512")
+        return Precision.float32
+    env, agent, _, _ = build_player(config, build_streams(config.seed, device), device)
+    try:
+        seconds = time_precisions(agent, blank_batch(agent, env, config.batch_size))
+    finally:
+        env.close()
+    chosen = Precision.bfloat16 if seconds["float32"] >= GAIN * seconds["bfloat16"] else Precision.float32
+    measured = ", ".join(f"{1e3 * each:.1f} ms in {name}" for name, each in seconds.items())
+    log.info("agent.precision=auto: %s; losses and gradients take %s", chosen, measured)
+    return chosen
+
+
+def blank_batch(agent: Agent, env: VectorEnv, batch_size: int) -> Batch:
+    """Black pixels: no time depends on what is seen."""
+    obs = torch.from_numpy(np.zeros((batch_size, *agent.encoder.obs_shape), env.frame_dtype))
+    obs = obs.contiguous(memory_format=torch.channels_last)
+    space, number = env.action_space, torch.zeros(batch_size)
+    action = number.long() if isinstance(space, Discrete) else torch.zeros(batch_size, flatdim(space))
+    goal = torch.zeros(batch_size, agent.goal_dim) if agent.goal_dim else None
+    return Batch(obs, action, number, number, obs, number, number, number.long(), goal=goal)
+
+
+def time_precisions(agent: Agent, batch: Batch) -> dict[str, float]:
+    """CPU seconds of losses and gradients in each precision: the least of some rounds after one to warm up."""
+    times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    begun = time.perf_counter()
+    while len(times["bfloat16"]) < ROUNDS and time.perf_counter() - begun < SECONDS:
+        for name, seconds in times.items():
+            agent.config = replace(agent.config, precision=Precision(name))
+            start = time.process_time()  # other programs count little
+            with agent.autocast():
+                loss, _, _ = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
+            loss.mean().backward()  # type: ignore[no-untyped-call]
+            agent.zero_grad()
+            seconds.append(time.process_time() - start)
+    return {name: min(seconds[1:] or seconds) for name, seconds in times.items()}
