@@ -1,5 +1,6 @@
 """Every key of a run, with its type and default. The yaml files beside this one are presets: they only override."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -130,6 +131,7 @@ class PretrainConfig:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
             raise ValueError("nothing to learn: give aux=rotation or another auxiliary task")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class ProbeConfig:
         check_choice("mode", self.mode, MODES)
         if (self.mode == "joint") != bool(self.aux):
             raise ValueError("mode=joint and aux=rotation, or another auxiliary task, need each other")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ class EvaluateConfig:
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
     goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
+    background: str | None = None  # of dm_control and the pusher, gas or video for example; default: that of the run
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
@@ -203,6 +207,13 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         check_choice("x", self.x, ("steps", "seconds"))
+
+
+def _check_shared(tasks: Mapping[str, TaskConfig]) -> None:
+    """Raise ValueError if a task trains an encoder of its own where there is no agent with another."""
+    for name, task in tasks.items():
+        if task.encoder != "shared":
+            raise ValueError(f"aux.{name}.encoder={task.encoder} is for train.py, whose agent has an encoder beside it")
 
 
 def _check_counts(config: "AnyConfig", *positive: str) -> None:

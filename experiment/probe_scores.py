@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from agents.learning import weighted_sum
+from analysis.denoising import Embed, raw_pixels
 from analysis.probe_table import Row, Scores
 from analysis.probes import Features, class_scores, comparable, embed, guess, outputs, pixels, read, unseen
 from configs.schema import ProbeConfig
@@ -19,6 +20,14 @@ from harness.progress import Meter
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
+
+
+def denoising_scores(parts: Probing) -> dict[str, dict[str, float]]:
+    """What backgrounds leave in pixels and in the features of each encoder; empty where there are none."""
+    if not parts.denoising:
+        return {}
+    embeds: dict[str, Embed] = {"pixels": raw_pixels, **parts.encoders}
+    return {name: parts.denoising(embed) for name, embed in embeds.items()}
 
 
 class Draw(NamedTuple):
