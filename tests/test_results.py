@@ -18,6 +18,7 @@ JSON_OF = {
     "mutation_report": "mutation-*.json",
     "chaos_report": "chaos.json",
     "goals_report": "goals-*-s*.json",
+    "denoising": "denoising-*.json",
 }
 SCRIPTS = [
     "pretext_table",
