@@ -40,6 +40,14 @@ class Conflict(StrEnum):
     pcgrad = "pcgrad"  # each loses what opposes the other
 
 
+class Capture(StrEnum):
+    """Whether updates and actions are recorded as CUDA graphs: see `agents.capture`."""
+
+    auto = "auto"  # off, since it was not measured
+    on = "on"
+    off = "off"
+
+
 @dataclass(frozen=True)
 class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
@@ -61,6 +69,7 @@ class AgentConfig(ABC):
     # type of the networks' products in an update; auto: the faster, timed at the start of the run and recorded in it
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+    capture: Capture = Capture.auto  # on a GPU, replay updates and actions as CUDA graphs; auto: off, not measured yet
 
     def __post_init__(self) -> None:
         nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
@@ -118,6 +127,7 @@ class Head(StrEnum):
     plain = "plain"  # its mean, the action value
     quantile = "quantile"  # fixed quantiles: QR-DQN
     implicit = "implicit"  # quantiles at drawn fractions: IQN
+    places = "places"  # its mean, where actions are places of the picture
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,9 @@ class DQNConfig(AgentConfig):
     learning_rate: float = 2.5e-4
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
-    head: Head = Head.plain  # plain: action values; quantile: QR-DQN; implicit: IQN; all are dueling
+    # plain: action values; quantile: QR-DQN; implicit: IQN; these are dueling. places: values of a grid of places in
+    # the picture for a goal, each by the encoder's maps there
+    head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
     double: bool = True  # the online network chooses the action that the target network values; false: that one does
     hidden: int = 256  # width of each stream of the dueling head

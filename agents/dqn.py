@@ -1,6 +1,7 @@
 """Double dueling DQN with n-step returns."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
 from agents.config import DQNConfig, Head, Target
-from agents.heads import DuelingHead, ImplicitHead, QuantileHead, huber, quantile_huber
+from agents.heads import DuelingHead, ImplicitHead, PlacesHead, QuantileHead, huber, quantile_huber
 from agents.learning import linear
 from encoders import Encoder
 from encoders.momentum import momentum_copy
@@ -38,7 +39,7 @@ class DQN(Agent):
     ) -> None:
         super().__init__(config, encoder, suite, streams, goal_dim)
         self.num_actions = num_actions
-        self.head = build_head(config, self.input_dim, num_actions)
+        self.head = build_head(config, encoder, goal_dim, num_actions)
         self.target_encoder, self.target_head = momentum_copy(self.encoder), momentum_copy(self.head)
         averaged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
         self.average = momentum_copy(nn.ModuleDict(averaged))  # by the names of what it averages
@@ -62,9 +63,18 @@ class DQN(Agent):
         if not explore:
             greedy: NDArray[np.int64] = self.q_values(pixels, goal).argmax(1).cpu().numpy()
             return greedy
-        action = self.online_q(pixels, goal).argmax(1).cpu().numpy()
+        action = self.respond_fast(pixels, goal).cpu().numpy()
         random = self.streams.explore.random(len(action)) < self.schedule.values["epsilon"]
         return np.where(random, self.streams.explore.integers(self.num_actions, size=len(action)), action)
+
+    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Greedy actions (N,) of the network that learns."""
+        return self.online_q(obs, goal).argmax(1)
+
+    def phase(self) -> Hashable:
+        """See `Agent.phase`: whether the target is copied."""
+        copies = self.config.target is Target.hard and self.updates % self.config.target_every == 0
+        return super().phase(), copies
 
     def online_q(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Action values (B, A) of the network that learns, at pixels (B, C, H, W)."""
@@ -85,7 +95,7 @@ class DQN(Agent):
         With a distributional head, quantile regression of the return; the TD error is then the loss, as in Dopamine.
         """
         features = self.beside_goal(features, batch.goal)
-        if not isinstance(self.head, DuelingHead):
+        if isinstance(self.head, QuantileHead | ImplicitHead):
             return self.quantile_loss(self.head, features, batch, next_obs)
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
@@ -126,7 +136,7 @@ class DQN(Agent):
         """Blend or copy the online network into the target network, and blend it into the average."""
         if self.config.target is Target.soft:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
-        elif self.updates % self.config.target_every == 0:
+        elif self.updates % self.config.target_every == 0:  # in `phase` too
             torch._foreach_copy_(self.target, self.online)
         if self.average:  # begun late enough to forget the first weights
             averaged = self.get_buffer("averaged").add_(1)
@@ -145,9 +155,20 @@ class DQN(Agent):
         self.average.load_state_dict({name: weights[name] for name in self.average.state_dict()})
 
 
-def build_head(config: DQNConfig, feature_dim: int, num_actions: int) -> DuelingHead | QuantileHead | ImplicitHead:
-    """The head of a config, on features (B, feature_dim)."""
+def build_head(
+    config: DQNConfig, encoder: Encoder, goal_dim: int, num_actions: int
+) -> DuelingHead | QuantileHead | ImplicitHead | PlacesHead:
+    """The head of a config, on the features of an encoder beside goals.
+
+    Raises:
+        ValueError: the actions are no places in the encoder's maps.
+    """
+    if config.head == Head.places:
+        if encoder.feature_dim != math.prod(shape := encoder.map_shape):
+            raise ValueError("agent.head=places reads the encoder's maps: encoder.feature_dim=null")
+        return PlacesHead(shape, goal_dim, num_actions, config.hidden)
+    inputs = encoder.feature_dim + goal_dim
     if config.head == Head.plain:
-        return DuelingHead(feature_dim, num_actions, config.hidden, config.layer_norm)
+        return DuelingHead(inputs, num_actions, config.hidden, config.layer_norm)
     kind = QuantileHead if config.head == Head.quantile else ImplicitHead
-    return kind(feature_dim, num_actions, config.hidden, config.layer_norm, config.quantiles)
+    return kind(inputs, num_actions, config.hidden, config.layer_norm, config.quantiles)

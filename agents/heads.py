@@ -38,6 +38,43 @@ class DuelingHead(nn.Module):
         return value + advantage - advantage.mean(-1, keepdim=True)  # type: ignore[no-any-return]
 
 
+class PlacesHead(nn.Module):
+    """Action values of the places of a picture, each by the encoder's maps there: what is learned of one place holds
+    for all. The goal scales and shifts the hidden maps (Perez et al. 2018, "FiLM", equation 2).
+
+    Args:
+        map_shape: (C', H', W') of the maps whose numbers are the features.
+        goal_dim: G, numbers behind the features; at least 1.
+        num_actions: A = H' r x W' r places, row by row, for a whole r.
+        hidden: feature maps of the hidden layer.
+
+    Raises:
+        ValueError: there are no goals, or other numbers of places.
+    """
+
+    def __init__(self, map_shape: tuple[int, int, int], goal_dim: int, num_actions: int, hidden: int) -> None:
+        super().__init__()
+        if not goal_dim:
+            raise ValueError("agent.head=places chooses the place of a goal, but this environment has no goals")
+        channels, height, width = self.map_shape = map_shape
+        self.parts = [math.prod(map_shape), goal_dim]
+        self.finer = math.isqrt(num_actions // (height * width))
+        if num_actions != height * width * self.finer**2:
+            raise ValueError(
+                f"agent.head=places: {num_actions} actions are no grid of places that divides the {height} x {width} "
+                "maps of the encoder"
+            )
+        self.hidden, self.goal = nn.Conv2d(channels, hidden, 1), nn.Linear(goal_dim, 2 * hidden)
+        self.value = nn.Conv2d(hidden, self.finer**2, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps and goal side by side (B, C' * H' * W' + G) to action values (B, A)."""
+        maps, goal = torch.split(features, self.parts, dim=1)
+        scale, shift = self.goal(goal)[:, :, None, None].chunk(2, dim=1)
+        hidden = F.relu(self.hidden(maps.reshape(-1, *self.map_shape)) * (1 + scale) + shift)
+        return F.pixel_shuffle(self.value(hidden), self.finer).flatten(1)
+
+
 class QuantileHead(nn.Module):
     """N fixed quantiles of the return of each action (Dabney et al. 2018, "Distributional reinforcement learning with
     quantile regression"), at the fractions (i + 1/2) / N. The action value is their mean.

@@ -1,6 +1,7 @@
 """Soft actor-critic from pixels."""
 
 import math
+from collections.abc import Hashable
 from copy import deepcopy
 
 import numpy as np
@@ -91,13 +92,24 @@ class SAC(Agent):
         """Actions (N, A): sampled, uniform before the first update, or the squashed mean that is evaluated."""
         if explore and not self.updates:
             return self.streams.explore.uniform(-1, 1, (len(obs.pixels), self.action_dim)).astype(np.float32)
-        mean, log_std = self.policy_at(
-            self.encoder.maps(torch.from_numpy(obs.pixels).to(self.device)), self.goal_of(obs)
-        )
+        pixels, goal = torch.from_numpy(obs.pixels).to(self.device), self.goal_of(obs)
+        mean, log_std = (self.respond_fast if explore else self.respond)(pixels, goal).cpu()
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.streams.explore.standard_normal(mean.shape)).to(mean)
-        action: NDArray[np.float32] = mean.tanh().cpu().numpy()
+        action: NDArray[np.float32] = mean.tanh().numpy()
         return action
+
+    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Mean and log standard deviation (2, N, A) of the policy."""
+        return torch.stack(self.policy_at(self.encoder.maps(obs), goal))
+
+    def phase(self) -> Hashable:
+        """See `Agent.phase`: whether actor, temperature and target follow."""
+        return super().phase(), self.follows()
+
+    def follows(self) -> bool:
+        """Whether the update that was counted last is one of actor, temperature and target."""
+        return self.updates % self.config.policy_delay == 0
 
     def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Value (B, 1) of the action that the evaluated policy takes."""
@@ -148,7 +160,7 @@ class SAC(Agent):
 
     def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
-        if self.updates % self.config.policy_delay:
+        if not self.follows():
             return {}
         with self.autocast():
             with torch.no_grad():
@@ -167,7 +179,7 @@ class SAC(Agent):
     @torch.no_grad()
     def update_targets(self) -> None:
         """Blend encoder and critics into their targets at every `policy_delay`-th update."""
-        if self.updates % self.config.policy_delay == 0:
+        if self.follows():
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
 
     def sample(self, maps: Tensor, goal: Tensor | None = None) -> tuple[Tensor, Tensor]:

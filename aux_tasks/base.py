@@ -63,11 +63,7 @@ class TaskSetting:
     @property
     def map_shape(self) -> tuple[int, int, int]:
         """(C', H', W') of `encoder.maps`."""
-        device = next(self.encoder.parameters()).device
-        with torch.no_grad():
-            maps = self.encoder.maps(torch.zeros(1, *self.obs_shape, dtype=torch.uint8, device=device))
-        channels, height, width = maps.shape[1:]
-        return channels, height, width
+        return self.encoder.map_shape
 
 
 class AuxTask(nn.Module, ABC):

@@ -32,6 +32,7 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "vicreg": "aux_tasks.image.vicreg:VICReg",
         "tov_vicreg": "aux_tasks.video.tov_vicreg:TOVVICReg",
         "split_brain": "aux_tasks.image.split_brain:SplitBrain",
+        "masked_autoencoder": "aux_tasks.image.masked_autoencoder:MaskedAutoencoder",
         "context_encoder": "aux_tasks.image.context_encoder:ContextEncoder",
         "bigan": "aux_tasks.image.bigan:BiGAN",
         "shuffle_learn": "aux_tasks.video.shuffle_learn:ShuffleLearn",

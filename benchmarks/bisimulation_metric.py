@@ -39,12 +39,10 @@ def main() -> None:
     tune_process(1)
     slips, found = given["slips"].split(","), dict[str, Any]()
     for form in given["forms"].split(","):
-        found[form] = {
-            slip: [
-                world.agreement(world.learned_metric(float(slip), form=form, seed=k), float(slip)) for k in range(given["seeds"])
-            ]
-            for slip in slips
-        }
+        found[form] = {}
+        for slip in slips:
+            learned = [world.learned_metric(float(slip), form=form, seed=seed) for seed in range(given["seeds"])]
+            found[form][slip] = [world.agreement(metric, float(slip)) for metric in learned]
         print(form, found[form], flush=True)
     command = shlex.join(["python", "benchmarks/bisimulation_metric.py", *sys.argv[1:]])
     write_json({"command": command, "slips": slips, "correlations": found, "versions": versions()}, JSON)

@@ -57,6 +57,7 @@ COPIES = 20  # trays at once
 SEED = 1000  # of the measured episodes, which no training has seen
 BINS = 4  # of a colour channel, in the baseline of colours
 Policy: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]  # of scenes and goal pictures
+Aim: TypeAlias = Callable[[GraspingVector, NDArray[Any]], NDArray[Any]]  # the actions at an environment's scenes
 MEASURES = {  # by name: what the table calls it
     "retrieval": "retrieval",
     "retrieval_other": "retrieval, own picture left out",
@@ -151,15 +152,13 @@ def argmax_policy(network: Network) -> Policy:
     return act
 
 
-def episodes(
-    split: str, count: int, aim: Callable[[GraspingVector, NDArray[Any]], NDArray[np.float32]]
-) -> Iterator[dict[str, NDArray[np.bool_]]]:
+def episodes(split: str, count: int, aim: Aim, grid: int = 0) -> Iterator[dict[str, NDArray[np.bool_]]]:
     """One attempt in each of `count` trays, aimed by `aim(env, scenes)`."""
-    env = GraspingConfig(num_envs=COPIES, split=split).build()
+    env = GraspingConfig(num_envs=COPIES, split=split, grid=grid).build()
     scene = env.reset(derive(SEED, "grasping"))
     for _ in range(count // COPIES):
         action, desired = aim(env, scene), env.labels()["desired"]
-        there = env.object_at(action) == desired
+        there = env.object_at(env.point(action)) == desired
         env.step(action)
         held = env.labels()["held"]
         yield {"localisation": there, "instance": held == desired, "any": held >= 0}

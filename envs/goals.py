@@ -67,6 +67,7 @@ class GoalSpaceVector(VectorEnv):
         self._picture, self._observe = goal, observe
         self._ended = False  # whether any episode has
         self.num_envs, self.action_space, self.goal_dim = env.num_envs, env.action_space, space.goal_dim
+        self.num_views = env.num_views
         if observe == "pixels":
             self.frame_shape = env.frame_shape
         else:
@@ -132,6 +133,10 @@ class GoalSpaceVector(VectorEnv):
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`."""
         return self._env.labels()
+
+    def views(self) -> Pixels:
+        """See `VectorEnv.views`: those of the environment."""
+        return self._env.views()
 
     def close(self) -> None:
         """See `VectorEnv.close`."""

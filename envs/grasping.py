@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
@@ -32,11 +32,13 @@ class GraspingConfig(EnvConfig):
     size: int = 64  # pixels, height and width
     objects: int = 5  # objects in the tray
     split: str = "seen"  # which objects: the 60 seen or the 20 unseen ones
+    grid: int = 0  # grasp at one of grid x grid places of the picture, row by row; 0: anywhere
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split is {self.split!r}: {nearest(self.split, SPLITS)}")
-        for name, (least, most) in {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8)}.items():
+        ranges = {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8), "grid": (0, 64)}
+        for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name} is {value}: it must be {least} to {most}")
 
@@ -67,9 +69,10 @@ class GraspingConfig(EnvConfig):
 class GraspingVector(VectorEnv):
     """N trays, and one grasp an episode. Frames are RGB, from above.
 
-    An action (x to the right, y downwards) in [-1, 1] is where in the picture the gripper goes. It takes the object
-    below its middle, or else one that a point of its footprint hits; nothing is simulated of fingers and forces.
-    Every grasp moves and turns the other objects by a few pixels, and the light is another one in each picture.
+    An action (x to the right, y downwards) in [-1, 1] is where in the picture the gripper goes; of a grid, the number
+    of a place, whose middle that is. It takes the object below its middle, or else one that a point of its footprint
+    hits; nothing is simulated of fingers and forces. Every grasp moves and turns the other objects by a few pixels, and
+    the light is another one in each picture.
 
     Goals are one-hot numbers of objects (G = 80), all 0 for an empty gripper. The reward is 1 where the held object is
     the desired one, which lies in the tray. Every grasp terminates the episode.
@@ -78,7 +81,8 @@ class GraspingVector(VectorEnv):
     def __init__(self, config: GraspingConfig) -> None:
         """Raises RuntimeError where MuJoCo cannot render."""
         self.num_envs, self.goal_dim = config.num_envs, NUM_OBJECTS
-        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.action_space = Discrete(config.grid**2) if config.grid else Box(-1, 1, (2,), np.float32)
+        self._grid = config.grid
         self.frame_shape = (3, config.size, config.size)
         self._world, self._ids, self._count = World(config.size), ids_of(config.split), config.objects
         self._trays: list[Tray] = []
@@ -93,12 +97,12 @@ class GraspingVector(VectorEnv):
     def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
         self._check_action(action)
-        first = self._over
+        first, places = self._over, self.point(action)
         for i, rng in enumerate(self._rngs):  # one generator a copy: its episodes do not depend on the others
             if first[i]:
                 self._trays[i] = Tray(self._ids, self._count, rng)
             else:
-                self._trays[i].grasp(self._world.hit(self._trays[i], to_tray(action[i])), rng)
+                self._trays[i].grasp(self._world.hit(self._trays[i], to_tray(places[i])), rng)
         self._over = ~first
         reward = np.where(first, 0, self.compute_reward(*self.goals())).astype(np.float32)
         return VectorStep(self._draw(), reward, self._over, np.zeros_like(first), self._over, first)
@@ -107,7 +111,7 @@ class GraspingVector(VectorEnv):
         """See `VectorEnv.labels`: the numbers of the desired and the held object, -1 for none, and where the desired
         one lies or lay before it was grasped, in pixels from the left and upper edge of the picture.
         """
-        place = to_tray(np.array([tray.desired_place for tray in self._trays]))
+        place = to_tray(np.array([tray.poses.get(tray.desired, tray.held_place)[:2] for tray in self._trays]))
         x, y = ((place + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
         desired, held = (np.array([getattr(t, name) for t in self._trays]) for name in ("desired", "held"))
         return {"desired": desired, "held": held, "x": x.copy(), "y": y.copy()}
@@ -146,6 +150,12 @@ class GraspingVector(VectorEnv):
 
     # --- for scripted policies and measurements, not for agents ---
 
+    def point(self, action: Actions) -> NDArray[Any]:
+        """Where (N, 2) actions go in the picture."""
+        if not self._grid:
+            return action
+        return (np.stack([action % self._grid, action // self._grid], axis=1) + 0.5) / self._grid * 2 - 1
+
     def places(self) -> list[dict[int, NDArray[np.float64]]]:
         """Of each tray, the numbers of the objects that lie in it, and the actions (2,) that grasp them."""
         return [{n: to_tray(pose[:2]) for n, pose in tray.poses.items()} for tray in self._trays]
@@ -182,6 +192,7 @@ class Tray:
     """
 
     held = -1
+    held_place: NDArray[np.float64] = np.zeros(3)  # its pose before it was grasped
 
     def __init__(self, ids: NDArray[np.int64], count: int, rng: np.random.Generator) -> None:
         self.poses: dict[int, NDArray[np.float64]] = {}
@@ -189,13 +200,11 @@ class Tray:
             place = rng.uniform(-REACH, REACH, (TRIES, 2))
             self.poses[number] = np.append(self._free(place), rng.uniform(0, 2 * np.pi))
         self.desired = int(rng.choice(list(self.poses)))
-        self.desired_place = self.poses[self.desired][:2]
         self.lamp, self.goal_pose, self.held_pose = _lamp(rng), *(rng.uniform(-1, 1, (2, 6)))
 
     def grasp(self, number: int, rng: np.random.Generator) -> None:
         """Take an object, or none for -1, and disturb the others."""
-        self.held = number
-        self.poses.pop(number, None)
+        self.held, self.held_place = number, self.poses.pop(number, self.held_place)
         for other, pose in list(self.poses.items()):
             del self.poses[other]
             moved = np.clip(pose[:2] + rng.normal(0, DISTURBED[0], (TRIES, 2)), -REACH, REACH)

@@ -75,12 +75,13 @@ class PusherConfig(SceneConfig):
     reward: str = "sparse"  # sparse: 0 at the goal, else -1; dense: minus the puck's distance to it
     objects: str = "one"  # one: a red disc; many: an episode's puck has one of three colours and of three shapes
     time_limit: int = 50  # steps until truncation
+    scatter: int = 0  # steps after which puck and pointer lie elsewhere, for pretraining; 0: never
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in {"observe": OBSERVE, "reward": REWARDS, "objects": OBJECTS}.items():
             self._one_of(name, choices)
-        self._at_least(time_limit=1)
+        self._at_least(time_limit=1, scatter=0)
 
     def build(self, labels: bool = False) -> "PusherVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
@@ -160,6 +161,8 @@ class PusherVector(VectorEnv):
             if first[i]:
                 self._begin(i)
                 continue
+            if self._config.scatter and self._age[i] % self._config.scatter == 0:
+                data.qpos[:], data.qvel[:] = _scatter(self._rngs[i]), 0
             data.ctrl[:] = SPEED * velocity
             self._mujoco.mj_step(self._model, data, SUBSTEPS)
             self._pass_background(i)

@@ -3,6 +3,7 @@
 import logging
 from contextlib import closing
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
@@ -12,7 +13,7 @@ from sklearn.model_selection import GroupKFold
 from analysis.evaluation import random_policy
 from analysis.probes import RIDGE_ALPHAS, Features, comparable
 from envs import EnvConfig, Observation, VectorEnv
-from envs.goals import GoalSpace
+from envs.goals import Embeddings, GoalSpace
 from harness.seeding import derive, numpy_stream
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,15 @@ COPIES, STEPS, FOLDS = 100, 20, 5  # many copies: each begins with a state of it
 LEAST_R2 = 0.8
 
 
-def check_goal_space(env: EnvConfig, space: GoalSpace, seed: int) -> list[float]:
-    """R2 of each number of the environment's goals, read from the embeddings of random play by a linear model.
+class ComparingSpace(GoalSpace, Protocol):
+    """A goal space that says what its rewards depend on."""
+
+    def compared(self, goals: Embeddings) -> Embeddings:
+        """The part (M, G') of goals (M, G) that rewards depend on."""
+
+
+def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[float]:
+    """R2 of each number of the environment's goals, read by a linear model from what the space compares of random play.
 
     A warning says if one is below 0.8: the reward then hardly depends on where the object lies, and neither the loss
     of the space nor the return in it shows that.
@@ -60,13 +68,13 @@ def cross_validated_r2(features: Features, truth: Features, group: Features) -> 
     return scores
 
 
-def _play(env: VectorEnv, space: GoalSpace, seed: int) -> tuple[Features, Features, Features]:
-    """Embeddings (N, G) of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
+def _play(env: VectorEnv, space: ComparingSpace, seed: int) -> tuple[Features, Features, Features]:
+    """What is compared (N, G'') of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
     act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
     frame = env.reset(derive(seed, "goal gate"))
     context, embedded, achieved = frame.copy(), [], []
     for _ in range(STEPS):
-        embedded.append(space.embed(frame, context))
+        embedded.append(space.compared(space.embed(frame, context)))
         achieved.append(env.goals().achieved)
         step = env.step(act(Observation(frame)))
         frame = step.frame

@@ -185,6 +185,11 @@ class TaskSpace:
         return _array(self.task.embed(self._tensor(frames), self.encoder, beside))
 
     @torch.inference_mode()
+    def compared(self, goals: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part (M, G') of goals (M, G) that rewards depend on."""
+        return _array(self.task.compared(self._tensor(goals)))
+
+    @torch.inference_mode()
     def reward(self, achieved: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `envs.goals.GoalSpace`."""
         return _array(self.task.reward(self._tensor(achieved), self._tensor(desired)))

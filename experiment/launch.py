@@ -295,8 +295,16 @@ def _check_key(key: str, tree: Any) -> None:
             raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
         if part not in node:
             near = closest(key, [*_dotted(node, parent), *_dotted(tree)])
-            raise ValueError(f"unknown key {key!r}: " + (f"did you mean {near!r}?" if near else nearest(part, node)))
+            hint = f"did you mean {near!r}?" if near else nearest(part, node)
+            raise ValueError(f"unknown key {key!r}: {hint}{_elsewhere(key)}")
         node, parent = node[part], f"{parent}.{part}".lstrip(".")
+
+
+def _elsewhere(key: str) -> str:
+    """Which commands have a key that this one has not."""
+    scripts = {"config": "train", **{name: name for name in COMMANDS if name != "config"}}
+    having = [f"{scripts[name]}.py" for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
+    return f"; it is a key of {', '.join(having)}" if having else ""
 
 
 def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:

@@ -30,6 +30,10 @@ class GoalTask(AuxTask):
             context: (B, C, H, W) the first picture of each one's episode, for tasks that use it.
         """
 
+    def compared(self, goals: Tensor) -> Tensor:
+        """Return the part (B, G') of goals (B, G) that rewards depend on: all of it, unless a context is beside it."""
+        return goals
+
     def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
         """Return the reward (B,) of goals (B, G) reached: the negative Euclidean distance."""
         distance: Tensor = torch.linalg.vector_norm(achieved - desired, dim=1)

@@ -83,9 +83,13 @@ class ContextConditionedRIG(GoalTask):
         mean: Tensor = self.posterior(torch.cat([encoder(obs), beside], dim=1))[0]
         return torch.cat([mean, self.code(beside).float()], dim=1)
 
+    def compared(self, goals: Tensor) -> Tensor:
+        """Return the latents (B, L) of goals, without the codes."""
+        return goals[:, : self.latent_dim]
+
     def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        """Return the negative distance (B,) of the latents, without the codes."""
-        return super().reward(achieved[:, : self.latent_dim], desired[:, : self.latent_dim])
+        """Return the negative distance (B,) of the latents."""
+        return super().reward(self.compared(achieved), self.compared(desired))
 
     def imagine(self, achieved: Tensor) -> Tensor:
         """Return samples of the prior (B, G), with the codes of the scenes."""

@@ -7,7 +7,7 @@ import torch
 from test_dqn import A, B, make_agent, make_batch
 
 from agents.config import Head
-from agents.heads import ImplicitHead, QuantileHead, quantile_huber
+from agents.heads import ImplicitHead, PlacesHead, QuantileHead, quantile_huber
 
 N = 4
 DISTRIBUTIONAL = [Head.quantile, Head.implicit]
@@ -114,3 +114,27 @@ def test_regression_finds_the_quantiles_of_a_known_distribution():
         ).backward()  # Huber's threshold is 1
         optimizer.step()
     torch.testing.assert_close(predicted.detach(), torch.tensor([[0.0, 0.0, 0.0, 1.0]]), atol=0.05, rtol=0)
+
+
+@torch.no_grad()
+def test_the_value_of_a_place_follows_from_the_goal_and_the_maps_there():
+    """Against a loop over places: 2 x 3 maps, each of 2 x 2 places, numbered row by row."""
+    torch.manual_seed(0)
+    channels, height, width, goals = 5, 2, 3, 4
+    head, features = PlacesHead((channels, height, width), goals, 24, 6), torch.randn(B, 30 + goals)
+    values = head(features).view(B, 2 * height, 2 * width)
+    for sample, row in zip(values, features, strict=True):
+        maps, goal = row[:30].view(channels, height, width), row[30:]
+        scale, shift = head.goal(goal).chunk(2)
+        for i in range(2 * height):
+            for j in range(2 * width):
+                hidden = head.hidden.weight[:, :, 0, 0] @ maps[:, i // 2, j // 2] + head.hidden.bias
+                hidden = (hidden * (1 + scale) + shift).relu()
+                value = head.value.weight[:, :, 0, 0] @ hidden + head.value.bias
+                torch.testing.assert_close(sample[i, j], value[i % 2 * 2 + j % 2])
+
+
+@pytest.mark.parametrize("actions", [23, 30])
+def test_actions_that_are_no_finer_grid_of_the_maps_are_refused(actions):
+    with pytest.raises(ValueError, match=rf"{actions} actions are no grid of places that divides the 2 x 3 maps"):
+        PlacesHead((5, 2, 3), 4, actions, 6)

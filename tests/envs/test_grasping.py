@@ -95,6 +95,18 @@ def test_actions_and_labels_are_places_in_the_picture(env: GraspingVector) -> No
     assert (np.abs(there.astype(float) - background).max(1) > 15).mean() > 0.9
 
 
+def test_the_label_of_the_desired_object_follows_it_where_another_one_is_taken(env: GraspingVector) -> None:
+    env.reset(5)
+    before, action = env.labels(), aim(env, "desired")
+    env.step(np.full((12, 2), 1, np.float32))  # none is taken, all are moved
+    after = env.labels()
+    assert (before["x"] != after["x"]).all()
+    np.testing.assert_allclose(np.stack([after["x"], after["y"]], 1), (aim(env, "desired") + 1) / 2 * 64, atol=1e-3)
+    env.reset(5)
+    env.step(action)  # it is taken
+    np.testing.assert_array_equal(env.labels()["x"], before["x"])
+
+
 def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) -> None:
     moved = []
     for seed in range(10):
@@ -105,6 +117,22 @@ def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) 
             moved += [np.linalg.norm(after[n] - tray[n]) * 32 for n in after]
             assert all(np.abs(place).max() < 1 for place in after.values())
     assert 2 < np.mean(moved) < 5
+
+
+def test_a_place_of_a_grid_is_a_grasp_at_its_middle(env: GraspingVector) -> None:
+    rows, columns = np.arange(12) % 4, np.arange(12) // 3
+    places = np.stack([(columns + 0.5) / 4, (rows + 0.5) / 4], axis=1) * 2 - 1
+    grid = GraspingConfig(num_envs=12, grid=4).build()
+    assert grid.action_space.n == 16
+    for seed in range(5):
+        env.reset(seed)
+        grid.reset(seed)
+        env.step(places.astype(np.float32))
+        grid.step(rows * 4 + columns)
+        np.testing.assert_array_equal(grid.labels()["held"], env.labels()["held"])
+    with pytest.raises(ValueError, match="out of range: use 0 to 15"):
+        grid.step(np.full(12, 16))
+    grid.close()
 
 
 class MeanColour:
@@ -144,6 +172,7 @@ def test_seen_and_unseen_objects_are_apart() -> None:
     [
         ({"split": "sen"}, "split is 'sen': .*seen"),
         ({"objects": 9}, "objects is 9: it must be 1 to 8"),
+        ({"grid": -1}, "grid is -1"),
         ({"size": 8}, "size is 8: it must be 16 to"),
         ({"num_envs": 0}, "num_envs is 0"),
     ],

@@ -195,3 +195,16 @@ def test_what_the_puck_looks_like_moves_nothing() -> None:
     for row, other in zip(play(one, 6, 20), play(many, 6, 20), strict=True):
         np.testing.assert_array_equal(row.frame, other.frame)
     assert set(many.labels()) - set(one.labels()) == {"color", "shape"}
+
+
+def test_scattered_pucks_lie_elsewhere_every_few_steps() -> None:
+    env = PusherConfig(num_envs=20, observe="state", objects="many", scatter=4, time_limit=12).build()
+    env.reset(0)
+    looks, moved = env.labels(), []
+    for _ in range(11):
+        before = env.goals().achieved
+        env.step(np.zeros((20, 2), np.float32))
+        moved.append(np.linalg.norm(env.goals().achieved - before, axis=1))
+        assert all((env.labels()[name] == looks[name]).all() for name in ("color", "shape"))
+    far = np.mean(moved, axis=1) > 0.3
+    assert np.flatnonzero(far).tolist() == [3, 7]

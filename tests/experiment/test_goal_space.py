@@ -220,6 +220,17 @@ def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, mon
     assert ("an agent cannot tell where the object is" in caplog.text) == blind
 
 
+def test_what_a_reward_does_not_compare_is_not_read(tmp_path, monkeypatch, caplog):
+    """The puck's place beside a latent without it, as CC-RIG's code of the first picture can have it."""
+    pretrained(tmp_path, monkeypatch)
+    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    monkeypatch.setattr(Pooled, "embed", lambda self, obs, *_: adaptive_avg_pool2d(obs[:, :1].float(), 12).flatten(1))
+    monkeypatch.setattr(Pooled, "compared", lambda self, goals: torch.rand(len(goals), 3))
+    space = TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu"))
+    assert max(goal_gate.check_goal_space(PusherConfig(size=SIZE), space, 0)) < 0.8
+    assert "an agent cannot tell where the object is" in caplog.text
+
+
 def test_a_space_that_cannot_imagine_says_so(tmp_path, monkeypatch):
     pretrained(tmp_path, monkeypatch, imagines=False)
     with pytest.raises(ValueError, match=r"Pooled cannot imagine goals: goal.source=env"):

@@ -128,8 +128,8 @@ WRONG = {
         "aux=rotation aux.rotation.options.hiden=3": "hiden.*'aux.rotation.options.hidden'?",
         "-m seed=0,1 agent.lerning_rate=1": "'agent.learning_rate'?",
         # none that is near
-        "video=x": "unknown key 'video'",
-        "source=idx": "unknown key 'source'",
+        "video=x": "unknown key 'video'.*; it is a key of evaluate.py$",
+        "source=idx": "unknown key 'source'.*; it is a key of pretrain.py, probe.py$",
         "checkpoint.path=x": "'checkpoint",
         "hydra.job.chdir=true": "'hydra.job.chdir': there are env",
         "env.foo=1": "'env.foo': there are name, num_envs, game",
