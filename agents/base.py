@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -112,8 +111,8 @@ class Agent(nn.Module, ABC):
         weights = {f"weight/{name}": function for name, function in self.suite.schedules().items()}
         self.schedule = Schedule(self.schedules() | weights, self.device)
         self.weights = {name: self.schedule.tensors[f"weight/{name}"] for name in self.suite.schedules()}
-        adam = partial(torch.optim.Adam, eps=self.config.adam_eps, fused=True, capturable=self.device.type == "cuda")
-        self.optimizers = [adam(groups) for groups in owned]
+        eps = self.config.adam_eps
+        self.optimizers = [torch.optim.Adam(groups, eps=eps, fused=True) for groups in owned]
         self.respond_fast = self.captured(self.respond)
         if self.config.compile:
             for network in compiled:

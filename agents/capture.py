@@ -90,7 +90,9 @@ class Captured(Generic[R]):
         return output
 
     def _record(self, program: Program[R]) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        streams = [torch.cuda.default_generators[torch.cuda.current_device()], *self._generators]
+        states = [stream.clone_state() for stream in streams]
         for generator in self._generators:
             graph.register_generator_state(generator)
         try:
@@ -98,10 +100,25 @@ class Captured(Generic[R]):
                 program.output = self._function(*program.inputs)
             program.graph = graph
         except RuntimeError as error:
-            self._records = False
-            self._reset()
-            reason = str(error).strip().split("\n")[0]
-            log.warning("agent.capture: it cannot be recorded and runs eagerly: %s", reason)
+            self._run_eagerly(str(error).strip().split("\n")[0])
+            torch.cuda.set_stream(here)  # the recording leaves its own, and generators that wait for it to go on
+            for stream, state in zip(streams, states, strict=True):
+                stream.graphsafe_set_state(state)
+
+    def _run_eagerly(self, reason: str) -> None:
+        """From now on, in every phase."""
+        log.warning("agent.capture: it cannot be recorded and runs eagerly: %s", reason)
+        self._records = False
+        for program in self._programs.values():
+            program.graph = None
+        self._reset()
+
+
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """Let the steps of an optimiser be recorded, and the steps before the recording give no warning."""
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    optimizer._warned_capturable_if_run_uncaptured = True
 
 
 def leaves(inputs: Sequence[Any]) -> Iterator[Tensor]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
@@ -60,9 +59,10 @@ class AuxSuite(nn.Module):
         heads = [group for task in built.values() if (group := head_group(task))["params"]]
         heads += [{"params": list(encoder.parameters())} for encoder in self.encoders.values()]
         self.heads = [p for group in heads for p in group["params"]]
-        adam = partial(torch.optim.Adam, fused=True, capturable=setting.generator.device.type == "cuda")
-        self.optimizer = adam(heads, lr=learning_rate, eps=adam_eps) if heads else None
-        self.adversary_optimizer = adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS) if rivals else None
+        self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
+        self.adversary_optimizer = (
+            torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS, fused=True) if rivals else None
+        )
 
     def __iter__(self) -> Iterator[tuple[str, AuxTask]]:
         for name, task in self.tasks.items():

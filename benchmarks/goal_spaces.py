@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from analysis.evaluation import random_policy
 from configs.schema import PretrainConfig
 from encoders import EncoderConfig, build_encoder
-from envs import EnvConfig, Rollout
+from envs import EnvConfig, PusherConfig, Rollout
 from experiment.build import build_initial_encoder
 from experiment.composition import read_config
 from experiment.goal_gate import cross_validated_r2
@@ -77,22 +77,25 @@ def scores(embedded: Array, distance: Array, seen: Play, pairs: Array) -> dict[s
 def row_of(run: Path) -> list[dict[str, Any]]:
     """The rows of a run: its space, its embeddings dealt to other pictures, its encoder untrained, and pixels."""
     config = read_config(run / "config.yaml", PretrainConfig)
-    seen = play(config.env, config.seed + 1000, COPIES, STEPS)
+    assert isinstance(config.env, PusherConfig), f"{run}: these are measurements of the pusher"
+    env = replace(config.env, scatter=0)  # as an agent plays it
+    seen = play(env, config.seed + 1000, COPIES, STEPS)
     rng = numpy_stream(config.seed, "benchmark/pairs")
     pairs = rng.integers(len(seen.frames), size=(2, PAIRS))
     space, (task,) = TaskSpace.load(space_file(str(run)), torch.device("cpu")), config.aux
-    world = config.env.label
+    world = env.label
     embedded = space.embed(seen.frames, seen.context)
+    compared = space.compared(embedded)
 
     def euclid(features: Array) -> Array:
         distance: Array = np.linalg.norm(features[pairs[0]] - features[pairs[1]], axis=1)
         return distance
 
-    trained = scores(embedded, -space.reward(embedded[pairs[0]], embedded[pairs[1]]), seen, pairs)
+    trained = scores(compared, -space.reward(embedded[pairs[0]], embedded[pairs[1]]), seen, pairs)
     clock = log_of(run)[-1]["clock"]
     made = {"steps": clock["updates"], "seed": config.seed, "seconds": clock["seconds"]}
     made |= {"latents": space.goal_dim, "env": world, "config": (run / "config.yaml").read_text()}
-    shuffled = embedded[rng.permutation(len(embedded))]
+    shuffled = compared[rng.permutation(len(embedded))]
     with torch.no_grad():
         encoder = build_initial_encoder(replace(config.encoder, init=None), seen.frames.shape[1:], config.seed)
         untrained = encoder(torch.from_numpy(seen.frames)).numpy()
@@ -104,7 +107,7 @@ def row_of(run: Path) -> list[dict[str, Any]]:
         {"task": f"{world}/pixels, 12 x 12", **scores(pixels, euclid(pixels), seen, pairs)},
     ]
     if set(LOOKS) <= seen.labels.keys():
-        rows[0] |= imagined_looks(space, play(config.env, config.seed + 2000, SCENES, MOMENTS), rng)
+        rows[0] |= imagined_looks(space, play(env, config.seed + 2000, SCENES, MOMENTS), rng)
     return rows
 
 

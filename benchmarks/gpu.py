@@ -16,7 +16,7 @@ antlr4-python3-runtime, which `pip wheel` builds. Cartpole takes 10 MB more: muj
 dm-control, whose wheel of 56 MB shrinks by `zip -d` of its `dm_control/locomotion/*`; set MUJOCO_GL=egl.
 """
 
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -59,11 +59,12 @@ UPDATES = {
     **{f"SAC, {task}": f"{CONTROL} {SHIFTS} aux={task}" for task in TASKS},
 }
 CARTPOLE = f"experiment=sac_cartpole batch_size=256 {SHIFTS} {STORED}"
-SPEEDS = {  # words, and runs at once
-    "one Pong run, 16 copies": (f"{PONG} log_every=1000 env.threads=8", 1),
-    "16 Pong runs, 16 copies each": (f"{PONG} log_every=1000 replay.capacity=100000", 16),
-    "one cartpole run": (f"{CARTPOLE} log_every=250", 1),
+SPEEDS = {  # words, runs at once, and arms
+    "one Pong run, 16 copies": (f"{PONG} log_every=1000 env.threads=8", 1, tuple(ARMS)),
+    "16 Pong runs, 16 copies each": (f"{PONG} log_every=1000 replay.capacity=100000", 16, ("captured",)),
+    "one cartpole run": (f"{CARTPOLE} log_every=250", 1, ("captured",)),
 }
+LEARNING_AT_ONCE = 6  # runs
 DRQ = f"experiment=sac_paper batch_size=512 {SHIFTS} eval_episodes=20 diagnose_every=0 checkpoint_every=6250"
 CLEAN = {"shifts": "aux=none", "deepmdp": "aux=deepmdp", "dbc_robust": "aux=dbc_robust", "curl": "aux=curl"}
 LEARNING = {  # the most valuable first
@@ -113,7 +114,7 @@ def kernels(work: Callable[[], Any], repeats: int) -> dict[str, float]:
         for _ in range(repeats):
             work()
         torch.cuda.synchronize()
-    events = profile.key_averages()
+    events = [event for event in profile.key_averages() if event.self_device_time_total > 0]
     busy = sum(event.self_device_time_total for event in events) / 1e3
     return {"kernel_ms": busy / repeats, "kernels": sum(event.count for event in events) / repeats}
 
@@ -162,10 +163,13 @@ def stop(processes: list["subprocess.Popen[bytes]"], signum: int, seconds: float
             process.wait()
 
 
-def measure_speed(words: str, jobs: int, seconds: float, folder: Path, device: str) -> dict[str, Any]:
+def measure_speed(
+    words: str, jobs: int, arms: Sequence[str], seconds: float, folder: Path, device: str
+) -> dict[str, Any]:
     """Agent steps a second of one or more runs, from their first update on, by arm."""
     found: dict[str, Any] = {}
-    for arm, more in ARMS.items():
+    for arm in arms:
+        more = ARMS[arm]
         folders = [folder / f"{arm}-{time.time_ns()}-{job}" for job in range(jobs)]
         processes = [
             start(f"{words} {more} seed={job} steps=100000000 eval_episodes=0", path, device)
@@ -269,19 +273,29 @@ def run_tests(session: Session) -> None:
 
 
 def run_updates(session: Session, updates: int) -> None:
-    """Times of updates; each row in a process that an error of the device does not outlive."""
+    """Times of updates, in a process that is replaced after an error: one of the device would not go away."""
+    pool: ProcessPoolExecutor | None = None
     for name in session.missing("updates", UPDATES, 30):
         if session.left() < 30:
-            return
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            future: Future[dict[str, Any]] = pool.submit(measure_update, UPDATES[name], session.device, updates)
-            try:
-                row = future.result(min(120, session.left()))
-            except Exception as error:  # noqa: BLE001 - the other rows go on
-                row = {"error": f"{type(error).__name__}: {error}"[:500]}
-                for process in list((pool._processes or {}).values()):
-                    process.kill()
+            break
+        pool = pool or ProcessPoolExecutor(1, get_context("spawn"))
+        future: Future[dict[str, Any]] = pool.submit(measure_update, UPDATES[name], session.device, updates)
+        try:
+            row = future.result(min(90, session.left()))
+        except Exception as error:  # noqa: BLE001 - the other rows go on
+            row = {"error": f"{type(error).__name__}: {error}"[:500]}
+            end(pool)
+            pool = None
         session.note("updates", name, row)
+    if pool:
+        end(pool)
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """Kill the process of a pool, which may hang."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 def run_speeds(session: Session, seconds: float, folder: Path) -> None:
@@ -289,22 +303,22 @@ def run_speeds(session: Session, seconds: float, folder: Path) -> None:
     for name in session.missing("speeds", SPEEDS, 60):
         if session.left() < 60:
             return
-        words, jobs = SPEEDS[name]
+        words, jobs, arms = SPEEDS[name]
         try:
-            row = measure_speed(words, jobs, seconds, folder / "speed", session.device)
+            row = measure_speed(words, jobs, arms, seconds, folder / "speed", session.device)
         except (OSError, RuntimeError) as error:
             row = {"error": str(error)[:500]}
         session.note("speeds", name, row)
 
 
 def run_learning(session: Session, folder: Path) -> None:
-    """Learning runs, one for each core, until the time is over."""
+    """Learning runs, some at once, until the time is over."""
     waiting = [name for name in LEARNING if "report" not in session.content["learning"].get(name, {})]
     running: dict[str, subprocess.Popen[bytes]] = {}
     ended: set[str] = set()
     more = list(ARMS.values())[-1]
     while (waiting or running) and session.left() > 40:
-        while waiting and len(running) < available_cores():
+        while waiting and len(running) < LEARNING_AT_ONCE:
             name = waiting.pop(0)
             running[name] = start(f"{LEARNING[name]} {more}", folder / name, session.device)
         time.sleep(0.5)

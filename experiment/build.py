@@ -11,8 +11,9 @@ import torch
 from gymnasium.spaces import Box, Discrete, flatdim
 from torch.backends.cpu import get_cpu_capability as cpu_capability
 
-from agents import Agent, AgentConfig, Precision
+from agents import Agent, AgentConfig, Capture, Precision
 from agents import Streams as AgentStreams
+from agents.capture import make_capturable
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
@@ -253,6 +254,11 @@ def build_agent(
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
         agent = agent_config.build(encoder, action_space, suite, own, goal_dim)
     check_ownership(agent, optimizers(agent, suite))
+    if agent_config.capture is Capture.on and agent.device.type == "cuda":
+        for optimizer in optimizers(agent, suite):
+            make_capturable(optimizer)
+    elif agent_config.capture is Capture.on:
+        log.warning("agent.capture=on: device=%s has no graphs, and updates run eagerly", agent.device)
     return agent, suite
 
 
@@ -274,7 +280,7 @@ def without_init(config: C) -> C:
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
     """Give each optimiser its saved state back."""
     for optimizer, saved in zip(optimizers, states, strict=True):
-        capturable = optimizer.defaults["capturable"]  # of this device, not of the one that saved it
+        capturable = optimizer.param_groups[0]["capturable"]  # of this run, not of the one that saved it
         optimizer.load_state_dict(saved)
         for group in optimizer.param_groups:
             group["capturable"] = capturable

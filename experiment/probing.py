@@ -17,6 +17,7 @@ from agents.learning import check_ownership
 from analysis.denoising import DenoisingTest, record_scenes
 from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
+from aux_tasks.transform import TransformTask
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig
 from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
@@ -162,6 +163,7 @@ class Supervised:
     classes: list[Labels]  # (K,) what the outputs of each stand for
     targets: list[Tensor]  # (N,) which output is right at each frame
     suite: AuxSuite
+    augmentation: TransformTask | None  # whose classes, beside each label, the outputs stand for
     optimizer: torch.optim.Optimizer  # of encoder and classifiers
     rng: np.random.Generator  # of the sampling
 
@@ -183,14 +185,26 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
     )
     encoder = deepcopy(parts.encoders[start])
     classes, targets = zip(*(np.unique(label, return_inverse=True) for label in parts.labels.values()), strict=True)
-    with seeded(seed, "init/probe"):
-        heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds)) for kinds in classes).to(device)
     suite = build_suite(config, encoder, sampler, run.gamma, torch_stream(seed, "auxiliary", device), seed)
+    augmentation = _augmentation(suite) if config.mode == "label_augmentation" else None
+    ways = len(augmentation.classes) if augmentation else 1
+    with seeded(seed, "init/probe"):
+        heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds) * ways) for kinds in classes).to(device)
     learners = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.Adam(learners, config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, heads, suite]), [optimizer, *suite.optimizers])
     right = [torch.from_numpy(target).to(device) for target in targets]
-    return Supervised(sampler, encoder, heads, list(classes), right, suite, optimizer, numpy_stream(seed, "replay"))
+    rng = numpy_stream(seed, "replay")
+    return Supervised(sampler, encoder, heads, list(classes), right, suite, augmentation, optimizer, rng)
+
+
+def _augmentation(suite: AuxSuite) -> TransformTask:
+    tasks = dict(suite)
+    for name, task in tasks.items():
+        if len(tasks) == 1 and isinstance(task, TransformTask):
+            return task
+        raise ValueError(f"mode=label_augmentation needs one task with transformations, as aux=rotation, got {name}")
+    raise AssertionError("the config asks for a task")
 
 
 def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:

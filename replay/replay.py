@@ -65,6 +65,7 @@ class Replay:
         self._device = device
         self._relabeller = relabeller
         # What moves with the agent step: steps of a window, and the exponent of the importance weights.
+        self._values = (0, 0.0)
         self._moving: Array = np.zeros(2)
         if (place := storage.place) is not None:
             self._gammas, self._moving = (torch.from_numpy(values).to(place) for values in (self._gammas, self._moving))
@@ -77,8 +78,10 @@ class Replay:
 
     def advance(self, step: int) -> None:
         """Set what moves with the agent step: the length of the windows and the importance weights."""
-        for i, value in enumerate((self._config.n_step_at(step), self._config.beta_at(step))):
-            self._moving[i] = value
+        values = self._config.n_step_at(step), self._config.beta_at(step)
+        if values != self._values:
+            self._values = values
+            self._moving[0], self._moving[1] = values
 
     def __len__(self) -> int:
         """Rows that can be sampled."""

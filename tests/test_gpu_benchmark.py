@@ -20,7 +20,7 @@ def gpu(monkeypatch):
 
 
 def test_its_command_lines_are_of_this_suite(gpu):
-    words = [*gpu.UPDATES.values(), *(words for words, _ in gpu.SPEEDS.values()), *gpu.LEARNING.values()]
+    words = [*gpu.UPDATES.values(), *(words for words, *_ in gpu.SPEEDS.values()), *gpu.LEARNING.values()]
     for each in words:
         assert gpu.config_of("config", [*each.split(), gpu.ARMS["captured"]], gpu.Config).replay.storage == "cuda"
 
@@ -28,7 +28,7 @@ def test_its_command_lines_are_of_this_suite(gpu):
 @pytest.fixture
 def script(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "UPDATES", {"DQN": TOY, "wrong": f"{TOY} aux=nothing"})
-    monkeypatch.setattr(gpu, "SPEEDS", {"two runs": (TOY, 2)})
+    monkeypatch.setattr(gpu, "SPEEDS", {"two runs": (TOY, 2, tuple(gpu.ARMS))})
     monkeypatch.setattr(gpu, "LEARNING", {"toy": f"{TOY} steps=80 eval_episodes=2"})
     monkeypatch.setattr(gpu, "run_tests", lambda session: session.note("tests", "gpu", {"summary": "none"}))
     words = ["minutes=4", "device=cpu", "updates=2", "seconds=1", f"out={tmp_path}", f"runs={tmp_path / 'runs'}"]

@@ -186,9 +186,18 @@ def retrieval_of_moments(embedding: Tensor, valid: Tensor) -> dict[str, Tensor]:
 
 
 def choose_moments(pictures: Tensor, embedding: Tensor, times: Tensor) -> Examples:
-    """Return examples of finding moments (2, K, C, H, W), at times (K,), again in the other view, by (2, K, D)."""
-    chosen = torch.cdist(*embedding).argmin(1)
+    """Return examples of finding moments (2, K, C, H, W), at times (K,), again in the other view, by (2, K, D).
+
+    The last picture of a moment is a strip of K parts, one for each moment of the second view, the closest one white
+    and the farthest black: aligned views have a white diagonal.
+    """
+    distance = torch.cdist(*embedding.float())
+    chosen = distance.argmin(1)
+    near, far = distance.amin(1, keepdim=True), distance.amax(1, keepdim=True)
+    strip = ((far - distance) / (far - near).clamp_min(1e-6) * 255).to(torch.uint8)
+    grown = F.interpolate(strip[:, None, None].float(), pictures.shape[3:]).to(torch.uint8)  # (K, 1, H, W)
     shown = {"first view": pictures[0], "second view": pictures[1], "closest": pictures[1][chosen]}
+    shown["likeness by time"] = grown.expand_as(pictures[0])
     question = "Which moment of the second view is that of the first one? The numbers are times in the clip."
     return Examples(question, shown, [str(t) for t in times[chosen].tolist()], [str(t) for t in times.tolist()])
 

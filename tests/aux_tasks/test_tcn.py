@@ -163,6 +163,10 @@ def test_examples_are_the_moments_of_a_clip():
         _, *_, times = ahead(task, task._draw, coded())
         shown = task.examples(coded(), encoder)
         assert shown.correct == [str(t) for t in times[0].tolist()]
+        strips = shown.pictures.pop("likeness by time")[:, 0, 0].float()
+        white = [strip.argmax() * K // strip.shape[-1] for strip in strips]
+        assert [str(times[0, part].item()) for part in white] == shown.predicted
+        assert (strips.amin(1) == 0).all()
         seen = {key: decoded(pixels)[1].flatten().tolist() for key, pixels in shown.pictures.items()}
         assert seen["first view"] == seen["second view"] == times[0].tolist()
         assert [str(t) for t in seen["closest"]] == shown.predicted
