@@ -27,21 +27,25 @@ from analysis.evaluation import (
     Moment,
     attribution_targets,
     evaluate,
+    evaluate_columns,
     evenly_spaced,
     goals_reached,
     greedy,
     play_moments,
+    with_columns,
     write_report,
     write_video,
 )
 from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
 from envs import EnvConfig
+from envs.scenes import SceneConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
-from experiment.foreign import check_paths, results_folder
+from experiment.foreign import check_paths, is_own, results_folder
 from experiment.goal_space import FILE
 from experiment.launch import launch
+from experiment.overlays import check_overlays
 from experiment.world import world_of
 from experiment.zoo import locate
 from harness.files import check_writable
@@ -61,7 +65,10 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     if not (checkpoint / FILE).is_file():
         check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
     trained = replace(trained, env=with_backgrounds(trained.env, config))
-    protocol = world_of(trained, checkpoint, config.goal).protocol(config.protocol)
+    if is_own(checkpoint):
+        check_overlays(trained)
+    world = world_of(trained, checkpoint, config.goal)
+    protocol = world.protocol(config.protocol)
     if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
         raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
     policy, frame_stack = greedy(agent), trained.frame_stack
@@ -73,13 +80,19 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     with GracefulExit() as stop:
         asked = (config.episodes, config.seed, config.num_envs)
         report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
+        columns = {}
+        if config.protocol is None:  # one that is named is evaluated alone
+            columns = evaluate_columns(policy, world, frame_stack, *asked, lambda: bool(stop.requested))
+    command = f"python evaluate.py {shlex.join(argv)}"
     try:
-        write_report(report, written, checkpoint / "agent.safetensors", f"python evaluate.py {shlex.join(argv)}")
+        write_report(report, written, checkpoint / "agent.safetensors", command, **with_columns(columns))
         log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
         of = f" of {config.episodes}" if report.partial else ""
         low, high = report.summary["mean_interval"]
         score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
+        for name, column in columns.items():
+            log.info("%-13s mean %.2f, 95 %% interval %.2f to %.2f", name, column["mean"], *column["mean_interval"])
         sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
     if report.partial:
         log.warning(
@@ -101,11 +114,15 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
-    """The environment of a run, before the backgrounds that the command line names.
+    """The environment of a run, before the backgrounds that the command line names, of whichever kind.
 
     Raises:
         ValueError: the environment has none, or they are named by a config that may be somebody else's.
     """
+    if config.background:
+        if not isinstance(env, SceneConfig):
+            raise ValueError(f"background={config.background}: env={env.name} has no backgrounds")
+        env = replace(env, background=config.background)
     if not config.background_folder:
         check_paths(Path(config.checkpoint), env, "give background_folder=...")
         return env

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.probe_table import Scores, differences, print_tables, summarise
+from analysis.probe_table import Scores, differences, print_denoising, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
 from experiment.launch import launch
-from experiment.probe_scores import Draw, measure
+from experiment.probe_scores import Draw, denoising_scores, measure
 from experiment.probing import Probing, build_probing
 from experiment.sources import describe
 from harness.files import sha256
@@ -50,14 +50,18 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
     if parts.dropped:
         log.info("labels left out because they hardly vary: %s", ", ".join(parts.dropped))
     with GracefulExit() as stop:
+        denoised = denoising_scores(parts)
         scores, draws = measure(config, parts, lambda: bool(stop.requested))
     compared = differences(scores)
     command = f"python probe.py {shlex.join(argv)}"
     try:
-        write_json(report(config, parts, scores, compared, draws, command, time.perf_counter() - start), parts.report)
+        whole = report(config, parts, scores, compared, draws, command, time.perf_counter() - start)
+        write_json(whole | ({"denoising": denoised} if denoised else {}), parts.report)
         log.info("%-13s %s", "report", parts.report)
     finally:  # a full disk does not take the scores
         print_tables(scores, compared)
+        if denoised:
+            print_denoising(denoised)
         sys.stdout.write(summarise(compared) + "\n")
     if stop.requested:
         log.warning("%s: the report is of %d of %d draws", stop.requested, len(draws), config.seeds * len(parts.splits))

@@ -30,7 +30,7 @@ from experiment.goal_space import keep_goal_space
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.precision import settle_precision
-from experiment.probing import build_online_probe
+from experiment.probing import build_denoising, build_online_probe
 from experiment.rescue import save_rest, saving_first
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.sources import keep_source
@@ -52,6 +52,7 @@ def train(config: Config) -> int:
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts = build(without_init(config) if resumed else config)
     probe = build_online_probe(config, parts.agent.encoder)
+    denoising = build_denoising(config.env, parts.agent.encoder, config.frame_stack) if config.diagnose_every else None
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         if files := config.env.files():
             keep_source(run_dir, files)
@@ -61,7 +62,7 @@ def train(config: Config) -> int:
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
-            run = Training(config, parts, progress, run_dir, logger, probe)
+            run = Training(config, parts, progress, run_dir, logger, probe, denoising)
             logger.meter.estimate = TimeLeft(run)
             with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
                 learn(run, stop)

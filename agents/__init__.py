@@ -2,16 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from agents.config import AGENTS, AgentConfig, AuxSchedule, DQNConfig, Precision, SACConfig
+from agents.config import AGENTS, AgentConfig, AuxSchedule, Capture, DQNConfig, Precision, SACConfig
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
     from agents.base import Agent, Streams, Suite, Update
+    from agents.capture import Captured
     from agents.dqn import DQN
     from agents.sac import SAC
 else:
     __getattr__ = lazily(
-        {"agents.base": ("Agent", "Streams", "Suite", "Update"), "agents.dqn": ("DQN",), "agents.sac": ("SAC",)}
+        {
+            "agents.base": ("Agent", "Streams", "Suite", "Update"),
+            "agents.capture": ("Captured",),
+            "agents.dqn": ("DQN",),
+            "agents.sac": ("SAC",),
+        }
     )
 
 __all__ = [
@@ -21,6 +27,8 @@ __all__ = [
     "Agent",
     "AgentConfig",
     "AuxSchedule",
+    "Capture",
+    "Captured",
     "DQNConfig",
     "Precision",
     "SACConfig",

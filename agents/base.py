@@ -1,23 +1,26 @@
 """The contract of every agent, and the one update that all of them run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.config import AgentConfig, AuxSchedule, Conflict, Precision
+from agents.capture import Captured
+from agents.config import AgentConfig, AuxSchedule, Capture, Conflict, Precision
 from agents.conflict import backward
 from agents.learning import Schedule, linear, weighted_sum
 from encoders import Encoder, moments, standardize
 from encoders.augment import random_shift
 from encoders.momentum import is_momentum_copy
 from replay import Batch
+
+R = TypeVar("R")
 
 
 class Suite(Protocol):
@@ -110,6 +113,7 @@ class Agent(nn.Module, ABC):
         self.weights = {name: self.schedule.tensors[f"weight/{name}"] for name in self.suite.schedules()}
         eps = self.config.adam_eps
         self.optimizers = [torch.optim.Adam(groups, eps=eps, fused=True) for groups in owned]
+        self.respond_fast = self.captured(self.respond)
         if self.config.compile:
             for network in compiled:
                 network.compile()
@@ -172,11 +176,15 @@ class Agent(nn.Module, ABC):
         """
 
     @abstractmethod
+    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """What exploring reads of the networks at pixels (N, C, H, W), for goals (N, G) if there are any."""
+
+    @abstractmethod
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The loss that trains the encoder.
 
         Args:
-            features: (B, Z) of the observations, with their graph.
+            features: (K * B, Z) of K copies of the observations, with their graph.
             batch: the transitions.
             next_obs: (B, C, H, W) the observations after them, augmented or not.
 
@@ -190,8 +198,24 @@ class Agent(nn.Module, ABC):
         for attribution.
         """
 
+    def captured(self, function: Callable[..., R], generators: Sequence[torch.Generator] = ()) -> Captured[R]:
+        """The function as a graph, if `config.capture` asks for it and the device has graphs."""
+        enabled = self.config.capture is Capture.on
+        return Captured(function, self.device, enabled=enabled, generators=generators, reset=self.zero_grad)
+
     def update(self, batch: Batch) -> Update:
-        """Learn from one batch. What changes over time is read from the tensors of `self.schedule`.
+        """Learn from one batch: count the update, and `learn`."""
+        self.updates += 1
+        return self.learn(batch)
+
+    def phase(self) -> Hashable:
+        """What the update that was counted last does and others do not. Within a phase they differ in tensors alone."""
+        pcgrad = self.config.conflict is Conflict.pcgrad
+        return (self.updates - 1) % (1 + len(self.weights)) if pcgrad else 0
+
+    def learn(self, batch: Batch) -> Update:
+        """Learn from one batch, in a way that can be captured: what changes over time is read from the tensors of
+        `self.schedule`, no tensor that stays is replaced, and nothing is read from the device.
 
         1. Augment and encode. 2. TD loss and auxiliary losses: one weighted sum and one step of encoder and TD head;
         with `aux_schedule=alternating` two sums and two steps. 3. The auxiliary heads step. 4. The policy learns, if it
@@ -203,7 +227,7 @@ class Agent(nn.Module, ABC):
         aux_terms: dict[str, Tensor] = {}
         aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
-            features = self.encoder(obs)
+            features = self.encoder(self.harden(obs))
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
@@ -215,7 +239,6 @@ class Agent(nn.Module, ABC):
             if self.suite.active:  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
-        self.updates += 1
         policy_metrics = self.update_policy(own, batch)
         self.update_targets()
         return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, **descent})
@@ -233,6 +256,10 @@ class Agent(nn.Module, ABC):
         if not self.config.random_shift:
             return obs
         return random_shift(obs, self.config.random_shift, self.streams.augment, self.num_shifts)
+
+    def harden(self, obs: Tensor) -> Tensor:
+        """The augmented observations (K * B, C, H, W), and perhaps further copies that the TD loss alone learns on."""
+        return obs
 
     @property
     def num_shifts(self) -> int:
@@ -276,7 +303,7 @@ class Agent(nn.Module, ABC):
             The cosine of each task's gradient with the agent's, and 1 where it is negative: in the log, a share.
         """
         losses = [weighted_sum({name: terms[name]}, {name: weights[name]}, sample_weight) for name in terms]
-        cosines = backward(losses, list(self.encoder.parameters()), self.config.conflict, self.updates)
+        cosines = backward(losses, list(self.encoder.parameters()), self.config.conflict, self.updates - 1)
         found: dict[str, Tensor] = {}
         for name, cosine in zip(list(terms)[1:], cosines, strict=True):
             found |= {f"aux/{name}/update_cosine": cosine, f"aux/{name}/conflict_share": (cosine < 0).float()}

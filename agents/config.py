@@ -40,6 +40,14 @@ class Conflict(StrEnum):
     pcgrad = "pcgrad"  # each loses what opposes the other
 
 
+class Capture(StrEnum):
+    """Whether updates and actions are recorded as CUDA graphs: see `agents.capture`."""
+
+    auto = "auto"  # off, since it was not measured
+    on = "on"
+    off = "off"
+
+
 @dataclass(frozen=True)
 class AgentConfig(ABC):
     """Hyperparameters of every agent; steps are agent steps."""
@@ -61,6 +69,7 @@ class AgentConfig(ABC):
     # type of the networks' products in an update; auto: the faster, timed at the start of the run and recorded in it
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
+    capture: Capture = Capture.auto  # on a GPU, replay updates and actions as CUDA graphs; auto: off, not measured yet
 
     def __post_init__(self) -> None:
         nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
@@ -95,6 +104,14 @@ class AgentConfig(ABC):
         Raises:
             ValueError: the agent does not fit the action space.
         """
+
+
+class Svea(StrEnum):
+    """How observations are augmented that the critics learn on beside the clean ones."""
+
+    none = "none"  # not at all
+    overlay = "overlay"  # mixed with another picture
+    random_conv = "random_conv"  # other colours and textures
 
 
 class Target(StrEnum):
@@ -172,6 +189,10 @@ class SACConfig(AgentConfig):
     init_temperature: float = 0.1  # weight of the entropy at the start; it is learned
     target_tau: float = 0.01  # share of the online encoder and critics blended into the target
     num_shifts: int = 1  # shifted copies of each observation; targets and losses are their means, DrQ's K = M = 2
+    # SVEA: critics learn on clean and on augmented observations alike, towards targets of clean ones. overlay mixes in
+    # another picture, random_conv changes colours and textures
+    svea: Svea = Svea.none
+    overlay_folder: str = ""  # images or videos for svea=overlay; empty: generated colour fields
     policy_delay: int = 2  # updates of the critics for each one of actor, temperature and target
 
     def __post_init__(self) -> None:
@@ -181,6 +202,8 @@ class SACConfig(AgentConfig):
         self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
         if self.num_shifts > 1 and not self.random_shift:
             raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
+        if self.overlay_folder and self.svea is not Svea.overlay:
+            raise ValueError(f"agent.overlay_folder={self.overlay_folder} is read with agent.svea=overlay alone")
 
     def build(
         self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0

@@ -1,7 +1,7 @@
 """Double dueling DQN with n-step returns."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import torch
@@ -63,9 +63,18 @@ class DQN(Agent):
         if not explore:
             greedy: NDArray[np.int64] = self.q_values(pixels, goal).argmax(1).cpu().numpy()
             return greedy
-        action = self.online_q(pixels, goal).argmax(1).cpu().numpy()
+        action = self.respond_fast(pixels, goal).cpu().numpy()
         random = self.streams.explore.random(len(action)) < self.schedule.values["epsilon"]
         return np.where(random, self.streams.explore.integers(self.num_actions, size=len(action)), action)
+
+    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Greedy actions (N,) of the network that learns."""
+        return self.online_q(obs, goal).argmax(1)
+
+    def phase(self) -> Hashable:
+        """See `Agent.phase`: whether the target is copied."""
+        copies = self.config.target is Target.hard and self.updates % self.config.target_every == 0
+        return super().phase(), copies
 
     def online_q(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Action values (B, A) of the network that learns, at pixels (B, C, H, W)."""
@@ -127,7 +136,7 @@ class DQN(Agent):
         """Blend or copy the online network into the target network, and blend it into the average."""
         if self.config.target is Target.soft:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
-        elif self.updates % self.config.target_every == 0:
+        elif self.updates % self.config.target_every == 0:  # in `phase` too
             torch._foreach_copy_(self.target, self.online)
         if self.average:  # begun late enough to forget the first weights
             averaged = self.get_buffer("averaged").add_(1)

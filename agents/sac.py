@@ -1,6 +1,7 @@
 """Soft actor-critic from pixels."""
 
 import math
+from collections.abc import Hashable
 from copy import deepcopy
 
 import numpy as np
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
-from agents.config import SACConfig
+from agents.config import SACConfig, Svea
 from agents.learning import weighted_sum
 from encoders import Encoder, orthogonal
+from encoders.augment import color_fields, overlay, random_conv
 from encoders.momentum import momentum_copy
 from replay import Batch
 
+OVERLAYS = 256  # generated pictures
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 
 
@@ -27,11 +30,16 @@ class SAC(Agent):
     learns on features of the encoder after the critics' step, so the observations are encoded a second time. With
     windows of n > 1 steps, the entropy of the steps within is left out of the return.
 
+    With `config.svea` the critics learn on the observations and on an augmented copy of each, in equal parts, towards
+    the same targets; targets, actor and auxiliary tasks see the former alone (Hansen et al. 2021, "Stabilizing deep
+    Q-learning with ConvNets and vision transformers under data augmentation", with alpha = beta = 0.5).
+
     Args:
         action_dim: A. The others are those of `Agent`.
     """
 
     config: SACConfig
+    pictures: Tensor  # (M, 3, H, W) uint8 that `svea=overlay` mixes in
 
     def __init__(
         self,
@@ -44,6 +52,12 @@ class SAC(Agent):
     ) -> None:
         super().__init__(config, encoder, suite, streams, goal_dim)
         self.action_dim = action_dim
+        _, height, width = encoder.obs_shape
+        if config.svea is not Svea.none and encoder.obs_shape[0] % 3:
+            raise ValueError(f"agent.svea={config.svea} needs colour frames, but observations are {encoder.obs_shape}")
+        count = OVERLAYS * (config.svea is Svea.overlay)
+        fields = color_fields(count, height, width, torch.Generator().manual_seed(0))
+        self.register_buffer("pictures", fields, persistent=False)
         self.actor = Actor(encoder, self.input_dim, action_dim, config.hidden)
         self.critic = TwinCritic(self.input_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
@@ -58,6 +72,16 @@ class SAC(Agent):
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
 
+    def harden(self, obs: Tensor) -> Tensor:
+        """See `Agent.harden`: a copy of each as `config.svea` changes it."""
+        match self.config.svea:
+            case Svea.overlay:
+                return torch.cat([obs, overlay(obs, self.pictures, self.streams.augment)])
+            case Svea.random_conv:
+                return torch.cat([obs, random_conv(obs, self.streams.augment)])
+            case _:
+                return obs
+
     @property
     def num_shifts(self) -> int:
         """Shifted copies of each observation."""
@@ -68,13 +92,24 @@ class SAC(Agent):
         """Actions (N, A): sampled, uniform before the first update, or the squashed mean that is evaluated."""
         if explore and not self.updates:
             return self.streams.explore.uniform(-1, 1, (len(obs.pixels), self.action_dim)).astype(np.float32)
-        mean, log_std = self.policy_at(
-            self.encoder.maps(torch.from_numpy(obs.pixels).to(self.device)), self.goal_of(obs)
-        )
+        pixels, goal = torch.from_numpy(obs.pixels).to(self.device), self.goal_of(obs)
+        mean, log_std = (self.respond_fast if explore else self.respond)(pixels, goal).cpu()
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.streams.explore.standard_normal(mean.shape)).to(mean)
-        action: NDArray[np.float32] = mean.tanh().cpu().numpy()
+        action: NDArray[np.float32] = mean.tanh().numpy()
         return action
+
+    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Mean and log standard deviation (2, N, A) of the policy."""
+        return torch.stack(self.policy_at(self.encoder.maps(obs), goal))
+
+    def phase(self) -> Hashable:
+        """See `Agent.phase`: whether actor, temperature and target follow."""
+        return super().phase(), self.follows()
+
+    def follows(self) -> bool:
+        """Whether the update that was counted last is one of actor, temperature and target."""
+        return self.updates % self.config.policy_delay == 0
 
     def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Value (B, 1) of the action that the evaluated policy takes."""
@@ -93,12 +128,12 @@ class SAC(Agent):
 
         Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 1 and 3.
         """
-        copies = len(features) // len(batch.obs)
+        copies, target_copies = len(features) // len(batch.obs), len(next_obs) // len(batch.obs)
         with torch.no_grad():
             next_action, log_prob = self.sample(self.encoder.maps(next_obs), batch.goal)
             next_inputs = self.beside_goal(self.target_encoder(next_obs), batch.goal)
             next_q = self.target_critic(next_inputs, next_action).amin(0)
-            soft_value = (next_q - self.log_temperature.exp() * log_prob).view(copies, -1).mean(0)
+            soft_value = (next_q - self.log_temperature.exp() * log_prob).view(target_copies, -1).mean(0)
             target_q = batch.nstep_reward + batch.discount * soft_value
         inputs = self.beside_goal(features, batch.goal)
         q = self.critic(inputs, batch.action.repeat(copies, 1)).view(2, copies, -1)
@@ -125,7 +160,7 @@ class SAC(Agent):
 
     def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
-        if self.updates % self.config.policy_delay:
+        if not self.follows():
             return {}
         with self.autocast():
             with torch.no_grad():
@@ -144,7 +179,7 @@ class SAC(Agent):
     @torch.no_grad()
     def update_targets(self) -> None:
         """Blend encoder and critics into their targets at every `policy_delay`-th update."""
-        if self.updates % self.config.policy_delay == 0:
+        if self.follows():
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
 
     def sample(self, maps: Tensor, goal: Tensor | None = None) -> tuple[Tensor, Tensor]:

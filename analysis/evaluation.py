@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from analysis.statistics import summary
 from analysis.video import VideoWriter, panel, side_by_side
 from aux_tasks.transform import questions
 from encoders import StateEncoder
-from envs import Actions, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from envs import Actions, EnvConfig, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
 from harness.files import sha256
 from harness.progress import Meter
 from harness.provenance import versions, write_json
@@ -90,6 +90,29 @@ def evaluate(
         goal_distances=distances or None,
         partial=len(played) < episodes,
     )
+
+
+def evaluate_columns(
+    policy: Policy,
+    env: EnvConfig,
+    frame_stack: int,
+    episodes: int,
+    seed: int,
+    num_envs: int = 8,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, dict[str, Any]]:
+    """The summaries of `EnvConfig.columns`, by name; the arguments are those of `evaluate`."""
+    asked = (frame_stack, episodes, seed, num_envs)
+    found = {}
+    for name in env.columns:
+        with suppress(KeyboardInterrupt):  # stopped: those so far
+            found[name] = evaluate(policy, env.protocol(name), *asked, stop).summary
+    return found
+
+
+def with_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report says of further columns; nothing without any."""
+    return {"columns": dict(columns)} if columns else {}
 
 
 def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:

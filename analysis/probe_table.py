@@ -1,6 +1,7 @@
 """Scores of probes as a table and as one line."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -56,6 +57,18 @@ def print_tables(scores: Scores, compared: Scores) -> None:
                         cells.append(with_interval(compared[row]) if row in compared else "")
                 table.add_row(f"{label} {metric}", *cells)
         console.print(table)
+
+
+def print_denoising(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A table on the terminal of what backgrounds leave in features; see `analysis.denoising`."""
+    table = Table(title="denoising factor before seen and unseen backgrounds, R2 of the state and of the background")
+    names = list(next(iter(scores.values())))
+    table.add_column("features")
+    for name in names:
+        table.add_column(name, justify="right")
+    for features, found in scores.items():
+        table.add_row(features, *(f"{found[name]:.3f}" for name in names))
+    table_console().print(table)
 
 
 def shown_metrics(scores: Scores) -> dict[str, list[str]]:

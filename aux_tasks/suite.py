@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ GAME_BETAS = (0.5, 0.999)  # of both sides: with 0.9 they answer moves long past
 
 class AuxSuite(nn.Module):
     """The auxiliary tasks of a run; none is a valid set.
+
+    A task with `encoder=separate` trains an encoder of its own, on the observations as the replay has them, and not the
+    agent's: what it does alone.
 
     Args:
         tasks: config of each task by name.
@@ -49,8 +53,11 @@ class AuxSuite(nn.Module):
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
         self.tasks = nn.ModuleDict(built)
+        alone = [name for name, config in tasks.items() if config.encoder == "separate"]
+        self.encoders = nn.ModuleDict({name: deepcopy(setting.encoder).requires_grad_(True) for name in alone})
         rivals = [p for task in built.values() if task.adversary is not None for p in task.adversary.parameters()]
-        heads = [head_group(task) for task in built.values()]
+        heads = [group for task in built.values() if (group := head_group(task))["params"]]
+        heads += [{"params": list(encoder.parameters())} for encoder in self.encoders.values()]
         self.heads = [p for group in heads for p in group["params"]]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.adversary_optimizer = (
@@ -61,6 +68,14 @@ class AuxSuite(nn.Module):
         for name, task in self.tasks.items():
             assert isinstance(task, AuxTask)
             yield name, task
+
+    def encoder_of(self, name: str, shared: Encoder) -> Encoder:
+        """The encoder that a task trains."""
+        if name not in self.encoders:
+            return shared
+        own = self.encoders[name]
+        assert isinstance(own, Encoder)
+        return own
 
     @property
     def reads(self) -> frozenset[str]:
@@ -94,7 +109,9 @@ class AuxSuite(nn.Module):
         """
         terms, metrics = {}, {}
         for name, task in self:
-            output = task.loss(batch, features, encoder)
+            own = self.encoder_of(name, encoder)
+            seen = own(batch.obs) if own is not encoder and "features" in task.reads else features
+            output = task.loss(batch, seen, own)
             terms[name] = output.loss
             metrics[f"aux/{name}/loss"] = output.loss.detach().mean()
             metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
@@ -118,16 +135,17 @@ class AuxSuite(nn.Module):
             self.optimizer.zero_grad()
         if self.adversary_optimizer is not None:
             self.adversary_optimizer.zero_grad()  # of what the heads' losses left there
-            rivals = [task for _, task in self if task.adversary is not None]
-            sum(task.adversary_loss(batch, encoder) for task in rivals).backward()  # type: ignore[union-attr]
+            rivals = [(name, task) for name, task in self if task.adversary is not None]
+            losses = [task.adversary_loss(batch, self.encoder_of(name, encoder)) for name, task in rivals]
+            sum(losses).backward()  # type: ignore[union-attr]
             self.adversary_optimizer.step()
-        for _, task in self:
-            task.after_step(batch, encoder)
+        for name, task in self:
+            task.after_step(batch, self.encoder_of(name, encoder))
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
         """Return what the heads see and answer on a batch, by task, of those that can show it; `aside` included."""
         with self.aside():
-            shown = {name: task.examples(batch, encoder) for name, task in self}
+            shown = {name: task.examples(batch, self.encoder_of(name, encoder)) for name, task in self}
         return {name: seen for name, seen in shown.items() if seen}
 
     @contextmanager

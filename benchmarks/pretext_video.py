@@ -73,6 +73,8 @@ TASKS = {  # with their settings, some twice: <task>@<variant>
     "tov_vicreg@vit": ["encoder=vit"],  # the paper's kind of encoder
     "tracking": [],
     "motion_statistics": ["grayscale=false"],
+    "masked_autoencoder": ["encoder=vit"],
+    "masked_autoencoder@contrast": ["encoder=vit", "aux.masked_autoencoder.options.contrast=0.1"],
     "video_colorization": [  # maps of many cells, and steps in which something moves by more than one
         "grayscale=false",
         "encoder=control_fast",
@@ -108,12 +110,12 @@ Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
 def destroyed(task: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> EpisodeSampler:
     """A sampler of frames where the task can only be guessed."""
     episodes = sampler.episodes
-    match task:
+    match task.partition("@")[0]:
         case "tracking":
             return over(sampler, episodes, one_track(sampler, parts, rng))
         case "video_colorization" | "colorization" | "split_brain":
             return over(sampler, replace(episodes, frames=recoloured(episodes, rng)))
-        case "motion_statistics":  # everything changes everywhere
+        case "motion_statistics" | "masked_autoencoder":  # nothing tells of the rest
             return over(
                 sampler, replace(episodes, frames=rng.integers(256, size=episodes.frames.shape, dtype=np.uint8))
             )

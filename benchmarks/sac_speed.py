@@ -147,6 +147,8 @@ class PlainDBC(PlainSAC):
 
     def __init__(self, agent: SAC, task: DBC) -> None:
         super().__init__(agent)
+        assert task.transition is not None
+        assert task.reward is not None
         self.transition, self.reward = deepcopy(task.transition.members[0]), deepcopy(task.reward)
         self.weight, self.gamma, self.pairs = task.bisimulation_weight, task.gamma, task.generator.clone_state()
         adam = partial(torch.optim.Adam, lr=agent.config.learning_rate, eps=agent.config.adam_eps)

@@ -71,7 +71,7 @@ def watched(shares: Shares, parts: Parts) -> list[Any]:
         "replay: adding": [(replay, "add")],
         "replay: sampling": [(replay, "sample")],
         "replay: priorities": [(replay, "update_priorities")],
-        "networks, forward": [(agent, "update")],
+        "networks, forward": [(agent, "learn")],
         "networks, backward": [(torch.Tensor, "backward")],
         "gradient norm": [(torch.nn.utils, "clip_grad_norm_")],
         "Adam": [(optimizer, "step"), (optimizer, "zero_grad")],

@@ -1,4 +1,4 @@
-"""The study's Tables I and II: digits of MNIST classified with and without rotation beside them, digit by digit.
+"""The study's Tables I and II: digits of MNIST classified without rotation, with it beside them, and jointly with it.
 
     python benchmarks/study_mnist.py [seeds=3] [steps=5000] [labels=60000] [device=auto] [jobs=1]
 
@@ -42,7 +42,12 @@ from harness.provenance import versions, write_json
 
 RUNS = ROOT / "runs" / "study_mnist"
 JSON, PAGE = RESULTS / "study_mnist.json", RESULTS / "study_mnist.md"
-ARMS = {"without": ["mode=finetune"], "with": ["mode=joint", "aux=rotation", "aux.rotation.options.hidden=0"]}
+ROTATION = ["aux=rotation", "aux.rotation.options.hidden=0"]
+ARMS = {
+    "without": ["mode=finetune"],
+    "with": ["mode=joint", *ROTATION],
+    "joint label": ["mode=label_augmentation", *ROTATION],
+}
 SHARED = ["checkpoint=none", "labels=[class]", "test_labels=10000", "batch_size=128"]
 STUDY = {"without": 99.19, "with": 98.45}  # test accuracy over all digits, percent
 DIGITS = ["accuracy", *(f"accuracy/{digit}" for digit in range(10))]
@@ -80,15 +85,15 @@ def run(arm: str, seed: int, steps: int, labels: int, device: str) -> None:
 
 
 def row_of(metric: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Percent without and with rotation for each seed, and the paired differences in points."""
-    values = {arm: [100 * run["scores"][metric] for run in runs[arm]] for arm in ARMS}
-    return {"metric": metric, **values, **gains(values["without"], values["with"])}
+    """Percent of each arm by seed."""
+    return {"metric": metric} | {arm: [100 * run["scores"][metric] for run in found] for arm, found in runs.items()}
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """A line of the table."""
+def cells(row: dict[str, Any], arms: list[str]) -> list[str]:
+    """A line of the table: the first arm, and the others with their paired differences from it in points."""
     name = row["metric"].removeprefix("accuracy/").replace("accuracy", "all")
-    return [name, *gain_cells(row, 2)]
+    compared = [gain_cells(gains(row["without"], row[arm]), 2) for arm in arms]
+    return [name, compared[0][0], *(cell for each in compared for cell in each[1:])]
 
 
 def main() -> None:
@@ -102,21 +107,30 @@ def main() -> None:
     rows = [row_of(metric, runs) for metric in DIGITS]
     command = shlex.join(["python", "benchmarks/study_mnist.py", *sys.argv[1:]])
     content = {"command": command, "options": given, "study": STUDY, "rows": rows, "runs": runs}
-    write_json(content, JSON)
+    write_json(read_json(JSON) | {f"{steps:,} updates, {labels:,} labels": content}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
 
 
 def remade(page: str) -> str:
     """The page with the block that the JSON of results gives."""
-    content = read_json(JSON)
-    given, study, one = content["options"], content["study"], content["runs"]["with"][0]
-    text = (
-        f"`{content['command']}`: {given['steps']} updates of 128, {one['train']:,} labelled digits, {one['test']:,} "
-        f"official test digits, {given['seeds']} seeds, {one['device']}, torch {one['versions']['torch']}.\n\n"
-    )
-    header = ["digit", "without rotation", "with rotation", "difference (95 %)"]
-    theirs = ["all, the study", *(f"{score}" for score in study.values()), f"{study['with'] - study['without']:+.2f}"]
-    return with_block(page, __file__, text + table(header, [*map(cells, content["rows"]), theirs]))
+    text = ""
+    for title, content in read_json(JSON).items():
+        given, study, one = content["options"], content["study"], content["runs"]["with"][0]
+        arms = [arm for arm in ARMS if arm in content["runs"]][1:]
+        header = ["digit", "without rotation"]
+        header += [cell for arm in arms for cell in (f"{arm} rotation", "difference (95 %)")]
+        theirs = [
+            "all, the study",
+            *(f"{score}" for score in study.values()),
+            f"{study['with'] - study['without']:+.2f}",
+        ]
+        theirs += [""] * (len(header) - len(theirs))
+        text += (
+            f"### {title}\n\n`{content['command']}`: batches of 128, {one['train']:,} labelled digits, {one['test']:,} "
+            f"official test digits, {given['seeds']} seeds, {one['device']}, torch {one['versions']['torch']}.\n\n"
+        )
+        text += table(header, [*(cells(row, arms) for row in content["rows"]), theirs]) + "\n"
+    return with_block(page, __file__, text)
 
 
 if __name__ == "__main__":

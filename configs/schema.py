@@ -1,5 +1,6 @@
 """Every key of a run, with its type and default. The yaml files beside this one are presets: they only override."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.suggest import check_choice
 from replay import ReplayConfig
 
 OBSERVED, GOAL_SOURCES = ("latent", "features", "pixels"), ("imagined", "env")
-MODES = ("linear", "finetune", "joint")  # of a probe
+MODES = ("linear", "finetune", "joint", "label_augmentation")  # of a probe
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class PretrainConfig:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
             raise ValueError("nothing to learn: give aux=rotation or another auxiliary task")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -137,19 +139,21 @@ class ProbeConfig:
     """What an encoder knows: labels read from its features."""
 
     checkpoint: str  # a run folder of pretrain.py or train.py, a folder of zoo/, or the encoder.safetensors in one
-    aux: dict[str, TaskConfig]  # of mode=joint
+    aux: dict[str, TaskConfig]  # of mode=joint and mode=label_augmentation
     source: SourceConfig | None = None  # default: what the encoder was pretrained on, or frames of its game
     env: EnvConfig | None = None  # which source=frames plays; default: that of the run
     labels: list[str] = field(default_factory=list)  # labels to read from the features; default: all
-    mode: str = "linear"  # linear: the encoder is fixed; finetune: it learns the labels too; joint: and auxiliary tasks
+    # linear: the encoder is fixed; finetune: it learns the labels too; joint: and auxiliary tasks; label_augmentation:
+    # each label together with the transformation of an auxiliary task
+    mode: str = "linear"
     seeds: int = 5  # random subsets of labelled examples
     train_labels: int = 1_000  # labelled examples in each subset
     test_labels: int = 2_000  # examples that the probe is tested on, at most
     raw: bool = False  # also report features that are not standardised
-    steps: int = 1_000  # updates, of mode=finetune and mode=joint
-    batch_size: int = 64  # examples in an update, of mode=finetune and mode=joint
-    learning_rate: float = 1e-3  # of mode=finetune and mode=joint
-    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of mode=finetune and mode=joint
+    steps: int = 1_000  # updates, of all modes but linear
+    batch_size: int = 64  # examples in an update, of all modes but linear
+    learning_rate: float = 1e-3  # of all modes but linear
+    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of all modes but linear
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
     threads: int = 0  # torch threads; 0: one for each core this process may use
     report: str | None = None  # the report; default: probe-<mode>-<source>.json in your run, else in runs/evaluations
@@ -158,8 +162,9 @@ class ProbeConfig:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
         _check_positive(self, learning_rate=inf, max_grad_norm=inf)
         check_choice("mode", self.mode, MODES)
-        if (self.mode == "joint") != bool(self.aux):
-            raise ValueError("mode=joint and aux=rotation, or another auxiliary task, need each other")
+        if (self.mode in ("joint", "label_augmentation")) != bool(self.aux):
+            raise ValueError("mode=joint or label_augmentation and an auxiliary task, as aux=rotation, need each other")
+        _check_shared(self.aux)
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,7 @@ class EvaluateConfig:
     video: str | None = None  # an .mp4 of one more episode, with attribution maps
     attribution: str | None = None  # folder for attribution maps of some moments
     goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
+    background: str | None = None  # of dm_control and the pusher, gas or video for example; default: that of the run
     background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
@@ -203,6 +209,13 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         check_choice("x", self.x, ("steps", "seconds"))
+
+
+def _check_shared(tasks: Mapping[str, TaskConfig]) -> None:
+    """Raise ValueError if a task trains an encoder of its own where there is no agent with another."""
+    for name, task in tasks.items():
+        if task.encoder != "shared":
+            raise ValueError(f"aux.{name}.encoder={task.encoder} is for train.py, whose agent has an encoder beside it")
 
 
 def _check_counts(config: "AnyConfig", *positive: str) -> None:

@@ -1,7 +1,10 @@
 """Augmentation of uint8 pixels, per sample and reproducible."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+SCALES = (1, 2, 4, 8, 16)  # cells across a picture that `color_fields` makes
 
 
 def random_shift(obs: Tensor, pad: int, generator: torch.Generator, num_shifts: int = 1) -> Tensor:
@@ -28,6 +31,36 @@ def random_shift(obs: Tensor, pad: int, generator: torch.Generator, num_shifts: 
     # Whole pixels of one long list: a fifth of the time of indexing three axes.
     pixels = obs.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, place.flatten())
     return pixels.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def overlay(obs: Tensor, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """The mean of each colour observation (B, 3 * T, H, W) uint8 and a random one of (M, 3, H, W) uint8 pictures, the
+    same for all its frames (Hansen and Wang 2021, SODA).
+    """
+    chosen = torch.randint(len(pictures), (len(obs),), generator=generator, device=obs.device)
+    picture = pictures[chosen].repeat(1, obs.shape[1] // 3, 1, 1)
+    return (obs // 2 + picture // 2).contiguous(memory_format=torch.channels_last)
+
+
+def random_conv(obs: Tensor, generator: torch.Generator) -> Tensor:
+    """Each colour observation (B, 3 * T, H, W) uint8 through a 3 x 3 convolution of its own with normal weights, then a
+    sigmoid: other colours and textures, the same for all its frames (Lee et al. 2020, "Network randomization").
+    """
+    size, channels, height, width = obs.shape
+    weight = torch.randn(size, 3, 3, 3, 3, generator=generator, device=obs.device).repeat_interleave(channels // 3, 0)
+    frames = F.pad(obs.view(1, -1, height, width).float() / 255, (1, 1, 1, 1), mode="replicate")
+    convolved = F.conv2d(frames, weight.flatten(0, 1), groups=size * channels // 3).sigmoid()
+    return convolved.mul(255).round().to(torch.uint8).view(obs.shape).contiguous(memory_format=torch.channels_last)
+
+
+def color_fields(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Pictures (count, 3, H, W) uint8 without content: noise of several scales, summed and stretched to [0, 255]."""
+    total = torch.zeros(count, 3, height, width, device=generator.device)
+    for cells in SCALES:
+        noise = torch.rand(count, 3, cells, cells, generator=generator, device=generator.device)
+        total += F.interpolate(noise, (height, width), mode="bilinear", align_corners=False) / cells**0.5
+    low, high = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
+    return ((total - low) / (high - low) * 255).to(torch.uint8)
 
 
 def luma(pixels: Tensor) -> Tensor:

@@ -43,13 +43,17 @@ class Encoder(nn.Module):
 
     def maps(self, obs: Tensor) -> Tensor:
         """Feature maps (B, C', H', W') of (B, C, H, W) pixels in [0, 255]; uint8, or floats to take their gradient."""
+        return self.trunk(self.normalised(obs))  # type: ignore[no-any-return]
+
+    def normalised(self, obs: Tensor) -> Tensor:
+        """What the trunk reads of (B, C, H, W) pixels in [0, 255]: in [0, 1], or standardised."""
         assert obs.shape[1:] == self.obs_shape, f"expected (B, {self.obs_shape}), got {tuple(obs.shape)}"
         # Type and layout in one pass; the copy makes it safe to divide in place.
         pixels = obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
         if self.pixel_moments is not None:
             mean, std = self.pixel_moments
             pixels.sub_(mean).div_(std)
-        return self.trunk(pixels)  # type: ignore[no-any-return]
+        return pixels
 
     @property
     def map_shape(self) -> tuple[int, int, int]:

@@ -36,6 +36,8 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
         encoder.feature_dim = config.feature_dim
     if config.layer_norm:
         neck.append(nn.LayerNorm(encoder.feature_dim))
+    if config.unit_norm:
+        neck.append(_Unit())
     return encoder
 
 
@@ -234,6 +236,13 @@ class _Places(nn.Module):
         across = torch.linspace(-1, 1, width, device=x.device)
         down = torch.linspace(-1, 1, height, device=x.device)[:, None]
         return torch.cat([share * across, share * down], dim=1).contiguous(memory_format=torch.channels_last)
+
+
+class _Unit(nn.Module):
+    """Features (B, Z) scaled to length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x)
 
 
 class _Sum(nn.Module):

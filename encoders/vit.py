@@ -15,30 +15,45 @@ def vit(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
 
     Feature maps are the tokens on their grid. Fixed places in sines and cosines fit every size of observation.
     """
-    return nn.Sequential(_Tokens(channels)), nn.Sequential(nn.Unflatten(1, (WIDTH, -1)), _Mean())
+    return nn.Sequential(Tokens(channels)), nn.Sequential(nn.Unflatten(1, (WIDTH, -1)), _Mean())
 
 
-class _Tokens(nn.Module):
+class Tokens(nn.Module):
     """Pixels (B, C, H, W) to tokens on a grid (B, WIDTH, H', W')."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(channels, WIDTH, PATCH, stride=PATCH)
-        self.blocks = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-                )
-                for _ in range(DEPTH)
-            )
-        )
+        self.blocks = nn.Sequential(*(block() for _ in range(DEPTH)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        down, right = (-size % PATCH for size in pixels.shape[2:])  # no row is left unread
-        maps = self.patches(F.pad(pixels, (0, right, 0, down)))
-        tokens = maps + places(maps)
+        """All tokens, each of which hears of every other."""
+        tokens = self.embed(pixels)
         blended = self.blocks(tokens.flatten(2).mT)  # (B, H' * W', WIDTH)
-        return blended.mT.unflatten(2, maps.shape[2:])  # type: ignore[no-any-return]
+        return blended.mT.unflatten(2, tokens.shape[2:])  # type: ignore[no-any-return]
+
+    def visible(self, pixels: Tensor, shown: Tensor) -> Tensor:
+        """The tokens (B, K, WIDTH) of the patches `shown` (B, K) alone, which do not hear of the others."""
+        tokens = self.embed(pixels).flatten(2).mT
+        return self.blocks(tokens.gather(1, shown[..., None].expand(-1, -1, WIDTH)))  # type: ignore[no-any-return]
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Each patch by itself, and its place (B, WIDTH, H', W')."""
+        maps = self.patches(padded(pixels))
+        return maps + places(maps)  # type: ignore[no-any-return]
+
+
+def block() -> nn.TransformerEncoderLayer:
+    """A pre-norm layer on tokens (B, N, WIDTH)."""
+    return nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+
+
+def padded(pixels: Tensor) -> Tensor:
+    """Zeros below and on the right, so that no row and column is left unread."""
+    down, right = (-size % PATCH for size in pixels.shape[2:])
+    return F.pad(pixels, (0, right, 0, down))
 
 
 def places(maps: Tensor) -> Tensor:

@@ -64,8 +64,14 @@ class EnvConfig(ABC):
             ValueError: the family has none of that name, or it does not fit these settings.
         """
         if name not in (None, "env"):
-            raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol=env")
+            known = ", ".join(("env", *self.columns))
+            raise ValueError(f"unknown protocol {name!r} of env={self.name}: use protocol={known}")
         return Protocol("env", 0.0, self)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Further protocols whose scores an evaluation reports beside that of the default one."""
+        return ()
 
     def display(self, size: int) -> "EnvConfig | None":  # noqa: ARG002
         """The same episodes for people, in colour and about `size` pixels large; itself where that is impossible.
@@ -166,6 +172,10 @@ class VectorEnv(ABC):
     def views(self) -> NDArray[np.uint8]:
         """Further pictures (N, V, C, H, W) of the moment that the newest frames show; they are drawn now."""
         raise NotImplementedError(f"{type(self).__name__} has no further views")
+
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The newest frames (N, C, H, W) without their backgrounds, drawn now, and where (N, H, W) those stand."""
+        raise NotImplementedError(f"{type(self).__name__} has no backgrounds")
 
     # --- goals ---
 

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,22 +33,25 @@ BACKGROUNDS = ("none", "gas", "noise", *SUFFIXES)
 MAX_FRAMES, MAX_CLIPS = 500, 16  # kept in memory: at 84 x 84 pixels 170 MB
 BALL_RADIUS, TIME_STEP = 0.05, 0.01  # of a box of side 1; a velocity component is below 1
 FILM = 1000  # pictures
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class Background(ABC):
-    """Pictures of one size, one an agent step."""
+    """Pictures of one size, one after the other."""
 
     @abstractmethod
     def start(self, rng: np.random.Generator) -> None:
         """Begin an episode somewhere else; `rng` may be kept until the next one."""
 
     @abstractmethod
-    def frame(self) -> Frame:
-        """The next picture."""
+    def frame(self, skip: int = 0) -> Frame:
+        """The next picture after so many that are skipped."""
 
 
-def build_background(kind: str, size: int, *, balls: int, films: int, folder: str, split: str) -> Background | None:
-    """The background of that name, None for "none".
+def build_background(
+    kind: str, size: int, *, balls: int, films: int, folder: str, split: str, gray: bool = False
+) -> Background | None:
+    """The background of that name, None for "none"; `gray` takes its colours.
 
     Raises:
         ValueError: `folder` has fewer than two files of that kind.
@@ -56,15 +60,33 @@ def build_background(kind: str, size: int, *, balls: int, films: int, folder: st
         case "none":
             return None
         case "gas":
-            return Gas(balls, size, films, split)
+            background: Background = Gas(balls, size, films, split)
         case "noise":
-            return Noise(size)
-    return Clips(split_files(Path(folder), kind)[split], size)
+            background = Noise(size)
+        case _:
+            background = Clips(split_files(Path(folder), kind)[split], size)
+    return Gray(background) if gray else background
 
 
 def background_rng(seed: np.random.SeedSequence, split: str) -> np.random.Generator:
     """A stream that depends on the seed and the split."""
     return np.random.default_rng([*seed.generate_state(4), SPLITS.index(split)])
+
+
+class Gray(Background):
+    """Another background without its colours."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+
+    def start(self, rng: np.random.Generator) -> None:
+        """See `Background.start`."""
+        self._background.start(rng)
+
+    def frame(self, skip: int = 0) -> Frame:
+        """The luma of the picture (ITU-R BT.601), in all three channels."""
+        gray = (self._background.frame(skip) @ LUMA).round().astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
 
 
 class Gas(Background):
@@ -89,8 +111,9 @@ class Gas(Background):
         self._origin = rng.random((2, self._balls))
         self._velocity = rng.uniform(-1, 1, (2, self._balls))
 
-    def frame(self) -> Frame:
+    def frame(self, skip: int = 0) -> Frame:
         """A step of 0.01 box sides at velocity 1."""
+        self._step += skip
         x, y = self.positions(self._step % FILM if self._films else self._step)
         self._step += 1
         picture = np.zeros((len(self._pixels), len(self._pixels), 3), np.uint8)
@@ -116,7 +139,7 @@ class Noise(Background):
         """Take over the stream."""
         self._rng = rng
 
-    def frame(self) -> Frame:
+    def frame(self, skip: int = 0) -> Frame:  # noqa: ARG002
         """Nothing of the last one."""
         return self._rng.integers(256, size=self._shape, dtype=np.uint8)
 
@@ -132,8 +155,9 @@ class Clips(Background):
         self._clip = load_clip(self._files[rng.integers(len(self._files))], self._size)
         self._position = int(rng.integers(len(self._clip)))
 
-    def frame(self) -> Frame:
+    def frame(self, skip: int = 0) -> Frame:
         """The next frame of the file."""
+        self._position += skip
         frame: Frame = self._clip[self._position % len(self._clip)]
         self._position += 1
         return frame
@@ -148,6 +172,7 @@ def check_files(kind: str, folder: str) -> None:
     """
     if kind in SUFFIXES:
         split = split_files(Path(folder), kind)
+        check_apart(split["train"], split["eval"], f"background_folder={folder}", "the backgrounds of evaluation")
         for path in itertools.chain.from_iterable(split.values()):
             _load(path, 8, most=1)
         log.info("background_folder=%s: %s", folder, ", ".join(f"{len(files)} {name}" for name, files in split.items()))
@@ -163,6 +188,20 @@ def describe_files(kind: str, folder: str) -> dict[str, Any]:
             digest.update(repr((path.name, path.stat().st_size, file.read(BEGINNING))).encode())
         count += 1
     return {"backgrounds": count, "sha256": digest.hexdigest(), "dealt": "by name"}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's size and beginning, whatever its name."""
+    with open_regular(path) as file:
+        return hashlib.sha256(str(path.stat().st_size).encode() + file.read(BEGINNING)).hexdigest()
+
+
+def check_apart(files: Iterable[Path], others: Iterable[Path], what: str, which: str) -> None:
+    """Raise ValueError, naming both, where a file has the content of one of `others`."""
+    known = {digest_of(path): path for path in others}
+    for path in files:
+        if known and (other := known.get(digest_of(path))):
+            raise ValueError(f"{what}: {path} is {other}, one of {which}: remove one of them")
 
 
 def split_files(folder: Path, kind: str) -> dict[str, list[Path]]:
@@ -199,3 +238,9 @@ def load_clip(path: Path, size: int) -> NDArray[np.uint8]:
 def _load(path: Path, size: int, most: int) -> NDArray[np.uint8]:
     still = path.suffix.lower() in IMAGES
     return np.stack([read_image(path, size)] if still else list(read_video(path, size, most)))
+
+
+def add_noise(frames: NDArray[np.uint8], std: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Frames of any shape with independent Gaussian noise of that deviation, in levels of 255, on each number."""
+    noisy = frames + std * rng.standard_normal(frames.shape, np.float32)
+    return noisy.round().clip(0, 255).astype(np.uint8)

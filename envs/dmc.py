@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvError, Padding, VectorEnv, VectorStep
-from envs.distractors import background_rng, check_files
+from envs.distractors import add_noise, background_rng, check_files
 from envs.rendering import Screen, choose_backend, load_suite, log_renderer
 from envs.scenes import SceneConfig
 from envs.workers import SPAWN, Local, Worker, WorkerError
@@ -164,6 +164,11 @@ class DmcVector(VectorEnv):
         """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
         return np.concatenate(self._ask("views", [()] * len(self._shares)))
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """See `VectorEnv.foreground`."""
+        pictures, empty = zip(*self._ask("foreground", [()] * len(self._shares)), strict=True)
+        return np.concatenate(pictures), np.concatenate(empty)
+
     def close(self) -> None:
         """See `VectorEnv.close`: ends the workers and frees the simulations."""
         for share in self._shares:
@@ -225,6 +230,11 @@ class _Copies:
         """Pictures (copies, V, 3, H, W) of the further cameras."""
         return np.stack([copy.draw_views() for copy in self._copies])
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pictures (copies, 3, H, W) without backgrounds, and where (copies, H, W) those stand."""
+        layers = [copy.screen.layers() for copy in self._copies]
+        return np.stack([picture.transpose(2, 0, 1) for picture, _ in layers]), np.stack([empty for _, empty in layers])
+
     def close(self) -> None:
         for copy in self._copies:
             copy.close()
@@ -235,7 +245,12 @@ class _Copy:
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
-        self._split = config.background_split
+        self._split, self._fixed, self._speed = (
+            config.background_split,
+            config.background_fixed,
+            config.background_speed,
+        )
+        self._noise_std = config.pixel_noise
         self._random = np.random.RandomState(0)  # the task draws from it; lqr draws its model too, the same for all
         self._env = _load(config.domain, config.task, self._random)
         self._physics_error = import_module("dm_control.rl.control").PhysicsError  # after the backend's choice
@@ -251,13 +266,17 @@ class _Copy:
         simulation, background = seed.spawn(2)
         self._random.set_state(np.random.RandomState(np.random.MT19937(simulation)).get_state())
         self._rng = background_rng(background, self._split)
+        (self._noise,) = self._rng.spawn(1)
+        self._begun = False
 
     def begin(self) -> None:
         """Start an episode."""
         self._observed = self._env.reset().observation
         self._over = self.diverged = False
-        if self._background:
+        self._passed = 1  # control steps since the last picture
+        if self._background and not (self._begun and self._fixed):
             self._background.start(self._rng)
+        self._begun = True
 
     def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool, int]:
         """Hold an action, or start the next episode: reward, terminated, truncated, control steps."""
@@ -277,7 +296,7 @@ class _Copy:
             reward += moment.reward
             if moment.last():
                 break
-        self._observed = moment.observation
+        self._observed, self._passed = moment.observation, made
         self._over = moment.last()
         terminated = self._over and moment.discount == 0
         return reward, terminated, self._over and not terminated, made
@@ -289,7 +308,8 @@ class _Copy:
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""
-        self._behind = self._background.frame() if self._background else None
+        skip = (self._speed or self._passed) - 1
+        self._behind = self._background.frame(skip) if self._background else None
         frame[:] = self._picture(self.screen)
 
     def draw_views(self) -> NDArray[np.uint8]:
@@ -297,7 +317,8 @@ class _Copy:
         return np.stack([self._picture(screen) for screen in self._views])
 
     def _picture(self, screen: Screen) -> NDArray[np.uint8]:
-        return screen.draw(self._behind).transpose(2, 0, 1)
+        picture = screen.draw(self._behind).transpose(2, 0, 1)
+        return add_noise(picture, self._noise_std, self._noise) if self._noise_std else picture
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains

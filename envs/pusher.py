@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, Goals, VectorEnv, VectorStep
-from envs.distractors import background_rng, check_files
+from envs.distractors import add_noise, background_rng, check_files
 from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
 from envs.scenes import SceneConfig
 
@@ -144,6 +144,8 @@ class PusherVector(VectorEnv):
         self._rngs = [np.random.default_rng(simulation) for simulation, _ in seeds]
         split = self._config.background_split
         self._background_rngs = [background_rng(background, split) for _, background in seeds]
+        self._noises = [rng.spawn(1)[0] for rng in self._background_rngs]
+        self._begun = np.zeros(self.num_envs, np.bool_)
         self._age = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, np.bool_)
         for i in range(self.num_envs):
@@ -186,6 +188,11 @@ class PusherVector(VectorEnv):
         """See `VectorEnv.views`: the cameras of `env.views`, in their order."""
         return np.stack([self._painter.draw_views(scene) for scene in self._scenes])
 
+    def foreground(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """See `VectorEnv.foreground`."""
+        pictures, empty = zip(*(self._painter.layers(scene) for scene in self._scenes), strict=True)
+        return np.stack(pictures), np.stack(empty)
+
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""
         return Goals(self._places()[:, :2], np.array([goal.places[:2] for goal in self._goals], np.float32))
@@ -221,8 +228,9 @@ class PusherVector(VectorEnv):
         while np.hypot(*(data.qpos - goal)[:2]) < THRESHOLD:  # there would be nothing to do
             data.qpos[:] = _scatter(rng)
         color, shape = map(int, rng.integers([len(COLORS), len(SHAPES)]) * (self._config.objects == "many"))
-        if background := self._backgrounds[i]:
+        if (background := self._backgrounds[i]) and not (self._begun[i] and self._config.background_fixed):
             background.start(self._background_rngs[i])
+        self._begun[i] = True
         self._scenes[i] = Scene(data.qpos, color, shape)
         self._pass_background(i)
         self._goals[i] = self._scenes[i]._replace(places=goal)
@@ -230,14 +238,19 @@ class PusherVector(VectorEnv):
 
     def _pass_background(self, i: int) -> None:
         if background := self._backgrounds[i]:
-            self._scenes[i] = self._scenes[i]._replace(background=background.frame())
+            self._scenes[i] = self._scenes[i]._replace(
+                background=background.frame(max(0, self._config.background_speed - 1))
+            )
 
     def _places(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)
 
     def _frame(self) -> NDArray[Any]:
         if self._pixels:
-            return np.stack([self._painter.draw(scene) for scene in self._scenes])
+            std, pictures = self._config.pixel_noise, [self._painter.draw(scene) for scene in self._scenes]
+            if std:
+                pictures = [add_noise(one, std, rng) for one, rng in zip(pictures, self._noises, strict=True)]
+            return np.stack(pictures)
         motion = np.array([data.qvel[:2] for data in self._copies], np.float32) * SECONDS * SUBSTEPS
         return np.concatenate([self._places(), motion], axis=1)[:, :, None, None]
 
@@ -270,14 +283,23 @@ class Painter:
         """The pictures (V, 3, H, W) of the further cameras."""
         return self._pictures(scene, self._views)
 
+    def layers(self, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The picture (3, H, W) without the background, and where (H, W) that stands."""
+        self._arrange(scene)
+        picture, empty = self._screen.layers()
+        return picture.transpose(2, 0, 1).copy(), empty
+
     def _pictures(self, scene: Scene, screens: list[Screen]) -> NDArray[np.uint8]:
+        self._arrange(scene)
+        pictures: NDArray[np.uint8] = np.stack([screen.draw(scene.background).transpose(2, 0, 1) for screen in screens])
+        return pictures
+
+    def _arrange(self, scene: Scene) -> None:
         model, data = self._physics.model, self._physics.data
         data.qpos[:] = scene.places
         for shape, geoms in enumerate(self._geoms):
             model.geom_rgba[geoms] = [*COLORS[list(COLORS)[scene.color]], shape == scene.shape]  # else transparent
         self._kinematics(model.ptr, data.ptr)
-        pictures: NDArray[np.uint8] = np.stack([screen.draw(scene.background).transpose(2, 0, 1) for screen in screens])
-        return pictures
 
     def close(self) -> None:
         """Free what draws."""

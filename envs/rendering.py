@@ -110,14 +110,16 @@ class Screen:
         camera: a name of the model; "azimuth/elevation" in degrees for one that looks at the middle of the model, and
             follows what the first camera follows; or empty for the first camera.
         quality: "full" as the model asks; "fast" without multisampling, shadows and reflections.
-        hide_background: leave out the sky and the planes fixed to the world, such as floors. A picture with holes
+        hide_background: leave out the sky and, with `hide_floor`, the planes fixed to the world. A picture with holes
             costs less than one with a floor.
 
     Raises:
         ValueError: the model has no such camera.
     """
 
-    def __init__(self, physics: Any, size: int, camera: str, quality: str, *, hide_background: bool) -> None:
+    def __init__(
+        self, physics: Any, size: int, camera: str, quality: str, *, hide_background: bool, hide_floor: bool = True
+    ) -> None:
         import mujoco
         from dm_control.mujoco import Camera, MovableCamera
 
@@ -129,7 +131,7 @@ class Screen:
         frame = model.vis.global_
         frame.offwidth = size if fast else max(size, frame.offwidth)
         frame.offheight = size if fast else max(size, frame.offheight)
-        if hide_background:
+        if hide_background and hide_floor:
             fixed = model.geom_bodyid == 0
             model.geom_group[fixed & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)] = HIDDEN_GROUP
         self._angles = _angles(camera)
@@ -151,15 +153,19 @@ class Screen:
         Args:
             background: (H, W, 3), stands where nothing was drawn. A screen that hides the background needs it.
         """
+        picture, empty = self.layers()
+        return picture if background is None else np.where(empty[..., None], background, picture)
+
+    def layers(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The picture of this moment without a background, (H, W, 3), and where (H, W) nothing was drawn."""
         if self._angles:
             self._aim(*self._angles)
         self._camera.update()
         self._call(self._draw)
         picture = self._rgb[::-1]  # OpenGL's first row is the lowest
-        if self._depth is None or background is None:
-            return picture
-        empty = self._depth[::-1] == 1  # the far plane
-        return np.where(empty[..., None], background, picture)
+        if self._depth is None:
+            return picture, np.zeros(picture.shape[:2], np.bool_)
+        return picture, self._depth[::-1] == 1  # the far plane
 
     def _aim(self, azimuth: float, elevation: float) -> None:
         """Turn the movable camera to the middle of the model, or to the body that the first camera follows."""

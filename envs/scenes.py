@@ -1,10 +1,23 @@
 """What the families drawn by MuJoCo share: the settings of the picture, and what moves behind it."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from envs.base import EnvConfig, Protocol
-from envs.distractors import BACKGROUNDS, SPLITS, Background, build_background, describe_files
+from envs.distractors import (
+    BACKGROUNDS,
+    SPLITS,
+    SUFFIXES,
+    Background,
+    background_rng,
+    build_background,
+    describe_files,
+    split_files,
+)
 from envs.rendering import QUALITIES, Screen
 from harness.suggest import nearest
 
@@ -22,13 +35,18 @@ class SceneConfig(EnvConfig):
     background: str = "none"  # what stands in place of sky and floor
     background_folder: str = ""  # folder of the images or videos
     background_split: str = "train"  # eval shares no background with train
+    background_gray: bool = False  # without its colours
+    background_speed: int = 0  # its pictures that pass in an agent step; 0: one a control step; DBC's code: 1
+    background_fixed: bool = False  # it goes on over episodes, as in DBC's code; false: each begins elsewhere in it
+    background_floor: bool = True  # it stands in place of the floor too; false: of the sky alone
+    pixel_noise: float = 0.0  # deviation of Gaussian noise on each pixel of each frame, in levels of 255
     balls: int = 10  # balls of background=gas
     films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
 
     def __post_init__(self) -> None:
         for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
             self._one_of(name, choices)
-        self._at_least(num_envs=1, size=1, balls=1, films=0)
+        self._at_least(num_envs=1, size=1, balls=1, films=0, background_speed=0, pixel_noise=0)
 
     def build_background(self) -> Background | None:
         """What moves behind one copy; see `envs.distractors.build_background`."""
@@ -39,7 +57,36 @@ class SceneConfig(EnvConfig):
             films=self.films,
             folder=self.background_folder,
             split=self.background_split,
+            gray=self.background_gray,
         )
+
+    @property
+    def distracted(self) -> bool:
+        """Whether anything is seen that means nothing."""
+        return self.background != "none" or self.pixel_noise > 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `EnvConfig.columns`."""
+        return ("clean", "seen") if self.distracted else ()
+
+    def background_files(self, split: str) -> list[Path]:
+        """The files of a split of the backgrounds; none where those are generated."""
+        if self.background not in SUFFIXES:
+            return []
+        return split_files(Path(self.background_folder), self.background)[split]
+
+    def background_clips(self, split: str, count: int, length: int) -> NDArray[np.uint8]:
+        """Pieces (count, length, 3, H, W) of the backgrounds of a split, as they pass in agent steps; black without."""
+        background = replace(self, background_split=split).build_background()
+        if background is None:
+            return np.zeros((count, length, 3, self.size, self.size), np.uint8)
+        skip = (self.background_speed or self.repeat) - 1
+        rng, clips = background_rng(np.random.SeedSequence(0), split), []
+        for _ in range(count):
+            background.start(rng)
+            clips.append([background.frame(skip) for _ in range(length)])
+        return np.array(clips).transpose(0, 1, 4, 2, 3)
 
     def build_screens(self, physics: Any, usual: str = "") -> list[Screen]:
         """The camera of the frames, then the further ones; see `envs.rendering.Screen`.
@@ -48,12 +95,18 @@ class SceneConfig(EnvConfig):
             physics: has not rendered yet.
             usual: stands for no name.
         """
-        hide = self.background != "none"
+        hidden = {"hide_background": self.background != "none", "hide_floor": self.background_floor}
         cameras = (self.camera or usual, *self.views)
-        return [Screen(physics, self.size, camera, self.quality, hide_background=hide) for camera in cameras]
+        return [Screen(physics, self.size, camera, self.quality, **hidden) for camera in cameras]
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training."""
+        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training; `seen`, before those of
+        the training; `clean`, without any distractor.
+        """
+        if name == "clean":
+            return Protocol(name, 0.0, replace(self, background="none", pixel_noise=0.0))
+        if name == "seen":
+            return Protocol(name, 0.0, replace(self, background_split="train"))
         return replace(super().protocol(name), env=replace(self, background_split="eval"))
 
     def display(self, size: int) -> Self:

@@ -11,8 +11,9 @@ import torch
 from gymnasium.spaces import Box, Discrete, flatdim
 from torch.backends.cpu import get_cpu_capability as cpu_capability
 
-from agents import Agent, AgentConfig, Precision
+from agents import Agent, AgentConfig, Capture, Precision
 from agents import Streams as AgentStreams
+from agents.capture import make_capturable
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
@@ -21,6 +22,7 @@ from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
+from experiment.overlays import read_overlays
 from experiment.run_folder import run_folder
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.world import world_of
@@ -28,7 +30,7 @@ from experiment.zoo import locate
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
-from replay import Replay, build_replay
+from replay import Batch, Replay, build_replay
 from replay.relabel import GoalFunctions
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Streams(NamedTuple):
 
     explore: np.random.Generator
     replay: np.random.Generator
+    draw: torch.Generator  # in place of `replay`, where batches are drawn on the device
     augment: torch.Generator
     policy: torch.Generator
     auxiliary: torch.Generator
@@ -59,6 +62,10 @@ class Parts:
     def env(self) -> VectorEnv:
         """The environment, whose copies the rollout steps here or elsewhere."""
         return self.rollout.env
+
+    def draw(self, batch_size: int) -> Batch:
+        """A batch of what the agent and its tasks read."""
+        return self.replay.sample(batch_size, self.suite.reads, clip_length=self.suite.clip_length)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the environment, which starts anew at a checkpoint."""
@@ -101,6 +108,8 @@ def build(config: Config) -> Parts:
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
     env, agent, suite, space = build_player(config, streams, device)
+    if (pictures := read_overlays(config, agent.encoder.obs_shape[1])) is not None:
+        agent.pictures = pictures.to(device)
     replay = build_replay(
         config.replay,
         num_envs=config.num_envs,
@@ -110,7 +119,7 @@ def build(config: Config) -> Parts:
         padding=config.env.padding,
         gamma=config.gamma,
         clip_reward=config.clip_reward,
-        rng=streams.replay,
+        rng=streams.draw if config.replay.storage == "cuda" and not env.goal_dim else streams.replay,
         device=device,
         frame_dtype=env.frame_dtype,
         goal_dim=env.goal_dim,
@@ -178,6 +187,7 @@ def build_streams(seed: int, device: torch.device) -> Streams:
     return Streams(
         explore=numpy_stream(seed, "explore"),
         replay=numpy_stream(seed, "replay"),
+        draw=torch_stream(seed, "draw", device),
         augment=torch_stream(seed, "augment", device),
         policy=torch_stream(seed, "policy", device),
         auxiliary=torch_stream(seed, "auxiliary", device),
@@ -244,6 +254,11 @@ def build_agent(
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
         agent = agent_config.build(encoder, action_space, suite, own, goal_dim)
     check_ownership(agent, optimizers(agent, suite))
+    if agent_config.capture is Capture.on and agent.device.type == "cuda":
+        for optimizer in optimizers(agent, suite):
+            make_capturable(optimizer)
+    elif agent_config.capture is Capture.on:
+        log.warning("agent.capture=on: device=%s has no graphs, and updates run eagerly", agent.device)
     return agent, suite
 
 
@@ -265,7 +280,10 @@ def without_init(config: C) -> C:
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
     """Give each optimiser its saved state back."""
     for optimizer, saved in zip(optimizers, states, strict=True):
+        capturable = optimizer.param_groups[0]["capturable"]  # of this run, not of the one that saved it
         optimizer.load_state_dict(saved)
+        for group in optimizer.param_groups:
+            group["capturable"] = capturable
         for parameter, moments in optimizer.state.items():
             for name, moment in moments.items():  # copies: a checkpoint that is removed must not stay mapped
                 same = moment.shape == parameter.shape  # a fused step pairs raw memory, so the layouts must be equal

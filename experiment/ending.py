@@ -16,11 +16,13 @@ from analysis.evaluation import (
     PANEL,
     attribution_targets,
     evaluate,
+    evaluate_columns,
     goals_reached,
     greedy,
     play_moments,
     random_policy,
     summary_of,
+    with_columns,
     write_report,
     write_video,
 )
@@ -70,19 +72,22 @@ def finish(run: Training) -> None:
 def leave_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
     """Leave report, line of the log and video of a training, each unless it is there and of these weights."""
     weights = player.weights
-    protocol = world_of(config, weights.parent).protocol()
+    world = world_of(config, weights.parent)
+    protocol = world.protocol()
     report = weights.parent / "report.json"
     earlier = read_earlier(report)
     chance = chance_play(config, player, protocol, earlier)
+    columns: dict[str, dict[str, Any]] = earlier.get("columns", {})
     summary = summary_of(earlier, weights, protocol, config.eval_episodes, config.seed)
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
-        played = evaluate(player.policy, protocol, config.frame_stack, config.eval_episodes, config.seed)
-        write_report(played, report, weights, player.command, **chance)
+        asked = (config.frame_stack, config.eval_episodes, config.seed)
+        played, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, world, *asked)
+        write_report(played, report, weights, player.command, **with_columns(columns), **chance)
         summary = played.summary
-    log_score(summary, protocol, chance)
-    scores = eval_scores(summary)
+    log_score(summary, protocol, columns | chance)
+    scores = eval_scores(summary, columns)
     if not logger.has_row(progress.steps, scores):
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
         logger.flush()

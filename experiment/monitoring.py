@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.evaluation import evaluate, greedy
+from analysis.evaluation import evaluate, evaluate_columns, greedy
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
@@ -78,6 +78,12 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     progress, parts, logger = run.progress, run.parts, run.logger
     metrics = diagnose(parts.agent, batch)
     scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
+    if run.denoising:
+        encoders = {"repr": parts.agent.encoder}
+        encoders |= {f"aux/{task}": parts.suite.encoder_of(task, parts.agent.encoder) for task in parts.suite.encoders}
+        for place, encoder in encoders.items():
+            scores = run.denoising(encoder)
+            scalars |= {f"{place}/denoising/{name}": score for name, score in scores.items()}
     logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))
     for name, value in metrics.items():
         if value.ndim:
@@ -109,12 +115,15 @@ def log_evaluation(run: Training) -> None:
     config, progress, agent = run.config, run.progress, run.parts.agent
     if config.goal.space == OWN:
         export(run)  # the evaluation reads its goal space from there
-    protocol = world_of(config, run.run_dir).protocol()
-    report = evaluate(greedy(agent), protocol, config.frame_stack, config.eval_every_episodes, config.seed)
-    run.logger.log_scalars(progress.steps, eval_scores(report.summary), **progress.clock(config))
+    world = world_of(config, run.run_dir)
+    asked = (config.frame_stack, config.eval_every_episodes, config.seed)
+    summary = evaluate(greedy(agent), world.protocol(), *asked).summary
+    columns = evaluate_columns(greedy(agent), world, *asked)
+    run.logger.log_scalars(progress.steps, eval_scores(summary, columns), **progress.clock(config))
 
 
-def eval_scores(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The summary of an evaluation by the tags of Stable-Baselines3."""
+def eval_scores(summary: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, float]:
+    """The summary of an evaluation, and the means of its further columns, by the tags of Stable-Baselines3."""
     goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
-    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals
+    further = {f"eval/{name}/mean_reward": column["mean"] for name, column in (columns or {}).items()}
+    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals | further

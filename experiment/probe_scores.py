@@ -8,17 +8,26 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from agents.learning import weighted_sum
+from analysis.denoising import Embed, raw_pixels
 from analysis.probe_table import Row, Scores
-from analysis.probes import Features, class_scores, comparable, embed, guess, outputs, pixels, read, unseen
+from analysis.probes import Features, class_scores, comparable, embed, guess, observations, pixels, read, unseen
 from configs.schema import ProbeConfig
 from experiment.probing import Probing, Rows, Supervised, build_supervised
 from harness.progress import Meter
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
+
+
+def denoising_scores(parts: Probing) -> dict[str, dict[str, float]]:
+    """What backgrounds leave in pixels and in the features of each encoder; empty where there are none."""
+    if not parts.denoising:
+        return {}
+    embeds: dict[str, Embed] = {"pixels": raw_pixels, **parts.encoders}
+    return {name: parts.denoising(embed) for name, embed in embeds.items()}
 
 
 class Draw(NamedTuple):
@@ -107,11 +116,15 @@ def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:
     encoder, suite = learner.encoder, learner.suite
     for step in range(config.steps):
         batch = learner.sampler.sample(config.batch_size, suite.reads | {"obs"}, suite.clip_length, learner.rng)
-        features = encoder(batch.obs)
-        terms, _ = suite.losses(batch, features, encoder)
+        features = encode(learner, batch.obs)
+        terms = {} if learner.augmentation else suite.losses(batch, features[0], encoder)[0]
         for i, (head, target) in enumerate(zip(learner.heads, learner.targets, strict=True)):
-            terms[f"label/{i}"] = F.cross_entropy(head(features), target[batch.index], reduction="none")
-        weights = dict.fromkeys(terms, 1.0) | {name: weight(step) for name, weight in suite.schedules().items()}
+            way = torch.arange(len(features), device=target.device)[:, None]
+            joint = target[batch.index] * len(features) + way  # (K, B)
+            losses = F.cross_entropy(head(features).flatten(0, 1), joint.flatten(), reduction="none")
+            terms[f"label/{i}"] = losses.view(joint.shape).mean(0)
+        weights = dict.fromkeys(terms, 1.0)
+        weights |= {name: weight(step) for name, weight in suite.schedules().items() if name in terms}
         weighted_sum(terms, weights, batch.weight).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)
         learner.optimizer.step()
@@ -120,9 +133,25 @@ def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:
         meter.tick(meter.done + 1)
 
 
+def encode(learner: Supervised, obs: Tensor) -> Tensor:
+    """Features (K, B, Z) of observations (B, C, H, W) in each of K transformations; K is 1 without any."""
+    if learner.augmentation is None:
+        return learner.encoder(obs)[None]  # type: ignore[no-any-return]
+    ways = range(len(learner.augmentation.classes))
+    views = [learner.augmentation.transform(obs, obs.new_full((len(obs),), way, dtype=torch.long)) for way in ways]
+    return learner.encoder(torch.cat(views)).unflatten(0, (len(views), -1))  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def predict(learner: Supervised, rows: Rows) -> list[Any]:
-    """The classes (M,) that each classifier sees at (M,) rows."""
-    features = outputs(learner.encoder, learner.sampler, rows)
-    answers = (head(features).argmax(1).cpu().numpy() for head in learner.heads)
+    """The classes (M,) that each classifier sees at (M,) rows.
+
+    Of K transformations, by the mean over them of a label's output for the transformation that was applied (Lee et al.
+    2020, "Self-supervised label augmentation via input transformations", equation 4).
+    """
+    features = torch.cat([encode(learner, obs) for obs in observations(learner.sampler, rows)], dim=1)
+    answers = []
+    for head in learner.heads:
+        joint = head(features).unflatten(2, (-1, len(features)))  # (K, M, labels, K)
+        answers.append(joint.diagonal(dim1=0, dim2=3).mean(2).argmax(1).cpu().numpy())
     return [kinds[answer] for kinds, answer in zip(learner.classes, answers, strict=True)]

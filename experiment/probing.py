@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.learning import check_ownership
+from analysis.denoising import DenoisingTest, record_scenes
 from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
 from aux_tasks import AuxSuite
+from aux_tasks.transform import TransformTask
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig
 from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from envs import EnvConfig, VectorEnv
+from envs.scenes import SceneConfig
 from experiment.build import build_initial_encoder
 from experiment.composition import read_config
 from experiment.foreign import check_paths, read_yaml, results_folder
@@ -56,6 +59,7 @@ class Probing:
     dropped: list[str]  # labels that vary too little
     splits: dict[str, tuple[Rows, Rows]]  # training and test frames
     report: Path  # where the scores go
+    denoising: DenoisingTest | None = None  # where there are backgrounds
 
 
 def build_probing(config: ProbeConfig) -> Probing:
@@ -65,7 +69,9 @@ def build_probing(config: ProbeConfig) -> Probing:
         ValueError: parts do not fit each other; the message says which and what would.
     """
     device, folder = pick_device(config.device), locate(config.checkpoint)
-    folder = folder.parent if folder.suffix == ".safetensors" else folder
+    file = folder if folder.suffix == ".safetensors" else None
+    folder = folder.parent if file else folder
+    task = file.stem.partition("-")[2] if file else ""  # of `encoder-<task>.safetensors`
     run = read_run(folder)
     if not config.source and isinstance(run, PretrainConfig):
         check_paths(folder, run.source, "give source=... and its paths")
@@ -74,7 +80,9 @@ def build_probing(config: ProbeConfig) -> Probing:
     check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
     source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
     env = config.env or run.env
-    report = Path(config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}.json")
+    report = Path(
+        config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}{task and '-'}{task}.json"
+    )
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
@@ -83,7 +91,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
     trained = deepcopy(initial)
-    weights = load_encoder(trained, folder)
+    weights = load_encoder(trained, folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
@@ -94,7 +102,8 @@ def build_probing(config: ProbeConfig) -> Probing:
     kept = {name: label for name, label in labels.items() if name not in dropped}
     if not kept:
         raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
-    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits, report)
+    denoising = build_denoising(env, trained, run.frame_stack)
+    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits, report, denoising)
 
 
 def read_run(folder: Path) -> RunConfig:
@@ -154,6 +163,7 @@ class Supervised:
     classes: list[Labels]  # (K,) what the outputs of each stand for
     targets: list[Tensor]  # (N,) which output is right at each frame
     suite: AuxSuite
+    augmentation: TransformTask | None  # whose classes, beside each label, the outputs stand for
     optimizer: torch.optim.Optimizer  # of encoder and classifiers
     rng: np.random.Generator  # of the sampling
 
@@ -175,14 +185,26 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
     )
     encoder = deepcopy(parts.encoders[start])
     classes, targets = zip(*(np.unique(label, return_inverse=True) for label in parts.labels.values()), strict=True)
-    with seeded(seed, "init/probe"):
-        heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds)) for kinds in classes).to(device)
     suite = build_suite(config, encoder, sampler, run.gamma, torch_stream(seed, "auxiliary", device), seed)
+    augmentation = _augmentation(suite) if config.mode == "label_augmentation" else None
+    ways = len(augmentation.classes) if augmentation else 1
+    with seeded(seed, "init/probe"):
+        heads = nn.ModuleList(nn.Linear(encoder.feature_dim, len(kinds) * ways) for kinds in classes).to(device)
     learners = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.Adam(learners, config.learning_rate, eps=ADAM_EPS, fused=True)
     check_ownership(nn.ModuleList([encoder, heads, suite]), [optimizer, *suite.optimizers])
     right = [torch.from_numpy(target).to(device) for target in targets]
-    return Supervised(sampler, encoder, heads, list(classes), right, suite, optimizer, numpy_stream(seed, "replay"))
+    rng = numpy_stream(seed, "replay")
+    return Supervised(sampler, encoder, heads, list(classes), right, suite, augmentation, optimizer, rng)
+
+
+def _augmentation(suite: AuxSuite) -> TransformTask:
+    tasks = dict(suite)
+    for name, task in tasks.items():
+        if len(tasks) == 1 and isinstance(task, TransformTask):
+            return task
+        raise ValueError(f"mode=label_augmentation needs one task with transformations, as aux=rotation, got {name}")
+    raise AssertionError("the config asks for a task")
 
 
 def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
@@ -205,3 +227,14 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     what = f"{', '.join(probe.labels)} of {len(train) + len(test)} frames"
     log.info("probe: %.1f s every %d steps (%s)", time.perf_counter() - start, config.probe_every, what)
     return probe
+
+
+def build_denoising(env: EnvConfig, encoder: Encoder, frame_stack: int) -> DenoisingTest | None:
+    """The test of what backgrounds leave in an encoder's features, on random play; None where there are none."""
+    if not isinstance(env, SceneConfig) or not env.distracted:
+        return None
+    start = time.perf_counter()
+    device = next(encoder.parameters()).device
+    test = DenoisingTest(record_scenes(env, frame_stack), gray=encoder.obs_shape[0] == frame_stack, device=device)
+    log.info("denoising: recorded in %.1f s", time.perf_counter() - start)
+    return test

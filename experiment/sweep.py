@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from rich.live import Live
 from rich.table import Table
 
@@ -153,6 +154,8 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
         launcher = LocalLauncher(_command(module), threads := max(1, cores // at_once))
         each = " or ".join(map(str, sorted({job.config.threads or threads for job in jobs})))
         log.info("%d runs, %d at a time, %s threads each", len(runs), at_once, each)
+        if at_once > 1 and any(job.config.device != "cpu" for job in jobs) and torch.cuda.is_available():
+            log.info("%d at a time on one GPU, %s", at_once, gpu_sharing())
     _share_precision(runs, threads)
     with GracefulExit() as stop, _Screen() as screen:
         _follow(runs, launcher, at_once, stop, screen)
@@ -163,6 +166,13 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
     if COMMANDS[name] is Config and all(run.code == 0 for run in runs):
         log.info("compare       %s", comparison_of(runs))
     return stop.exit_code or max(run.code or 0 for run in runs)
+
+
+def gpu_sharing() -> str:
+    """How processes share a GPU: MPS has a pipe where it runs."""
+    if (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists():
+        return "side by side under MPS"
+    return "in turns: MPS, which lets their kernels run side by side, does not run (nvidia-cuda-mps-control -d)"
 
 
 def _follow(

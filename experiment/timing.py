@@ -53,8 +53,7 @@ def time_update(run: Training) -> float:
     try:
         for _ in range(2):  # the first one allocates, and may compile
             begun = time.perf_counter()
-            batch = parts.replay.sample(run.config.batch_size, suite.reads, run.progress.steps, suite.clip_length)
-            agent.update(batch).td_error.sum().item()  # waits for the device
+            agent.update(parts.draw(run.config.batch_size)).td_error.sum().item()  # waits for the device
             seconds = time.perf_counter() - begun
     finally:
         agent.load_state_dict(network)

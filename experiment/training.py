@@ -8,8 +8,11 @@ from math import floor, isfinite
 from pathlib import Path
 
 import numpy as np
+import torch
 from gymnasium.spaces import Discrete, flatdim
 
+from agents import Captured, Update
+from analysis.denoising import DenoisingTest
 from analysis.probes import OnlineProbe
 from configs.schema import Config
 from experiment.build import Parts
@@ -109,7 +112,27 @@ class Training:
     run_dir: Path
     logger: RunLogger
     probe: OnlineProbe | None = None
+    denoising: DenoisingTest | None = None
     window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
+
+    @cached_property
+    def learn(self) -> Captured[tuple[Batch, Update]]:
+        """An update that `update` has counted, of a batch, or where they are drawn on the device of one and with its
+        priorities.
+        """
+        agent, parts = self.parts.agent, self.parts
+
+        def learn(given: Batch | None) -> tuple[Batch, Update]:
+            batch = parts.draw(self.config.batch_size) if given is None else given
+            if agent.updates == 1:  # never recorded, since graphs begin later
+                agent.standardize(batch)
+            done = agent.learn(batch)
+            if given is None:
+                parts.replay.update_priorities(batch.index, done.td_error)
+            return batch, done
+
+        generators = [stream for stream in parts.streams if isinstance(stream, torch.Generator)]
+        return agent.captured(learn, generators)
 
     @cached_property
     def solved(self) -> SolvedTasks:
@@ -135,14 +158,16 @@ def restore(parts: Parts, run_dir: Path) -> Progress:
 
 def update(run: Training) -> Batch:
     """One update of the agent and of the priorities; returns its batch."""
-    progress, suite, agent, replay = run.progress, run.parts.suite, run.parts.agent, run.parts.replay
-    batch = replay.sample(run.config.batch_size, suite.reads, progress.steps, suite.clip_length)
+    progress, agent, replay = run.progress, run.parts.agent, run.parts.replay
     if not progress.updates:
-        agent.standardize(batch)
         run.logger.meter.count_from(progress.steps)
-    done = agent.update(batch)
+    replay.advance(progress.steps)
+    agent.updates += 1
+    run.learn.phase = agent.phase()
+    batch, done = run.learn(None if replay.on_device else run.parts.draw(run.config.batch_size))
     run.window.add(progress.steps, done.metrics)
-    replay.update_priorities(batch.index, done.td_error)
+    if not replay.on_device:
+        replay.update_priorities(batch.index, done.td_error)
     progress.updates += 1
     return batch
 

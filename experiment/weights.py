@@ -18,18 +18,28 @@ from harness.files import open_regular, replacing
 
 LARGEST = 1 << 30  # bytes of a file of weights
 HEADER = "network"  # entry of the metadata
+SEPARATE = "suite.encoders."  # how the names of those of auxiliary tasks begin
 ENCODER = "encoder."  # how the names of its weights begin among those of an agent
 
 
 def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> None:
-    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once.
+    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once, and
+    `encoder-<task>.safetensors` of tasks with an encoder of their own.
 
     A file that holds these very weights is left alone.
     """
     weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space) | {"goal_dim": agent.goal_dim}
     _export(weights, run_dir / "agent.safetensors", shapes)
-    encoder = {n.removeprefix(ENCODER): tensor for n, tensor in weights.items() if n.startswith(ENCODER)}
-    _export(encoder, run_dir / "encoder.safetensors", shapes)
+    places = {ENCODER: "encoder.safetensors"}
+    places |= {f"{SEPARATE}{name}.": f"encoder-{name}.safetensors" for name in separate_tasks(weights)}
+    for prefix, place in places.items():
+        encoder = {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
+        _export(encoder, run_dir / place, shapes)
+
+
+def separate_tasks(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """The auxiliary tasks with an encoder of their own, by the names of an agent's weights."""
+    return list(dict.fromkeys(n.removeprefix(SEPARATE).partition(".")[0] for n in weights if n.startswith(SEPARATE)))
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:
@@ -78,8 +88,9 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box, int]:
         raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
 
 
-def load_encoder(encoder: Encoder, folder: Path) -> Path:
-    """Load the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors` alone.
+def load_encoder(encoder: Encoder, folder: Path, task: str = "") -> Path:
+    """Load the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors` alone; or
+    that of an auxiliary task, if one is named.
 
     Returns:
         The file.
@@ -87,9 +98,9 @@ def load_encoder(encoder: Encoder, folder: Path) -> Path:
     Raises:
         ValueError: as `load_weights`.
     """
-    alone, agent = folder / "encoder.safetensors", folder / "agent.safetensors"
+    alone, agent = folder / f"encoder{task and '-'}{task}.safetensors", folder / "agent.safetensors"
     if agent.is_file() and not alone.is_file():
-        load_weights(encoder, agent, prefix=ENCODER)
+        load_weights(encoder, agent, prefix=f"{SEPARATE}{task}." if task else ENCODER)
         return agent
     load_weights(encoder, alone)
     return alone

@@ -121,6 +121,11 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.files()
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """See `EnvConfig.columns`."""
+        return self.env.columns
+
+    @property
     def simulator(self) -> tuple[str, ...]:  # type: ignore[override]
         """See `EnvConfig`."""
         return self.env.simulator

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from harness.seeding import Generator
 from replay.config import ReplayConfig
+from replay.device_sampler import DeviceSampler
 from replay.frames import Dtype, Padding
 from replay.relabel import GoalFunctions, Relabeller
 from replay.replay import Replay
@@ -25,7 +27,7 @@ def build_replay(
     frame_stack: int,
     gamma: float,
     clip_reward: bool,
-    rng: np.random.Generator,
+    rng: Generator,
     device: torch.device,
     padding: Padding = "zeros",
     frame_dtype: Dtype = np.uint8,
@@ -38,27 +40,23 @@ def build_replay(
         ValueError: the storage is not available, or `path` does not belong to it.
         MemoryError: the capacity does not fit; the message names one that does.
     """
-    _check(config)
+    _check(config, device)
     storage = FrameStorage(
         config.capacity,
         num_envs,
         frame_shape,
         action_space,
         path=config.path if config.storage == "mmap" else None,
-        device=torch.device("cuda") if config.storage == "cuda" else None,
+        device=device if config.storage == "cuda" else None,
         padding=padding,
         frame_dtype=frame_dtype,
         goal_dim=goal_dim,
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
-    cells = storage.rows * num_envs
-    sampler: Sampler = UniformSampler(cells)
-    if config.prioritized:
-        sampler = (LapSampler if config.lap else PrioritizedSampler)(cells, config.alpha)
     return Replay(
         storage,
-        sampler,
+        _sampler(config, storage),
         config,
         frame_stack=frame_stack,
         gamma=gamma,
@@ -69,11 +67,17 @@ def build_replay(
     )
 
 
-def _check(config: ReplayConfig) -> None:
-    if config.storage == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "replay.storage=cuda: this machine or this build of torch has no CUDA device; use replay.storage=ram"
-        )
+def _sampler(config: ReplayConfig, storage: FrameStorage) -> Sampler:
+    cells, kind = storage.rows * storage.num_envs, LapSampler if config.lap else PrioritizedSampler
+    if storage.place is not None:
+        formula = kind(1, config.alpha).priority if config.prioritized else None
+        return DeviceSampler(cells, formula, storage.place)
+    return kind(cells, config.alpha) if config.prioritized else UniformSampler(cells)
+
+
+def _check(config: ReplayConfig, device: torch.device) -> None:
+    if config.storage == "cuda" and device.type != "cuda":
+        raise ValueError(f"replay.storage=cuda: {device} of the run is no CUDA device; use replay.storage=ram")
     if (config.storage == "mmap") != (config.path is not None):
         raise ValueError(
             f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"

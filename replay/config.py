@@ -47,7 +47,7 @@ class ReplayConfig:
     alpha: float = 0.5  # prioritised: 0 draws uniformly, 1 in proportion to the TD error
     beta: float = 0.4  # prioritised: exponent of the importance weights at the start; it rises to 1
     beta_steps: int = 400_000  # agent steps until `beta` is 1
-    storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda
+    storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda, where batches are drawn on the GPU too
     path: str | None = None  # file of storage=mmap
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
 

@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from replay.arrays import Array, arange, upload
+
 Dtype: TypeAlias = type[np.uint8 | np.float32]  # of frames: pixels, or numbers of a state
 Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
 
 log = logging.getLogger(__name__)
 
 
-def pad(
-    place: NDArray[np.int64], blank: NDArray[np.bool_], padding: Padding
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def pad(place: Array, blank: Array, padding: Padding) -> tuple[Array, Array]:
     """The places of stacked frames, and which of them are zeros.
 
     Args:
@@ -36,8 +36,9 @@ def pad(
     """
     if padding == "zeros":
         return place, blank
-    oldest = np.maximum(np.arange(place.shape[1]), blank.sum(axis=1, keepdims=True))
-    return np.take_along_axis(place, oldest, axis=1), np.zeros_like(blank)
+    device = place.device if isinstance(place, Tensor) else None
+    oldest = place[arange(0, len(place), device), blank.sum(1)]
+    return place + blank * (oldest[:, None] - place), blank & False
 
 
 class ArrayFrames:
@@ -149,19 +150,18 @@ class TensorFrames:
 
     def write(self, begin: int, frames: NDArray[Any]) -> None:
         """Put (M, C, H, W) frames into the cells from `begin` on."""
-        self._data[begin : begin + len(frames)] = torch.from_numpy(np.ascontiguousarray(frames)).to(self._data.device)
+        self._data[begin : begin + len(frames)].copy_(upload(frames, self._data.device), non_blocking=True)
 
     def read(self, begin: int, end: int) -> NDArray[Any]:
         """The frames of cells [begin, end), copied to the host."""
         return np.asarray(self._data[begin:end].cpu().numpy())
 
-    def stack(self, cells: NDArray[np.int64], blank: NDArray[np.bool_]) -> Tensor:
-        """As `ArrayFrames.stack`, on the device."""
-        device = self._data.device
-        out = self._data[torch.from_numpy(cells).to(device)]
-        if blank.any():
-            out[torch.from_numpy(blank).to(device)] = 0
-        return out.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    def stack(self, cells: Array, blank: Array) -> Tensor:
+        """As `ArrayFrames.stack`, on the device; of tensors, or of arrays of the host."""
+        if isinstance(cells, np.ndarray):
+            cells, blank = (upload(index, self._data.device) for index in (cells, blank))
+        frames: Tensor = self._data[cells] * ~blank[..., None, None, None]
+        return frames.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def free_memory() -> int:

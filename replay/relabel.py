@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from replay.arrays import ahead
 from replay.config import RelabelConfig
 from replay.storage import FrameStorage
 
@@ -80,11 +81,3 @@ class Relabeller:
         elif kind != "random":
             slot = slot + ahead(after, self._discount if kind == "future" else 1.0, rng)
         return self.functions.achieved(storage, slot % storage.rows, copy)
-
-
-def ahead(rows: NDArray[np.int64], discount: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Of (B,) numbers of rows to come, 1 or more each, one of 1 to `rows`: k in proportion to discount**k."""
-    uniform = rng.random(len(rows))
-    if discount < 1:  # the inverse of the distribution function of a geometric distribution, cut off after `rows`
-        uniform = np.log1p(-uniform * (1 - discount**rows)) / np.log(discount) / rows
-    return 1 + np.minimum(uniform * rows, rows - 1).astype(np.int64)

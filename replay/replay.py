@@ -7,9 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.seeding import Generator, generator_state, set_generator_state
+from replay.arrays import Array, ahead, arange
 from replay.batch import Batch
 from replay.config import ReplayConfig
-from replay.relabel import Relabeller, ahead
+from replay.relabel import Relabeller
 from replay.samplers import Sampler
 from replay.storage import END, FIRST, TERMINATED, VALID, FrameStorage
 
@@ -25,7 +27,7 @@ class Replay:
         frame_stack: frames in an observation.
         gamma: discount of one row, in (0, 1].
         clip_reward: clip each reward in `nstep_reward` to [-1, 1]; `reward` stays raw.
-        rng: the only source of chance.
+        rng: the only source of chance; on the storage's device where batches are drawn there.
         device: where batches go.
         relabeller: chooses the goals of a batch, where the environment has goals. Rewards and ends of returns follow.
 
@@ -42,7 +44,7 @@ class Replay:
         frame_stack: int,
         gamma: float,
         clip_reward: bool,
-        rng: np.random.Generator,
+        rng: Generator,
         device: torch.device,
         relabeller: Relabeller | None = None,
     ):
@@ -56,11 +58,30 @@ class Replay:
         self._sampler = sampler
         self._frame_stack = frame_stack
         self._config, self._n_step = config, config.longest
-        self._gammas = gamma ** np.arange(self._n_step + 1)
+        self._gamma = gamma
+        self._gammas: Array = gamma ** np.arange(self._n_step + 1)
         self._clip_reward = clip_reward
         self._rng = rng
         self._device = device
         self._relabeller = relabeller
+        # What moves with the agent step: steps of a window, and the exponent of the importance weights.
+        self._values = (0, 0.0)
+        self._moving: Array = np.zeros(2)
+        if (place := storage.place) is not None:
+            self._gammas, self._moving = (torch.from_numpy(values).to(place) for values in (self._gammas, self._moving))
+        self.advance(0)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether batches are drawn on a device, without the host: `sample` and `update_priorities` can be captured."""
+        return self._storage.place is not None
+
+    def advance(self, step: int) -> None:
+        """Set what moves with the agent step: the length of the windows and the importance weights."""
+        values = self._config.n_step_at(step), self._config.beta_at(step)
+        if values != self._values:
+            self._values = values
+            self._moving[0], self._moving[1] = values
 
     def __len__(self) -> int:
         """Rows that can be sampled."""
@@ -108,7 +129,7 @@ class Replay:
         rows = np.arange(max(0, newest - self._n_step), newest)
         if rows.size == 0:
             return rows
-        flags = self._storage.flags[rows % self._storage.rows]
+        flags = self._storage.flags.host[rows % self._storage.rows]
         end = (flags & END) != 0
         earlier_end = np.zeros_like(end)
         earlier_end[:-1] = np.logical_or.accumulate(end[-2::-1])[::-1]
@@ -121,7 +142,7 @@ class Replay:
         if overwritten < 0:
             return np.zeros(0, np.int64)
         rows = np.arange(overwritten, overwritten + self._frame_stack)
-        first = (self._storage.flags[rows % self._storage.rows] & FIRST) != 0
+        first = (self._storage.flags.host[rows % self._storage.rows] & FIRST) != 0
         first[0] = False  # these are already the flags of the row just added
         return self._cells(rows, ~np.logical_or.accumulate(first))
 
@@ -129,14 +150,14 @@ class Replay:
         row, copy = mask.nonzero()
         return rows[row] % self._storage.rows * self._storage.num_envs + copy
 
-    def sample(self, batch_size: int, fields: frozenset[str], step: int = 0, clip_length: int = 0) -> Batch:
+    def sample(self, batch_size: int, fields: frozenset[str], step: int | None = None, clip_length: int = 0) -> Batch:
         """Draw a batch.
 
         Args:
             batch_size: transitions, drawn with replacement.
             fields: what the losses read; those of `Batch` with a default are made only if they are here, `rgb` only
                 where frames are in colour.
-            step: the agent step, for the length of the windows and the importance weights.
+            step: the agent step, as `advance` takes it; None leaves it as it is.
             clip_length: T, observations in a clip.
 
         Raises:
@@ -144,15 +165,16 @@ class Replay:
         """
         if not len(self):
             raise ValueError("replay: nothing to sample yet, collect more steps before learning starts")
+        if step is not None:
+            self.advance(step)
         index, priority = self._sampler.sample(batch_size, self._rng)
-        slot, copy = np.divmod(index, self._storage.num_envs)
-        goal = self._relabeller.goals(self._storage, slot, copy, self._rng) if self._relabeller else None
-        n_step = self._config.n_step_at(step)
-        reward, nstep_reward, discount, length = self._windows(slot, copy, goal, n_step)
+        slot, copy = index // self._storage.num_envs, index % self._storage.num_envs
+        goal = self._goals(slot, copy)
+        reward, nstep_reward, discount, length = self._windows(slot, copy, goal)
         nstep_obs = self._observe(slot + length, copy)
         next_obs = None
         if "next_obs" in fields:
-            next_obs = nstep_obs if n_step == 1 else self._observe(slot + 1, copy)
+            next_obs = nstep_obs if self._n_step == 1 else self._observe(slot + 1, copy)
         clips = self._clips(slot, copy, clip_length) if "clip" in fields else {}
         obs = clips["clip"][:, 0] if clips else self._observe(slot, copy)
         return Batch(
@@ -162,7 +184,7 @@ class Replay:
             nstep_reward=self._tensor(nstep_reward, torch.float32),
             nstep_obs=nstep_obs,
             discount=self._tensor(discount, torch.float32),
-            weight=self._tensor((priority / priority.min()) ** -self._config.beta_at(step), torch.float32),
+            weight=self._tensor((priority / priority.min()) ** -self._moving[1], torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
             context=self._observe(self._storage.first(slot, copy), copy) if "context" in fields else None,
@@ -172,25 +194,30 @@ class Replay:
             **clips,
         )
 
-    def _windows(
-        self, slot: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32] | None, n_step: int
-    ) -> tuple[NDArray[np.floating], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    def _goals(self, slot: Array, copy: Array) -> NDArray[np.float32] | None:
+        if self._relabeller is None:
+            return None
+        assert isinstance(self._rng, np.random.Generator)
+        return self._relabeller.goals(self._storage, slot, copy, self._rng)
+
+    def _windows(self, slot: Array, copy: Array, goal: NDArray[np.float32] | None) -> tuple[Array, Array, Array, Array]:
         """(B,) reward of the first row, return, discount and number of rows of the windows that begin at these cells,
         for goals (B, G) if there are any.
         """
-        slots = (slot[:, None] + np.arange(n_step)) % self._storage.rows
-        flags = self._storage.flags[slots, copy[:, None]]
+        column = arange(0, self._n_step, self._storage.place)
+        slots = (slot[:, None] + column) % self._storage.rows
+        flags = self._storage.flags.there[slots, copy[:, None]]
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
-        reward = self._storage.reward[slots, copy[:, None]]
+        reward = self._storage.reward.there[slots, copy[:, None]]
         if goal is not None:
             reward, terminal = self._judged(slots, copy, goal, terminal)
             ends |= terminal
-        inside = _until_end(ends)
-        length = inside.sum(axis=1)
+        inside = _until_end(ends) & (column < self._moving[0])
+        length = inside.sum(1)
         clipped = reward.clip(-1, 1) if self._clip_reward else reward
-        nstep_reward = np.where(inside, clipped, 0) @ self._gammas[:n_step]
-        terminated = (inside & terminal).any(axis=1)
-        return reward[:, 0], nstep_reward, np.where(terminated, 0, self._gammas[length]), length
+        nstep_reward = (inside * clipped * self._gammas[:-1]).sum(1)
+        terminated = (inside & terminal).any(1)
+        return reward[:, 0], nstep_reward, self._gammas[length] * ~terminated, length
 
     def _judged(
         self, slots: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32], ended: NDArray[np.bool_]
@@ -208,14 +235,13 @@ class Replay:
         terminal = functions.terminated(achieved, desired) | (ended.ravel() & ~pursued)
         return functions.reward(achieved, desired).reshape(slots.shape), terminal.reshape(slots.shape)
 
-    def _clips(self, slot: NDArray[np.int64], copy: NDArray[np.int64], length: int) -> dict[str, Tensor]:
+    def _clips(self, slot: Array, copy: Array, length: int) -> dict[str, Tensor]:
         """The fields of clips that begin at these cells."""
-        slots = (slot[:, None] + np.arange(length)) % self._storage.rows
-        copies = np.broadcast_to(copy[:, None], slots.shape)
-        rows_after = (self._storage.written - 1 - slot) % self._storage.rows
-        mask = _until_end((self._storage.flags[slots[:, :-1], copies[:, 1:]] & END) != 0) & (
-            np.arange(1, length) <= rows_after[:, None]
-        )
+        steps = arange(0, length, self._storage.place)
+        slots = (slot[:, None] + steps) % self._storage.rows
+        copies = copy[:, None] + 0 * slots
+        ends = (self._storage.flags.there[slots[:, :-1], copies[:, 1:]] & END) != 0
+        mask = _until_end(ends) & (steps[1:] <= self._storage.rows_written_after(slot)[:, None])
         frames = self._observe(slots.ravel(), copies.ravel())
         return {
             "clip": frames.reshape(*slots.shape, *frames.shape[1:]),
@@ -223,23 +249,28 @@ class Replay:
             "clip_mask": self._tensor(mask, torch.float32),
         }
 
-    def _later(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
-        steps = ahead(self._storage.rows_after(slot, copy), float(self._gammas[1]), self._rng)
+    def _later(self, slot: Array, copy: Array) -> Tensor:
+        steps = ahead(self._storage.rows_after(slot, copy), self._gamma, self._rng)
         return self._observe((slot + steps) % self._storage.rows, copy)
 
-    def _actions(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
-        action = self._storage.action[slot, copy]
-        return self._tensor(action, torch.float32 if action.dtype == np.float32 else torch.int64)
+    def _actions(self, slot: Array, copy: Array) -> Tensor:
+        action = self._storage.action
+        dtype = torch.float32 if action.host.dtype == np.float32 else torch.int64
+        return self._tensor(action.there[slot, copy], dtype)
 
-    def _observe(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> Tensor:
+    def _observe(self, slot: Array, copy: Array) -> Tensor:
         return self._storage.stack(slot, copy, self._frame_stack).to(self._device)
 
-    def _tensor(self, values: NDArray[Any], dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(values).to(self._device, dtype)
+    def _tensor(self, values: Array, dtype: torch.dtype) -> Tensor:
+        tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+        return tensor.to(self._device, dtype)
 
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
         """Give the sampler the (B,) newest TD errors of a batch's `index`."""
-        self._sampler.update(index.cpu().numpy(), td_error.detach().cpu().numpy())
+        if self.on_device:
+            self._sampler.update(index, td_error.detach())
+        else:
+            self._sampler.update(index.cpu().numpy(), td_error.detach().cpu().numpy())
 
     def _layout(self) -> dict[str, Any]:
         storage = self._storage
@@ -262,7 +293,7 @@ class Replay:
             "layout": self._layout(),
             "storage": self._storage.state_dict(),
             "sampler": self._sampler.state_dict(),
-            "rng": self._rng.bit_generator.state,
+            "rng": generator_state(self._rng),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -276,11 +307,9 @@ class Replay:
                 raise ValueError(f"replay: the checkpoint has {key}={saved}, this run has {key}={mine}")
         self._storage.load_state_dict(state["storage"])
         self._sampler.load_state_dict(state["sampler"])
-        self._rng.bit_generator.state = state["rng"]
+        set_generator_state(self._rng, state["rng"])
 
 
-def _until_end(ends: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _until_end(ends: Array) -> Array:
     """Of (B, K) consecutive rows, those up to the first that ends a return, itself included."""
-    inside = np.ones(ends.shape, np.bool_)
-    inside[:, 1:] = ~np.logical_or.accumulate(ends[:, :-1], axis=1)
-    return inside
+    return ends.cumsum(1) <= ends

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from replay.arrays import Array
+
 
 class Sampler(ABC):
     """A set of open cells, and a distribution over it."""
@@ -22,11 +24,11 @@ class Sampler(ABC):
         """Let `opened` cells, none of them open, be drawn from now on, and `closed` ones, open or not, no longer."""
 
     @abstractmethod
-    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def sample(self, batch_size: int, rng: Any) -> tuple[Array, Array]:
         """Draw cells with replacement: (B,) cells, and (B,) numbers in proportion to their probabilities."""
 
     @abstractmethod
-    def update(self, cells: NDArray[np.int64], td_error: NDArray[np.floating]) -> None:
+    def update(self, cells: Array, td_error: Array) -> None:
         """Learn the (B,) newest errors of cells that were sampled."""
 
     @abstractmethod
@@ -130,8 +132,8 @@ class PrioritizedSampler(Sampler):
         still_open = self._tree.leaves[cells] > 0
         self._tree.set(cells[still_open], values[still_open])
 
-    def priority(self, td_error: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Priority**alpha of absolute errors."""
+    def priority(self, td_error: Array) -> Array:
+        """Priority**alpha of absolute errors (B,), in an array or in a tensor."""
         return (td_error + self.epsilon) ** self.alpha
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,9 +155,9 @@ class LapSampler(PrioritizedSampler):
     sampling and a loss of error**2 / 2 up to 1, and |error|**(1 + alpha) / (1 + alpha) beyond.
     """
 
-    def priority(self, td_error: NDArray[np.float64]) -> NDArray[np.float64]:
+    def priority(self, td_error: Array) -> Array:
         """See `PrioritizedSampler.priority`."""
-        return np.maximum(td_error**self.alpha, 1.0)
+        return (td_error**self.alpha).clip(1.0)
 
 
 class SumTree:

@@ -9,9 +9,10 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
+from replay.arrays import Array, Column, Place, arange
 from replay.frames import ArrayFrames, Dtype, Padding, TensorFrames, pad
 
-FIRST, TERMINATED, TRUNCATED, VALID = (np.uint8(1 << bit) for bit in range(4))
+FIRST, TERMINATED, TRUNCATED, VALID = (1 << bit for bit in range(4))
 END = TERMINATED | TRUNCATED
 
 SEGMENTS = 32  # pieces of a checkpointed ring: what is rewritten each time is about one of them
@@ -30,6 +31,9 @@ class FrameStorage:
     - More rows that are not valid may follow, in a copy that waits for the others.
 
     With goals, each row also holds the goal achieved at its frame, and the one desired.
+
+    Methods that read take rows and copies as arrays of `place`: where frames lie on a device, and there are no goals,
+    tensors there, so that a batch is made without the host. Goals are functions of NumPy.
 
     Args:
         capacity: transitions in all copies together.
@@ -63,6 +67,7 @@ class FrameStorage:
         self.frame_shape = frame_shape
         self._padding: Padding = padding
         self.written = 0  # rows added since the start of the run
+        self.place: Place = None if goal_dim else device
         cells = self.rows * num_envs
         self._frames: ArrayFrames | TensorFrames
         if device is None:
@@ -70,12 +75,13 @@ class FrameStorage:
         else:
             self._frames = TensorFrames(cells, frame_shape, device, frame_dtype)
         kind, shape = (np.int32, ()) if isinstance(action_space, Discrete) else (np.float32, action_space.shape or ())
-        self.action: NDArray[Any] = np.zeros((self.rows, num_envs, *shape), kind)
-        self.reward = np.zeros((self.rows, num_envs), np.float32)
-        self.flags = np.zeros((self.rows, num_envs), np.uint8)
+        self.action = Column(np.zeros((self.rows, num_envs, *shape), kind), self.place)
+        self.reward = Column(np.zeros((self.rows, num_envs), np.float32), self.place)
+        self.flags = Column(np.zeros((self.rows, num_envs), np.uint8), self.place)
+        self._count = Column(np.zeros(1, np.int64), self.place)  # `written`, for those who read
         self.frame_dtype, self.goal_dim = np.dtype(frame_dtype), goal_dim
         self.achieved, self.desired = np.zeros((2, self.rows, num_envs, goal_dim), np.float32)
-        self.bounds = EpisodeBounds(self.rows, num_envs)
+        self.bounds = EpisodeBounds(self.rows, num_envs, self.place)
 
     @property
     def oldest(self) -> int:
@@ -85,7 +91,7 @@ class FrameStorage:
     @property
     def nbytes(self) -> int:
         """Bytes of everything held, pages not yet touched included."""
-        columns = (self.action, self.reward, self.flags, self.achieved, self.desired)
+        columns = (self.action.host, self.reward.host, self.flags.host, self.achieved, self.desired)
         return self._frames.nbytes + sum(column.nbytes for column in columns)
 
     def add(
@@ -124,7 +130,7 @@ class FrameStorage:
                 f"replay: first, reward, terminated, truncated and valid must be ({self.num_envs},), "
                 f"got {[column.shape for column in columns]}"
             )
-        held = self.action[0]
+        held = self.action.host[0]
         if action.shape != held.shape or not np.can_cast(action.dtype, held.dtype, "same_kind"):
             raise ValueError(f"replay: action must be {held.dtype} {held.shape}, got {action.dtype} {action.shape}")
         if not bool(self.goal_dim) == (achieved is not None) == (desired is not None):
@@ -132,13 +138,21 @@ class FrameStorage:
         self._check_protocol(first, valid)
         slot = self.written % self.rows
         self._frames.write(slot * self.num_envs, frame)
-        self.action[slot] = action
-        self.reward[slot] = reward
-        self.flags[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
+        self.action.host[slot] = action
+        self.reward.host[slot] = reward
+        self.flags.host[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
+        for column in (self.action, self.reward, self.flags):
+            column.send(slot)
         if self.goal_dim:
             self.achieved[slot], self.desired[slot] = achieved, desired
         self.bounds.add(self.written, first, valid)
+        self.bounds.send()
         self.written += 1
+        self._show_count()
+
+    def _show_count(self) -> None:
+        self._count.host[0] = self.written
+        self._count.send(slice(None))
 
     def cut(
         self,
@@ -150,15 +164,17 @@ class FrameStorage:
         it.
         """
         newest, nothing = (self.written - 1) % self.rows, np.zeros(self.num_envs, np.bool_)
-        self.flags[newest, (self.flags[newest] & TERMINATED) == 0] |= TRUNCATED
+        flags = self.flags.host
+        flags[newest, (flags[newest] & TERMINATED) == 0] |= TRUNCATED
+        self.flags.send(newest)
         no_reward = nothing.astype(np.float32)
-        self.add(frame, nothing, self.action[newest], no_reward, nothing, nothing, nothing, achieved, desired)
+        self.add(frame, nothing, self.action.host[newest], no_reward, nothing, nothing, nothing, achieved, desired)
 
     def _check_protocol(self, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
         if self.written == 0:
             wrong = ~(first & valid)
         else:
-            previous = self.flags[(self.written - 1) % self.rows]
+            previous = self.flags.host[(self.written - 1) % self.rows]
             over = (previous & VALID) == 0
             ended = (previous & END) != 0
             wrong = np.where(valid, first != over, ~(over | (ended & ~first)))
@@ -168,25 +184,32 @@ class FrameStorage:
                 "more valid rows, the last of them terminated or truncated, one row that is not valid"
             )
 
-    def first(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
+    def first(self, slot: Array, copy: Array) -> Array:
         """The slots (B,) of the first rows of the episodes at (B,) slots, or of the oldest that are still held."""
-        return np.maximum(self.bounds.of(slot, copy)[0], self.oldest) % self.rows
+        begin = self.bounds.of(slot, copy)[0]
+        return (begin + (self._oldest() - begin).clip(0)) % self.rows
 
-    def rows_after(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows_after(self, slot: Array, copy: Array) -> Array:
         """How many rows (B,) of the same episodes follow those at (B,) slots."""
-        row = self.oldest + (slot - self.oldest) % self.rows
-        return self.bounds.of(slot, copy)[1] - row
+        oldest = self._oldest()
+        return self.bounds.of(slot, copy)[1] - (oldest + (slot - oldest) % self.rows)
 
-    def stack(self, slot: NDArray[np.int64], copy: NDArray[np.int64], depth: int) -> Tensor:
+    def rows_written_after(self, slot: Array) -> Array:
+        """How many rows (B,), of any episode, follow those at (B,) slots."""
+        return (self._count.there - 1 - slot) % self.rows
+
+    def _oldest(self) -> Array:
+        return (self._count.there - self.rows).clip(0)
+
+    def stack(self, slot: Array, copy: Array, depth: int) -> Tensor:
         """The observations at (B,) slots: frames of `depth` rows up to each, `padding` before the episode's first.
 
         Returns:
             (B, depth * C, H, W) in channels-last memory, oldest frame first.
         """
-        slots = (slot[:, None] + np.arange(1 - depth, 1)) % self.rows
-        first = (self.flags[slots, copy[:, None]] & FIRST) != 0
-        blank = np.zeros_like(first)
-        blank[:, :-1] = np.logical_or.accumulate(first[:, :0:-1], axis=1)[:, ::-1]
+        slots = (slot[:, None] + arange(1 - depth, 1, self.place)) % self.rows
+        firsts = ((self.flags.there[slots, copy[:, None]] & FIRST) != 0).cumsum(1)
+        blank = firsts < firsts[:, -1:]  # an episode began after it
         slots, blank = pad(slots, blank, self._padding)
         return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
 
@@ -198,9 +221,13 @@ class FrameStorage:
         views, valid until the next `add`.
         """
         slots = np.arange(self.oldest, self.written) % self.rows
-        columns = ("action", "reward", "flags", *(("achieved", "desired") if self.goal_dim else ()))
-        state = {name: getattr(self, name)[slots] for name in columns}
+        state = {name: values[slots] for name, values in self._columns().items()}
         return {"written": self.written, "segments": self._segments(), **state}
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """What a checkpoint holds beside the frames, by name."""
+        columns = {name: getattr(self, name).host for name in ("action", "reward", "flags")}
+        return columns | ({"achieved": self.achieved, "desired": self.desired} if self.goal_dim else {})
 
     def _segments(self) -> list[tuple[str, NDArray[np.uint8]]]:
         length = -(-self.rows // SEGMENTS)
@@ -220,9 +247,13 @@ class FrameStorage:
         """Take back what `state_dict` of a storage of the same shape gave."""
         self.written = state["written"]
         slots = np.arange(self.oldest, self.written) % self.rows
-        for name in state.keys() - {"written", "segments"}:
-            getattr(self, name)[slots] = state[name]
-        self.bounds.rebuild(self.oldest, self.flags[slots])
+        for name, values in self._columns().items():
+            values[slots] = state[name]
+        if len(slots):
+            self.bounds.rebuild(self.oldest, self.flags.host[slots])
+        for column in (self.action, self.reward, self.flags, *self.bounds.columns):
+            column.send(slice(None))
+        self._show_count()
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
@@ -237,42 +268,50 @@ class EpisodeBounds:
     Episodes are numbered by copy; fewer than `rows` of them lie in the ring, so that a slot per number is enough.
     """
 
-    def __init__(self, rows: int, num_envs: int) -> None:
+    def __init__(self, rows: int, num_envs: int, place: Place) -> None:
         self._rows, self._copies = rows, np.arange(num_envs)
         self._number = np.zeros(num_envs, np.int64)  # of the running episodes
         self._over = np.zeros(num_envs, np.bool_)
-        self._episode = np.zeros((rows, num_envs), np.int64)
-        self._begin, self._last = np.zeros((2, rows, num_envs), np.int64)
+        self._row = 0  # the newest
+        self.columns = tuple(Column(np.zeros((rows, num_envs), np.int64), place) for _ in range(3))
+        self._episode, self._begin, self._last = self.columns
 
     def add(self, row: int, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
-        """Count a row that was written; `first` (N,) is where it opens an episode.
+        """Count a row that was written; `first` (N,) is where it opens an episode. `send` shows it to those who read.
 
         The first row that is not `valid` (N,) is an episode's last one. More of them show what may be the next one's
         frame, and belong to none.
         """
+        self._row = row
         self._number += first
-        self._episode[row % self._rows] = self._number
+        self._episode.host[row % self._rows] = self._number
         slot = self._number % self._rows
-        self._begin[slot[first], self._copies[first]] = row
+        self._begin.host[slot[first], self._copies[first]] = row
         more = valid | ~self._over
-        self._last[slot[more], self._copies[more]] = row
+        self._last.host[slot[more], self._copies[more]] = row
         self._over = ~valid
+
+    def send(self) -> None:
+        """Let what the newest row changed be read."""
+        self._episode.send(self._row % self._rows)
+        for column in (self._begin, self._last):
+            column.send(self._number % self._rows, self._copies)
 
     def rebuild(self, oldest: int, flags: NDArray[np.uint8]) -> None:
         """Count rows (R, N) from number `oldest` on by their flags; the same as adding them one after the other."""
         first, valid = (flags & FIRST) != 0, (flags & VALID) != 0
         rows = np.arange(oldest, oldest + len(flags))
         slots, number = rows % self._rows, first.cumsum(0)
-        self._episode[slots], self._begin[:] = number, 0
+        self._episode.host[slots], self._begin.host[:] = number, 0
         row, copy = first.nonzero()
-        self._begin[number[row, copy] % self._rows, copy] = rows[row]
+        self._begin.host[number[row, copy] % self._rows, copy] = rows[row]
         over = np.zeros_like(valid)
         over[1:] = ~valid[:-1]
         row, copy = (valid | ~over).nonzero()  # row by row: the last one of an episode stays
-        self._last[number[row, copy] % self._rows, copy] = rows[row]
+        self._last.host[number[row, copy] % self._rows, copy] = rows[row]
         self._number, self._over = number[-1].copy(), ~valid[-1]
 
-    def of(self, slot: NDArray[np.int64], copy: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def of(self, slot: Array, copy: Array) -> tuple[Array, Array]:
         """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""
-        episode = self._episode[slot, copy] % self._rows
-        return self._begin[episode, copy], self._last[episode, copy]
+        episode = self._episode.there[slot, copy] % self._rows
+        return self._begin.there[episode, copy], self._last.there[episode, copy]

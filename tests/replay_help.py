@@ -1,6 +1,8 @@
 """Random episodes, kept as lists and written into replays."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -98,19 +100,24 @@ class World:
 
 
 def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", **config):
-    """A replay of what has `num_envs`, a `frame_shape` and an `action_space`."""
-    return build_replay(
-        ReplayConfig(capacity=capacity, n_step=n_step, **config),
-        num_envs=world.num_envs,
-        frame_shape=world.frame_shape,
-        action_space=world.action_space,
-        frame_stack=depth,
-        gamma=GAMMA,
-        clip_reward=clip_reward,
-        rng=np.random.default_rng(seed),
-        device=device,
-        padding=padding,
-    )
+    """A replay of what has `num_envs`, a `frame_shape` and an `action_space`.
+
+    storage="device" is what storage=cuda is on a GPU, on the CPU.
+    """
+    on_device = config.get("storage") == "device"
+    with patch("replay.build._check") if on_device else nullcontext():
+        return build_replay(
+            ReplayConfig(capacity=capacity, n_step=n_step, **config | ({"storage": "cuda"} if on_device else {})),
+            num_envs=world.num_envs,
+            frame_shape=world.frame_shape,
+            action_space=world.action_space,
+            frame_stack=depth,
+            gamma=GAMMA,
+            clip_reward=clip_reward,
+            rng=torch.Generator().manual_seed(seed) if on_device else np.random.default_rng(seed),
+            device=device,
+            padding=padding,
+        )
 
 
 def filled(rows, capacity=60, num_envs=2, mean_length=6, action_space=Discrete(18), **options):  # noqa: B008

@@ -20,7 +20,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import evaluate as script
-from agents import DQNConfig
+from agents import DQNConfig, SACConfig
 from analysis.evaluation import (
     Report,
     SB3Policy,
@@ -319,6 +319,26 @@ def test_dm_control_is_evaluated_before_unseen_backgrounds_and_reported_in_envir
     assert (content["lengths"], content["env_steps"]) == ([125, 100], [999, 800])
     assert (content["protocol"], content["env"]["name"]) == ({"name": "env", "epsilon": 0.0}, "dmc")
     assert {"dm-control", "mujoco"} <= content["versions"].keys()
+
+
+def test_an_agent_before_backgrounds_has_three_columns_also_if_it_was_trained_without(checkpoint, tmp_path):
+    dmc = DmcConfig(action_repeat=500, size=84)
+    folder = tmp_path / "runs" / "clean"
+    encoder = EncoderConfig("control_fast", feature_dim=4)
+    config = Config(dmc, SACConfig(hidden=8), encoder, ReplayConfig(), {}, device="cpu", frame_stack=1)
+    run_help.exported_agent(config, folder)
+    out = tmp_path / "out.json"
+    words = [f"checkpoint={folder}", "episodes=2", "num_envs=2", f"json={out}"]
+    assert main(words) == 0
+    clean = json.loads(out.read_text())
+    assert "columns" not in clean
+    assert main([*words, "background=noise"]) == 0
+    report = json.loads(out.read_text())
+    assert report["env"]["background_split"] == "eval"
+    assert list(report["columns"]) == ["clean", "seen"]
+    assert report["columns"]["clean"]["mean"] == clean["summary"]["mean"]
+    assert main([*words, "background=noise", "protocol=clean"]) == 0
+    assert json.loads(out.read_text())["returns"] == clean["returns"]
 
 
 def test_atari_episodes_are_full_games_of_raw_points():

@@ -318,7 +318,15 @@ def test_joint_with_weight_zero_is_finetune_bit_for_bit(folder: Path, source: An
         assert all(torch.equal(a, b) for a, b in zip(alone, joint, strict=True)) == (weight == 0)
 
 
-@pytest.mark.parametrize("changes", [{"mode": "finetune"}, {"mode": "joint", "aux": {"rotation": TaskConfig(0.1)}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "finetune"},
+        {"mode": "joint", "aux": {"rotation": TaskConfig(0.1)}},
+        {"mode": "label_augmentation", "aux": {"rotation": TaskConfig()}},
+    ],
+    ids=["finetune", "joint", "label_augmentation"],
+)
 def test_finetuning_learns_the_digits_and_nothing_of_shuffled_ones(changes: Any, folder: Path, source: Any) -> None:
     settings = {"seeds": 1, "steps": 50, "batch_size": 32, "learning_rate": 3e-3, "labels": ["digit", "shuffled"]}
     report = probed(config(folder, **changes, **settings))
@@ -329,12 +337,52 @@ def test_finetuning_learns_the_digits_and_nothing_of_shuffled_ones(changes: Any,
         assert shuffled[f"{start} output", "accuracy"] < shuffled["baseline", "accuracy"] + 0.1
 
 
+def test_joint_labels_and_the_mean_over_transformations_against_loops(
+    folder: Path, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(folder, mode="label_augmentation", aux={"rotation": TaskConfig()}, labels=["digit"], steps=1)
+    parts = build_probing(asked)
+    rows = probe_scores.draw(asked, parts, "held-out", 0).train[:9]
+    learner = build_supervised(asked, parts, "trained", rows, seed=1)
+    (head,), (kinds,), (target,) = learner.heads, learner.classes, learner.targets
+    with torch.no_grad():
+        turned = [parts.sampler.observe(rows).rot90(k, (2, 3)) for k in range(4)]
+        logits = np.stack([head(learner.encoder(view)).numpy() for view in turned])  # (4, 9, 4 * labels)
+    means = np.array(
+        [[np.mean([logits[k, i, 4 * y + k] for k in range(4)]) for y in range(len(kinds))] for i in range(9)]
+    )
+    np.testing.assert_array_equal(probe_scores.predict(learner, rows)[0], kinds[means.argmax(1)])
+
+    taken: dict[str, Any] = {}
+    total = probe_scores.weighted_sum
+    monkeypatch.setattr(
+        probe_scores, "weighted_sum", lambda terms, *rest: [taken.update(terms), total(terms, *rest)][1]
+    )
+    original = learner.sampler.sample
+    seen: list[Any] = []
+    monkeypatch.setattr(learner.sampler, "sample", lambda *given: [seen.append(original(*given)), seen[-1]][1])
+    probe_scores.fit(asked, learner, Meter("update", None))
+    at = {row: i for i, row in enumerate(rows.tolist())}
+    for loss, row in zip(taken["label/0"].tolist(), seen[0].index.tolist(), strict=True):
+        own = logits[:, at[row]]
+        right = [own[k, 4 * int(target[row]) + k] - np.log(np.exp(own[k]).sum()) for k in range(4)]
+        assert loss == pytest.approx(-np.mean(right), rel=1e-4)
+    assert taken.keys() == {"label/0"}
+
+
+def test_only_transformations_are_joined_with_labels(folder: Path, source: Any) -> None:
+    for aux in ({"simclr": TaskConfig()}, {"rotation": TaskConfig(), "simclr": TaskConfig()}):
+        with pytest.raises(ValueError, match="mode=label_augmentation needs one task with transformations"):
+            probed(config(folder, mode="label_augmentation", aux=aux, labels=["digit"], steps=1))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"mode": "finetun"}, "did you mean 'finetune'"),
-        ({"mode": "joint"}, "mode=joint and aux=rotation"),
-        ({"aux": {"rotation": TaskConfig()}}, "mode=joint and aux=rotation"),
+        ({"mode": "joint"}, "an auxiliary task, as aux=rotation, need each other"),
+        ({"mode": "label_augmentation"}, "an auxiliary task, as aux=rotation, need each other"),
+        ({"aux": {"rotation": TaskConfig()}}, "mode=joint or label_augmentation and an auxiliary task"),
         ({"seeds": 0}, "seeds=0: must be at least 1"),
         ({"labels": ["digits"]}, "unknown label 'digits': did you mean 'digit'?"),
         ({"labels": ["brightness"], "mode": "finetune"}, "unknown label 'brightness'"),

@@ -14,10 +14,11 @@ MARK = re.compile(r"^<!-- table: made by python benchmarks/(\w+)\.py -->$", re.M
 JSON_OF = {
     "conflict_report": "conflict-*-s*.json",
     "control_report": "control-*-s*.json",
-    "pong_report": "pong-*-s*.json",
+    "atari_report": "pong-*-s*.json",
     "mutation_report": "mutation-*.json",
     "chaos_report": "chaos.json",
     "goals_report": "goals-*-s*.json",
+    "denoising": "denoising-*.json",
     "goal_aux_report": "goal_aux-*-s*.json",
 }
 SCRIPTS = [
@@ -53,6 +54,21 @@ def test_a_changed_figure_is_found():
     assert script.remade(changed) == page
 
 
+def test_a_table_of_denoising_has_baselines_and_intervals_over_seeds(tmp_path):
+    script, common = import_module("denoising"), import_module("common")
+    scores = dict.fromkeys(("seen", "unseen", "state_r2", "background_r2"), 0.25)
+    cell = {"place": "shared", "initial": scores, "seconds": 9, "command": "made", "versions": {"torch": "2"}}
+    cells = [cell | {"arm": "none", "seed": seed, "trained": {**scores, "unseen": 0.5 + seed / 10}} for seed in (0, 1)]
+    cells[0]["pixels"] = {**scores, "seen": 0.125}
+    content = {"world": "w", "background": "b", "steps": 5, "frames": 7, "cells": cells}
+    (tmp_path / "denoising-w-b.json").write_text(json.dumps(content))
+    page = script.remade(common.with_block(None, "benchmarks/denoising.py", ""), tmp_path)
+    assert "| pixels |  | 0.12 | 0.25 | 0.25 | 0.25 |" in page
+    assert "| untrained encoder |  | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
+    assert "| none | shared | 0.25 ± 0.00 | 0.55 ± 0.64 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
+    assert page.count("    made\n") == 1
+
+
 def test_text_around_the_block_belongs_to_people():
     with_block = import_module("common").with_block
     page = "Before.\n<!-- table: made by python benchmarks/x.py -->\nold\n<!-- end -->\nAfter.\n"
@@ -62,8 +78,11 @@ def test_text_around_the_block_belongs_to_people():
             with_block(wrong, "benchmarks/x.py", "new\n")
 
 
-@pytest.mark.parametrize(("name", "report"), [("pong", "pong-none-s0"), ("control", "control-cartpole-plain-s0")])
-def test_a_report_of_ones_own_runs_goes_where_it_was_asked_to(name, report, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "report", "figure"),
+    [("atari", "pong-none-s0", "pong"), ("control", "control-cartpole-plain-s0", "control")],
+)
+def test_a_report_of_ones_own_runs_goes_where_it_was_asked_to(name, report, figure, tmp_path, monkeypatch):
     kept = json.loads((ROOT / "results" / f"{report}.json").read_text())
     run = tmp_path.joinpath(*report.split("-"))
     run.mkdir(parents=True)
@@ -78,11 +97,27 @@ def test_a_report_of_ones_own_runs_goes_where_it_was_asked_to(name, report, tmp_
         run_path(str(script), run_name="__main__")
     sys.argv.append(f"out={mine}")
     run_path(str(script), run_name="__main__")
-    assert sorted(path.name for path in mine.iterdir()) == [f"{report}.json", f"{name}.md", f"{name}.png"]
+    assert {path.name for path in mine.iterdir()} == {f"{report}.json", f"{name}.md", f"{figure}.png"}
     assert f"({report}.json)" in (mine / f"{name}.md").read_text()
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
 
 
 def test_every_kept_json_has_a_page():
-    assert {"control_report", "pong_report", "pretext_cost", "pretext_mnist", "pretext_video", "study_mnist"} <= {*KEPT}
+    assert {"atari_report", "control_report", "pretext_cost", "pretext_mnist", "pretext_video", "study_mnist"} <= {
+        *KEPT
+    }
     assert len(SCRIPTS) == len({*SCRIPTS})
+
+
+def test_when_a_mean_of_training_games_reached_a_score():
+    scores = [*range(-21, 0), None, *[12] * 30]
+    rows = [{"step": 1_000 * i, "clock": {"seconds": 60.0 * i}} for i in range(len(scores))]
+    for row, score in zip(rows, scores, strict=True):
+        row |= {} if score is None else {"rollout/score": score, "rollout/ep_rew_mean": row["step"] / 1_000 - 30}
+    script = import_module("atari_report")
+    found = script.reached(rows, 0)
+    assert found == {"ten": (24_000, 1440.0), "hundred": (30_000, 1800.0)}  # 3 * 12 and -1 to -7
+    assert script.when(found) == "24k, 24 min; 30k, 30 min"
+    assert script.when(script.reached(rows, 12)) == "31k, 31 min; 42k, 42 min"
+    assert script.when(script.reached(rows, 13)) == "-; 43k, 43 min"
+    assert script.when(script.reached(rows, 99)) == "-"

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.control.metrics import FORMS, project
 from aux_tasks.control.models import LatentTransition, action_vector, errors, mlp, negative_log_likelihood
 from encoders import Encoder, dead_share
+from encoders.momentum import follow, momentum_copy
 from harness.suggest import check_choice
 from replay import Batch
 
-FORMS = ("paper", "released", "robust")
+PAIRS = ("published", "permutation", "all")
 
 
 class DBC(AuxTask):
@@ -21,22 +23,34 @@ class DBC(AuxTask):
 
         (|z_i - z_j|_1 - |r_i - r_j| - gamma * W2(P(z_i, a_i), P(z_j, a_j)))^2
 
-    for random pairs i, j, with the stored actions. The W2 term has no gradient, neither for P nor for the latents in
-    it; both latents of the distance have one. P and the reward model R are learned beside it: the likelihood of the
-    next latent, whose own gradient is cut, and the squared error of R, read from the mean of P. Rewards are raw.
+    with the stored actions. What is said of the future has no gradient, neither for P nor for the latents in it; both
+    latents of the distance have one. P and the reward model R are learned beside it: the likelihood of the next latent,
+    whose own gradient is cut, and the squared error of R, read from the mean of P.
+
+    `form` names a published variant; docs/dbc.md has their equations in one table.
+
+    - `paper`: the equation above. `released`: the authors' code, the same terms in each dimension, smooth L1 for |.|.
+    - `normed`: smooth L1 means, and latents within a ball (Kemertas and Aumentado-Armstrong 2021).
+    - `robust`: cosine distances of unit latents, Huber loss (SimSR, Zang et al. 2022).
+    - `mico`: MICo's distance, also between the latents that were observed next: no models (Castro et al. 2021).
+    - `rap`: (d - gamma * W2)^2 matches (r_i - r_j)^2 less the variances of both, by a normal R on latents (Chen and Pan
+      2022).
 
     Args:
         setting: the run.
-        form: `paper`; `released`, the authors' code: the terms of each dimension, with smooth L1 for |.|; or `robust`:
-            cosine distances of unit latents and of the mean predictions, for all pairs, and Huber loss instead of the
-            square (SimSR, Zang et al. 2022, "SimSR: Simple distance-based state representations").
+        form: paper, released, normed, robust, mico or rap.
+        pairs: permutation, a random partner for each sample; all, the batch with itself; published, as the form was.
         model: of P: deterministic, gaussian (the paper's), or ensemble.
         hidden: width of the models' hidden layers.
         members: networks of an ensemble.
         bisimulation_weight: of the term above beside those of P and R; 0 is the ablation.
+        reward_weight: of the loss of R; 0 leaves R out, as SimSR does.
+        reward_scale: factor of rewards. `normed` bounds the latents' norm for scaled rewards in [0, 1].
+        momentum: share of a moving average of the encoder that each update keeps; the future is then told from its
+            latents. 0: no average.
 
     Raises:
-        ValueError: an unknown form or model.
+        ValueError: an unknown choice, or a share out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "reward", "next_obs"})
@@ -46,58 +60,112 @@ class DBC(AuxTask):
         setting: TaskSetting,
         *,
         form: str = "paper",
+        pairs: str = "published",
         model: str = "gaussian",
         hidden: int = 512,
         members: int = 5,
         bisimulation_weight: float = 0.5,
+        reward_weight: float = 1.0,
+        reward_scale: float = 1.0,
+        momentum: float = 0.0,
     ) -> None:
         super().__init__(setting)
         check_choice("form", form, FORMS)
-        self.form, self.bisimulation_weight = form, bisimulation_weight
-        self.gamma, self.action_dim = setting.gamma, setting.action_dim
-        self.transition = LatentTransition(
-            setting.feature_dim, setting.action_dim, kind=model, hidden=hidden, members=members
-        )
-        self.reward = mlp(setting.feature_dim, hidden, 1)
+        check_choice("pairs", pairs, PAIRS)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if form == "rap" and not reward_weight:
+            raise ValueError("form=rap needs the variance of its reward model: reward_weight above 0")
+        self.name, self.form = form, FORMS[form]
+        self.all_pairs = self.form.all_pairs if pairs == "published" else pairs == "all"
+        self.bisimulation_weight, self.reward_weight = bisimulation_weight, reward_weight
+        self.reward_scale, self.radius = reward_scale, reward_scale / (1 - setting.gamma) / 2
+        self.gamma, self.action_dim, self.momentum = setting.gamma, setting.action_dim, momentum
+        self.transition: LatentTransition | None = None
+        self.reward = None
+        self.target_encoder = momentum_copy(setting.encoder) if momentum else None
+        if form == "mico":
+            return
+        size = (setting.feature_dim, setting.action_dim)
+        self.transition = LatentTransition(*size, kind=model, hidden=hidden, members=members)
+        if reward_weight:
+            self.reward = mlp(setting.feature_dim, hidden, 2 if form == "rap" else 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
         """Return the bisimulation, transition and reward loss (B,)."""
         assert batch.next_obs is not None
-        latent = self._latent(features)
+        latent, reward = self._latent(features), batch.reward * self.reward_scale
+        action = action_vector(batch.action, self.action_dim)
         with torch.no_grad():
-            target = self._latent(encoder(batch.next_obs))
-        predicted = self.transition(latent, action_vector(batch.action, self.action_dim))
-        mixture = predicted.moments()
-        reward = self.reward(mixture.mean).squeeze(1).float()
-        actual, wanted = self._distances(latent, batch.reward, mixture.coordinates().detach())
-        penalty = F.huber_loss if self.form == "robust" else F.mse_loss
-        bisimulation = penalty(actual, wanted, reduction="none").mean(1)
-        models = negative_log_likelihood(predicted, target) + F.mse_loss(reward, batch.reward, reduction="none")
-        metrics = {
+            ahead = self._latent((self.target_encoder or encoder)(batch.next_obs))
+        future, models, metrics = ahead[:, None], torch.zeros_like(reward), {}
+        variance = torch.zeros_like(reward)
+        if self.transition is not None:
+            predicted = self.transition(latent, action)
+            mixture = predicted.moments()
+            models = negative_log_likelihood(predicted, ahead)
+            metrics = errors("transition", mixture.mean, ahead)
+            future = mixture.coordinates().detach()
+            if self.target_encoder is not None:
+                with torch.no_grad():
+                    seen = self._latent(self.target_encoder(batch.obs))
+                    future = self.transition(seen, action).moments().coordinates()
+        if self.reward is not None:
+            reward_loss, mean, variance = self._reward(latent if self.name == "rap" else mixture.mean, reward)
+            models = models + self.reward_weight * reward_loss
+            metrics |= errors("reward", mean, reward)
+        bisimulation, actual, wanted = self._bisimulation(latent, future, reward, variance)
+        metrics |= {
             "bisimulation_error": bisimulation.detach().mean(),
             "correlation": _correlation(actual.detach(), wanted),
             "latent_std": latent.detach().std(0, correction=0).mean(),  # 0: collapsed
             "dead_share": dead_share(latent.detach()),
         }
-        metrics |= errors("transition", mixture.mean, target) | errors("reward", reward, batch.reward)
         return AuxOutput(self.bisimulation_weight * bisimulation + models, metrics)
+
+    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move the average of the encoder."""
+        if self.target_encoder is not None:
+            follow(self.target_encoder, encoder, self.momentum)
 
     def _latent(self, features: Tensor) -> Tensor:
         features = features.float()
-        return F.normalize(features) if self.form == "robust" else features
+        if self.name == "robust":
+            return F.normalize(features)
+        return project(features, self.radius) if self.name == "normed" else features
 
-    def _distances(self, latent: Tensor, reward: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return distances of latents and their targets, (B, 1) for `paper`, (B, Z) `released`, (B, B) `robust`."""
-        if self.form == "robust":
-            mean = F.normalize(coordinates[:, 0])
-            return 1 - latent @ latent.T, (reward[:, None] - reward).abs() + self.gamma * (1 - mean @ mean.T)
-        j = torch.randperm(len(latent), generator=self.generator, device=self.generator.device)
-        reward, step = reward[:, None], coordinates - coordinates[j]
-        if self.form == "released":
-            rewards = F.smooth_l1_loss(reward, reward[j], reduction="none")
-            return F.smooth_l1_loss(latent, latent[j], reduction="none"), rewards + self.gamma * step.norm(dim=1)
-        wanted = (reward - reward[j]).abs() + self.gamma * step.flatten(1).norm(dim=1, keepdim=True)
-        return (latent - latent[j]).abs().sum(1, keepdim=True), wanted
+    def _reward(self, inputs: Tensor, reward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (B,), mean and detached variance of the reward model; the latter 0 unless the model is a normal one."""
+        assert self.reward is not None
+        output = self.reward(inputs).float()
+        mean = output[:, 0]
+        if self.name != "rap":
+            return (mean - reward).square(), mean, torch.zeros_like(mean)
+        variance = F.softplus(output[:, 1]) + 1e-4
+        return ((mean - reward).square() / variance + variance.log()) / 2, mean, variance.detach()
+
+    def _bisimulation(
+        self, latent: Tensor, future: Tensor, reward: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (B,), and distances (B, P, K) of P pairs a sample with their targets."""
+        chosen = None  # all
+        if not self.all_pairs:
+            chosen = torch.randperm(len(latent), generator=self.generator, device=self.generator.device)
+
+        def partners(values: Tensor) -> Tensor:
+            return values[None] if chosen is None else values[chosen][:, None]
+
+        actual = self.form.latents(latent[:, None], partners(latent))
+        ahead = self.gamma * self.form.futures(future[:, None], partners(future))
+        gap = self.form.rewards(reward[:, None], partners(reward))[..., None]
+        if self.name == "rap":
+            gap = gap - (variance[:, None] + partners(variance))[..., None]
+            wanted = ahead + gap.clamp_min(0).sqrt()
+            error = self.form.penalty((actual - ahead).square(), gap)
+        else:
+            wanted = ahead + gap
+            error = self.form.penalty(actual, wanted)
+        return error.mean((1, 2)), actual, wanted.expand_as(actual)
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:

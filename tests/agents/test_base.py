@@ -95,11 +95,13 @@ def test_gradient_cosines_against_flattened_gradients():
 EVERY_AGENT = {
     **{"final_learning_rate": None, "decay_steps": 400_000, "encoder_scale": 1.0, "random_shift": 0},
     **{"aux_schedule": "joint", "precision": "float32", "compile": False, "hidden": 256, "conflict": "none"},
+    **{"capture": "auto"},
 }
 DQN = {  # the epsilon of Adam is Rainbow's
     **{"name": "dqn", "learning_rate": 2.5e-4, "adam_eps": 1.5e-4, "max_grad_norm": 10.0, "layer_norm": True},
     **{"target": "soft", "target_tau": 0.005, "target_every": 1000, "average_tau": 0.0, "target_epsilon": 0.0},
     **{"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_steps": 30_000, "head": "plain", "quantiles": 32},
+    **{"double": True},
 }
 SAC = {  # of DrQ
     **{"name": "sac", "learning_rate": 1e-3, "adam_eps": 1e-8, "max_grad_norm": math.inf},

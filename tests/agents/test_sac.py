@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from agent_help import SHAPE, equal, learn, make_encoder, make_suite, snapshot
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents import SAC, SACConfig, Streams
+from agents.config import Svea
 from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
 from aux_tasks import TaskConfig
@@ -370,6 +371,18 @@ def test_weight_0_reproduces_the_baseline_bit_for_bit(shift):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
 
 
+def test_a_task_with_an_encoder_of_its_own_leaves_the_agent_as_it_would_be_without_it():
+    alone = {name: replace(task, encoder="separate") for name, task in TASKS.items()}
+    baseline, agent = (make_agent(tasks, policy_delay=2) for tasks in ({}, alone))
+    for i in range(3):
+        learn(baseline, make_batch(i), step=i)
+        learn(agent, make_batch(i), step=i)
+    weights = agent.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in baseline.state_dict().items())
+    own = agent.suite.encoders["deepmdp"].state_dict()
+    assert not any(torch.equal(tensor, own[name]) for name, tensor in agent.encoder.state_dict().items())
+
+
 def test_the_shift_moves_what_is_learned_from_and_nothing_else():
     batch = make_batch()
     still, shifted = (make_agent(random_shift=shift) for shift in (0, 2))
@@ -386,3 +399,57 @@ def test_copies_that_do_not_differ_change_nothing():
     weights = two.state_dict()
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+# --- SVEA ---
+
+COLOUR = (6, 8, 8)
+
+
+def make_svea(svea: str, **config) -> SAC:
+    torch.manual_seed(0)
+    encoder = Encoder(nn.Sequential(nn.Conv2d(6, 3, 3, stride=2), nn.ReLU()), nn.Sequential(), COLOUR)
+    streams = Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4))
+    torch.manual_seed(0)
+    return SAC(replace(CONFIG, svea=Svea(svea), **config), encoder, A, make_suite({}, encoder, None, A), streams)
+
+
+def colour_batch() -> Batch:
+    obs, nstep_obs = torch.randint(256, (2, B, *COLOUR), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
+    return replace(make_batch(), obs=obs, nstep_obs=nstep_obs)
+
+
+@pytest.mark.parametrize("svea", ["overlay", "random_conv"])
+def test_svea_is_half_the_clean_loss_and_half_that_of_augmented_copies_towards_the_same_targets(svea):
+    agent, batch = make_svea(svea), colour_batch()
+    hard = agent.harden(batch.obs)
+    assert torch.equal(hard[:B], batch.obs)
+    assert not torch.equal(hard[B:], batch.obs)
+    state = agent.streams.policy.get_state()
+    both, td_error, metrics = agent.td_loss(agent.encoder(hard), batch, batch.nstep_obs)
+    found = []
+    for half in (hard[:B], hard[B:]):
+        agent.streams.policy.set_state(state)
+        loss, error, alone = agent.td_loss(agent.encoder(half), batch, batch.nstep_obs)
+        found.append((loss, error))
+        torch.testing.assert_close(metrics["train/target_q_mean"], alone["train/target_q_mean"])
+    torch.testing.assert_close(both, (found[0][0] + found[1][0]) / 2)
+    torch.testing.assert_close(td_error, (found[0][1] + found[1][1]) / 2)
+
+
+def test_policy_and_targets_of_svea_see_clean_observations_alone():
+    agent, batch, seen = make_svea("overlay", random_shift=1, num_shifts=2), colour_batch(), []
+    update_policy, td_loss = agent.update_policy, agent.td_loss
+    agent.update_policy = lambda obs, batch: seen.append(obs.clone()) or update_policy(obs, batch)
+    agent.td_loss = lambda f, b, n: seen.append((len(f), len(n))) or td_loss(f, b, n)
+    agent.augment = lambda obs: torch.cat([obs, obs])
+    learn(agent, batch)
+    assert seen[0] == (4 * B, 2 * B)
+    assert torch.equal(seen[1], batch.obs)
+
+
+def test_svea_needs_colour_and_a_folder_needs_overlay():
+    with pytest.raises(ValueError, match=r"agent.svea=overlay needs colour frames"):
+        make_agent(svea=Svea.overlay)
+    with pytest.raises(ValueError, match=r"agent.overlay_folder=pictures is read with agent.svea=overlay alone"):
+        SACConfig(overlay_folder="pictures")

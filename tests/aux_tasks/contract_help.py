@@ -10,8 +10,9 @@ import torch
 from aux_help import generator
 from torch import Tensor, nn
 
+from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
 from aux_tasks import AuxSuite, TaskConfig, TaskSetting
-from encoders import Encoder
+from encoders import Encoder, EncoderConfig, build_encoder
 from replay import Batch
 
 STACK, SIZE, ACTIONS, LONGEST = 4, 24, 3, 29
@@ -28,10 +29,15 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "dbc": {"hidden": 8},
     "dbc/released": {"hidden": 8, "form": "released"},
     "dbc/robust": {"hidden": 8, "form": "robust", "model": "ensemble", "members": 2},
+    "dbc/simsr": {"hidden": 8, "form": "robust", "reward_weight": 0.0, "momentum": 0.5},
+    "dbc/normed": {"hidden": 8, "form": "normed", "pairs": "all"},
+    "dbc/mico": {"form": "mico", "momentum": 0.5},
+    "dbc/rap": {"hidden": 8, "form": "rap"},
     "curl": {},
     "reconstruction": {"channels": 4},
     "spr": {"projection": 8},
     "predictive": {"hidden": 8},
+    "self_prediction": {"hidden": 8},
     "inverse_dynamics": {"hidden": 8},
     "temporal_cpc": {"hidden": 8},
     "st_dim": {},
@@ -49,6 +55,8 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "tov_vicreg": {"hidden": 8, "width": 4},
     "split_brain": {"channels": 4},
     "split_brain/time": {"channels": 4, "halves": "time"},
+    "masked_autoencoder": {"hidden": 0.5, "blocks": 1},
+    "masked_autoencoder/contrast": {"hidden": 0.5, "blocks": 1, "contrast": 0.1},
     "context_encoder": {"channels": 4},
     "context_encoder/adversarial": {"channels": 4, "adversarial": 0.5},
     "bigan": {"channels": 4, "latent_dim": 3},
@@ -73,8 +81,10 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
 }
 
 
-def small_encoder(seed: int = 0) -> Encoder:
+def small_encoder(case: str = "", seed: int = 0) -> Encoder:
     torch.manual_seed(seed)
+    if case.startswith("masked_autoencoder"):
+        return build_encoder(EncoderConfig("vit"), SHAPE)
     return Encoder(nn.Conv2d(SHAPE[0], 4, 4, stride=4), nn.LazyLinear(6), SHAPE)
 
 
@@ -137,6 +147,17 @@ def learn(suite: AuxSuite, encoder: Encoder, batch: Batch, updates: int = 1) -> 
                     p -= 0.01 * p.grad
                     p.grad = None
         suite.after_step(batch, encoder)
+
+
+def agent_of(kind: str, case: str, weight: float = 1.0, *, alone: bool = False, **config: Any) -> Agent:
+    """A DQN or SAC with the one task; `alone`: without it, on the encoder that it needs."""
+    encoder = small_encoder(case)
+    suite = suite_of("" if alone else case, encoder, weight=weight, continuous=kind == "sac")
+    streams = Streams(np.random.default_rng(0), torch.Generator().manual_seed(3), torch.Generator().manual_seed(5))
+    torch.manual_seed(4)
+    if kind == "dqn":
+        return DQN(DQNConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
+    return SAC(SACConfig(hidden=8, random_shift=2, **config), encoder, ACTIONS, suite, streams)
 
 
 def whole_state(

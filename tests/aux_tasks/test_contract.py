@@ -3,16 +3,15 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from capture_help import run_without_data
 from contract_help import (
-    ACTIONS,
     CASES,
     LONGEST,
     STACK,
     B,
+    agent_of,
     batch_for_all,
     changes,
     learn,
@@ -22,7 +21,6 @@ from contract_help import (
 )
 from torch import Tensor
 
-from agents import DQN, SAC, Agent, DQNConfig, SACConfig, Streams
 from analysis.picture import contact_sheet
 from analysis.representation import diagnose
 from aux_tasks import TASKS
@@ -42,7 +40,7 @@ def test_every_registered_task_has_a_row():
 @every
 @pytest.mark.parametrize("training", [True, False])
 def test_losses_and_examples_leave_the_whole_state_as_it_was(case, training):
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     suite = suite_of(case, encoder)
     learn(suite, encoder, batch, updates=2)
     for module in (encoder, suite):
@@ -63,7 +61,7 @@ def test_losses_and_examples_leave_the_whole_state_as_it_was(case, training):
 
 @every
 def test_examples_make_one_row_a_sample(case):
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     for shown in suite_of(case, encoder).examples(batch, encoder).values():
         rows, frames = {len(pixels) for pixels in shown.pictures.values()}, shown.frames or STACK
         assert len(rows) == 1
@@ -73,16 +71,6 @@ def test_examples_make_one_row_a_sample(case):
         pictures = {name: pixels.numpy() for name, pixels in shown.pictures.items()}
         sheet = contact_sheet(shown.question, pictures, shown.predicted, shown.correct, frames)
         assert (sheet[[0, -1]] == 255).all()
-
-
-def agent_of(kind: str, case: str, weight: float = 1.0) -> Agent:
-    encoder = small_encoder()
-    suite = suite_of(case, encoder, weight=weight, continuous=kind == "sac")
-    streams = Streams(np.random.default_rng(0), torch.Generator().manual_seed(3), torch.Generator().manual_seed(5))
-    torch.manual_seed(4)
-    if kind == "dqn":
-        return DQN(DQNConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, streams)
-    return SAC(SACConfig(hidden=8, random_shift=2), encoder, ACTIONS, suite, streams)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "deepmdp/maps"])  # for discrete actions alone
@@ -108,7 +96,7 @@ def test_diagnose_leaves_the_whole_state_as_it_was(kind, case):
 @every
 @pytest.mark.parametrize("size", [2, B + 1])
 def test_losses_are_finite_one_for_each_sample_and_metrics_are_detached_scalars(case, size):
-    encoder, batch = small_encoder(), batch_for_all(size)
+    encoder, batch = small_encoder(case), batch_for_all(size)
     suite = suite_of(case, encoder)
     for _ in range(2):  # some tasks have nothing to choose from before the first update
         terms, metrics = suite.losses(batch, encoder(batch.obs), encoder)
@@ -128,7 +116,7 @@ def test_losses_are_finite_one_for_each_sample_and_metrics_are_detached_scalars(
 
 @every
 def test_the_gradient_reaches_encoder_and_head_and_the_head_has_nothing_of_the_encoder(case):
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     suite = suite_of(case, encoder)
     learn(suite, encoder, batch)
     shared = {p.data_ptr() for p in encoder.parameters()}
@@ -149,7 +137,7 @@ def test_the_gradient_reaches_encoder_and_head_and_the_head_has_nothing_of_the_e
 def test_only_the_auxiliary_stream_decides(case):
     batch, losses, before = batch_for_all(), [], torch.get_rng_state()
     for seed in (5, 5, 6):
-        encoder = small_encoder()
+        encoder = small_encoder(case)
         suite = suite_of(case, encoder)
         torch.set_rng_state(before)
         suite.generator.manual_seed(seed)
@@ -167,6 +155,11 @@ DRAW_NOTHING = {
     "deepmdp/maps",
     "deepmdp/mmd",
     "dbc/robust",
+    "dbc/simsr",
+    "dbc/normed",
+    "dbc/mico",
+    "dbc/rap",
+    "self_prediction",
     "inverse_dynamics",
     "temporal_cpc",
     "st_dim",
@@ -185,10 +178,12 @@ DRAW_NOTHING |= {
 
 @every
 def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     ((_, task),) = suite_of(case, encoder)
     copies = {name: module for name, module in task.named_modules() if is_momentum_copy(module)}
-    assert bool(copies) == (case in {"curl", "spr", "moco", "byol", "temporal_distance"})
+    assert bool(copies) == (
+        case in {"self_prediction", "dbc/simsr", "dbc/mico", "curl", "spr", "moco", "byol", "temporal_distance"}
+    )
     followed = {n: encoder if n == "target_encoder" else getattr(task, n.removeprefix("target_")) for n in copies}
     for name, module in copies.items():
         assert changes(module.state_dict(), followed[name].state_dict()) == []
@@ -203,7 +198,7 @@ def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
 
 @every
 def test_a_weight_of_0_leaves_every_step_of_the_agent_as_it_would_be_without_the_task(case):
-    with_task, without = agent_of("dqn", case, weight=0.0), agent_of("dqn", "")
+    with_task, without = agent_of("dqn", case, weight=0.0), agent_of("dqn", case, alone=True)
     for agent in (with_task, without):
         for _ in range(2):
             agent.update(batch_for_all())
@@ -214,8 +209,8 @@ def test_a_weight_of_0_leaves_every_step_of_the_agent_as_it_would_be_without_the
 
 @every
 def test_a_saved_task_goes_on_as_if_nothing_had_happened(case):
-    encoder, batch = small_encoder(), batch_for_all()
-    suite, resumed = suite_of(case, encoder), suite_of(case, small_encoder(7), seed=8)
+    encoder, batch = small_encoder(case), batch_for_all()
+    suite, resumed = suite_of(case, encoder), suite_of(case, small_encoder(case, 7), seed=8)
     learn(suite, encoder, batch, updates=2)
     resumed.load_state_dict(suite.state_dict())
     for saved, loaded in zip(suite.optimizers, resumed.optimizers, strict=True):
@@ -235,7 +230,7 @@ def test_a_saved_task_goes_on_as_if_nothing_had_happened(case):
 @pytest.mark.parametrize("name", TASKS)
 def test_it_runs_at_its_defaults_with_an_encoder_of_the_field(name):
     torch.manual_seed(0)
-    encoder = build_encoder(EncoderConfig("der"), (12, 84, 84))
+    encoder = build_encoder(EncoderConfig("vit" if name == "masked_autoencoder" else "der"), (12, 84, 84))
     clip = torch.randint(256, (2, LONGEST, 12, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     whole = batch_for_all(2)
     later, views = clip[:, 1], clip[:, [0, 9, 18]]
@@ -259,7 +254,7 @@ def update(suite, encoder, batch) -> None:
 @every
 def test_an_update_has_no_control_flow_that_depends_on_data(case):
     """Tensors without data raise where a value is read or decides a shape: `.item()`, `if tensor`, boolean masks."""
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     suite = suite_of(case, encoder)
     learn(suite, encoder, batch)
     run_without_data(lambda parts: update(*parts), (suite, encoder, batch), [suite.generator])

@@ -24,7 +24,7 @@ from control_help import (
     transitions,
 )
 
-from aux_tasks.control.dbc import FORMS
+from aux_tasks.control.metrics import FORMS
 from aux_tasks.control.models import LatentTransition
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from encoders.augment import random_shift
@@ -300,7 +300,12 @@ def test_on_maps_each_action_has_a_convolution_and_the_trunk_learns_from_the_pre
     assert_same_gradients(loss, expected, list(encoder.trunk.parameters()), rtol=1e-4, atol=1e-4)
 
 
-FUTURE_IS_CONSTANT = [("deepmdp", {}), ("predictive", {}), *(("dbc", {"form": form}) for form in FORMS)]
+FUTURE_IS_CONSTANT = [
+    ("deepmdp", {}),
+    ("predictive", {}),
+    ("self_prediction", {}),
+    *(("dbc", {"form": form}) for form in FORMS),
+]
 
 
 @pytest.mark.parametrize(("name", "options"), FUTURE_IS_CONSTANT)
@@ -310,3 +315,16 @@ def test_the_encoder_learns_from_the_features_of_the_present_alone(name, options
     task.loss(batch, features, encoder).loss.sum().backward()
     assert features.grad.any(1).all()
     assert all(p.grad is None for p in encoder.parameters())
+
+
+def test_self_prediction_against_a_loop():
+    (encoder, task), batch = made("self_prediction", hidden=6, continuous=True), transitions(continuous=True)
+    with torch.no_grad():
+        for p in task.target_encoder.parameters():
+            p *= 1.3  # somewhere else than the encoder
+        output = task.loss(batch, encoder(batch.obs), encoder)
+    latent, target = array(encoder(batch.obs)), array(task.target_encoder(batch.next_obs))
+    for i, action in enumerate(action_array(batch)):
+        ((mean, _),) = slow_prediction(task.transition.members, latent[i], action, "deterministic")
+        assert float(output.loss[i]) == pytest.approx(((mean - target[i]) ** 2).mean() / 2, rel=1e-4)
+    assert float(output.metrics["error_ratio"]) > 0

@@ -18,9 +18,16 @@ OPTIONS = {
     "reconstruction": {"channels": 16, "bits": 1},
     "spr": {"horizon": 2, "projection": 32, "pad": 0, "momentum": 1.0},  # alone, moving targets would collapse
     "predictive": {"hidden": 64},
+    "self_prediction": {"hidden": 64, "momentum": 1.0},
     "inverse_dynamics": {"hidden": 64},
 }
-SOLVED = {"deepmdp": 0.7, "dbc/paper": 0.7, "dbc/released": 0.75, "reconstruction": 0.3}  # 0.9 for accuracies
+SOLVED = {
+    "deepmdp": 0.7,
+    "dbc/paper": 0.7,
+    "dbc/released": 0.75,
+    "reconstruction": 0.3,
+    "self_prediction": 0.7,
+}  # 0.9 for accuracies
 SOLVED["dbc/robust"] = 0.55  # its distances are at most 2, whatever the rewards ask for
 CHANCE = {"curl": 1 / 64, "spr": 1 / 64, "inverse_dynamics": 1 / 3}
 LEARNING_RATE = {"deepmdp": 1e-3, "predictive": 1e-3}  # the gradient of a norm does not fade near the goal
@@ -67,7 +74,7 @@ def score(name: str, metrics: dict[str, Tensor]) -> float:
             return min(float(metrics["correlation"]), explained("reward"))
         case "predictive":
             return explained("prediction")
-        case "reconstruction":
+        case "reconstruction" | "self_prediction":
             return 1 - float(metrics["error_ratio"])
         case _:
             return float(metrics["accuracy"])

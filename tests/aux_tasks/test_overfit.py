@@ -6,7 +6,19 @@ import pytest
 import torch
 from aux_help import batch_of, noise
 from clip_help import squares
-from pretext_help import balls, build_task, clips_of, colours_of, cut, digits, measure, patch_encoder, photos, train_on
+from pretext_help import (
+    balls,
+    build_task,
+    clips_of,
+    colours_of,
+    cut,
+    digits,
+    measure,
+    patch_encoder,
+    photos,
+    small_encoder,
+    train_on,
+)
 from test_tracking import sprites
 
 from aux_tasks import TASKS
@@ -51,6 +63,7 @@ CASES = {
     # What rebuilds pixels is slow: the errors still fall.
     "denoising": Case("digits", 150, 0.25, {"channels": 16}, "error_ratio"),
     "context_encoder": Case("digits", 150, 0.4, {"channels": 16}, "error_ratio"),
+    "masked_autoencoder": Case("digits", 200, 0.5, {"hidden": 0.5}, "error_ratio"),
     "split_brain": Case("stacks", 300, 0.3, {"channels": 16}, "error_ratio"),
     # Views are drawn anew each time, moved by up to 4 of 24 pixels: never known by heart, the accuracies still rise.
     "simclr": Case("digits", 600, 0.95, {"hidden": 64}),
@@ -86,6 +99,8 @@ def test_64_samples_are_known_by_heart_unless_the_gradient_is_cut(name, gradient
     case = CASES[name]
     channels = {"photos": 3, "squares": 3, "stacks": 4}.get(case.source, 1)
     encoder = patch_encoder(channels, SIZE, features=64)
+    if name == "masked_autoencoder":
+        encoder = small_encoder((channels, SIZE, SIZE), "vit")
     task = build_task(name, encoder, 4 if case.source == "stacks" else 1, **case.options)
     batch = SOURCES[case.source](task.clip_length)
     train_on(task, encoder if gradient else cut(encoder), lambda step: batch, steps=case.updates, lr=3e-3)

@@ -149,3 +149,26 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
 def test_what_does_not_fit_is_named_with_what_would(task, options, message):
     with pytest.raises(ValueError, match=message):
         made({task: TaskConfig(options=options)})
+
+
+def test_a_separate_encoder_begins_equal_and_the_shared_one_hears_nothing_of_its_task():
+    alone = {"deepmdp": TaskConfig(encoder="separate", options={"hidden": 8}), "rotation": TaskConfig()}
+    encoder, batch = small_encoder(), batch_for_all()
+    setting = make_setting(encoder, num_actions=3, action_dim=3)
+    suite = AuxSuite(alone, setting, learning_rate=0.01, adam_eps=1e-8, max_grad_norm=10.0)
+    own = suite.encoder_of("deepmdp", encoder)
+    assert own is not encoder
+    assert suite.encoder_of("rotation", encoder) is encoder
+    before = values(encoder)
+    assert all(torch.equal(p, before[name]) for name, p in own.named_parameters())
+    terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
+    terms["deepmdp"].sum().backward()
+    assert all(p.grad is None for p in encoder.parameters())
+    suite.after_step(batch, encoder)
+    assert all(torch.equal(p, before[name]) for name, p in encoder.named_parameters())
+    assert any(not torch.equal(p, before[name]) for name, p in own.named_parameters())
+
+
+def test_an_unknown_place_of_the_encoder_is_refused():
+    with pytest.raises(ValueError, match="encoder=alone: must be one of shared, separate"):
+        TaskConfig(encoder="alone")

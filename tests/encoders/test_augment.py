@@ -1,6 +1,7 @@
 """Random shift against padding and cropping one sample at a time."""
 
 import itertools
+import math
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from encoder_help import generator, pixels
 
-from encoders.augment import random_shift
+from encoders.augment import color_fields, overlay, random_conv, random_shift
 
 
 def offsets(shifted: torch.Tensor, obs: torch.Tensor, pad: int, unique: bool = True) -> list[tuple[int, int]]:
@@ -55,3 +56,32 @@ def test_the_generator_alone_decides():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_overlay_is_the_mean_with_one_picture_for_all_frames():
+    obs = torch.randint(256, (3, 6, 5, 4), dtype=torch.uint8, generator=generator(1))
+    pictures = torch.randint(256, (2, 3, 5, 4), dtype=torch.uint8, generator=generator(2))
+    mixed = overlay(obs, pictures, generator(3))
+    for sample, result in zip(obs.double(), mixed.double(), strict=True):
+        means = [(sample + picture.repeat(2, 1, 1)) / 2 for picture in pictures.double()]
+        assert sum(bool(((result - mean).abs() <= 1).all()) for mean in means) == 1
+    assert torch.equal(mixed, overlay(obs, pictures, generator(3)))
+
+
+def test_a_random_convolution_against_a_loop():
+    obs = torch.randint(256, (2, 6, 5, 4), dtype=torch.uint8, generator=generator(1))
+    weight = torch.randn(2, 3, 3, 3, 3, generator=generator(3)).double()
+    padded = F.pad(obs.double() / 255, (1, 1, 1, 1), mode="replicate")
+    result = random_conv(obs, generator(3))
+    for i, t, c, y, x in itertools.product(range(2), range(2), range(3), range(5), range(4)):
+        patch = padded[i, 3 * t : 3 * t + 3, y : y + 3, x : x + 3]
+        expected = 255 / (1 + math.exp(-float((patch * weight[i, c]).sum())))
+        assert abs(float(result[i, 3 * t + c, y, x]) - expected) <= 0.51
+
+
+def test_color_fields_differ_and_use_the_whole_range():
+    fields = color_fields(4, 20, 16, generator(1))
+    assert fields.shape == (4, 3, 20, 16)
+    assert len({field.numpy().tobytes() for field in fields}) == 4
+    assert fields.amin((1, 2, 3)).tolist() == [0] * 4
+    assert fields.amax((1, 2, 3)).tolist() == [255] * 4

@@ -9,7 +9,7 @@ from encoder_help import make, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, dead_share, standardize
+from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize
 
 # features of 84x84 pixels
 # features of 84x84 pixels
@@ -166,3 +166,9 @@ def test_the_feature_width_is_that_of_a_last_orthogonal_layer_before_the_norm(na
 def test_what_does_not_fit_is_named(name, shape, message):
     with pytest.raises((ValueError, AssertionError), match=message):
         make(name, shape)(pixels(2, 4, 36, 36))
+
+
+def test_unit_features_have_length_1():
+    encoder = build_encoder(EncoderConfig("control_fast", feature_dim=5, unit_norm=True), (3, 24, 24))
+    obs = torch.randint(256, (4, 3, 24, 24), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(obs).norm(dim=1), torch.ones(4))

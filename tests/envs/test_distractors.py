@@ -14,6 +14,7 @@ from envs.distractors import (
     TIME_STEP,
     Clips,
     Gas,
+    add_noise,
     background_rng,
     build_background,
     check_files,
@@ -137,9 +138,9 @@ def test_every_file_of_both_splits_is_checked_at_once(kind: str, place: str, tmp
     ending = {"images": "png", "video": "mp4"}[kind]
     for i in range(6):
         if kind == "images":
-            Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+            Image.new("RGB", (40, 30), (i, i, i)).save(tmp_path / f"{i}.png")
         else:
-            write_video(tmp_path / f"{i}.mp4", gray(range(3)))
+            write_video(tmp_path / f"{i}.mp4", gray(range(3 * i, 3 * i + 3)))
     (tmp_path / f"._0.{ending}").write_text("resource fork")
     check_files(kind, str(tmp_path))
     torn = split_files(tmp_path, kind)[place][-1]
@@ -171,6 +172,34 @@ def test_the_middle_square_is_shown(tmp_path: Path) -> None:
     assert load_clip(tmp_path / "wide.png", SIZE)[:, :, 3:-3].min() > 150
 
 
+def test_gray_backgrounds_have_the_luma_of_the_coloured_ones(folder: Path) -> None:
+    settings = {"balls": 5, "films": 1, "folder": str(folder), "split": "train"}
+    coloured, gray = (build_background("gas", SIZE, **settings, gray=gray) for gray in (False, True))
+    for background in (coloured, gray):
+        background.start(np.random.default_rng(0))
+    for _ in range(3):
+        luma = np.tensordot(coloured.frame(), [0.299, 0.587, 0.114], 1)
+        assert np.abs(gray.frame() - luma[..., None]).max() <= 0.5
+
+
+@pytest.mark.parametrize("kind", ["gas", "video"])
+def test_pictures_that_are_skipped_pass(kind: str, folder: Path) -> None:
+    write_video(folder / "a.mp4", gray(range(0, 240, 20)))
+    write_video(folder / "b.mp4", gray(range(5, 240, 20)))
+    write_video(folder / "c.mp4", gray(range(10, 240, 20)))
+    each, third = build(kind, folder), build(kind, folder)
+    for background in (each, third):
+        background.start(np.random.default_rng(0))
+    passed = [each.frame() for _ in range(12)]
+    assert all(np.array_equal(third.frame(2), passed[i]) for i in (2, 5, 8, 11))
+
+
+def test_pixel_noise_has_the_deviation_that_is_asked_for() -> None:
+    noisy = add_noise(np.full((3, 64, 64), 128, np.uint8), 10.0, np.random.default_rng(0)).astype(float)
+    assert noisy.std() == pytest.approx(10, rel=0.03)
+    assert noisy.mean() == pytest.approx(128, abs=0.5)
+
+
 def build(kind: str, folder: Path, split: str = "train") -> Any:
     return build_background(kind, SIZE, balls=10, films=2, folder=str(folder), split=split)
 
@@ -188,3 +217,15 @@ def test_files_that_cannot_be_used_are_named(use: Any, name: str, message: str, 
     with pytest.raises(ValueError, match=message) as error:
         use(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_no_background_of_evaluation_may_be_one_of_training_by_another_name(folder: Path) -> None:
+    check_files.cache_clear()
+    check_files("images", str(folder))
+    split = split_files(folder, "images")
+    split["train"][0].write_bytes(split["eval"][0].read_bytes())
+    check_files.cache_clear()
+    with pytest.raises(
+        ValueError, match=rf"{split['train'][0].name} is .*{split['eval'][0].name}, one of the backgrou"
+    ):
+        check_files("images", str(folder))

@@ -172,6 +172,39 @@ def test_backgrounds_change_once_an_agent_step_and_not_the_simulation() -> None:
             np.testing.assert_array_equal(background, (step.frame != other.frame).any(1)[0])
 
 
+@pytest.mark.parametrize(("speed", "passed"), [(0, [1, 300, 300, 300, 100, 1]), (2, [2, 2, 2, 2, 2, 2])])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_background_passes_with_control_steps_and_may_go_on_over_episodes(
+    speed: int, passed: list[int], fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(Noise, "frame", lambda self, skip=0: counts.append(skip + 1) or np.zeros(self._shape, np.uint8))
+    begun: list[object] = []
+    monkeypatch.setattr(Noise, "start", lambda self, rng: begun.append(rng))
+    config = replace(CARTPOLE, size=32, background="noise", background_speed=speed, background_fixed=fixed)
+    play(config.build(), 3, 5)
+    assert counts == passed
+    assert len(begun) == (1 if fixed else 2)
+
+
+def test_the_floor_may_stay_and_noise_is_on_the_whole_picture() -> None:
+    walker = DmcConfig(domain="walker", task="walk", size=32, background="noise")
+    with_floor, without = replace(walker, background_floor=False).build(), walker.build()
+    for env in (with_floor, without):
+        env.reset(0)
+    kept, gone = with_floor.foreground()[1].mean(), without.foreground()[1].mean()
+    assert 0.1 < kept < gone - 0.1
+    clean, noisy = (
+        replace(walker, background="none").build(),
+        replace(walker, background="none", pixel_noise=5.0).build(),
+    )
+    difference = noisy.reset(0).astype(float) - clean.reset(0)
+    assert difference.std() == pytest.approx(5, rel=0.15)
+    assert replace(walker, pixel_noise=5.0).protocol("clean").env == replace(walker, background="none")
+    for env in (with_floor, without, clean, noisy):
+        env.close()
+
+
 def test_every_episode_begins_at_a_place_of_its_own_in_the_film(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, start = [], Gas.start
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from experiment.launch import launch
+from experiment.sweep import gpu_sharing
 
 TRAIN = [sys.executable, str(Path(__file__).parents[2] / "train.py")]
 TOY = [
@@ -108,3 +109,10 @@ def test_ray_continues_a_run_whose_worker_was_killed(tmp_path):
 def test_wrong_sweep_is_one_line(words, named, capsys):
     assert launch(pytest.fail, "config", ["-m", "env=toy", *words], module=__name__) == 2
     assert named in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_whether_runs_share_a_gpu_side_by_side_is_known_by_the_pipe_of_mps(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert gpu_sharing().startswith("in turns")
+    (tmp_path / "control").touch()
+    assert gpu_sharing() == "side by side under MPS"

@@ -47,10 +47,10 @@ class GoalWorld(World):
         return found[0]
 
 
-def goal_replay(world, capacity=60, n_step=1, seed=0, discount=1.0, **shares):
-    shares = {"rollout": 0.0} | shares
+def goal_replay(world, capacity=60, n_step=1, seed=0, discount=1.0, keys=None, **shares):
+    relabel = RelabelConfig(**{"rollout": 0.0} | shares, discount=discount)
     return build_replay(
-        ReplayConfig(capacity=capacity, n_step=n_step, relabel=RelabelConfig(**shares, discount=discount)),
+        ReplayConfig(capacity=capacity, n_step=n_step, relabel=relabel, **(keys or {})),
         num_envs=world.num_envs,
         frame_shape=world.frame_shape,
         action_space=world.action_space,
@@ -127,10 +127,14 @@ def test_what_follows_the_end_of_an_episode_is_no_goal_of_it(kind):
         assert (there.sample(200, frozenset()).goal[:, 0] != 999).all()
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_rewards_and_returns_are_those_of_the_new_goal(n_step):
-    world, replay = filled(90, n_step=n_step, rollout=0.2, future=0.5, random=0.3)
-    batch = replay.sample(600, frozenset())
+ANNEALED = {"prioritized": True, "lap": True, "final_n_step": 1, "n_step_steps": 100}
+
+
+@pytest.mark.parametrize(("n_step", "keys"), [(1, {}), (3, {}), (3, ANNEALED)])
+def test_rewards_and_returns_are_those_of_the_new_goal(n_step, keys):
+    world, replay = filled(90, n_step=n_step, rollout=0.2, future=0.5, random=0.3, keys=keys)
+    batch = replay.sample(600, frozenset(), step=40)
+    n_step = 2 if keys else n_step  # 3 ** 0.6 is 1.93
     for i, (row, copy) in enumerate(cells(world, replay, batch)):
         goal, (number, episode) = batch.goal[i].numpy(), world.at(row, copy)
         pursued = np.array([[PURSUED + number + 1, copy]], np.float32)

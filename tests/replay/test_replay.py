@@ -27,17 +27,19 @@ LAP = {"prioritized": True, "lap": True}
     rows=st.integers(1, 80),
     mean_length=st.integers(1, 12),
     prioritized=st.booleans(),
+    storage=st.sampled_from(["ram", "device"]),
     padding=st.sampled_from(["zeros", "repeat"]),
     action_space=st.sampled_from([Discrete(18), Box(-1, 1, (1,)), Box(-1, 1, (6,))]),
     seed=st.integers(0, 2**16),
 )
 def test_matches_episode_lists(
-    num_envs, channels, depth, n_step, final_n_step, step, length, spare_rows, rows, mean_length, prioritized, padding,
-    action_space, seed,
+    num_envs, channels, depth, n_step, final_n_step, step, length, spare_rows, rows, mean_length, prioritized, storage,
+    padding, action_space, seed,
 ):  # fmt: skip
     world, longest = World(num_envs, (channels, 5, 7), seed, mean_length, action_space), max(n_step, final_n_step or 0)
     held, annealed = depth + longest + spare_rows, {"final_n_step": final_n_step, "n_step_steps": 100}
-    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized, padding=padding, **annealed)
+    where = {"storage": storage, "padding": padding}
+    replay = build(world, held * num_envs, depth, n_step, prioritized=prioritized, **where, **annealed)
     world.fill(rows, replay)
     expected = world.sampleable(held, depth, longest)
     if final_n_step:
@@ -155,8 +157,12 @@ def test_batches_do_not_share_memory():
         assert_equal_batches(batch, before)
 
 
-def test_sampling_is_uniform():
-    _, replay = filled(47, 3 * 20, num_envs=3, mean_length=3, depth=2, n_step=2)
+places = pytest.mark.parametrize("storage", ["ram", "device"])
+
+
+@places
+def test_sampling_is_uniform(storage):
+    _, replay = filled(47, 3 * 20, num_envs=3, mean_length=3, depth=2, n_step=2, storage=storage)
     draws = 40_000
     counts = np.bincount(np.concatenate([replay.sample(100, frozenset()).index for _ in range(draws // 100)]))
     counts = counts[counts > 0]
@@ -165,8 +171,9 @@ def test_sampling_is_uniform():
     assert ((counts - mean) ** 2 / mean).sum() < freedom + 4 * np.sqrt(2 * freedom)
 
 
-def test_weights_and_frequencies_follow_priorities():
-    _, replay = filled(30, 2 * 16, prioritized=True, alpha=0.7, beta=0.4, beta_steps=100)
+@places
+def test_weights_and_frequencies_follow_priorities(storage):
+    _, replay = filled(30, 2 * 16, prioritized=True, alpha=0.7, beta=0.4, beta_steps=100, storage=storage)
     cells = torch.unique(replay.sample(500, frozenset()).index)
     assert len(cells) == len(replay)
     errors = torch.linspace(-3, 3, len(cells))
@@ -221,10 +228,11 @@ def test_load_continues_exactly(kind, action_space, rows):
         loaded.update_priorities(right.index, right.reward)
 
 
+@places
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_a_cut_is_a_truncation_that_was_not_known_in_time(prioritized):
+def test_a_cut_is_a_truncation_that_was_not_known_in_time(prioritized, storage):
     world = World(3, (1, 5, 7), seed=8, mean_length=10**9)
-    known, cut = (build(world, 3 * 50, prioritized=prioritized) for _ in range(2))
+    known, cut = (build(world, 3 * 50, prioritized=prioritized, storage=storage) for _ in range(2))
     nobody = np.zeros(3, bool)
     for _ in range(2):
         world.fill(40, known, cut)

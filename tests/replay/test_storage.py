@@ -10,24 +10,27 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
-from replay_help import CPU, NEXT, World, assert_equal_batches, build, filled
+from replay_help import NEXT, World, assert_equal_batches, build, filled
 
 from replay.frames import check_room, free_memory
+from replay.samplers import UniformSampler
 from replay.storage import FIRST, VALID, EpisodeBounds, FrameStorage
 
 
-@pytest.mark.parametrize("storage", ["mmap", "tensor"])
-def test_storages_agree(storage, tmp_path):
-    world = World(3, (3, 5, 7), seed=7)
-    ram = build(world, 3 * 24, seed=2)
-    if storage == "mmap":
-        other = build(world, 3 * 24, seed=2, storage="mmap", path=str(tmp_path / "new" / "frames.bin"))
-    else:
-        other = build(world, 3 * 24, seed=2)
-        other._storage = FrameStorage(3 * 24, 3, (3, 5, 7), Discrete(18), device=CPU)
+@pytest.mark.parametrize("padding", ["zeros", "repeat"])
+@pytest.mark.parametrize("storage", ["mmap", "device"])
+def test_storages_agree(storage, padding, tmp_path, monkeypatch):
+    world, path = World(3, (3, 5, 7), seed=7), str(tmp_path / "new" / "frames.bin") if storage == "mmap" else None
+    ram = build(world, 3 * 24, seed=2, padding=padding)
+    other = build(world, 3 * 24, seed=2, storage=storage, path=path, padding=padding)
     world.fill(40, ram, other)
+    if storage == "device":  # whose chance is another
+        monkeypatch.setattr(other._sampler, "sample", lambda *_: tuple(map(torch.from_numpy, drawn)))
+        monkeypatch.setattr(ram._sampler, "sample", lambda *_: drawn)
     for _ in range(3):
-        assert_equal_batches(ram.sample(16, NEXT), other.sample(16, NEXT))
+        drawn = UniformSampler.sample(ram._sampler, 16, np.random.default_rng(3))
+        fields = NEXT | {"clip", "context"}
+        assert_equal_batches(ram.sample(16, fields, clip_length=5), other.sample(16, fields, clip_length=5))
     assert other.sample(16, NEXT).obs.is_contiguous(memory_format=torch.channels_last)
     segments = (replay.state_dict()["storage"]["segments"] for replay in (ram, other))
     for (name, left), (other_name, right) in zip(*segments, strict=True):
@@ -187,7 +190,7 @@ def test_the_copy_that_breaks_the_order_is_named():
 @pytest.mark.parametrize("count", [11, 40])  # before the ring of 16 rows is full, and long after
 def test_episodes_rebuilt_from_flags_are_those_of_rows_added_one_by_one(count):
     rows, copies, rng = 16, 3, np.random.default_rng(count)
-    one, flags, over = EpisodeBounds(rows, copies), [], np.ones(copies, bool)
+    one, flags, over = EpisodeBounds(rows, copies, None), [], np.ones(copies, bool)
     for _ in range(count):  # an episode's last row is not valid, and more such rows may follow
         first = over & (rng.random(copies) < (0.7 if flags else 1))
         valid = first | (~over & (rng.random(copies) < 0.8))
@@ -196,7 +199,7 @@ def test_episodes_rebuilt_from_flags_are_those_of_rows_added_one_by_one(count):
     oldest = max(0, count - rows)
     for row in range(oldest, count):
         one.add(row, (flags[row] & FIRST) != 0, (flags[row] & VALID) != 0)
-    other = EpisodeBounds(rows, copies)
+    other = EpisodeBounds(rows, copies, None)
     other.rebuild(oldest, np.array(flags[oldest:]))
     more = np.array([FIRST | VALID, VALID, VALID], np.uint8)
     for bounds in (one, other):  # and they go on in the same way

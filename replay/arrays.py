@@ -1,0 +1,60 @@
+"""Arrays of a replay: on the host NumPy's, on a device tensors. Index arithmetic is written for both."""
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array: TypeAlias = Any  # a NumPy array, or a tensor: what both understand is used
+Place: TypeAlias = torch.device | None  # of tensors; None: NumPy arrays on the host
+
+
+class Column:
+    """One array of the ring: on the host, where rows are written and saved, and in `there`, where batches are drawn.
+
+    Args:
+        host: its content.
+        place: None: both are one.
+    """
+
+    def __init__(self, host: NDArray[Any], place: Place) -> None:
+        self.host, self._place = host, place
+        self.there: Array = host if place is None else torch.from_numpy(host.copy()).to(place)
+
+    def send(self, *index: int | slice | NDArray[np.int64]) -> None:
+        """Let `there` be as the host is, at an index."""
+        if self._place is not None:
+            there = tuple(upload(i, self._place) if isinstance(i, np.ndarray) else i for i in index)
+            self.there[there] = upload(self.host[index], self._place)
+
+
+def upload(values: NDArray[Any], device: torch.device) -> Tensor:
+    """The values on a device, without waiting for it: a copy in pinned memory lives until it was read."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def arange(begin: int, end: int, place: Place) -> Array:
+    """The integers in [begin, end)."""
+    return np.arange(begin, end) if place is None else torch.arange(begin, end, device=place)
+
+
+def uniform(rng: np.random.Generator | torch.Generator, size: int) -> Array:
+    """(size,) float64 numbers in [0, 1)."""
+    if isinstance(rng, torch.Generator):
+        return torch.rand(size, generator=rng, device=rng.device, dtype=torch.float64)
+    return rng.random(size)
+
+
+def ahead(rows: Array, discount: float, rng: np.random.Generator | torch.Generator) -> Array:
+    """Of (B,) numbers of rows to come, 1 or more each, one of 1 to `rows`: k in proportion to discount**k."""
+    share = uniform(rng, len(rows))
+    if discount < 1:  # the inverse of the distribution function of a geometric distribution, cut off after `rows`
+        log1p = torch.log1p if isinstance(share, Tensor) else np.log1p
+        share = log1p(-share * (1 - discount**rows)) / math.log(discount) / rows
+    steps = share * rows
+    steps = steps.long() if isinstance(steps, Tensor) else steps.astype(np.int64)
+    return 1 + steps.clip(None, rows - 1)
