@@ -245,7 +245,8 @@ def test_a_task_of_several_views_is_refused_where_there_is_one(task: str, tmp_pa
 @pytest.mark.parametrize("task", sorted(TASKS.keys() - VIEW_TASKS))
 def test_every_task_trains(task: str, tmp_path: Path) -> None:
     env = ToyConfig(num_envs=COPIES, grayscale=task not in COLOUR_TASKS)
-    assert run(small(tmp_path, aux={task: TaskConfig()}, env=env)) == 0
+    encoder = EncoderConfig("vit" if task == "masked_autoencoder" else "der")
+    assert run(small(tmp_path, aux={task: TaskConfig()}, env=env, encoder=encoder)) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row[f"aux/{task}/loss"] for row in rows if f"aux/{task}/loss" in row]
     assert len(losses) == 8  # from step 36 to 120
