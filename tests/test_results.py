@@ -18,6 +18,7 @@ JSON_OF = {
     "mutation_report": "mutation-*.json",
     "chaos_report": "chaos.json",
     "goals_report": "goals-*-s*.json",
+    "denoising": "denoising-*.json",
     "goal_aux_report": "goal_aux-*-s*.json",
 }
 SCRIPTS = [
@@ -51,6 +52,21 @@ def test_a_changed_figure_is_found():
     figure = re.search(r"\| rotation \| 3 \| \S+ \| (\S+) \|", page)
     changed = page[: figure.start(1)] + "0.123" + page[figure.end(1) :]
     assert script.remade(changed) == page
+
+
+def test_a_table_of_denoising_has_baselines_and_intervals_over_seeds(tmp_path):
+    script, common = import_module("denoising"), import_module("common")
+    scores = dict.fromkeys(("seen", "unseen", "state_r2", "background_r2"), 0.25)
+    cell = {"place": "shared", "initial": scores, "seconds": 9, "command": "made", "versions": {"torch": "2"}}
+    cells = [cell | {"arm": "none", "seed": seed, "trained": {**scores, "unseen": 0.5 + seed / 10}} for seed in (0, 1)]
+    cells[0]["pixels"] = {**scores, "seen": 0.125}
+    content = {"world": "w", "background": "b", "steps": 5, "frames": 7, "cells": cells}
+    (tmp_path / "denoising-w-b.json").write_text(json.dumps(content))
+    page = script.remade(common.with_block(None, "benchmarks/denoising.py", ""), tmp_path)
+    assert "| pixels |  | 0.12 | 0.25 | 0.25 | 0.25 |" in page
+    assert "| untrained encoder |  | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
+    assert "| none | shared | 0.25 ± 0.00 | 0.55 ± 0.64 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
+    assert page.count("    made\n") == 1
 
 
 def test_text_around_the_block_belongs_to_people():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import run_help
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import probe as script
 from analysis.denoising import COPIES, OTHERS, DenoisingTest, Scenes, raw_pixels, record_scenes
@@ -77,6 +78,33 @@ def test_the_factor_against_a_loop(scenes: Scenes) -> None:
     other = [np.linalg.norm(pixels(i, i) - pixels(j, j)) for i in range(count) for j in range(count) if i != j]
     expected = (np.mean(other) - np.mean(same)) / (np.mean(other) + np.mean(same))
     assert test.factor(raw_pixels, "eval") == pytest.approx(expected, abs=1e-9)
+
+
+def learned(scenes: Scenes, *, robot: bool) -> nn.Module:
+    """An encoder that had to draw the robot without its background, or the background alone, before seen ones."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(6 * SIZE * SIZE, 32), nn.ReLU(), nn.Linear(32, 8))
+    network = nn.Sequential(encoder, nn.Linear(8, SIZE * SIZE))
+    optimizer, rng = torch.optim.Adam(network.parameters(), lr=3e-3), np.random.default_rng(0)
+    for _ in range(400):
+        moment, clip = rng.integers(COUNT, size=64), rng.integers(CLIPS, size=64)
+        obs = torch.from_numpy(scenes.before("train", moment, clip)).float() / 255
+        wanted = scenes.pictures[moment, -1, 0] if robot else scenes.clips["train"][clip, -1, 0]
+        loss = F.mse_loss(network(obs), torch.from_numpy(wanted).flatten(1).float() / 255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return encoder
+
+
+def test_an_encoder_that_learned_to_remove_the_background_is_told_from_one_that_learned_it(scenes: Scenes) -> None:
+    def of(encoder: nn.Module) -> dict[str, float]:
+        return scored(scenes)(lambda obs: encoder(obs.float() / 255))
+
+    good, bad, pixels = of(learned(scenes, robot=True)), of(learned(scenes, robot=False)), scored(scenes)(raw_pixels)
+    assert good["unseen"] > 0.6 > 0.3 > max(bad["unseen"], pixels["unseen"])
+    assert good["state_r2"] > bad["state_r2"] + 0.1
+    assert good["background_r2"] < bad["background_r2"] - 0.1
 
 
 def test_gray_observations_and_a_collapsed_encoder(scenes: Scenes) -> None:

@@ -1,0 +1,188 @@
+"""Which auxiliary task takes the background out of an encoder? Denoising factors after learning from recorded play.
+
+    python benchmarks/denoising.py [world=cartpole_swingup] [background=gas] [arms=none,self_prediction,...]
+                                   [places=separate,shared] [seeds=3] [steps=1500] [frames=10000] [jobs=1]
+    python benchmarks/denoising.py render=1
+
+Each cell trains an encoder on the same recorded random play: `separate` by the task alone, `shared` by the task and
+SAC's critics, from the same weights. Cells that are done in runs/denoising are kept (run the same command again to
+resume). Then results/denoising-<world>-<background>.json, with all cells of that world, background, `steps` and
+`frames`, and the block of results/denoising.md are written; `render=1` writes that block alone. An arm is a task, or
+one of `ARMS`. The batch of 128, the encoder and all settings are those of `experiment=sac_cartpole`.
+"""
+
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import (
+    RESULT,
+    RESULTS,
+    config_of,
+    finish,
+    made_on,
+    options,
+    read_json,
+    result_of,
+    side_by_side,
+    table,
+    with_block,
+    write_page,
+)
+from gymnasium.spaces import Box
+
+from agents import Agent
+from analysis.denoising import raw_pixels
+from analysis.probes import interval
+from aux_tasks import AuxSuite
+from configs.schema import Config
+from configs.sources import FramesConfig
+from datasets import EpisodeSampler
+from envs.rendering import choose_backend
+from experiment.build import build_agent, build_streams
+from experiment.probing import build_denoising
+from experiment.sources import build_source
+from harness.process import tune_process
+from harness.provenance import versions, write_json
+from harness.seeding import numpy_stream
+from replay import Batch
+
+RUNS, PAGE = Path("runs/denoising"), RESULTS / "denoising.md"
+ARMS = {
+    "none": ["aux=none"],
+    "dbc_normed": ["aux=dbc", "aux.dbc.options.form=normed", "aux.dbc.options.pairs=all"],
+    "dbc_rap": ["aux=dbc", "aux.dbc.options.form=rap"],
+}
+DEFAULT = "none,self_prediction,deepmdp,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,reconstruction,inverse_dynamics"
+SCORES = ("seen", "unseen", "state_r2", "background_r2")
+READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
+
+
+def config(arm: str, seed: int, given: dict[str, Any]) -> Config:
+    """What the cells of an arm train."""
+    domain, _, task = given["world"].rpartition("_")
+    words = ["experiment=sac_cartpole", f"env.domain={domain}", f"env.task={task}"]
+    words += [f"env.background={given['background']}"]
+    words += [*ARMS.get(arm, [f"aux={arm}"]), f"seed={seed}", "device=cpu", "threads=1"]
+    return config_of("config", words, Config)  # type: ignore[no-any-return]
+
+
+def world_of(given: dict[str, Any]) -> Path:
+    """Where the results of all cells lie that can be compared."""
+    return RUNS / f"{given['world']}-{given['background']}-{given['frames']}-{given['steps']}"
+
+
+def folder_of(arm: str, place: str, seed: int, given: dict[str, Any]) -> Path:
+    """Where the result of a cell lies."""
+    return world_of(given) / place / arm / f"s{seed}"
+
+
+def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
+    """Train and score the encoder of one cell."""
+    tune_process(1)
+    start, of = time.perf_counter(), config(arm, seed, given)
+    episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
+    device = torch.device("cpu")
+    sampler = EpisodeSampler(episodes, frame_stack=of.frame_stack, grayscale=False, device=device)
+    space = Box(-1, 1, (sampler.actions[1],), np.float32)
+    agent, suite = build_agent(of, sampler.obs_shape, space, build_streams(seed, device))
+    test = build_denoising(of.env, agent.encoder, of.frame_stack)
+    assert test is not None
+    result = {"initial": test(agent.encoder)}
+    if (arm, place, seed) == ("none", "shared", 0):
+        result["pixels"] = test(raw_pixels)
+    rng = numpy_stream(seed, "replay")
+    for step in range(given["steps"]):
+        batch = sampler.sample(of.batch_size, suite.reads | READ, suite.clip_length, rng)
+        discount = torch.full_like(batch.reward, of.gamma)
+        assert batch.next_obs is not None
+        whole = replace(batch, nstep_reward=batch.reward, nstep_obs=batch.next_obs, discount=discount)
+        agent.schedule.advance(step)
+        update(agent, suite, whole, place)
+    result |= {"trained": test(agent.encoder)}
+    seconds = time.perf_counter() - start
+    folder = folder_of(arm, place, seed, given)
+    folder.mkdir(parents=True, exist_ok=True)
+    cell = {"arm": arm, "place": place, "seed": seed, "command": given["command"], "steps": given["steps"]}
+    write_json(cell | result | {"seconds": seconds, "versions": versions()}, folder / RESULT)
+
+
+def update(agent: Agent, suite: AuxSuite, batch: Batch, place: str) -> None:
+    """Train the encoder by the critics and the task, or by the task alone."""
+    if place == "shared":
+        agent.update(batch)
+        return
+    terms, _ = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)
+    agent.descend(terms, agent.weights, batch.weight)
+    suite.after_step(batch, agent.encoder)
+
+
+def rows_of(content: dict[str, Any]) -> list[list[str]]:
+    """The lines of a table: the baselines, then each arm and place, mean and half of the 95 % interval over seeds."""
+
+    def line(*names: str, scores: list[dict[str, float]]) -> list[str]:
+        cells = []
+        for name in SCORES:
+            values = [score[name] for score in scores]
+            bounds = interval(values)
+            cells.append(f"{np.mean(values):.2f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.2f}" if bounds else ""))
+        return [*names, *cells]
+
+    cells = content["cells"]
+    lines = [line("pixels", "", scores=[cell["pixels"]]) for cell in cells if "pixels" in cell]
+    untrained = {cell["seed"]: cell["initial"] for cell in cells}
+    lines.append(line("untrained encoder", "", scores=list(untrained.values())))
+    for arm, place in dict.fromkeys((cell["arm"], cell["place"]) for cell in cells):
+        of = [cell["trained"] for cell in cells if (cell["arm"], cell["place"]) == (arm, place)]
+        lines.append(line(arm, place, scores=of))
+    return lines
+
+
+def remade(page: str, folder: Path = RESULTS) -> str:
+    """The page with the block that the kept JSON gives."""
+    text = ""
+    for path in sorted(folder.glob("denoising-*.json")):
+        content = read_json(path)
+        cells = content["cells"]
+        seeds, seconds = len({cell["seed"] for cell in cells}), sorted(cell["seconds"] for cell in cells)
+        text += f"### {content['world']}, background `{content['background']}`\n\n{content['steps']:,} updates on "
+        text += f"{content['frames']:,} frames, {seeds} seed(s), {seconds[len(seconds) // 2]:.0f} s a cell, torch "
+        text += f"{made_on(cells)}, [JSON]({path.name}):\n\n"
+        text += "".join(f"    {command}\n" for command in dict.fromkeys(cell["command"] for cell in cells)) + "\n"
+        text += table(["arm", "encoder", *SCORES], rows_of(content)) + "\n"
+    return with_block(page, __file__, text)
+
+
+def main() -> None:
+    """Run what is missing, and write JSON and page."""
+    given = options(
+        world="cartpole_swingup", background="gas", arms=DEFAULT, places="separate,shared", seeds=3, steps=1_500,
+        frames=10_000, jobs=1, render=0,
+    )  # fmt: skip
+    given["command"] = shlex.join(["python", "benchmarks/denoising.py", *sys.argv[1:]])
+    if not given["render"]:
+        choose_backend()  # a process that is spawned relies on it
+        of = config("none", 0, given)
+        build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)  # or all cells would record at once
+        each = [
+            (arm, place, seed, given)
+            for seed in range(given["seeds"])
+            for place in given["places"].split(",")
+            for arm in given["arms"].split(",")
+            if (arm, place) != ("none", "separate")  # nothing trains it
+        ]
+        missing = [one for one in each if result_of(folder_of(*one), given["steps"]) is None]
+        finish(side_by_side(run, missing, given["jobs"]))
+        cells = [read_json(path) for path in sorted(world_of(given).glob(f"*/*/*/{RESULT}"))]
+        content = {key: given[key] for key in ("world", "background", "steps", "frames")} | {"cells": cells}
+        write_json(content, RESULTS / f"denoising-{given['world']}-{given['background']}.json")
+    write_page(PAGE, __file__, remade)
+
+
+if __name__ == "__main__":
+    main()
