@@ -6,7 +6,6 @@ Each run is of `experiment=grasp2vec`; its folder is <arm>/s<seed>. Writes resul
 results/grasp2vec.md; other runs keep their rows.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -41,7 +40,8 @@ def measure(run: Path, count: int) -> dict[str, Any]:
         return agent.act(Observation(scene, space.embed(env.goal_frame(), scene)), explore=False)
 
     assert isinstance(config.env, GraspingConfig)
-    made = {"steps": config.steps, "seconds": log_of(run)[-1]["clock"]["seconds"]}
+    last = log_of(run)[-1]
+    made = {"steps": last["step"], "seconds": last["clock"]["seconds"], "config": (run / "config.yaml").read_text()}
     return made | {split: shares(episodes(split, count, aim, config.env.grid)) for split in SPLITS}
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     made = {"command": shlex.join(["python", *sys.argv]), "episodes": count, "versions": versions("mujoco")}
     write_json({"arms": arms, "others": others(count), **made}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
-    print(json.dumps(arms, indent=1))
+    print(PAGE.read_text().partition(Path(__file__).name)[2].partition("<!-- end")[0])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
@@ -19,7 +20,8 @@ from harness.seeding import derive, numpy_stream
 log = logging.getLogger(__name__)
 
 COPIES, STEPS, FOLDS = 100, 20, 5  # many copies: each begins with a state of its own
-LEAST_R2 = 0.8
+PAIRS = 5_000  # of moments
+LEAST_R2, LEAST_RANK = 0.8, 0.4  # RIG on the pusher has a rank correlation of 0.58
 
 
 class ComparingSpace(GoalSpace, Protocol):
@@ -33,7 +35,8 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
     """R2 of each number of the environment's goals, read by a linear model from what the space compares of random play.
 
     A warning says if one is below 0.8: the reward then hardly depends on where the object lies, and neither the loss
-    of the space nor the return in it shows that.
+    of the space nor the return in it shows that. Another one says if the reward hardly falls with the distance of the
+    environment's goals: Spearman's rank correlation below 0.4.
 
     Args:
         env: with pixels; built anew, with 100 copies. Without goals of its own, or with goals that its frames do not
@@ -48,12 +51,18 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
         if copies.outcome_frame() is not None:  # which object is held is no number to read
             return []
         embedded, achieved, copy = _play(copies, space, seed)
-    scores = cross_validated_r2(embedded, achieved, copy)
+        one, other = numpy_stream(seed, "goal gate/pairs").integers(len(copy), size=(2, PAIRS))
+        apart = copies.goal_distance(achieved[one], achieved[other])
+    rank = float(spearmanr(-space.reward(embedded[one], embedded[other]), apart).statistic)
+    scores = cross_validated_r2(space.compared(embedded), achieved, copy)
     told = ", ".join(f"{score:.2f}" for score in scores)
-    log.info("goal space: R2 of the environment's goals in it: %s", told)
+    log.info("goal space: R2 of the environment's goals in it: %s; its reward follows their distance: %.2f", told, rank)
     if min(scores) < LEAST_R2:
         what = "an agent cannot tell where the object is: pretrain longer, or on frames where it moves more"
         log.warning("goal space: R2 %s, below %s: %s", told, LEAST_R2, what)
+    if not rank >= LEAST_RANK:
+        what = "closer is hardly rewarded: aux=temporal_distance measures steps"
+        log.warning("goal space: rank correlation %.2f of reward and distance, below %s: %s", rank, LEAST_RANK, what)
     return scores
 
 
@@ -69,12 +78,12 @@ def cross_validated_r2(features: Features, truth: Features, group: Features) -> 
 
 
 def _play(env: VectorEnv, space: ComparingSpace, seed: int) -> tuple[Features, Features, Features]:
-    """What is compared (N, G'') of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
+    """Embeddings (N, G) of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
     act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
     frame = env.reset(derive(seed, "goal gate"))
     context, embedded, achieved = frame.copy(), [], []
     for _ in range(STEPS):
-        embedded.append(space.compared(space.embed(frame, context)))
+        embedded.append(space.embed(frame, context))
         achieved.append(env.goals().achieved)
         step = env.step(act(Observation(frame)))
         frame = step.frame

@@ -70,9 +70,10 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
 
 def recorded(config: Config) -> Precision | None:
     """The precision in the folder of a run, if it has begun."""
-    path = run_folder(config) / "config.yaml"
-    agent = read_config(path, Config).agent if path.is_file() else None
-    return agent.precision if isinstance(agent, AgentConfig) else None
+    with suppress(ValueError):  # no run there, or not one of this version, which `claim_run_dir` will tell
+        agent = read_config(run_folder(config) / "config.yaml", Config).agent
+        return agent.precision if isinstance(agent, AgentConfig) else None
+    return None
 
 
 def faster(config: Config) -> Precision:

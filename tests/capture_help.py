@@ -1,13 +1,18 @@
 """Whether an update could be captured as a graph: it reads no value from the device and its shapes depend on none."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 HOST = {torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor, Tensor.tolist, Tensor.item, Tensor.numpy}
 
@@ -33,3 +38,56 @@ def run_without_data(function: Callable[[Any], Any], parts: Any, shared: Sequenc
         parts = copy.deepcopy(parts, {id(one): one for one in shared})
     with mode, NoHost():
         return function(parts)
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is, on the CPU: kernels are noted with their memory, and `replay` runs them again there.
+
+    A recording on a GPU computes nothing; this one does, so the first replay has been made already.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, Any, list[Any]]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        inputs = alias((args, kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((func, inputs, tree_leaves(alias(result))))
+        return result
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        """A generator of the CPU goes on by itself."""
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self.replays += 1
+        for func, inputs, results in self._calls if self.replays > 1 else ():
+            args, kwargs = alias(inputs)
+            for old, new in zip(results, tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def alias(tree: Any) -> Any:
+    """The same memory in tensors whose shapes no later call changes."""
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+@contextmanager
+def taped() -> Iterator[None]:
+    """`agents.capture` records on the CPU."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    replaced = {
+        "CUDAGraph": Tape,
+        "graph": lambda tape: tape,
+        "current_stream": lambda: stream,
+        "Stream": lambda: stream,
+        "stream": lambda _: nullcontext(),
+        "set_stream": lambda _: None,
+        "current_device": lambda: 0,
+        "default_generators": [torch.Generator()],
+    }
+    with patch.multiple(torch.cuda, **replaced):
+        yield

@@ -33,7 +33,7 @@ def test_each_key_has_an_explanation(reference):
         ("gamma", 0.99, "above 0 and at most 1"),
         ("env.size", 36, "a multiple of 12, such as 36"),
         ("env.quality", "fast", "fast, full"),
-        ("agent.precision", "float32", "`float32`, `bfloat16`"),
+        ("agent.precision", "float32", "`float32`, `bfloat16`, `auto`"),
         ("agent.learning_rate", 2.5e-4, "above 0"),
         ("aux.dbc.options.form", "paper", "paper, released, normed, robust, mico, rap"),
         ("aux.moco.options.queue", 2048, "at least 1"),

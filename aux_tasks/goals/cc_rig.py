@@ -12,6 +12,8 @@ from aux_tasks.goals.posterior import Posterior, kl_divergence, kl_metrics, samp
 from encoders import Encoder
 from replay import Batch
 
+LOOKS = 64  # filters that tell what is in a first picture
+
 
 class ContextConditionedRIG(GoalTask):
     """|D(z, c) - x|^2 + |D0(c) - x0|^2 + beta * KL(q(z|x, x0) || N(0, 1)), with the code c(x0) of the first picture of
@@ -19,8 +21,9 @@ class ContextConditionedRIG(GoalTask):
 
     What an episode does not change, such as the colour of its object, is free of charge in c, and the KL keeps it out
     of z. A goal is [mean of q, c]; imagining redraws z and keeps c; the reward is the negative Euclidean distance of z.
-    The errors are those of `RIG`. The paper's batch normalisation and dropout of c are left out: they answer otherwise
-    in training than in use.
+    The errors are those of `RIG`. Beside the encoder's features, c reads the largest response of each of 64 filters of
+    the head's own: what is in the picture, wherever it is, which an encoder of places hardly tells. The paper has one
+    encoder; its batch normalisation and dropout of c are left out: they answer otherwise in training than in use.
 
     Args:
         setting: the run.
@@ -54,7 +57,15 @@ class ContextConditionedRIG(GoalTask):
         self.latent_dim, self.goal_dim = latent_dim, latent_dim + context_dim
         self.beta, self.foreground = beta, foreground
         self.posterior = Posterior(2 * setting.feature_dim, latent_dim)
-        self.code = nn.Linear(setting.feature_dim, context_dim)
+        self.appearance = nn.Sequential(
+            nn.Conv2d(setting.obs_shape[0], 32, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, LOOKS, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+        )
+        self.code = nn.Linear(setting.feature_dim + LOOKS, context_dim)
         shapes = (setting.map_shape, setting.obs_shape, channels)
         self.decoder = decoder(self.goal_dim, *shapes)
         self.context_decoder = decoder(context_dim, *shapes)
@@ -64,7 +75,7 @@ class ContextConditionedRIG(GoalTask):
         assert batch.context is not None
         context = encoder(batch.context)
         mean, log_variance = self.posterior(torch.cat([features, context], dim=1))
-        code, kl = self.code(context), kl_divergence(mean, log_variance)
+        code, kl = self._code(batch.context, context), kl_divergence(mean, log_variance)
         latent = torch.cat([sample(mean, log_variance, self.generator), code], dim=1)
         pixels = self._error(self.decoder(latent), batch.obs)
         first = self._error(self.context_decoder(code), batch.context)
@@ -81,7 +92,7 @@ class ContextConditionedRIG(GoalTask):
             raise ValueError("cc_rig embeds a picture beside the first of its episode: give context=")
         beside = encoder(context)
         mean: Tensor = self.posterior(torch.cat([encoder(obs), beside], dim=1))[0]
-        return torch.cat([mean, self.code(beside).float()], dim=1)
+        return torch.cat([mean, self._code(context, beside)], dim=1)
 
     def compared(self, goals: Tensor) -> Tensor:
         """Return the latents (B, L) of goals, without the codes."""
@@ -114,6 +125,11 @@ class ContextConditionedRIG(GoalTask):
         }
         shown |= {f"imagined {k}": self.decode(self.imagine(goals)) for k in (1, 2)}
         return Examples("Do the imagined goals show the things of the first picture, elsewhere?", shown)
+
+    def _code(self, context: Tensor, features: Tensor) -> Tensor:
+        """Return c (B, K) of first pictures (B, C, H, W), whose features (B, Z) are known."""
+        code: Tensor = self.code(torch.cat([features, self.appearance(centred(context))], dim=1)).float()
+        return code
 
     def _error(self, decoded: Tensor, obs: Tensor) -> AuxOutput:
         target = centred(obs)

@@ -70,7 +70,8 @@ def test_cc_rig_against_a_loop():
     batch, eps = batch_of_episodes(), torch.empty(B, L).normal_(generator=task.generator.clone_state())
     now, first = array(encoder(batch.obs)), array(encoder(batch.context))
     latent, kl = slow_posterior(task.posterior, np.concatenate([now, first], 1), array(eps))
-    code = task.code(encoder(batch.context)).detach()
+    looks = task.appearance[:4](centred(batch.context)).flatten(2).amax(2)
+    code = task.code(torch.cat([encoder(batch.context), looks], 1)).detach()
     errors = [
         slow_error(array(task.decoder(torch.cat([torch.from_numpy(latent), code], 1))), batch.obs, 0.9),
         slow_error(array(task.context_decoder(code)), batch.context, 0.9),

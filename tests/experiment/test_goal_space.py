@@ -218,6 +218,25 @@ def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, mon
     )
     assert (min(scores) < 0.8) == blind
     assert ("an agent cannot tell where the object is" in caplog.text) == blind
+    if blind:
+        assert "closer is hardly rewarded" in caplog.text
+
+
+def test_a_reward_that_follows_the_distance_is_not_warned_of(tmp_path, monkeypatch, caplog):
+    """The middle of the red pixels is the puck's place."""
+    pretrained(tmp_path, monkeypatch)
+    monkeypatch.setattr(goal_gate, "COPIES", 40)
+
+    def middle(self, obs, *_):
+        red = (obs[:, 0].float() - obs[:, 1].float()).clamp_min(0)
+        share, places = red / red.sum((1, 2), keepdim=True), torch.linspace(-1, 1, SIZE)
+        return torch.stack([(share.sum(1) * places).sum(1), -(share.sum(2) * places).sum(1)], 1)
+
+    monkeypatch.setattr(Pooled, "embed", middle)
+    goal_gate.check_goal_space(
+        PusherConfig(size=SIZE), TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu")), 0
+    )
+    assert "WARNING" not in caplog.text
 
 
 def test_what_a_reward_does_not_compare_is_not_read(tmp_path, monkeypatch, caplog):

@@ -1,15 +1,18 @@
 """Which updates can be recorded as graphs: every agent, head and task."""
 
 import copy
+from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from capture_help import run_without_data
-from contract_help import CASES, agent_of, batch_for_all
+from capture_help import run_without_data, taped
+from contract_help import CASES, agent_of, batch_for_all, changes, whole_state
 from torch import Tensor
 
-from agents import Agent, AuxSchedule, Capture
+from agents import Agent, AuxSchedule, Capture, Captured
+from agents.capture import WARM_UP
 from agents.config import Conflict, Head, Target
 
 NOT_CAPTURED: set[tuple[str, str]] = set()  # none is known: what is added here runs eagerly, and docs/gpu.md says so
@@ -51,37 +54,28 @@ def test_an_update_reads_nothing_from_the_device(kind, case):
     assert bool(readable) == ((kind, case) in NOT_CAPTURED), readable
 
 
-def held(agent: Agent) -> dict[str, Any]:
-    """Where each tensor lies that stays, and the value of everything else that modules and optimisers hold."""
-    places: dict[str, Any] = {}
-    for name, part in agent.named_modules():
-        for key, value in (vars(part) | vars(part)["_parameters"] | vars(part)["_buffers"]).items():
-            if isinstance(value, Tensor):
-                places[f"{name}.{key}"] = value.data_ptr(), value.grad is None
-            elif isinstance(value, int | float | str | tuple):
-                places[f"{name}.{key}"] = value
-    for o, optimizer in enumerate([*agent.optimizers, *agent.suite.optimizers]):
-        for p, moments in enumerate(optimizer.state.values()):
-            places |= {f"optimizer {o} {p} {key}": value.data_ptr() for key, value in moments.items()}
-    return places
-
-
 @every
-def test_an_update_moves_nothing_but_the_content_of_tensors(kind, case):
-    """A recording repeats what kernels do; what Python does besides would happen once."""
-    agent, batch = make(kind, case), batch_for_all(continuous=kind.startswith("sac"))
-    for _ in range(2):
-        agent.update(batch)
-    plain = [vars(part).values() for part in agent.modules()]
+def test_replayed_updates_are_those_of_eager_calls(kind, case):
+    """A recording repeats what kernels do to memory; what Python does besides would happen once."""
+    batch = batch_for_all(continuous=kind.startswith("sac"))
+    turned = {f.name: value.flip(0) for f in fields(batch) if (value := getattr(batch, f.name)) is not None}
+    batches = [batch, replace(batch, **turned)]
+    eager, other = make(kind, case), make(kind, case)
+    plain = [vars(part).values() for part in eager.modules()]
     assert not any(isinstance(value, Tensor) for values in plain for value in values)  # it would stay on the host
-    before, rebound = held(agent), set()
-    for _ in range(2):
-        agent.updates += 1
-        before[".updates"] = agent.updates
-        agent.learn(batch)
-        after = held(agent)
-        rebound |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert not rebound
+    streams = [other.suite.generator, *other.streams[1:]]
+    learn = Captured(other.learn, SimpleNamespace(type="cuda"), enabled=True, generators=streams)
+    with taped():
+        for i in range(3 * (WARM_UP + 3)):  # pcgrad has two phases, of one update each
+            done = eager.update(batches[i % 3 == 0])
+            other.updates += 1
+            learn.phase = other.phase()
+            again = learn(batches[i % 3 == 0])
+            assert torch.equal(done.td_error, again.td_error)
+            assert all(torch.equal(again.metrics[name], value) for name, value in done.metrics.items())
+    assert all(program.graph.replays > 1 for program in learn._programs.values())
+    states = (whole_state(agent, generators=streams, optimizers=[]) for agent in (eager, other))
+    assert changes(*states) == []
 
 
 # --- static memory ---
