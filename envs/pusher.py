@@ -239,9 +239,7 @@ class PusherVector(VectorEnv):
 
     def _pass_background(self, i: int) -> None:
         if background := self._backgrounds[i]:
-            self._scenes[i] = self._scenes[i]._replace(
-                background=background.frame(self._skip)
-            )
+            self._scenes[i] = self._scenes[i]._replace(background=background.frame(self._skip))
 
     def _places(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)
