@@ -5,7 +5,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -47,6 +46,8 @@ class VideoWriter:
         height, width, _ = rgb.shape
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._ffmpeg is None:
+            import imageio_ffmpeg  # large, and of videos alone
+
             self._ffmpeg = imageio_ffmpeg.write_frames(
                 self._part,
                 rgb.shape[1::-1],

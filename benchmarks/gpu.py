@@ -12,8 +12,9 @@ whose packages are missing say so. Without network, carry wheels:
     pip install --no-index --no-deps --find-links wheels NAMES                     # there
 
 Atari takes 5 MB: ale-py gymnasium farama-notifications hydra-core omegaconf stable-baselines3 captum, and
-antlr4-python3-runtime, which `pip wheel` builds. Cartpole takes 10 MB more: mujoco dm-env dm-tree glfw pyopengl and
-dm-control, whose wheel of 56 MB shrinks by `zip -d` of its `dm_control/locomotion/*`; set MUJOCO_GL=egl.
+antlr4-python3-runtime, which `pip wheel` builds. Cartpole takes 33 MB more: mujoco dm-env dm-tree glfw pyopengl and
+dm-control, whose wheel shrinks from 56 to 2 MB by `zip -d` of `dm_control/locomotion/*`,
+`dm_control/suite/dog_assets/*` and `dm_control/mujoco/testing/*`; set MUJOCO_GL=egl. Videos take imageio-ffmpeg.
 """
 
 import importlib.util

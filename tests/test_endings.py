@@ -94,7 +94,7 @@ def test_what_is_not_finite_is_named_and_never_saved(
     config = kind(tmp_path, **changes)
     agent = agents.sac.SAC if kind is continuous else agents.dqn.DQN
     with monkeypatch.context() as patch:
-        patch.setattr(agent, "update", poisoned(suffix, value, agent.update))
+        patch.setattr(agent, "learn", poisoned(suffix, value, agent.learn))
         assert exit_code(lambda: run(config)) == 2
     line = error_line(capfd.readouterr().err)
     assert "nan at step" in line or "inf at step" in line

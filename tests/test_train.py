@@ -43,15 +43,15 @@ def test_a_config_that_cannot_be_built_leaves_no_folder(tmp_path: Path) -> None:
 def test_nan_stops_the_run_and_names_where_it_began(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    original = agents.dqn.DQN.update
+    original = agents.dqn.DQN.learn
     with monkeypatch.context() as patch:
 
         def poisoned(self: agents.dqn.DQN, batch: Any) -> Any:
-            if self.updates == 5:
+            if self.updates == 6:  # counted already
                 batch.nstep_reward[0] = float("nan")
             return original(self, batch)
 
-        patch.setattr(agents.dqn.DQN, "update", poisoned)
+        patch.setattr(agents.dqn.DQN, "learn", poisoned)
         assert exit_code(lambda: run(kind(tmp_path))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     checkpoint = load_latest(tmp_path / "checkpoints")
@@ -150,19 +150,19 @@ def test_no_transition_joins_two_games(
 
 
 def test_a_run_acts_samples_and_logs_by_its_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    acted, sampled = [], []
-    act, sample = agents.dqn.DQN.act, Replay.sample
+    acted, advanced = [], []
+    act, advance = agents.dqn.DQN.act, Replay.advance
 
     def noted(self: agents.dqn.DQN, obs: Any, *, explore: bool) -> Any:
         acted.append((self.schedule.values["epsilon"], explore))
         return act(self, obs, explore=explore)
 
     monkeypatch.setattr(agents.dqn.DQN, "act", noted)
-    monkeypatch.setattr(Replay, "sample", lambda self, *args: sampled.append(args[2]) or sample(self, *args))
+    monkeypatch.setattr(Replay, "advance", lambda self, step: advanced.append(step) or advance(self, step))
     assert run(hard(tmp_path)) == 0
     epsilons = [max(0.01, 1 - 0.99 * step / 60) for step in range(0, 120, COPIES)]
     assert [epsilon for epsilon, explore in acted if explore] == pytest.approx(epsilons)
-    assert sampled[2:] == list(range(30, 121, 6))  # after the update that is timed, twice
+    assert advanced[1:] == list(range(30, 121, 6))  # after the replay was made
     priority = load_latest(tmp_path / "checkpoints").state["parts"]["replay"]["sampler"]["priority"]
     assert len(np.unique(priority[priority > 0])) > 10
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -176,14 +176,14 @@ def test_a_run_acts_samples_and_logs_by_its_schedules(tmp_path: Path, monkeypatc
 def test_the_learner_clips_rewards_if_asked_and_replay_keeps_them_raw(
     clip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step_of, batches, update = ToyVector.step, [], agents.dqn.DQN.update
+    step_of, batches, update = ToyVector.step, [], agents.dqn.DQN.learn
 
     def step(self: ToyVector, action: Any) -> Any:
         result = step_of(self, action)
         return replace(result, reward=5 * result.reward)
 
     monkeypatch.setattr(ToyVector, "step", step)
-    monkeypatch.setattr(agents.dqn.DQN, "update", lambda self, batch: batches.append(batch) or update(self, batch))
+    monkeypatch.setattr(agents.dqn.DQN, "learn", lambda self, batch: batches.append(batch) or update(self, batch))
     assert run(small(tmp_path, clip_reward=clip, replay=ReplayConfig(capacity=90, n_step=1))) == 0
     assert max(float(batch.reward.abs().max()) for batch in batches) == 5
     assert max(float(batch.nstep_reward.abs().max()) for batch in batches) == (1 if clip else 5)
@@ -245,7 +245,8 @@ def test_a_task_of_several_views_is_refused_where_there_is_one(task: str, tmp_pa
 @pytest.mark.parametrize("task", sorted(TASKS.keys() - VIEW_TASKS))
 def test_every_task_trains(task: str, tmp_path: Path) -> None:
     env = ToyConfig(num_envs=COPIES, grayscale=task not in COLOUR_TASKS)
-    assert run(small(tmp_path, aux={task: TaskConfig()}, env=env)) == 0
+    encoder = EncoderConfig("vit" if task == "masked_autoencoder" else "der")
+    assert run(small(tmp_path, aux={task: TaskConfig()}, env=env, encoder=encoder)) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row[f"aux/{task}/loss"] for row in rows if f"aux/{task}/loss" in row]
     assert len(losses) == 8  # from step 36 to 120

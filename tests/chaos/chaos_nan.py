@@ -26,7 +26,7 @@ def poison(program: Program, where: str, value: float, at: int) -> None:
     elif program.command == "pretrain":
         module.update = _at(at, module.update, lambda done, parts, *_: _spoil(parts.suite, value, done))
     else:
-        agents.base.Agent.update = _at(at, agents.base.Agent.update, lambda done, agent, *_: _spoil(agent, value, done))
+        agents.base.Agent.learn = _at(at, agents.base.Agent.learn, lambda done, agent, *_: _spoil(agent, value, done))
 
 
 def _at(number: int, function: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:

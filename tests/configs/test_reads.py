@@ -23,7 +23,17 @@ from configs.peers import PEERS, OffPolicyConfig, PeerConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig, TripletsConfig
 from encoders import EncoderConfig
-from envs import ENVS, DmcConfig, EnvConfig, GraspingConfig, GymGoalConfig, PointMassConfig, Rollout, ToyConfig
+from envs import (
+    ENVS,
+    DmcConfig,
+    EnvConfig,
+    GraspingConfig,
+    GymGoalConfig,
+    PointMassConfig,
+    PusherConfig,
+    Rollout,
+    ToyConfig,
+)
 from experiment.peers import build_env
 from experiment.sources import build_source
 from replay import ReplayConfig
@@ -113,7 +123,8 @@ def probes(pretrained: Path) -> None:
 
 def worlds(folder: Path) -> None:
     """Every environment and every source, built alone."""
-    keys = {DmcConfig: {"background": "gas"}, GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"}}
+    gas = {"background": "gas"}
+    keys = {DmcConfig: gas, PusherConfig: gas, GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"}}
     for kind in ENVS.values():
         config = kind(**keys.get(kind, {}), num_envs=1)
         config.check_training()

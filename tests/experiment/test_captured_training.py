@@ -22,17 +22,14 @@ from replay import ReplayConfig
 MOVED = 12  # updates until all that follows from the step has reached its end
 REPLAY = {"capacity": 90, "n_step": 3, "final_n_step": 1, "n_step_steps": MOVED, "beta_steps": MOVED}
 FALLING = {"rotation": TaskConfig(weight=1.0, final_weight=0.0, decay_steps=MOVED)}
+PAIR = FALLING | {"permutation": TaskConfig()}
 CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "plain": (hard, {}, {}),
     "quantile": (hard, {"head": Head.quantile, "quantiles": 4}, {}),
     "implicit": (hard, {"head": Head.implicit, "quantiles": 4, "random_shift": 2}, {}),
     "hard target": (hard, {"target": Target.hard, "target_every": 3, "average_tau": 0.1}, {}),
     "alternating": (hard, {"aux_schedule": AuxSchedule.alternating}, {}),
-    "projected": (
-        hard,
-        {"conflict": Conflict.pcgrad},
-        {"aux": {"rotation": TaskConfig(), "permutation": TaskConfig()}},
-    ),
+    "projected": (hard, {"conflict": Conflict.pcgrad, "target": Target.soft}, {"aux": PAIR}),
     "bfloat16": (hard, {"precision": Precision.bfloat16}, {}),
     "LAP": (hard, {}, {"replay": ReplayConfig(prioritized=True, lap=True, storage="cuda", **REPLAY)}),
     "uniform": (hard, {}, {"replay": ReplayConfig(storage="cuda", **REPLAY)}),
