@@ -87,7 +87,7 @@ def taped() -> Iterator[None]:
         "stream": lambda _: nullcontext(),
         "set_stream": lambda _: None,
         "current_device": lambda: 0,
-        "default_generators": [torch.Generator()],
+        "default_generators": [SimpleNamespace(clone_state=lambda: 0, graphsafe_set_state=lambda state: None)],
     }
     with patch.multiple(torch.cuda, **replaced):
         yield

@@ -97,3 +97,23 @@ def test_a_value_that_python_holds_would_be_frozen(tmp_path: Path) -> None:
             factor[0] = float(i)
             found.append(float(function(torch.ones(()))))
     assert found == [0, 1, 2, 3, 3, 3, 3, 3]
+
+
+def test_what_cannot_be_recorded_runs_eagerly_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    calls, resets = [], []
+
+    def fails_while_it_is_recorded(x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == WARM_UP + 1:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
+        return x + 1
+
+    reset = {"reset": lambda: resets.append(1)}
+    with taped():
+        function = Captured(fails_while_it_is_recorded, SimpleNamespace(type="cuda"), enabled=True, **reset)  # type: ignore[arg-type]
+        found = [float(function(torch.tensor(float(i)))) for i in range(8)]
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [record.getMessage() for record in caplog.records] == [
+        "agent.capture: it cannot be recorded and runs eagerly: operation not permitted when stream is capturing"
+    ]
+    assert (len(calls), len(resets)) == (9, 1)
