@@ -21,6 +21,7 @@ from encoders.momentum import is_momentum_copy
 from replay import Batch
 
 R = TypeVar("R")
+FARTHEST = 10.0  # deviations from its mean that a number of a goal may be, as in VecNormalize of Stable-Baselines3
 
 
 class Suite(Protocol):
@@ -139,13 +140,14 @@ class Agent(nn.Module, ABC):
 
     def beside_goal(self, features: Tensor, goal: Tensor | None) -> Tensor:
         """Features (K * B, Z) with the standardised goals (B, G) of their samples, (K * B, Z + G); as they are where
-        there are no goals.
+        there are no goals. A number that hardly varied in the first batch may vary by far more later: it is clipped.
         """
         if self.goal_moments is None:
             return features
         assert goal is not None, "this agent pursues goals, but none is given"
         mean, std = self.goal_moments
-        return torch.cat([features, ((goal - mean) / std).repeat(len(features) // len(goal), 1)], 1)
+        scaled = ((goal - mean) / std).clamp(-FARTHEST, FARTHEST)
+        return torch.cat([features, scaled.repeat(len(features) // len(goal), 1)], 1)
 
     def standardize(self, batch: Batch) -> None:
         """Measure pixels, states and goals on the first batch that is learned from."""

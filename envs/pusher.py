@@ -114,7 +114,8 @@ class PusherVector(VectorEnv):
     def __init__(self, config: PusherConfig) -> None:
         """Raises RuntimeError where MuJoCo is missing, or pixels are asked for and it cannot render."""
         self._config, self.num_envs = config, config.num_envs
-        self._pixels = config.observe == "pixels"
+        self._pixels, self._fixed = config.observe == "pixels", config.background_fixed
+        self._skip = max(0, config.background_speed - 1)  # pictures of the background
         if self._pixels:
             choose_backend()  # before MuJoCo is imported
         check_packages()
@@ -228,7 +229,7 @@ class PusherVector(VectorEnv):
         while np.hypot(*(data.qpos - goal)[:2]) < THRESHOLD:  # there would be nothing to do
             data.qpos[:] = _scatter(rng)
         color, shape = map(int, rng.integers([len(COLORS), len(SHAPES)]) * (self._config.objects == "many"))
-        if (background := self._backgrounds[i]) and not (self._begun[i] and self._config.background_fixed):
+        if (background := self._backgrounds[i]) and not (self._begun[i] and self._fixed):
             background.start(self._background_rngs[i])
         self._begun[i] = True
         self._scenes[i] = Scene(data.qpos, color, shape)
@@ -238,9 +239,7 @@ class PusherVector(VectorEnv):
 
     def _pass_background(self, i: int) -> None:
         if background := self._backgrounds[i]:
-            self._scenes[i] = self._scenes[i]._replace(
-                background=background.frame(max(0, self._config.background_speed - 1))
-            )
+            self._scenes[i] = self._scenes[i]._replace(background=background.frame(self._skip))
 
     def _places(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)

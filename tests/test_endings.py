@@ -13,6 +13,7 @@ import torch
 from run_help import COPIES, at_step, continuous, hard, in_child, run, small
 from test_pretrain import config as pretraining
 
+import agents.dqn
 import agents.sac
 import pretrain
 import train as script

@@ -106,6 +106,7 @@ DQN = {  # the epsilon of Adam is Rainbow's
 SAC = {  # of DrQ
     **{"name": "sac", "learning_rate": 1e-3, "adam_eps": 1e-8, "max_grad_norm": math.inf},
     **{"init_temperature": 0.1, "target_tau": 0.01, "num_shifts": 1, "policy_delay": 2},
+    **{"svea": "none", "overlay_folder": ""},
 }
 
 

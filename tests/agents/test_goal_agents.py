@@ -55,6 +55,14 @@ def test_goals_are_standardised_on_the_first_batch(made):
     torch.testing.assert_close(seen.chunk(2)[0].std(0), torch.ones(G), atol=1e-4, rtol=0)
 
 
+def test_goals_far_from_the_first_batch_are_clipped(made):
+    agent, batch = made
+    agent.standardize(batch)
+    mean, std = agent.goal_moments
+    seen = agent.beside_goal(torch.zeros(2, 4), torch.stack([mean + 100 * std, mean - 3 * std]))[:, 4:]
+    torch.testing.assert_close(seen, torch.tensor([[10.0], [-3.0]]).expand(2, G))
+
+
 def test_the_goal_reaches_values_losses_and_policy(made):
     agent, batch = made
     agent.standardize(batch)

@@ -58,7 +58,7 @@ def test_terms_weights_and_metrics_carry_the_names_of_the_config():
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_task_reads_what_it_says(case):
-    encoder, batch = small_encoder(), batch_for_all()
+    encoder, batch = small_encoder(case), batch_for_all()
     suite = suite_of(case, encoder)
     hidden = dict.fromkeys(vars(batch).keys() - suite.reads - {"obs"})
     features = encoder(batch.obs) if "features" in suite.reads else None

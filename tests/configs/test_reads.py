@@ -123,14 +123,19 @@ def probes(pretrained: Path) -> None:
 
 def worlds(folder: Path) -> None:
     """Every environment and every source, built alone."""
-    gas = {"background": "gas"}
-    keys = {DmcConfig: gas, PusherConfig: gas, GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"}}
+    gas: dict[str, Any] = {"background": "gas"}
+    keys = {
+        DmcConfig: gas,
+        PusherConfig: gas | {"time_limit": 1},
+        GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"},
+    }
     for kind in ENVS.values():
         config = kind(**keys.get(kind, {}), num_envs=1)
         config.check_training()
         with closing(config.build()) as vector:
             Rollout(vector, 2, config.padding).reset(0)
-            vector.step(np.asarray(vector.action_space.sample())[None])
+            for _ in range(2):  # a pusher's second episode begins
+                vector.step(np.asarray(vector.action_space.sample())[None])
     for name, kind in SOURCES.items():
         needed = {"images": {"folder": str(folder)}, "replay": {"run": str(folder / "alternating")}}
         with suppress(ValueError):  # an empty folder

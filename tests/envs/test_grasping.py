@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs import GoalSpaceVector, GraspingConfig, GraspingVector
+from envs import GoalSpaceVector, GraspingConfig, GraspingVector, PointMassConfig
 from envs.grasping_objects import NUM_OBJECTS, ids_of
 
 
@@ -155,6 +155,15 @@ def test_a_goal_space_sees_what_is_held_and_not_the_tray(env: GraspingVector) ->
     held, wanted = (pictures.mean((2, 3)) for pictures in (env.outcome_frame(), env.goal_frame()))
     np.testing.assert_allclose(seen.goals().achieved, held, rtol=1e-6)
     np.testing.assert_allclose(step.reward, -np.linalg.norm(held - wanted, axis=1), rtol=1e-4)
+
+
+def test_a_goal_space_has_the_views_of_its_environment() -> None:
+    base = PointMassConfig(num_envs=2, grayscale=False, views=["turned"]).build()
+    goal = np.zeros(base.frame_shape, np.uint8)
+    seen = GoalSpaceVector(base, MeanColour(), observe="pixels", source="env", goal=goal)  # type: ignore[arg-type]
+    seen.reset(0)
+    assert seen.num_views == 1
+    np.testing.assert_array_equal(seen.views(), base.views())
 
 
 def test_seen_and_unseen_objects_are_apart() -> None:
