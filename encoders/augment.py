@@ -48,7 +48,7 @@ def random_conv(obs: Tensor, generator: torch.Generator) -> Tensor:
     """
     size, channels, height, width = obs.shape
     weight = torch.randn(size, 3, 3, 3, 3, generator=generator, device=obs.device).repeat_interleave(channels // 3, 0)
-    frames = F.pad(obs.view(1, -1, height, width).float() / 255, (1, 1, 1, 1), mode="replicate")
+    frames = F.pad(obs.reshape(1, -1, height, width).float() / 255, (1, 1, 1, 1), mode="replicate")
     convolved = F.conv2d(frames, weight.flatten(0, 1), groups=size * channels // 3).sigmoid()
     return convolved.mul(255).round().to(torch.uint8).view(obs.shape).contiguous(memory_format=torch.channels_last)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents import Agent, AuxSchedule, Capture, Captured
 from agents.capture import WARM_UP
-from agents.config import Conflict, Head, Target
+from agents.config import Conflict, Head, Svea, Target
 
 NOT_CAPTURED: set[tuple[str, str]] = set()  # none is known: what is added here runs eagerly, and docs/gpu.md says so
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -25,11 +25,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dqn/pcgrad": {"conflict": Conflict.pcgrad, "max_grad_norm": 1.0},
     "sac/plain": {},
     "sac/shifts": {"num_shifts": 2},
+    "sac/overlay": {"svea": Svea.overlay},
+    "sac/conv": {"svea": Svea.random_conv},
 }
 CONTROL = ("curl", "dbc", "dbc/robust", "permutation", "spr")
 TABLE = [
-    *((kind, case) for kind in SETTINGS for case in ("", "rotation", "deepmdp")),
-    *(("dqn/plain", case) for case in CASES if case not in ("rotation", "deepmdp")),
+    *((kind, case) for kind in SETTINGS for case in ("", "deepmdp")),
+    *(("dqn/plain", case) for case in CASES if case != "deepmdp"),
     *(("sac/plain", case) for case in CONTROL),
 ]
 every = pytest.mark.parametrize(("kind", "case"), TABLE)
