@@ -26,7 +26,8 @@ from harness.progress import short
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "durations.json", RESULTS / "durations.md"
-PRESETS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+PRESETS = [name for name in NAMES if not name.startswith("pretrain")]
 SOON = 200  # steps before learning begins, in place of the preset's
 HEADER = ["preset", "agent steps", "updates", "steps/s before it learns", "steps/s", "time", "load of the machine"]
 
