@@ -12,7 +12,11 @@ REFUSALS = [
     ("deepmdp", {"model": "gaussian"}, "would drive the std of model=gaussian to zero: use distance=likelihood"),
     ("deepmdp", {"space": "maps", "model": "gaussian", "distance": "mmd"}, "space=maps needs discrete actions and mod"),
     ("deepmdp", {"space": "maps", "num_actions": None}, "space=maps needs discrete actions"),
-    ("dbc", {"form": "papers"}, "form must be one of paper, released, robust, got 'papers': did you mean"),
+    (
+        "dbc",
+        {"form": "papers"},
+        "form must be one of paper, released, normed, robust, mico, rap, got 'papers': did you mean",
+    ),
     ("dbc", {"model": "ensemble", "members": 0}, "members must be at least 1, got 0"),
     ("predictive", {"horizon_gamma": 1}, r"horizon_gamma must be in \[0, 1\), got 1"),
     ("reconstruction", {"bits": 0}, "bits must be 1 to 8, got 0"),

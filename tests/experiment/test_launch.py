@@ -337,7 +337,7 @@ def test_help_lists_groups_choices_and_keys(option: str, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     groups = {
         "agent": {**AGENTS, **PEERS},
-        "aux": ["none", "dbc_released", "dbc_robust", *TASKS],
+        "aux": ["none", "dbc_mico", "dbc_released", "dbc_robust", "dbc_simsr", *TASKS],
         "encoder": ENCODERS,
         "env": ENVS,
     }
