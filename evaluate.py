@@ -98,6 +98,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         log.warning(
             "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
         )
+    if stop.requested:
         return stop.exit_code
 
     def moments() -> Iterator[Moment]:
@@ -114,7 +115,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
-    """The environment of a run, before the backgrounds that the command line names, of whichever kind.
+    """The environment of a run, with the backgrounds that the command line names, of whichever kind.
 
     Raises:
         ValueError: the environment has none, or they are named by a config that may be somebody else's.

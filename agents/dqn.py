@@ -165,7 +165,7 @@ def build_head(
     """
     if config.head == Head.places:
         if encoder.feature_dim != math.prod(shape := encoder.map_shape):
-            raise ValueError("agent.head=places reads the encoder's maps: encoder.feature_dim=null")
+            raise ValueError("agent.head=places reads the encoder's maps: encoder.feature_dim=null, not encoder=vit")
         return PlacesHead(shape, goal_dim, num_actions, config.hidden)
     inputs = encoder.feature_dim + goal_dim
     if config.head == Head.plain:

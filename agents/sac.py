@@ -53,8 +53,6 @@ class SAC(Agent):
         super().__init__(config, encoder, suite, streams, goal_dim)
         self.action_dim = action_dim
         _, height, width = encoder.obs_shape
-        if config.svea is not Svea.none and encoder.obs_shape[0] % 3:
-            raise ValueError(f"agent.svea={config.svea} needs colour frames, but observations are {encoder.obs_shape}")
         count = OVERLAYS * (config.svea is Svea.overlay)
         fields = color_fields(count, height, width, torch.Generator().manual_seed(0))
         self.register_buffer("pictures", fields, persistent=False)

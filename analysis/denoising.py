@@ -43,7 +43,7 @@ class Scenes:
     noise: float = 0.0  # deviation, on each pixel
 
     def before(self, split: str, moment: NDArray[np.int64], clip: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Observations (B, 3 * T, H, W) of (B,) moments before (B,) clips."""
+        """Observations (B, 3 * T, H, W) of (B,) moments in front of (B,) clips."""
         shown = np.where(self.empty[moment, :, None], self.clips[split][clip], self.pictures[moment])
         if self.noise:  # not twice the same
             shown = add_noise(shown, self.noise, np.random.default_rng([int(moment[0]), int(clip[0])]))
@@ -81,9 +81,9 @@ def _windows(steps: NDArray[Any], length: int) -> NDArray[Any]:
 class DenoisingTest:
     """Scores of an encoder, always on the same scenes and with no randomness.
 
-    `seen` and `unseen` are denoising factors, before backgrounds of the training and of the evaluation. With the mean
-    distance p of a state's features before one background and before others, and the mean distance n of different
-    states, each before a background of its own, the factor is (n - p) / (n + p). 1: the background leaves no trace;
+    `seen` and `unseen` are denoising factors, with backgrounds of the training and of the evaluation. With the mean
+    distance p of a state's features with one background and with others, and the mean distance n of different
+    states, each with a background of its own, the factor is (n - p) / (n + p). 1: the background leaves no trace;
     0: another background moves the features as much as another state does; below 0: more.
 
     `state_r2` and `background_r2` are ridge regressions of the simulator's state and of the brightness of each quarter
@@ -110,18 +110,20 @@ class DenoisingTest:
         self._brightness = np.stack([quarter.mean((1, 2)) for quarter in quarters], axis=1)
 
     def __call__(self, embed: Embed) -> dict[str, float]:
-        """The four scores of features (B, Z) = embed(observations (B, C, H, W) uint8)."""
+        """The scores of features (B, Z) = embed(observations (B, C, H, W) uint8)."""
         scores = {name: self.factor(embed, split) for split, name in NAMES.items()}
         features = self._embed(embed, "eval", np.arange(len(self._test)), self._behind)
         train, test = comparable(features[~self._test], features[self._test])
         for name, truth in (("state", self._scenes.state), ("background", self._brightness)):
+            if not np.ptp(truth):  # pixel noise alone
+                continue
             fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, truth[~self._test])
             predicted = fitted.predict(test).reshape(len(test), -1)
             scores[f"{name}_r2"] = float(r2_score(truth[self._test], predicted))
         return scores
 
     def factor(self, embed: Embed, split: str) -> float:
-        """The denoising factor before backgrounds of a split."""
+        """The denoising factor with backgrounds of a split."""
         order, count = np.arange(len(self._anchors)), len(self._scenes.clips[split])
         shown = [self._embed(embed, split, self._anchors, (order + k) % count) for k in range(OTHERS + 1)]
         same = np.mean([np.linalg.norm(other - shown[0], axis=1).mean() for other in shown[1:]])

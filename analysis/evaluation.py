@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -101,12 +101,20 @@ def evaluate_columns(
     num_envs: int = 8,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Any]]:
-    """The summaries of `EnvConfig.columns`, by name; the arguments are those of `evaluate`."""
-    asked = (frame_stack, episodes, seed, num_envs)
-    found = {}
+    """The summaries of `EnvConfig.columns`, by name; the arguments are those of `evaluate`. Once `stop` says so, those
+    that are complete.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for name in env.columns:
-        with suppress(KeyboardInterrupt):  # stopped: those so far
-            found[name] = evaluate(policy, env.protocol(name), *asked, stop).summary
+        try:
+            played = evaluate(policy, env.protocol(name), frame_stack, episodes, seed, num_envs, stop)
+        except KeyboardInterrupt:
+            if not stop():
+                raise
+            break
+        if played.partial:
+            break
+        found[name] = played.summary
     return found
 
 

@@ -61,7 +61,7 @@ def print_tables(scores: Scores, compared: Scores) -> None:
 
 def print_denoising(scores: Mapping[str, Mapping[str, float]]) -> None:
     """A table on the terminal of what backgrounds leave in features; see `analysis.denoising`."""
-    table = Table(title="denoising factor before seen and unseen backgrounds, R2 of the state and of the background")
+    table = Table(title="denoising factor with seen and unseen backgrounds, R2 of the state and of the background")
     names = list(next(iter(scores.values())))
     table.add_column("features")
     for name in names:

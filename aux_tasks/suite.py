@@ -57,8 +57,8 @@ class AuxSuite(nn.Module):
         self.encoders = nn.ModuleDict({name: deepcopy(setting.encoder).requires_grad_(True) for name in alone})
         rivals = [p for task in built.values() if task.adversary is not None for p in task.adversary.parameters()]
         heads = [group for task in built.values() if (group := head_group(task))["params"]]
-        heads += [{"params": list(encoder.parameters())} for encoder in self.encoders.values()]
         self.heads = [p for group in heads for p in group["params"]]
+        heads += [{"params": list(encoder.parameters())} for encoder in self.encoders.values()]
         self.optimizer = torch.optim.Adam(heads, lr=learning_rate, eps=adam_eps, fused=True) if heads else None
         self.adversary_optimizer = (
             torch.optim.Adam(rivals, lr=ADVERSARY_LEARNING_RATE, betas=GAME_BETAS, fused=True) if rivals else None
@@ -130,7 +130,8 @@ class AuxSuite(nn.Module):
             encoder: the shared encoder, already moved.
         """
         if self.optimizer is not None:
-            nn.utils.clip_grad_norm_(self.heads, self.max_grad_norm)
+            for moved in (self.heads, *(encoder.parameters() for encoder in self.encoders.values())):
+                nn.utils.clip_grad_norm_(moved, self.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.adversary_optimizer is not None:

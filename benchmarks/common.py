@@ -138,11 +138,17 @@ def write_page(path: Path, script: str, remade: Callable[[str, Path], str]) -> N
 
 
 def keep_report(run: Path, path: Path, **more: Any) -> None:
-    """Put a run's report, with its config, its training episodes and what else there is of it, into a JSON."""
-    report: dict[str, Any] = json.loads((run / "report.json").read_text())
-    training = {"config": (run / "config.yaml").read_text(), "games": games(run), **more}
+    """Put a run's report, with its config, its training episodes and what else there is of it, into a JSON.
+
+    Its folder, wherever it is, becomes `runs/<name of the file>` there.
+    """
+    report, config = ((run / name).read_text() for name in ("report.json", "config.yaml"))
+    told = "/".join(["runs", *path.stem.split("-")])
+    for place in (str(run.resolve()), str(run)):
+        report, config = report.replace(place, told), config.replace(place, told)
+    training = {"config": config, "games": games(run), **more}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(report | {"training": training}, path)
+    write_json(json.loads(report) | {"training": training}, path)
 
 
 def kept_reports(page: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:

@@ -316,7 +316,6 @@ def run_learning(session: Session, folder: Path) -> None:
     """Learning runs, some at once, until the time is over."""
     waiting = [name for name in LEARNING if "report" not in session.content["learning"].get(name, {})]
     running: dict[str, subprocess.Popen[bytes]] = {}
-    ended: set[str] = set()
     more = list(ARMS.values())[-1]
     while (waiting or running) and session.left() > 40:
         while waiting and len(running) < LEARNING_AT_ONCE:
@@ -325,7 +324,6 @@ def run_learning(session: Session, folder: Path) -> None:
         time.sleep(0.5)
         for name in [name for name, process in running.items() if process.poll() is not None]:
             running.pop(name)
-            ended.add(name)
             session.note("learning", name, state_of(folder / name, LEARNING[name]))
     stop(list(running.values()), signal.SIGTERM)
     for name in running:

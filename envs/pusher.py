@@ -83,6 +83,11 @@ class PusherConfig(SceneConfig):
             self._one_of(name, choices)
         self._at_least(time_limit=1, scatter=0)
 
+    @property
+    def distracted(self) -> bool:
+        """See `SceneConfig.distracted`: a state shows no background."""
+        return self.observe == "pixels" and super().distracted
+
     def build(self, labels: bool = False) -> "PusherVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
         return PusherVector(self)

@@ -21,6 +21,8 @@ from envs.distractors import (
 from envs.rendering import QUALITIES, Screen
 from harness.suggest import nearest
 
+PIECES = 16  # of a background that follow each other
+
 
 @dataclass(frozen=True)
 class SceneConfig(EnvConfig):
@@ -83,8 +85,9 @@ class SceneConfig(EnvConfig):
             return np.zeros((count, length, 3, self.size, self.size), np.uint8)
         skip = (self.background_speed or self.repeat) - 1
         rng, clips = background_rng(np.random.SeedSequence(0), split), []
-        for _ in range(count):
-            background.start(rng)
+        for i in range(count):
+            if i % PIECES == 0:  # each start may read another file
+                background.start(rng)
             clips.append([background.frame(skip) for _ in range(length)])
         return np.array(clips).transpose(0, 1, 4, 2, 3)
 
@@ -100,7 +103,7 @@ class SceneConfig(EnvConfig):
         return [Screen(physics, self.size, camera, self.quality, **hidden) for camera in cameras]
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: `env`, before backgrounds that were not seen in training; `seen`, before those of
+        """See `EnvConfig.protocol`: `env`, with backgrounds that were not seen in training; `seen`, with those of
         the training; `clean`, without any distractor.
         """
         if name == "clean":

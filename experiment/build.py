@@ -14,6 +14,7 @@ from torch.backends.cpu import get_cpu_capability as cpu_capability
 from agents import Agent, AgentConfig, Capture, Precision
 from agents import Streams as AgentStreams
 from agents.capture import make_capturable
+from agents.config import SACConfig, Svea
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
@@ -142,6 +143,9 @@ def build_player(
     obs_shape = (channels * config.frame_stack, height, width)
     if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
+    own_config, colour = own_agent(config), channels == 3 and env.frame_dtype == np.uint8
+    if isinstance(own_config, SACConfig) and own_config.svea is not Svea.none and not colour:
+        raise ValueError("agent.svea changes colours, and these frames have none: env.grayscale=false")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
     if views := suite.reads & {"views", "clip_views"}:
         names = "+".join(config.aux)
@@ -150,7 +154,7 @@ def build_player(
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     space = None
     if own:
-        space = TaskSpace(own_goal_task(suite), agent.encoder, device)
+        space = TaskSpace(*own_goal_task(suite, agent.encoder), device)
         env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
     return env, agent, suite, space
 
@@ -249,7 +253,7 @@ def build_agent(
             max_grad_norm=agent_config.max_grad_norm,
         )
     if config.goal.space == OWN:
-        goal_dim = own_goal_task(suite).goal_dim
+        goal_dim = own_goal_task(suite, encoder)[0].goal_dim
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)
         agent = agent_config.build(encoder, action_space, suite, own, goal_dim)

@@ -35,15 +35,19 @@ def goal_task(suite: AuxSuite) -> tuple[str, GoalTask] | None:
     return tasks[0] if len(tasks) == 1 else None
 
 
-def own_goal_task(suite: AuxSuite) -> GoalTask:
-    """The auxiliary task that is the goal space of a run.
+def own_goal_task(suite: AuxSuite, encoder: Encoder) -> tuple[GoalTask, Encoder]:
+    """The auxiliary task that is the goal space of a run, and the encoder that it trains.
+
+    Args:
+        encoder: the agent's.
 
     Raises:
         ValueError: there is none, or there are several.
     """
     if (found := goal_task(suite)) is None:
         raise ValueError("goal.space=aux needs one auxiliary task that defines goals, such as aux=rig")
-    return found[1]
+    name, task = found
+    return task, suite.encoder_of(name, encoder)
 
 
 def export_goal_space(
@@ -63,6 +67,7 @@ def export_goal_space(
     if (found := goal_task(suite)) is None:
         return
     name, task = found
+    encoder = suite.encoder_of(name, encoder)
     parts = torch.nn.ModuleDict({"encoder": encoder, "task": task})
     num_actions, action_dim = actions
     network = {

@@ -230,8 +230,10 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
 
 
 def build_denoising(env: EnvConfig, encoder: Encoder, frame_stack: int) -> DenoisingTest | None:
-    """The test of what backgrounds leave in an encoder's features, on random play; None where there are none."""
-    if not isinstance(env, SceneConfig) or not env.distracted:
+    """The test of what backgrounds leave in an encoder's features, on random play; None where there are none, or where
+    the encoder reads no pixels.
+    """
+    if not isinstance(env, SceneConfig) or not env.distracted or encoder.obs_shape[1:] != (env.size, env.size):
         return None
     start = time.perf_counter()
     device = next(encoder.parameters()).device

@@ -1,5 +1,6 @@
 """Deep bisimulation for control."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -79,7 +80,8 @@ class DBC(AuxTask):
         self.name, self.form = form, FORMS[form]
         self.all_pairs = self.form.all_pairs if pairs == "published" else pairs == "all"
         self.bisimulation_weight, self.reward_weight = bisimulation_weight, reward_weight
-        self.reward_scale, self.radius = reward_scale, reward_scale / (1 - setting.gamma) / 2
+        self.reward_scale = reward_scale
+        self.radius = reward_scale / (1 - setting.gamma) / 2 if setting.gamma < 1 else math.inf
         self.gamma, self.action_dim, self.momentum = setting.gamma, setting.action_dim, momentum
         self.transition: LatentTransition | None = None
         self.reward = None

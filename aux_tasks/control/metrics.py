@@ -74,7 +74,12 @@ def huber_moments(x: Tensor, y: Tensor) -> Tensor:
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     """1 - cos."""
-    return 1 - F.cosine_similarity(x, y, dim=-1)[..., None]
+    return 1 - _cosines(x, y)[..., None]
+
+
+def _cosines(x: Tensor, y: Tensor) -> Tensor:
+    """Over the last dimension; of all pairs by one product of matrices, which needs no tensor (B, B, Z)."""
+    return torch.einsum("...z,...z->...", F.normalize(x, dim=-1), F.normalize(y, dim=-1))
 
 
 def cosine_of_means(x: Tensor, y: Tensor) -> Tensor:
@@ -86,7 +91,7 @@ def mico(x: Tensor, y: Tensor, weight: float = MICO_ANGLE) -> Tensor:
     """(|x|^2 + |y|^2) / 2 + weight * angle (Castro et al. 2021, equation 3): a state is not at distance 0 from itself,
     where its future is random.
     """
-    cos = F.cosine_similarity(x, y, dim=-1)
+    cos = _cosines(x, y)
     angle = torch.atan2((1 - cos.square()).clamp_min(1e-9).sqrt(), cos)  # whose gradient is finite everywhere
     return ((x.square().sum(-1) + y.square().sum(-1)) / 2 + weight * angle)[..., None]
 

@@ -15,7 +15,7 @@ from replay import Batch
 class SelfPrediction(AuxTask):
     """|P(z, a) - z'|^2 / 2, mean over dimensions, where z' is a momentum copy's: no metric, no reward, no projection.
 
-    With layer-normalised features, the default of encoders, it accounts for most of what metrics gain before
+    With layer-normalised features, the default of encoders, it accounts for most of what metrics gain with
     distractors (Luo et al. 2025). `error_ratio` is the error over that of the batch's mean latent.
 
     Args:

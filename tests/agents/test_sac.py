@@ -448,8 +448,6 @@ def test_policy_and_targets_of_svea_see_clean_observations_alone():
     assert torch.equal(seen[1], batch.obs)
 
 
-def test_svea_needs_colour_and_a_folder_needs_overlay():
-    with pytest.raises(ValueError, match=r"agent.svea=overlay needs colour frames"):
-        make_agent(svea=Svea.overlay)
+def test_a_folder_of_overlays_needs_them():
     with pytest.raises(ValueError, match=r"agent.overlay_folder=pictures is read with agent.svea=overlay alone"):
         SACConfig(overlay_folder="pictures")

@@ -16,9 +16,10 @@ from analysis.denoising import COPIES, OTHERS, DenoisingTest, Scenes, raw_pixels
 from aux_tasks import TaskConfig
 from configs.schema import ProbeConfig
 from configs.sources import FramesConfig
-from encoders import EncoderConfig
+from encoders import EncoderConfig, build_encoder
 from envs import DmcConfig, PusherConfig
 from envs.rendering import load_suite
+from experiment.probing import build_denoising
 
 SIZE, COUNT, CLIPS = 8, 60, 40
 
@@ -105,6 +106,19 @@ def test_an_encoder_that_learned_to_remove_the_background_is_told_from_one_that_
     assert good["unseen"] > 0.6 > 0.3 > max(bad["unseen"], pixels["unseen"])
     assert good["state_r2"] > bad["state_r2"] + 0.1
     assert good["background_r2"] < bad["background_r2"] - 0.1
+
+
+def test_without_a_background_nothing_is_said_of_it(scenes: Scenes) -> None:
+    black = {split: np.zeros_like(clip) for split, clip in scenes.clips.items()}
+    assert scored(replace(scenes, clips=black))(column).keys() == {"seen", "unseen", "state_r2"}
+
+
+def test_agents_that_see_no_pixels_are_not_tested() -> None:
+    states = build_encoder(EncoderConfig("state"), (6, 1, 1))
+    env = PusherConfig(background="gas", observe="state")
+    assert env.columns == ()
+    assert build_denoising(env, states, 1) is None
+    assert build_denoising(PusherConfig(background="gas"), states, 1) is None  # features of a goal space
 
 
 def test_gray_observations_and_a_collapsed_encoder(scenes: Scenes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces import Discrete
 from replay_help import build
 
-from analysis.evaluation import begin, env_seed, evaluate, evenly_spaced, play_episodes, play_moments
+from analysis.evaluation import begin, env_seed, evaluate, evaluate_columns, evenly_spaced, play_episodes, play_moments
 from envs import (
     AtariConfig,
     DmcConfig,
@@ -96,6 +96,30 @@ def test_an_evaluation_that_is_stopped_reports_what_was_played_and_says_so() -> 
     assert not evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs).partial
     with pytest.raises(KeyboardInterrupt):
         evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs, lambda: True)
+
+
+class Columns(Lengths):
+    """With two more columns."""
+
+    columns = ("first", "second")
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        return Protocol(name or "env", 0.0, self)
+
+
+def test_columns_are_complete_or_left_out_and_an_interrupt_that_nobody_asked_for_goes_on() -> None:
+    asked: dict[str, Any] = {"frame_stack": 4, "episodes": 4, "seed": 0, "num_envs": 2}
+    steps = itertools.count()
+    found = evaluate_columns(stay, Columns(lengths=(1, 20)), **asked, stop=lambda: next(steps) > 60)
+    assert list(found) == ["first"]  # 40 steps; the second is cut
+    assert evaluate_columns(stay, Columns(), **asked, stop=lambda: True) == {}
+    assert list(evaluate_columns(stay, Columns(), **asked)) == ["first", "second"]
+
+    def interrupted(obs: Observation) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_columns(interrupted, Columns(), **asked)
 
 
 def test_returns_are_the_sums_of_raw_rewards_and_follow_from_the_seed() -> None:

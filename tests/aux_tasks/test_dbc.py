@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from aux_help import generator, make_setting
+from contract_help import batch_for_all, small_encoder
 from control_help import (
     B,
     Z,
@@ -353,3 +354,11 @@ def test_shuffled_rewards_leave_nothing_of_the_metric():
 
 def test_with_another_future_twins_are_strangers():
     assert np.median(twin_over_nearest(learned_metric(0.0, shuffled=("reward", "next_obs"), steps=200))) > 1.2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_return_without_discount_bounds_no_latent(form):
+    encoder, batch = small_encoder(), batch_for_all()
+    task = DBC(make_setting(encoder, gamma=1.0), form=form, hidden=8)
+    assert task.radius == float("inf")
+    assert task.loss(batch, encoder(batch.obs), encoder).loss.isfinite().all()

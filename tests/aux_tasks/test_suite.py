@@ -169,6 +169,24 @@ def test_a_separate_encoder_begins_equal_and_the_shared_one_hears_nothing_of_its
     assert any(not torch.equal(p, before[name]) for name, p in own.named_parameters())
 
 
+def test_each_separate_encoder_is_clipped_by_itself():
+    moved = {}
+    for other in ({}, {"deepmdp": TaskConfig(encoder="separate", weight=1, options={"hidden": 8})}):
+        encoder, batch = small_encoder(), batch_for_all()
+        setting = make_setting(encoder, num_actions=3, action_dim=3)
+        torch.manual_seed(1)
+        suite = AuxSuite(
+            {"rotation": TaskConfig()} | other, setting, learning_rate=0.1, adam_eps=1.0, max_grad_norm=1e-3
+        )
+        terms, _ = suite.losses(batch, encoder(batch.obs), encoder)
+        (terms["rotation"].sum() + 1e3 * sum(terms[name].sum() for name in other)).backward()
+        for head in dict(suite)["deepmdp"].parameters() if other else ():
+            head.grad = None  # which shares the heads' norm
+        suite.after_step(batch, encoder)
+        moved[bool(other)] = [p.detach().clone() for p in dict(suite)["rotation"].parameters()]
+    assert all(torch.equal(p, q) for p, q in zip(moved[False], moved[True], strict=True))
+
+
 def test_an_unknown_place_of_the_encoder_is_refused():
     with pytest.raises(ValueError, match="encoder=alone: must be one of shared, separate"):
         TaskConfig(encoder="alone")

@@ -342,6 +342,17 @@ def test_goals_of_a_space_that_learns_are_never_stale(tmp_path):
     assert nearest.max() < 1e-5, "each goal is the embedding of a stored frame, as the task sees it now"
 
 
+def test_goals_are_embedded_by_the_encoder_that_their_task_trains(tmp_path):
+    parts = build(own_space(tmp_path, aux={"pooled": TaskConfig(encoder="separate")}))
+    parts.rollout.reset(0)
+    own, pixels = parts.suite.encoder_of("pooled", parts.agent.encoder), parts.rollout.observation.pixels
+    with torch.no_grad():
+        for weight in own.parameters():
+            weight.mul_(2)  # learned since
+        expected = parts.suite.tasks["pooled"].embed(torch.from_numpy(pixels), own)
+    np.testing.assert_allclose(parts.env.goals().achieved, expected.numpy(), rtol=1e-4)
+
+
 def test_a_run_in_its_own_space_continues_where_it_was_killed(tmp_path, monkeypatch):
     assert run(own_space(tmp_path / "whole", eval_episodes=2, eval_every=48, eval_every_episodes=2)) == 0
     whole = final(tmp_path / "whole" / "run")

@@ -6,8 +6,10 @@ from PIL import Image
 
 from agents import SACConfig
 from agents.config import Svea
-from envs import DmcConfig
+from encoders import EncoderConfig
+from envs import DmcConfig, EnvConfig, PointMassConfig, PusherConfig
 from envs.distractors import split_files
+from experiment.build import build
 from experiment.overlays import read_overlays
 
 
@@ -31,3 +33,12 @@ def test_pictures_are_read_and_none_may_be_a_background_of_the_evaluation(tmp_pa
     ):
         read_overlays(config, 12)
     assert read_overlays(run_help.small(tmp_path), 12) is None
+
+
+@pytest.mark.parametrize("env", [PointMassConfig(grayscale=True, size=36), PusherConfig(observe="state")])
+def test_svea_needs_colours(env: EnvConfig, tmp_path: Path) -> None:
+    encoder = EncoderConfig("state" if isinstance(env, PusherConfig) else "small")
+    agent = SACConfig(svea=Svea.random_conv)
+    config = run_help.small(tmp_path, agent=agent, env=env, encoder=encoder, frame_stack=3, aux={})
+    with pytest.raises(ValueError, match=r"agent.svea changes colours"):
+        build(config)
