@@ -103,7 +103,7 @@ def test_another_encoder_is_refused():
 def error(images, *, gradient: bool = True) -> float:
     """The error ratio on pictures that were not learned from."""
     encoder, task = made(hidden=0.5)
-    train_on(task, encoder if gradient else cut(encoder), draw_from(images[:512]), steps=150, lr=1e-3)
+    train_on(task, encoder if gradient else cut(encoder), draw_from(images[:512]), steps=500, lr=1e-3)
     return measure(task, encoder, colours_of(images[512:]))["error_ratio"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 import configs
 from agents import AGENTS, DQNConfig
@@ -68,6 +69,8 @@ def test_two_families_with_the_same_keys_are_told_apart(monkeypatch: pytest.Monk
     class Twin(ToyConfig):
         name: str = "twin"
 
+    store = ConfigStore.instance()
+    monkeypatch.setitem(store.repo, "env", {**store.repo.get("env", {})})  # other tests list the choices
     monkeypatch.setitem(ENVS, "twin", Twin)
     for name, kind in (("twin", Twin), ("toy", ToyConfig)):
         made = composed(f"env={name}", "env.balls=2")
