@@ -224,8 +224,8 @@ def learned(name: str, steps: int, *, destroyed: bool = False, cut: bool = False
     encoder.requires_grad_(not cut)
     task = make_task(name, encoder, make_setting(encoder, num_actions=4, action_dim=4), **OPTIONS[name])
     whole, draw = dots(), generator(4)
-    # The context is another picture, or CC-RIG would read the answer there.
-    whole = replace(whole, context=whole.obs.flip(0), future=whole.clip[:, 2])
+    # One first picture for all: from others, CC-RIG's own filters would know each sample by heart.
+    whole = replace(whole, context=whole.obs[:1].expand_as(whole.obs).contiguous(), future=whole.clip[:, 2])
 
     def batch(_: int) -> Batch:
         if not destroyed:
