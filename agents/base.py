@@ -114,7 +114,7 @@ class Agent(nn.Module, ABC):
         self.weights = {name: self.schedule.tensors[f"weight/{name}"] for name in self.suite.schedules()}
         eps = self.config.adam_eps
         self.optimizers = [torch.optim.Adam(groups, eps=eps, fused=True) for groups in owned]
-        self.respond_fast = self.captured(self.respond)
+        self.captured_outputs = self.captured(self.policy_outputs)
         if self.config.compile:
             for network in compiled:
                 network.compile()
@@ -178,7 +178,7 @@ class Agent(nn.Module, ABC):
         """
 
     @abstractmethod
-    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+    def policy_outputs(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """What exploring reads of the networks at pixels (N, C, H, W), for goals (N, G) if there are any."""
 
     @abstractmethod
@@ -229,7 +229,7 @@ class Agent(nn.Module, ABC):
         aux_terms: dict[str, Tensor] = {}
         aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
-            features = self.encoder(self.harden(obs))
+            features = self.encoder(self.with_hard_copies(obs))
             td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
@@ -259,7 +259,7 @@ class Agent(nn.Module, ABC):
             return obs
         return random_shift(obs, self.config.random_shift, self.streams.augment, self.num_shifts)
 
-    def harden(self, obs: Tensor) -> Tensor:
+    def with_hard_copies(self, obs: Tensor) -> Tensor:
         """The augmented observations (K * B, C, H, W), and perhaps further copies that the TD loss alone learns on."""
         return obs
 

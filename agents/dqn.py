@@ -63,11 +63,11 @@ class DQN(Agent):
         if not explore:
             greedy: NDArray[np.int64] = self.q_values(pixels, goal).argmax(1).cpu().numpy()
             return greedy
-        action = self.respond_fast(pixels, goal).cpu().numpy()
+        action = self.captured_outputs(pixels, goal).cpu().numpy()
         random = self.streams.explore.random(len(action)) < self.schedule.values["epsilon"]
         return np.where(random, self.streams.explore.integers(self.num_actions, size=len(action)), action)
 
-    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+    def policy_outputs(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Greedy actions (N,) of the network that learns."""
         return self.online_q(obs, goal).argmax(1)
 

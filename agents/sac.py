@@ -70,8 +70,8 @@ class SAC(Agent):
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_critic.parameters()]
 
-    def harden(self, obs: Tensor) -> Tensor:
-        """See `Agent.harden`: a copy of each as `config.svea` changes it."""
+    def with_hard_copies(self, obs: Tensor) -> Tensor:
+        """See `Agent.with_hard_copies`: a copy of each as `config.svea` changes it."""
         match self.config.svea:
             case Svea.overlay:
                 return torch.cat([obs, overlay(obs, self.pictures, self.streams.augment)])
@@ -91,13 +91,13 @@ class SAC(Agent):
         if explore and not self.updates:
             return self.streams.explore.uniform(-1, 1, (len(obs.pixels), self.action_dim)).astype(np.float32)
         pixels, goal = torch.from_numpy(obs.pixels).to(self.device), self.goal_of(obs)
-        mean, log_std = (self.respond_fast if explore else self.respond)(pixels, goal).cpu()
+        mean, log_std = (self.captured_outputs if explore else self.policy_outputs)(pixels, goal).cpu()
         if explore:
             mean = mean + log_std.exp() * torch.from_numpy(self.streams.explore.standard_normal(mean.shape)).to(mean)
         action: NDArray[np.float32] = mean.tanh().numpy()
         return action
 
-    def respond(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
+    def policy_outputs(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Mean and log standard deviation (2, N, A) of the policy."""
         return torch.stack(self.policy_at(self.encoder.maps(obs), goal))
 

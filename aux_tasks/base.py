@@ -116,6 +116,13 @@ class AuxTask(nn.Module, ABC):
         return None
 
 
+def check_least(least: int, **options: int) -> None:
+    """Raise ValueError for the first option below `least`."""
+    for option, value in options.items():
+        if value < least:
+            raise ValueError(f"{option} must be at least {least}, got {value}")
+
+
 def classify(logits: Tensor, label: Tensor) -> AuxOutput:
     """Return the cross-entropy (B,) of (B, K) logits with (B,) labels, the accuracy, and chance 1 / K.
 

@@ -151,6 +151,16 @@ def keep_report(run: Path, path: Path, **more: Any) -> None:
     write_json(json.loads(report) | {"training": training}, path)
 
 
+def keep_reports(page: str, measure: Callable[[Path], dict[str, Any]] = lambda run: {}) -> Path:  # noqa: ARG005
+    """`keep_report` of the runs <world>/<arm>/s<seed> of the command line, with what `measure` says of each, as
+    <page>-<world>-<arm>-s<seed>.json; returns their folder.
+    """
+    runs, folder = runs_and_folder()
+    for run in runs:
+        keep_report(run, folder / f"{page}-{'-'.join(run.parts[-3:])}.json", **measure(run))
+    return folder
+
+
 def kept_reports(page: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """What `keep_report` put there, by file name: <page>-<world>-<arm>-s<seed>.json, of some without world."""
     reports = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob(f"{page}-*-s*.json"))}

@@ -16,10 +16,9 @@ from common import (
     RESULTS,
     compared,
     comparison_tables,
-    keep_report,
+    keep_reports,
     kept_reports,
     log_of,
-    runs_and_folder,
     table,
     with_block,
     write_page,
@@ -41,6 +40,12 @@ def conflict(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
     return {"cosine": float(mean), "negative": float(negative), "size": float(np.abs(looked).mean())}
 
 
+def measure(run: Path) -> dict[str, Any]:
+    """Agent steps of a run, and its conflict."""
+    rows = log_of(run)
+    return {"steps": max(row["step"] for row in rows), "conflict": conflict(rows)}
+
+
 def _values(rows: Sequence[dict[str, Any]], tag: str) -> Any:
     return np.array([value for row in rows for key, value in row.items() if re.fullmatch(rf"aux/\w+/{tag}", key)])
 
@@ -58,10 +63,5 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    runs, folder = runs_and_folder()
-    for run in runs:
-        rows = log_of(run)
-        steps = max(row["step"] for row in rows)
-        name = f"conflict-{'-'.join(run.parts[-3:])}.json"
-        keep_report(run, folder / name, steps=steps, conflict=conflict(rows))
+    folder = keep_reports("conflict", measure)
     write_page(folder / PAGE.name, __file__, remade)

@@ -13,8 +13,7 @@ from common import (
     RESULTS,
     compared,
     comparison_tables,
-    keep_report,
-    runs_and_folder,
+    keep_reports,
     with_block,
     write_page,
 )
@@ -30,8 +29,6 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    runs, folder = runs_and_folder()
-    for run in runs:
-        keep_report(run, folder / f"control-{'-'.join(run.parts[-3:])}.json")
+    folder = keep_reports("control")
     write_figure(compared("control", "plain", folder), [], folder / "control.png")
     write_page(folder / PAGE.name, __file__, remade)

@@ -66,22 +66,22 @@ def theirs(task: str, minutes: float, seed: int) -> Curve:
     assert isinstance(agent, SACConfig)
     one = config_of("config", [*settings(task, seed), "env.num_envs=1"], Config).env
     env = VecNormalize(DummyVecEnv([lambda: SingleGoalEnv(one.build())] * copies), norm_reward=False)
-    judge = VecNormalize(DummyVecEnv([lambda: SingleGoalEnv(one.build())]), norm_reward=False, training=False)
+    eval_env = VecNormalize(DummyVecEnv([lambda: SingleGoalEnv(one.build())]), norm_reward=False, training=False)
     curve: Curve = []
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
             seconds = time.perf_counter() - begun
             if self.num_timesteps % EVERY < copies:
-                judge.obs_rms = env.obs_rms
+                eval_env.obs_rms = env.obs_rms
                 curve.append((self.num_timesteps, round(seconds, 1), success(self.model)))
             return seconds < 60 * minutes
 
     def success(model: BaseAlgorithm) -> float:
-        obs: Any = judge.reset()
+        obs: Any = eval_env.reset()
         ends: list[bool] = []
         while len(ends) < EPISODES:
-            obs, _, done, (info,) = judge.step(model.predict(obs, deterministic=True)[0])
+            obs, _, done, (info,) = eval_env.step(model.predict(obs, deterministic=True)[0])
             if done[0]:
                 ends.append(info["is_success"])
         return float(np.mean(ends))

@@ -12,9 +12,8 @@ from common import (
     RESULTS,
     compared,
     comparison_tables,
-    keep_report,
+    keep_reports,
     log_of,
-    runs_and_folder,
     with_block,
     write_page,
 )
@@ -28,8 +27,5 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    runs, folder = runs_and_folder()
-    for run in runs:
-        steps = max(row["step"] for row in log_of(run))
-        keep_report(run, folder / f"goal_aux-{'-'.join(run.parts[-3:])}.json", steps=steps)
+    folder = keep_reports("goal_aux", lambda run: {"steps": max(row["step"] for row in log_of(run))})
     write_page(folder / PAGE.name, __file__, remade)

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, arms, keep_report, kept_reports, log_of, runs_and_folder, table, with_block, write_page
+from common import RESULTS, arms, keep_reports, kept_reports, log_of, table, with_block, write_page
 from omegaconf import OmegaConf
 
 PAGE = RESULTS / "goals.md"
@@ -43,8 +43,5 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    runs, folder = runs_and_folder()
-    for run in runs:
-        seconds = log_of(run)[-1]["clock"]["seconds"]
-        keep_report(run, folder / f"goals-{'-'.join(run.parts[-3:])}.json", seconds=seconds)
+    folder = keep_reports("goals", lambda run: {"seconds": log_of(run)[-1]["clock"]["seconds"]})
     write_page(folder / PAGE.name, __file__, remade)

@@ -20,7 +20,7 @@ def check_overlays(config: Config) -> None:
     """Raise ValueError if a picture that augmentation mixes in is a background of the evaluation."""
     if not isinstance(config.agent, SACConfig) or not isinstance(config.env, SceneConfig):
         return
-    if (folder := Path(config.agent.overlay_folder)) != Path() and folder.is_dir():
+    if config.agent.overlay_folder and (folder := Path(config.agent.overlay_folder)).is_dir():
         others = config.env.background_files("eval")
         files = find_files(folder, IMAGES | VIDEOS)
         check_apart(files, others, "agent.overlay_folder", "the backgrounds of evaluation")

@@ -199,12 +199,10 @@ def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows
 
 
 def _augmentation(suite: AuxSuite) -> TransformTask:
-    tasks = dict(suite)
-    for name, task in tasks.items():
-        if len(tasks) == 1 and isinstance(task, TransformTask):
-            return task
+    (name, task), *others = suite
+    if others or not isinstance(task, TransformTask):
         raise ValueError(f"mode=label_augmentation needs one task with transformations, as aux=rotation, got {name}")
-    raise AssertionError("the config asks for a task")
+    return task
 
 
 def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:

@@ -180,7 +180,7 @@ def test_each_replay_draws_anew_and_acting_follows_the_weights(tmp_path: Path) -
     pixels = torch.from_numpy(obs.pixels).to(DEVICE)
     for _ in range(6):
         with torch.no_grad():
-            torch.testing.assert_close(parts.agent.respond_fast(pixels, None), parts.agent.respond(pixels))
+            torch.testing.assert_close(parts.agent.captured_outputs(pixels, None), parts.agent.policy_outputs(pixels))
         for _ in range(5):
             update(run)
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from aux_tasks.video.clips import camera_path, change, contrast, observations, score
 from encoders import Encoder
 from replay import Batch
@@ -54,9 +54,9 @@ class ArrowOfTime(AuxTask):
         hidden: int = 64,
     ) -> None:
         super().__init__(setting)
-        for option, value, least in (("groups", groups, 2), ("stride", stride, 1), ("border", border, 0)):
-            if value < least:
-                raise ValueError(f"{option} must be at least {least}, got {value}")
+        check_least(2, groups=groups)
+        check_least(1, stride=stride)
+        check_least(0, border=border)
         if 2 * border >= min(setting.obs_shape[1:]):
             raise ValueError(f"border={border} leaves nothing of observations of shape {setting.obs_shape}")
         self.frame_stack, self.groups, self.stride = setting.frame_stack, groups, stride

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
 from aux_tasks.video.clips import camera_path, contrast, observations
 from encoders import Encoder
 from replay import Batch
@@ -54,9 +54,8 @@ class MotionStatistics(AuxTask):
         hidden: int = 256,
     ) -> None:
         super().__init__(setting)
-        for option, value, least in (("length", length, 2), ("stride", stride, 1), ("hidden", hidden, 1)):
-            if value < least:
-                raise ValueError(f"{option} must be at least {least}, got {value}")
+        check_least(2, length=length)
+        check_least(1, stride=stride, hidden=hidden)
         channels, *sides = setting.obs_shape
         if not 2 <= cells <= min(sides) // 4:
             raise ValueError(f"cells must be 2 to {min(sides) // 4}, of 4 pixels at least, got {cells}")

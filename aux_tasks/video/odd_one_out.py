@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from aux_tasks.control.models import mlp
 from aux_tasks.video.clips import at_times, change, draw_times, observations, score
 from encoders import Encoder
@@ -58,9 +58,8 @@ class OddOneOut(AuxTask):
         super().__init__(setting)
         self.frame_stack = setting.frame_stack
         self.frames = frames if setting.frame_stack < 3 else setting.frame_stack
-        for option, value, least in (("sub_clips", sub_clips, 3), ("frames", frames, 3), ("stride", stride, 1)):
-            if value < least:
-                raise ValueError(f"{option} must be at least {least}, got {value}")
+        check_least(3, sub_clips=sub_clips, frames=frames)
+        check_least(1, stride=stride)
         if self.frames > MOST_FRAMES:
             raise ValueError(f"a sub-clip must have at most {MOST_FRAMES} frames, got {self.frames}")
         needed = (self.frames - 1) * stride + sub_clips

@@ -422,7 +422,7 @@ def colour_batch() -> Batch:
 @pytest.mark.parametrize("svea", ["overlay", "random_conv"])
 def test_svea_is_half_the_clean_loss_and_half_that_of_augmented_copies_towards_the_same_targets(svea):
     agent, batch = make_svea(svea), colour_batch()
-    hard = agent.harden(batch.obs)
+    hard = agent.with_hard_copies(batch.obs)
     assert torch.equal(hard[:B], batch.obs)
     assert not torch.equal(hard[B:], batch.obs)
     state = agent.streams.policy.get_state()

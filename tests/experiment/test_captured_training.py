@@ -77,7 +77,7 @@ def test_replayed_updates_and_actions_are_those_of_eager_calls(
     monkeypatch.setattr(Agent, "captured", captured)
     with taped():
         other = trained(tmp_path, kind, Capture.on, agent, changes)
-    programs = [*other.learn._programs.values(), *other.parts.agent.respond_fast._programs.values()]
+    programs = [*other.learn._programs.values(), *other.parts.agent.captured_outputs._programs.values()]
     assert all(program.calls > WARM_UP + 2 and program.graph.replays > 2 for program in programs)  # type: ignore[union-attr]
     for left, right in zip(eager.parts.agent.parameters(), other.parts.agent.parameters(), strict=True):
         assert torch.equal(left, right)
