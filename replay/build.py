@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from harness.seeding import Generator
 from replay.config import ReplayConfig
 from replay.device_sampler import DeviceSampler
 from replay.frames import Dtype, Padding
@@ -27,14 +26,17 @@ def build_replay(
     frame_stack: int,
     gamma: float,
     clip_reward: bool,
-    rng: Generator,
+    rng: np.random.Generator,
     device: torch.device,
+    device_rng: torch.Generator | None = None,
     padding: Padding = "zeros",
     frame_dtype: Dtype = np.uint8,
     goal_dim: int = 0,
     goal_functions: GoalFunctions | None = None,
 ) -> Replay:
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
+
+    `device_rng` takes the place of `rng` where batches are drawn on a device.
 
     Raises:
         ValueError: the storage is not available, or `path` does not belong to it.
@@ -54,6 +56,8 @@ def build_replay(
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
+    draws = rng if storage.place is None else device_rng
+    assert draws is not None, "batches are drawn on a device: device_rng is needed"
     return Replay(
         storage,
         _sampler(config, storage),
@@ -61,7 +65,7 @@ def build_replay(
         frame_stack=frame_stack,
         gamma=gamma,
         clip_reward=clip_reward,
-        rng=rng,
+        rng=draws,
         device=device,
         relabeller=Relabeller(config.relabel, goal_functions) if goal_functions else None,
     )

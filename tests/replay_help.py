@@ -114,7 +114,8 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=C
             frame_stack=depth,
             gamma=GAMMA,
             clip_reward=clip_reward,
-            rng=torch.Generator().manual_seed(seed) if on_device else np.random.default_rng(seed),
+            rng=np.random.default_rng(seed),
+            device_rng=torch.Generator().manual_seed(seed),
             device=device,
             padding=padding,
         )
