@@ -59,8 +59,10 @@ def measured(variant: str, device: str, updates: int) -> dict[str, Any]:
     def play() -> None:
         replay.add(*rollout.step(partial(agent.act, explore=True)))
 
+    replay.advance(5_000)
+
     def sample() -> Any:
-        return replay.sample(config.batch_size, suite.reads, 5_000, suite.clip_length)
+        return replay.sample(config.batch_size, suite.reads, suite.clip_length)
 
     def learn() -> None:
         update = agent.update(batch := sample())

@@ -13,22 +13,22 @@ Place: TypeAlias = torch.device | None  # of tensors; None: NumPy arrays on the 
 
 
 class Column:
-    """One array of the ring: on the host, where rows are written and saved, and in `there`, where batches are drawn.
+    """One array of the ring. Rows are written to `host` and saved from there; batches are drawn from `view`.
 
     Args:
         host: its content.
-        place: None: both are one.
+        place: of `view`, a copy of `host` on that device; None: both are the same array.
     """
 
     def __init__(self, host: NDArray[Any], place: Place) -> None:
         self.host, self._place = host, place
-        self.there: Array = host if place is None else torch.from_numpy(host.copy()).to(place)
+        self.view: Array = host if place is None else torch.from_numpy(host.copy()).to(place)
 
-    def send(self, *index: int | slice | NDArray[np.int64]) -> None:
-        """Let `there` be as the host is, at an index."""
+    def sync(self, *index: int | slice | NDArray[np.int64]) -> None:
+        """Copy the values at an index from `host` into `view`."""
         if self._place is not None:
-            there = tuple(upload(i, self._place) if isinstance(i, np.ndarray) else i for i in index)
-            self.there[there] = upload(self.host[index], self._place)
+            at = tuple(upload(i, self._place) if isinstance(i, np.ndarray) else i for i in index)
+            self.view[at] = upload(self.host[index], self._place)
 
 
 def upload(values: NDArray[Any], device: torch.device) -> Tensor:

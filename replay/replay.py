@@ -150,14 +150,13 @@ class Replay:
         row, copy = mask.nonzero()
         return rows[row] % self._storage.rows * self._storage.num_envs + copy
 
-    def sample(self, batch_size: int, fields: frozenset[str], step: int | None = None, clip_length: int = 0) -> Batch:
-        """Draw a batch.
+    def sample(self, batch_size: int, fields: frozenset[str], clip_length: int = 0) -> Batch:
+        """Draw a batch, with windows and importance weights of the agent step that `advance` was given last.
 
         Args:
             batch_size: transitions, drawn with replacement.
             fields: what the losses read; those of `Batch` with a default are made only if they are here, `rgb` only
                 where frames are in colour.
-            step: the agent step, as `advance` takes it; None leaves it as it is.
             clip_length: T, observations in a clip.
 
         Raises:
@@ -165,8 +164,6 @@ class Replay:
         """
         if not len(self):
             raise ValueError("replay: nothing to sample yet, collect more steps before learning starts")
-        if step is not None:
-            self.advance(step)
         index, priority = self._sampler.sample(batch_size, self._rng)
         slot, copy = index // self._storage.num_envs, index % self._storage.num_envs
         goal = self._goals(slot, copy)
@@ -206,9 +203,9 @@ class Replay:
         """
         column = arange(0, self._n_step, self._storage.place)
         slots = (slot[:, None] + column) % self._storage.rows
-        flags = self._storage.flags.there[slots, copy[:, None]]
+        flags = self._storage.flags.view[slots, copy[:, None]]
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
-        reward = self._storage.reward.there[slots, copy[:, None]]
+        reward = self._storage.reward.view[slots, copy[:, None]]
         if goal is not None:
             reward, terminal = self._judged(slots, copy, goal, terminal)
             ends |= terminal
@@ -240,7 +237,7 @@ class Replay:
         steps = arange(0, length, self._storage.place)
         slots = (slot[:, None] + steps) % self._storage.rows
         copies = copy[:, None] + 0 * slots
-        ends = (self._storage.flags.there[slots[:, :-1], copies[:, 1:]] & END) != 0
+        ends = (self._storage.flags.view[slots[:, :-1], copies[:, 1:]] & END) != 0
         mask = _until_end(ends) & (steps[1:] <= self._storage.rows_written_after(slot)[:, None])
         frames = self._observe(slots.ravel(), copies.ravel())
         return {
@@ -256,7 +253,7 @@ class Replay:
     def _actions(self, slot: Array, copy: Array) -> Tensor:
         action = self._storage.action
         dtype = torch.float32 if action.host.dtype == np.float32 else torch.int64
-        return self._tensor(action.there[slot, copy], dtype)
+        return self._tensor(action.view[slot, copy], dtype)
 
     def _observe(self, slot: Array, copy: Array) -> Tensor:
         return self._storage.stack(slot, copy, self._frame_stack).to(self._device)

@@ -142,17 +142,17 @@ class FrameStorage:
         self.reward.host[slot] = reward
         self.flags.host[slot] = first * FIRST | terminated * TERMINATED | truncated * TRUNCATED | valid * VALID
         for column in (self.action, self.reward, self.flags):
-            column.send(slot)
+            column.sync(slot)
         if self.goal_dim:
             self.achieved[slot], self.desired[slot] = achieved, desired
         self.bounds.add(self.written, first, valid)
-        self.bounds.send()
+        self.bounds.sync()
         self.written += 1
-        self._show_count()
+        self._sync_count()
 
-    def _show_count(self) -> None:
+    def _sync_count(self) -> None:
         self._count.host[0] = self.written
-        self._count.send(slice(None))
+        self._count.sync(slice(None))
 
     def cut(
         self,
@@ -166,7 +166,7 @@ class FrameStorage:
         newest, nothing = (self.written - 1) % self.rows, np.zeros(self.num_envs, np.bool_)
         flags = self.flags.host
         flags[newest, (flags[newest] & TERMINATED) == 0] |= TRUNCATED
-        self.flags.send(newest)
+        self.flags.sync(newest)
         no_reward = nothing.astype(np.float32)
         self.add(frame, nothing, self.action.host[newest], no_reward, nothing, nothing, nothing, achieved, desired)
 
@@ -196,10 +196,10 @@ class FrameStorage:
 
     def rows_written_after(self, slot: Array) -> Array:
         """How many rows (B,), of any episode, follow those at (B,) slots."""
-        return (self._count.there - 1 - slot) % self.rows
+        return (self._count.view - 1 - slot) % self.rows
 
     def _oldest(self) -> Array:
-        return (self._count.there - self.rows).clip(0)
+        return (self._count.view - self.rows).clip(0)
 
     def stack(self, slot: Array, copy: Array, depth: int) -> Tensor:
         """The observations at (B,) slots: frames of `depth` rows up to each, `padding` before the episode's first.
@@ -208,7 +208,7 @@ class FrameStorage:
             (B, depth * C, H, W) in channels-last memory, oldest frame first.
         """
         slots = (slot[:, None] + arange(1 - depth, 1, self.place)) % self.rows
-        firsts = ((self.flags.there[slots, copy[:, None]] & FIRST) != 0).cumsum(1)
+        firsts = ((self.flags.view[slots, copy[:, None]] & FIRST) != 0).cumsum(1)
         blank = firsts < firsts[:, -1:]  # an episode began after it
         slots, blank = pad(slots, blank, self._padding)
         return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
@@ -252,8 +252,8 @@ class FrameStorage:
         if len(slots):
             self.bounds.rebuild(self.oldest, self.flags.host[slots])
         for column in (self.action, self.reward, self.flags, *self.bounds.columns):
-            column.send(slice(None))
-        self._show_count()
+            column.sync(slice(None))
+        self._sync_count()
         row = self.oldest
         for _, frames in state["segments"]:
             self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
@@ -277,7 +277,7 @@ class EpisodeBounds:
         self._episode, self._begin, self._last = self.columns
 
     def add(self, row: int, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
-        """Count a row that was written; `first` (N,) is where it opens an episode. `send` shows it to those who read.
+        """Count a row that was written; `first` (N,) is where it opens an episode. `sync` copies it to `view`.
 
         The first row that is not `valid` (N,) is an episode's last one. More of them show what may be the next one's
         frame, and belong to none.
@@ -291,11 +291,11 @@ class EpisodeBounds:
         self._last.host[slot[more], self._copies[more]] = row
         self._over = ~valid
 
-    def send(self) -> None:
-        """Let what the newest row changed be read."""
-        self._episode.send(self._row % self._rows)
+    def sync(self) -> None:
+        """Copy what the newest row changed to `view`."""
+        self._episode.sync(self._row % self._rows)
         for column in (self._begin, self._last):
-            column.send(self._number % self._rows, self._copies)
+            column.sync(self._number % self._rows, self._copies)
 
     def rebuild(self, oldest: int, flags: NDArray[np.uint8]) -> None:
         """Count rows (R, N) from number `oldest` on by their flags; the same as adding them one after the other."""
@@ -313,5 +313,5 @@ class EpisodeBounds:
 
     def of(self, slot: Array, copy: Array) -> tuple[Array, Array]:
         """The numbers (B,) of the first and the newest row of the episodes at (B,) slots."""
-        episode = self._episode.there[slot, copy] % self._rows
-        return self._begin.there[episode, copy], self._last.there[episode, copy]
+        episode = self._episode.view[slot, copy] % self._rows
+        return self._begin.view[episode, copy], self._last.view[episode, copy]

@@ -133,7 +133,8 @@ ANNEALED = {"prioritized": True, "lap": True, "final_n_step": 1, "n_step_steps":
 @pytest.mark.parametrize(("n_step", "keys"), [(1, {}), (3, {}), (3, ANNEALED)])
 def test_rewards_and_returns_are_those_of_the_new_goal(n_step, keys):
     world, replay = filled(90, n_step=n_step, rollout=0.2, future=0.5, random=0.3, keys=keys)
-    batch = replay.sample(600, frozenset(), step=40)
+    replay.advance(40)
+    batch = replay.sample(600, frozenset())
     n_step = 2 if keys else n_step  # 3 ** 0.6 is 1.93
     for i, (row, copy) in enumerate(cells(world, replay, batch)):
         goal, (number, episode) = batch.goal[i].numpy(), world.at(row, copy)

@@ -50,7 +50,8 @@ def test_matches_episode_lists(
         with pytest.raises(ValueError, match="nothing to sample"):
             replay.sample(2, NEXT)
         return
-    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, step, length)
+    replay.advance(step)
+    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, length)
     assert batch.clip.shape == (len(batch.index), length, *batch.obs.shape[1:])
     first_seen = dict(zip(reversed(batch.index.tolist()), range(len(batch.index) - 1, -1, -1), strict=True))
     seen = set()
@@ -182,7 +183,8 @@ def test_weights_and_frequencies_follow_priorities(storage):
     total = sum(priority.values())
 
     for step, beta in ((0, 0.4), (50, 0.7), (100, 1.0), (10_000, 1.0)):  # 1 at beta_steps, and never above
-        batch = replay.sample(11, frozenset(), step)
+        replay.advance(step)
+        batch = replay.sample(11, frozenset())
         slow = [(len(priority) * priority[c] / total) ** -beta for c in batch.index.tolist()]
         np.testing.assert_allclose(batch.weight, np.array(slow) / max(slow), rtol=1e-5)
 
@@ -196,7 +198,8 @@ def test_lap_has_in_expectation_the_gradient_of_its_loss_under_uniform_sampling(
     cells = torch.unique(replay.sample(500, frozenset()).index)
     errors = torch.linspace(-4, 4, len(cells), dtype=torch.float64)
     replay.update_priorities(cells, errors)
-    batch = replay.sample(40_000, frozenset(), step=10**6)
+    replay.advance(10**6)
+    batch = replay.sample(40_000, frozenset())
     assert torch.equal(batch.weight, torch.ones(40_000))
     sampled = errors[torch.searchsorted(cells, batch.index)].clamp(-1, 1)  # the gradients of the Huber loss
     slopes = [e if abs(e) <= 1 else math.copysign(abs(e) ** 0.6, e) for e in errors.tolist()]  # of the paper's loss
@@ -222,7 +225,9 @@ def test_load_continues_exactly(kind, action_space, rows):
     assert len(loaded) == len(kept)
     for step in range(8):
         world.fill(9, kept, loaded)
-        left, right = kept.sample(16, NEXT, step), loaded.sample(16, NEXT, step)
+        kept.advance(step)
+        loaded.advance(step)
+        left, right = kept.sample(16, NEXT), loaded.sample(16, NEXT)
         assert_equal_batches(left, right)
         kept.update_priorities(left.index, left.reward)
         loaded.update_priorities(right.index, right.reward)
