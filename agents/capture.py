@@ -30,9 +30,10 @@ class Captured(Generic[R]):
     """A function of tensors, on static memory: on a CUDA device a graph, elsewhere the same without a recording.
 
     Inputs are copied into buffers that stay. In each phase and for each shape of the inputs the function runs `WARM_UP`
-    times, is recorded, and from then on replayed. It is not called any more, and its output lies where it lay before.
-    So it has to read all that changes from tensors, may change nothing but tensors, in place, and makes no decision but
-    by its phase. Nothing here waits for the device. A recording that fails is told once, and the function runs on.
+    times, is recorded, and from then on replayed: it is not called any more, and each replay overwrites its output. So
+    it has to read all that changes from tensors, may change nothing but tensors, in place, and may decide by its phase
+    alone. Nothing here waits for the device. If a recording fails, a warning says so once, and the function runs
+    eagerly from then on.
 
     Args:
         function: of `Batch` and tensors; None stands for an input that is not there.

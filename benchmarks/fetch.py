@@ -1,9 +1,10 @@
-"""SAC with hindsight on a task of Fetch, beside Stable-Baselines3's on the same environment in the same minutes.
+"""SAC with hindsight on a task of Fetch, and that of Stable-Baselines3 for the same number of minutes.
 
     python benchmarks/fetch.py [task=FetchPush] [minutes=60] [seed=0]
 
-Both run at once, one thread each, with the sizes and rates of `experiment=her_fetch`; the other one's observations are
-normalised by VecNormalize. Every 10,000 agent steps the policy plays 50 episodes without noise, and its time counts.
+Both run at once, one thread each, with the hyperparameters of `experiment=her_fetch`. VecNormalize normalises the
+observations of Stable-Baselines3. Every 10,000 agent steps the deterministic policy plays 50 episodes, whose time is
+included.
 Adds to results/fetch.json and renews its page. Needs `pip install 'sidequest[robotics]'`.
 """
 

@@ -1,4 +1,4 @@
-"""What `agent.precision=auto` stands for: settled once by a timing, before the run has its folder, which records it."""
+"""Replaces `agent.precision=auto` by the faster precision, once, before the run claims the folder that records it."""
 
 import logging
 import time
