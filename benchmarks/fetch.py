@@ -129,6 +129,8 @@ def main() -> None:
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         found = {of: pool.submit(of, *given.values()) for of in (ours, theirs)}
         curves = {"Sidequest" if of is ours else "Stable-Baselines3": curve.result() for of, curve in found.items()}
+    if not all(curves.values()):
+        sys.exit(f"minutes={given['minutes']:g} is too short for the first evaluation, at step {EVERY:,}")
     about = {"task": given["task"], "seed": given["seed"]}
     kept = [run for run in read_json(JSON).get("runs", []) if not about.items() <= run.items()]
     kept += [about | {"of": of, "curve": curve} for of, curve in curves.items()]
