@@ -148,10 +148,11 @@ def _completed(
         ValueError: the first convolution reads other channels.
     """
     first, ours = next(iter(names.items()))
-    if first in weights and weights[first].shape[1:2] != (channels := wanted[ours].shape[1:2]):
+    held, channels = weights.get(first, wanted[ours]), wanted[ours].shape[1]
+    if held.ndim == 4 and held.shape[1] != channels:
         raise ValueError(
-            f"of a network for {weights[first].shape[1]} channels, but observations have {channels[0]}: single RGB "
-            "frames have 3 (grayscale=false frame_stack=1)"
+            f"of a network for {held.shape[1]} channels, but observations have {channels}: single RGB frames have 3 "
+            "(grayscale=false frame_stack=1)"
         )
     named = {names.get(n, n): tensor for n, tensor in weights.items() if not CLASSES.fullmatch(n)}
     measured = {n: torch.ones_like(t) for n, t in wanted.items() if n.endswith("num_batches_tracked")}
