@@ -29,7 +29,6 @@ from common import (
     read_json,
     side_by_side,
     table,
-    train,
     with_block,
 )
 from numpy.typing import NDArray
@@ -40,13 +39,13 @@ from datasets import Episodes, EpisodeSampler
 from datasets.readers import read_videos
 from encoders.base import measure_norms
 from experiment.build import build_initial_encoder
-from experiment.pretraining import build_pretraining
 from experiment.probe_scores import measure
 from experiment.probing import Probing, build_probing, split
 from experiment.sources import build_source
 from harness.process import pick_device, tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
+from pretrain import pretrain
 
 JSON, PAGE = RESULTS / "forgery.json", RESULTS / "forgery.md"
 RUNS, FOLDER = ROOT / "runs" / "forgery", Path("data/forgery")
@@ -120,8 +119,8 @@ def run(arm: str, seed: int, steps: int) -> None:
     """Pretrain, if the arm has a task, probe, and keep the scores."""
     tune_process(1)
     config, folder = config_for(arm, seed, steps), folder_of(arm, seed, steps)
-    if ARMS[arm]:
-        train(config, build_pretraining(config))
+    if ARMS[arm] and (code := pretrain(config)):
+        sys.exit(code)
     asked = config_of("probe", [f"checkpoint={folder}", "labels=[class]", "seeds=1", "device=cpu"], ProbeConfig)
     parts = build_probing(asked) if ARMS[arm] else untrained(config)
     scores, draws = measure(asked, parts)
