@@ -98,7 +98,8 @@ def build_probing(config: ProbeConfig) -> Probing:
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
-    measure_norms(initial, sampler.observe(splits["held-out"][0][:CHUNK]))  # as the first batch of a run
+    train = splits["held-out"][0]
+    measure_norms(initial, sampler.observe(train[:: -(-len(train) // CHUNK)]))  # as the first batch of a run
     labels = choose_labels(config, episodes.labels)
     most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
     dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
