@@ -6,12 +6,12 @@ from encoders.config import ENCODERS, EncoderConfig
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
-    from encoders.base import Encoder, StateEncoder, dead_share, moments, standardize
+    from encoders.base import Encoder, FrozenEncoder, StateEncoder, dead_share, moments, standardize
     from encoders.cnn import build_encoder, orthogonal
 else:
     __getattr__ = lazily(
         {
-            "encoders.base": ("Encoder", "StateEncoder", "dead_share", "moments", "standardize"),
+            "encoders.base": ("Encoder", "FrozenEncoder", "StateEncoder", "dead_share", "moments", "standardize"),
             "encoders.cnn": ("build_encoder", "orthogonal"),
         }
     )
@@ -20,6 +20,7 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderConfig",
+    "FrozenEncoder",
     "StateEncoder",
     "build_encoder",
     "dead_share",
