@@ -33,8 +33,7 @@ class Denoiser(nn.Module):
         """Estimates of the clean vectors, at noise levels (B,) above 0 (equation 7)."""
         variance = sigma[:, None].square() + SIGMA_DATA**2
         skip, out = SIGMA_DATA**2 / variance, sigma[:, None] * SIGMA_DATA / variance.sqrt()
-        clean: Tensor = skip * noisy + out * self.network(noisy / variance.sqrt(), sigma.log() / 4)
-        return clean
+        return skip * noisy + out * self.network(noisy / variance.sqrt(), sigma.log() / 4)
 
     def network(self, scaled: Tensor, level: Tensor) -> Tensor:
         """The residual network F on (B, D) vectors and (B,) logarithmic noise levels."""
@@ -48,7 +47,7 @@ class Denoiser(nn.Module):
         """Weighted squared errors (B,) of vectors (B, D), each at a noise level of its own (equation 2)."""
         sigma = (P_MEAN + P_STD * torch.randn(len(clean), generator=rng, device=clean.device)).exp()
         noise = torch.randn(clean.shape, generator=rng, device=clean.device)
-        error = self(clean + sigma[:, None] * noise, sigma) - clean
+        error: Tensor = self(clean + sigma[:, None] * noise, sigma) - clean
         return (sigma.square() + SIGMA_DATA**2) / (sigma * SIGMA_DATA).square() * error.square().mean(1)
 
     @torch.no_grad()
