@@ -41,9 +41,8 @@ from experiment.build import build
 from harness.provenance import versions, write_json
 from harness.seeding import seeded, torch_stream
 from pretrain import pretrain
-from replay import SyntheticReplay
 from replay.diffusion import Denoiser
-from replay.synthetic import fit, flat, moments
+from replay.synthetic import SyntheticReplay, fit, flat, moments
 from train import train
 
 JSON, PAGE = RESULTS / "synther.json", RESULTS / "synther.md"

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from replay.build import build_replay
     from replay.frames import Padding
     from replay.replay import Replay
-    from replay.synthetic import SyntheticReplay
 else:
     __getattr__ = lazily(
         {
@@ -18,8 +17,7 @@ else:
             "replay.build": ("build_replay",),
             "replay.frames": ("Padding",),
             "replay.replay": ("Replay",),
-            "replay.synthetic": ("SyntheticReplay",),
         }
     )
 
-__all__ = ["Batch", "Padding", "Replay", "ReplayConfig", "SyntheticReplay", "build_replay"]
+__all__ = ["Batch", "Padding", "Replay", "ReplayConfig", "build_replay"]
