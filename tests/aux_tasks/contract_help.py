@@ -38,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "spr": {"projection": 8},
     "predictive": {"hidden": 8},
     "self_prediction": {"hidden": 8},
+    "soda": {"hidden": 8, "width": 4},
     "inverse_dynamics": {"hidden": 8},
     "temporal_cpc": {"hidden": 8},
     "st_dim": {},
