@@ -114,24 +114,23 @@ def build(config: Config) -> Parts:
     env, agent, suite, space = build_player(config, streams, device)
     if (pictures := read_overlays(config, agent.encoder.obs_shape[1])) is not None:
         agent.pictures = pictures.to(device)
-    with seeded(config.seed, "init/synthetic"):
-        replay = build_replay(
-            config.replay,
-            num_envs=config.num_envs,
-            frame_shape=env.frame_shape,
-            action_space=env.action_space,
-            frame_stack=config.frame_stack,
-            padding=config.env.padding,
-            gamma=config.gamma,
-            clip_reward=config.clip_reward,
-            rng=streams.replay,
-            device_rng=streams.draw,
-            device=device,
-            frame_dtype=env.frame_dtype,
-            goal_dim=env.goal_dim,
-            goal_functions=goal_functions(config, env, space),
-            features=synthetic_features(config, agent, streams.synthetic),
-        )
+    replay = build_replay(
+        config.replay,
+        num_envs=config.num_envs,
+        frame_shape=env.frame_shape,
+        action_space=env.action_space,
+        frame_stack=config.frame_stack,
+        padding=config.env.padding,
+        gamma=config.gamma,
+        clip_reward=config.clip_reward,
+        rng=streams.replay,
+        device_rng=streams.draw,
+        device=device,
+        frame_dtype=env.frame_dtype,
+        goal_dim=env.goal_dim,
+        goal_functions=goal_functions(config, env, space),
+        features=synthetic_features(config, agent, streams.synthetic),
+    )
     return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
 
 

@@ -20,6 +20,8 @@ FREQUENCIES = 8  # of the embedding of the noise level
 class Denoiser(nn.Module):
     """Estimates clean vectors (B, D) of mean 0 and deviation 1 from noisy ones (table 1, last column)."""
 
+    frequency: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
@@ -37,7 +39,7 @@ class Denoiser(nn.Module):
 
     def network(self, scaled: Tensor, level: Tensor) -> Tensor:
         """The residual network F on (B, D) vectors and (B,) logarithmic noise levels."""
-        angle = 2 * math.pi * level[:, None] * self.get_buffer("frequency")
+        angle = 2 * math.pi * level[:, None] * self.frequency
         x = self.inputs(scaled) + self.level(torch.cat([level[:, None], angle.sin(), angle.cos()], 1))
         for block in self.blocks:
             x = x + block(x.relu())

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from harness.seeding import seeded
 from replay.batch import Batch
 from replay.diffusion import Denoiser
 from replay.replay import Replay
@@ -46,8 +47,8 @@ class SyntheticReplay(Replay):
         self._features = features
         self._sizes = [features.dim, action_dim, 1, 1, features.dim]
         dim = sum(self._sizes)
-        self._model = Denoiser(dim).to(features.rng.device)
-        self._moments = torch.zeros(2, dim, device=features.rng.device)
+        with seeded(features.rng.initial_seed(), "init"):
+            self._model = Denoiser(dim).to(features.rng.device)
         self._made = torch.zeros(0, dim, device=features.rng.device)
         super().__init__(*args, **kwargs)
 
@@ -74,21 +75,14 @@ class SyntheticReplay(Replay):
 
     def _renew(self, step: int) -> None:
         """Learn from the replay, and make new transitions."""
-        rows = self._rows(len(self))
-        self._moments = moments(rows)
-        rows = (rows - self._moments[0]) / self._moments[1]
-        loss = fit(self._model, rows, self._config.synthetic.updates, self._features.rng)
-        asked, steps = self._config.synthetic.transitions, self._config.synthetic.sampling_steps
-        counts = [min(CHUNK, asked - begun) for begun in range(0, asked, CHUNK)]
-        made = torch.cat([self._model.sample(count, steps, self._features.rng) for count in counts])
-        self._made = made * self._moments[1] + self._moments[0]
-        log.info("replay.synthetic: %d transitions at step %d, loss of the model %.3f", asked, step, loss)
-
-    def _rows(self, count: int) -> Tensor:
-        """(count, D) rows of real transitions, drawn with replacement."""
-        counts = [min(CHUNK, count - begun) for begun in range(0, count, CHUNK)]
-        drawn = [self._encoded(Replay.sample(self, size, frozenset())) for size in counts]
-        return torch.cat([flat(batch) for batch in drawn])
+        config, rng = self._config.synthetic, self._features.rng
+        real = [self._encoded(super(SyntheticReplay, self).sample(size, frozenset())) for size in chunks(len(self))]
+        rows = torch.cat([flat(batch) for batch in real])
+        mean, std = moments(rows)
+        loss = fit(self._model, (rows - mean) / std, config.updates, rng)
+        made = [self._model.sample(size, config.sampling_steps, rng) for size in chunks(config.transitions)]
+        self._made = torch.cat(made) * std + mean
+        log.info("replay.synthetic: %d transitions at step %d, loss of the model %.3f", len(self._made), step, loss)
 
     def _batch(self, rows: Tensor) -> Batch:
         """The transitions that rows (B, D) stand for: actions in range, and discounts that occur."""
@@ -120,6 +114,11 @@ class SyntheticReplay(Replay):
         self._learned_at = synthetic["learned_at"]
 
 
+def chunks(count: int) -> list[int]:
+    """A count in parts of which none is too large."""
+    return [min(CHUNK, count - begun) for begun in range(0, count, CHUNK)]
+
+
 def flat(batch: Batch) -> Tensor:
     """Rows (B, D) of transitions whose observations are features."""
     numbers = batch.nstep_reward[:, None], batch.discount[:, None]
@@ -129,7 +128,7 @@ def flat(batch: Batch) -> Tensor:
 def joined(first: Batch, second: Batch) -> Batch:
     """Two batches, one after the other, of what both have."""
     pairs = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch)}
-    return Batch(**{name: torch.cat(pair) for name, pair in pairs.items() if None not in pair})
+    return Batch(**{name: torch.cat(pair) for name, pair in pairs.items() if pair[1] is not None})
 
 
 def fit(model: Denoiser, rows: Tensor, updates: int, rng: torch.Generator) -> float:

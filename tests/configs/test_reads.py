@@ -40,17 +40,8 @@ from replay import ReplayConfig
 from replay.config import SyntheticConfig
 
 UNIONS = (EnvConfig, AgentConfig, PeerConfig, SourceConfig)
-ROOTS = (
-    Config,
-    PretrainConfig,
-    ProbeConfig,
-    EvaluateConfig,
-    EncoderConfig,
-    ReplayConfig,
-    SyntheticConfig,
-    TaskConfig,
-    *UNIONS,
-)
+REPLAYS = (ReplayConfig, SyntheticConfig)
+ROOTS = (Config, PretrainConfig, ProbeConfig, EvaluateConfig, EncoderConfig, *REPLAYS, TaskConfig, *UNIONS)
 KINDS = [kind for kind in ROOTS if kind not in UNIONS] + [*ENVS.values(), *AGENTS.values(), *SOURCES.values()]
 KINDS += PEERS.values()
 
