@@ -40,7 +40,7 @@ class SyntheticConfig:
 
     share: float = 0.0  # share of each batch that the model makes; 0: there is no model. replay=synthetic sets it
     every: int = 1_000  # agent steps between trainings of the model
-    updates: int = 1_000  # of the model, in each training
+    updates: int = 2_000  # of the model, in each training
     transitions: int = 10_000  # made after each training, in place of those before
     sampling_steps: int = 16  # of the diffusion sampler
 
