@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Hashable
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -201,7 +200,7 @@ class Actor(nn.Module):
 
     def __init__(self, encoder: Encoder, input_dim: int, action_dim: int, hidden: int) -> None:
         super().__init__()
-        self.neck = deepcopy(encoder.neck).requires_grad_(True)  # also where the encoder is frozen
+        self.neck = encoder.own_neck()
         self.layers = mlp(input_dim, hidden, 2 * action_dim)
 
     def features(self, maps: Tensor) -> Tensor:

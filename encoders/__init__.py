@@ -6,13 +6,23 @@ from encoders.config import ENCODERS, EncoderConfig
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
-    from encoders.base import Encoder, StateEncoder, dead_share, moments, standardize, standardized, track
+    from encoders.base import (
+        Encoder,
+        FrozenEncoder,
+        StateEncoder,
+        dead_share,
+        moments,
+        standardize,
+        standardized,
+        track,
+    )
     from encoders.cnn import build_encoder, orthogonal
 else:
     __getattr__ = lazily(
         {
             "encoders.base": (
                 "Encoder",
+                "FrozenEncoder",
                 "StateEncoder",
                 "dead_share",
                 "moments",
@@ -28,6 +38,7 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderConfig",
+    "FrozenEncoder",
     "StateEncoder",
     "build_encoder",
     "dead_share",

@@ -1,5 +1,7 @@
 """The encoder contract: the only place where pixels become floats."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -76,6 +78,36 @@ class Encoder(nn.Module):
         """Features (B, feature_dim) of feature maps (B, C', H', W')."""
         return self.neck(maps.flatten(1))  # type: ignore[no-any-return]
 
+    def own_neck(self) -> nn.Module:
+        """A neck for maps that begins as this one's and learns by itself, also where the encoder is frozen."""
+        return deepcopy(self.neck).requires_grad_(True)
+
+
+class FrozenEncoder(Encoder):
+    """A trained encoder that learns no more, under the same names. It takes features (B, Z, 1, 1) in place of pixels
+    and gives them back, so that a replay can make features up. Its maps are its features, for every head alike.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        nn.Module.__init__(self)
+        self.register_buffer("pixel_moments", encoder.pixel_moments)
+        self.trunk, self.neck = encoder.trunk, encoder.neck
+        self.obs_shape, self.feature_dim = encoder.obs_shape, encoder.feature_dim
+
+    def maps(self, obs: Tensor) -> Tensor:
+        """Features (B, Z, 1, 1) of pixels, or those that are given."""
+        if obs.shape[1:] == (self.feature_dim, 1, 1):
+            return obs
+        return super().features(super().maps(obs))[:, :, None, None]
+
+    def features(self, maps: Tensor) -> Tensor:
+        """The features (B, Z) that the maps are."""
+        return maps.flatten(1)
+
+    def own_neck(self) -> nn.Module:
+        """Nothing: the maps are features already."""
+        return nn.Sequential()
+
 
 class StateEncoder(Encoder):
     """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 over recent
@@ -116,7 +148,7 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
     for encoder in module.modules():
         if isinstance(encoder, StateEncoder):
             encoder.state_moments.copy_(moments(obs))
-        elif isinstance(encoder, Encoder):
+        elif isinstance(encoder, Encoder) and not isinstance(encoder, FrozenEncoder):
             if encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
                 pixels = obs.float() / 255
                 encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))

@@ -1,7 +1,7 @@
 """Point mass: a world with continuous actions that an agent learns in a minute or two of CPU, for tests."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class PointMassConfig(EnvConfig):
 
     name: str = "pointmass"
     num_envs: int = 4
+    observe: str = "pixels"  # pixels, or state: position and velocity
     size: int = 36  # pixels, height and width; the Nature CNN needs 36
     control: str = "velocity"  # what an action sets; force also needs reading the motion
     grayscale: bool = True  # gray frames instead of colour
@@ -36,8 +37,11 @@ class PointMassConfig(EnvConfig):
     def __post_init__(self) -> None:
         if self.control not in ("velocity", "force"):
             raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
+        check_choice("env.observe", self.observe, ("pixels", "state"))
         for view in self.views:
             check_choice("env.views", view, VIEWS)
+        if self.views and self.observe == "state":
+            raise ValueError("env.views are pictures: leave them out, or give env.observe=pixels")
         for name, least in {"num_envs": 1, "time_limit": 1, "size": 12}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
@@ -45,6 +49,10 @@ class PointMassConfig(EnvConfig):
     def build(self, labels: bool = False) -> "PointMassVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""
         return PointMassVector(self)
+
+    def display(self, size: int) -> "PointMassConfig":  # noqa: ARG002
+        """See `EnvConfig.display`."""
+        return replace(self, observe="pixels")
 
 
 class PointMassVector(VectorEnv):
@@ -57,17 +65,20 @@ class PointMassVector(VectorEnv):
         self._config = config
         self.num_envs = config.num_envs
         self.action_space = Box(-1, 1, (2,), np.float32)
-        self.frame_shape = (1 if config.grayscale else 3, config.size, config.size)
+        self._picture_shape = (1 if config.grayscale else 3, config.size, config.size)
+        self._pixels = config.observe == "pixels"
+        self.frame_shape = self._picture_shape if self._pixels else (4, 1, 1)
+        self.frame_dtype = np.uint8 if self._pixels else np.float32
         self.num_views = len(config.views)
         self._position, self._velocity = np.zeros((2, config.num_envs, 2))
         self._age = np.zeros(config.num_envs, dtype=np.int64)
 
-    def reset(self, seed: int) -> NDArray[np.uint8]:
+    def reset(self, seed: int) -> NDArray[Any]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
         self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._start(~self._over)
-        return self._render()
+        return self._frame()
 
     def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
@@ -85,7 +96,7 @@ class PointMassVector(VectorEnv):
         reward = np.exp(-2 * np.linalg.norm(self._position, axis=1))
         self._over = self._age == self._config.time_limit
         return VectorStep(
-            frame=self._render(),
+            frame=self._frame(),
             reward=np.where(first, 0, reward).astype(np.float32),
             terminated=np.zeros(self.num_envs, dtype=np.bool_),
             truncated=self._over,
@@ -100,8 +111,7 @@ class PointMassVector(VectorEnv):
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`."""
         names = ("x", "y", "velocity_x", "velocity_y")
-        state = np.concatenate([self._position, self._velocity], axis=1, dtype=np.float32)
-        return dict(zip(names, state.T.copy(), strict=True))
+        return dict(zip(names, self._state().T.copy(), strict=True))
 
     def _start(self, copies: NDArray[np.bool_]) -> None:
         self._age[copies] = 0
@@ -109,8 +119,15 @@ class PointMassVector(VectorEnv):
         for i in np.flatnonzero(copies):  # one generator a copy: its episodes do not depend on the others
             self._position[i] = self._rngs[i].uniform(-1, 1, size=2)
 
+    def _frame(self) -> NDArray[Any]:
+        return self._render() if self._pixels else self._state()[:, :, None, None]
+
+    def _state(self) -> NDArray[np.float32]:
+        """(N, 4) position and velocity."""
+        return np.concatenate([self._position, self._velocity], axis=1, dtype=np.float32)
+
     def _render(self) -> NDArray[np.uint8]:
-        shape = self.frame_shape
+        shape = self._picture_shape
         canvas = np.zeros((self.num_envs, *shape))
         if self._config.noise:
             canvas[:] = [rng.integers(128, size=shape) for rng in self._rngs]

@@ -18,13 +18,14 @@ from agents.config import SACConfig, Svea
 from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
-from encoders import Encoder, EncoderConfig, build_encoder
+from encoders import Encoder, EncoderConfig, FrozenEncoder, StateEncoder, build_encoder
 from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
 from experiment.overlays import read_overlays
 from experiment.run_folder import run_folder
+from experiment.synthetic import check_synthetic, synthetic_features
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.world import world_of
 from experiment.zoo import locate
@@ -47,6 +48,7 @@ class Streams(NamedTuple):
     augment: torch.Generator
     policy: torch.Generator
     auxiliary: torch.Generator
+    synthetic: torch.Generator
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def build(config: Config) -> Parts:
         ValueError: parts do not fit each other, or a run; the message says which and what would.
     """
     config.env.check_training()
+    check_synthetic(config)
     agent_config, device = own_agent(config), pick_device(config.device)
     if device.type == "cpu" and agent_config.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
@@ -126,6 +129,7 @@ def build(config: Config) -> Parts:
         frame_dtype=env.frame_dtype,
         goal_dim=env.goal_dim,
         goal_functions=goal_functions(config, env, space),
+        features=synthetic_features(config, agent, streams.synthetic),
     )
     return Parts(build_collector(config, env, agent), replay, agent, suite, streams)
 
@@ -196,6 +200,7 @@ def build_streams(seed: int, device: torch.device) -> Streams:
         augment=torch_stream(seed, "augment", device),
         policy=torch_stream(seed, "policy", device),
         auxiliary=torch_stream(seed, "auxiliary", device),
+        synthetic=torch_stream(seed, "synthetic", device),
     )
 
 
@@ -236,6 +241,8 @@ def build_agent(
     """
     agent_config = own_agent(config)
     encoder = build_initial_encoder(config.encoder, obs_shape, config.seed)
+    if config.replay.synthetic.share and not isinstance(encoder, StateEncoder):
+        encoder = FrozenEncoder(encoder)
     num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
     setting = TaskSetting(
         encoder=encoder,

@@ -9,7 +9,8 @@ from torch import Tensor
 class Batch:
     """B transitions on the run's device. A field that has a default is made only where a loss asks for it.
 
-    Observations are uint8 in channels-last memory: the layout that convolutions are fastest in. States are float32.
+    Observations are uint8 in channels-last memory: the layout that convolutions are fastest in. States are float32, and
+    so are the features (B, Z, 1, 1) of a frozen encoder that stand for observations in a `SyntheticReplay`.
     """
 
     obs: Tensor  # (B, C, H, W) uint8, C = frame_stack * channels, oldest frame first

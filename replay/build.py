@@ -1,10 +1,11 @@
 """From the config of a replay to the replay."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, flatdim
 
 from replay.config import ReplayConfig
 from replay.device_sampler import DeviceSampler
@@ -13,6 +14,7 @@ from replay.relabel import GoalFunctions, Relabeller
 from replay.replay import Replay
 from replay.samplers import LapSampler, PrioritizedSampler, Sampler, UniformSampler
 from replay.storage import FrameStorage
+from replay.synthetic import Features, SyntheticReplay
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,12 @@ def build_replay(
     frame_dtype: Dtype = np.uint8,
     goal_dim: int = 0,
     goal_functions: GoalFunctions | None = None,
+    features: Features | None = None,
 ) -> Replay:
     """Make the replay that `config` describes; the other arguments are those of `FrameStorage` and `Replay`.
 
-    `device_rng` takes the place of `rng` where batches are drawn on a device.
+    `device_rng` takes the place of `rng` where batches are drawn on a device. With `features`, part of each batch is
+    synthetic.
 
     Raises:
         ValueError: the storage is not available, or `path` does not belong to it.
@@ -58,7 +62,8 @@ def build_replay(
         log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
     draws = rng if storage.place is None else device_rng
     assert draws is not None, "batches are drawn on a device: device_rng is needed"
-    return Replay(
+    kind = partial(SyntheticReplay, features=features, action_dim=flatdim(action_space)) if features else Replay
+    return kind(
         storage,
         _sampler(config, storage),
         config,

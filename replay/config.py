@@ -35,6 +35,24 @@ class RelabelConfig:
 
 
 @dataclass(frozen=True)
+class SyntheticConfig:
+    """Transitions of a diffusion model in batches: SynthER (Lu et al. 2023), see `replay.synthetic`."""
+
+    share: float = 0.0  # share of each batch that the model makes; 0: there is no model. replay=synthetic sets it
+    every: int = 1_000  # agent steps between trainings of the model
+    updates: int = 2_000  # of the model, in each training
+    transitions: int = 10_000  # made after each training, in place of those before
+    sampling_steps: int = 16  # of the diffusion sampler
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"replay.synthetic.share={self.share}: must be at least 0 and below 1")
+        for name in ("every", "updates", "transitions", "sampling_steps"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"replay.synthetic.{name}={value}: must be at least 1")
+
+
+@dataclass(frozen=True)
 class ReplayConfig:
     """What is kept, where, and how it is drawn."""
 
@@ -50,6 +68,7 @@ class ReplayConfig:
     storage: str = "ram"  # where frames lie: ram, mmap (a file) or cuda, where batches are drawn on the GPU too
     path: str | None = None  # file of storage=mmap
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
     def __post_init__(self) -> None:
         for name in ("capacity", "n_step", "final_n_step", "n_step_steps", "beta_steps"):
@@ -62,6 +81,9 @@ class ReplayConfig:
                 raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")
         if self.storage not in PLACES:
             raise ValueError(f"unknown replay.storage {self.storage!r}: {nearest(self.storage, PLACES)}")
+        if self.synthetic.share and (self.prioritized or self.storage == "cuda"):
+            key = "prioritized=true" if self.prioritized else "storage=cuda"
+            raise ValueError(f"replay.{key}: replay.synthetic draws uniformly on the host, leave it out")
 
     @property
     def longest(self) -> int:

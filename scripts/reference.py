@@ -26,9 +26,10 @@ from encoders import ENCODERS, EncoderConfig, build_encoder
 from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
 from experiment.launch import CONFIGS, USAGE, compose_words
 from replay import ReplayConfig
-from replay.config import RelabelConfig
+from replay.config import RelabelConfig, SyntheticConfig
 
-PARTS = {"collect": CollectConfig, "goal": GoalConfig, "replay.relabel": RelabelConfig}  # of train.py, in no group
+PARTS = {"collect": CollectConfig, "goal": GoalConfig}  # of train.py, in no group
+PARTS |= {"replay.relabel": RelabelConfig, "replay.synthetic": SyntheticConfig}
 NESTED = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig], *PARTS.values()}
 # `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
 REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
@@ -74,7 +75,7 @@ def sections() -> Iterator[tuple[str, str, list[Key]]]:
         for name, member in members.items():
             yield f"### {group}={name}", f"{_about(member)}\n\n", config_keys(group, member)
     yield "## encoder", _encoders(), config_keys("encoder", EncoderConfig)
-    replays = "`replay=uniform`, `replay=prioritized`, `replay=lap` or, with goals, `replay=hindsight`.\n\n"
+    replays = "`replay=uniform`, `prioritized`, `lap`, `synthetic` or, with goals, `hindsight`.\n\n"
     yield "## replay", replays, config_keys("replay", ReplayConfig)
     for name, part in PARTS.items():
         yield f"## {name}", f"{_about(part)}\n\n", config_keys(name, part)

@@ -99,7 +99,9 @@ class World:
         }
 
 
-def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", **config):
+def build(
+    world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=CPU, padding="zeros", features=None, **config
+):
     """A replay of what has `num_envs`, a `frame_shape` and an `action_space`.
 
     storage="device" is what storage=cuda is on a GPU, on the CPU.
@@ -118,6 +120,7 @@ def build(world, capacity, depth=4, n_step=3, seed=0, clip_reward=True, device=C
             device_rng=torch.Generator().manual_seed(seed),
             device=device,
             padding=padding,
+            features=features,
         )
 
 

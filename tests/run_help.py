@@ -23,6 +23,7 @@ from experiment.composition import write_config
 from experiment.weights import export_agent
 from harness.checkpoint import load_latest
 from replay import ReplayConfig
+from replay.config import SyntheticConfig
 
 COPIES = 3
 
@@ -77,6 +78,17 @@ def continuous(run_dir: Path, **changes: Any) -> Config:
         "frame_stack": 2,
     }
     return small(run_dir, **{**parts, **changes})
+
+
+def synthetic(run_dir: Path, **changes: Any) -> Config:
+    """SAC on features of a frozen encoder, half of them made by a model that learns twice between checkpoints."""
+    replay = ReplayConfig(
+        capacity=90,
+        n_step=1,
+        synthetic=SyntheticConfig(share=0.5, every=30, updates=2, transitions=20, sampling_steps=2),
+    )
+    parts = {"agent": SACConfig(hidden=8, encoder_scale=0.0), "aux": {}, "replay": replay}
+    return continuous(run_dir, **{**parts, **changes})
 
 
 def alternating(run_dir: Path, **changes: Any) -> Config:

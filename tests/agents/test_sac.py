@@ -15,7 +15,7 @@ from agents.config import Svea
 from agents.learning import check_ownership
 from agents.sac import LOG_STD, squash
 from aux_tasks import TaskConfig
-from encoders import Encoder
+from encoders import Encoder, FrozenEncoder
 from envs import Observation
 from replay import Batch
 
@@ -451,3 +451,22 @@ def test_policy_and_targets_of_svea_see_clean_observations_alone():
 def test_a_folder_of_overlays_needs_them():
     with pytest.raises(ValueError, match=r"agent.overlay_folder=pictures is read with agent.svea=overlay alone"):
         SACConfig(overlay_folder="pictures")
+
+
+def test_an_update_on_features_of_a_frozen_encoder_is_that_on_its_pixels() -> None:
+    batch, agents = make_batch(), []
+    for featured in (False, True):
+        encoder = FrozenEncoder(make_encoder(0))
+        torch.manual_seed(1)
+        streams = Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4))
+        config = replace(CONFIG, encoder_scale=0.0)
+        agent = SAC(config, encoder, A, make_suite({}, encoder, None, A), streams)
+        frozen, moved = snapshot(agent.encoder), snapshot(agent.actor, agent.critic)
+        with torch.no_grad():
+            features = {name: encoder(getattr(batch, name))[:, :, None, None] for name in ("obs", "nstep_obs")}
+        learn(agent, replace(batch, **features) if featured else batch)
+        assert equal(frozen, agent.encoder)
+        assert not equal(moved, agent.actor, agent.critic)
+        agents.append(agent)
+    for pixels, features in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        assert torch.equal(pixels, features)

@@ -235,6 +235,23 @@ def test_an_agent_for_other_actions_is_refused(words: tuple[str, ...], message: 
         build(composed(*words, "device=cpu"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("agent=sac", "replay.synthetic makes features, which must not change: encoder=state, or agent.enc"),
+        ("agent=dqn", "replay.synthetic is for continuous actions, not for agent=dqn: agent=sac"),
+        ("agent=sac encoder=state aux=curl", "aux=curl: replay.synthetic freezes the encoder"),
+        ("agent=sac agent.encoder_scale=0 agent.random_shift=4", "agent.random_shift changes pixels"),
+        ("agent=sac agent.encoder_scale=0 agent.svea=overlay", "agent.svea changes pixels"),
+        ("agent=sac encoder=state env=pusher env.observe=state", "replay.synthetic .* goals, but env=pusher has goals"),
+    ],
+)
+def test_synthetic_transitions_need_features_that_stay(words: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        build(composed("replay=synthetic", *words.split(), "frame_stack=1", "device=cpu"))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
 def test_bfloat16_is_told_where_a_cpu_is_slow_at_it(

@@ -37,9 +37,11 @@ from envs import (
 from experiment.peers import build_env
 from experiment.sources import build_source
 from replay import ReplayConfig
+from replay.config import SyntheticConfig
 
 UNIONS = (EnvConfig, AgentConfig, PeerConfig, SourceConfig)
-ROOTS = (Config, PretrainConfig, ProbeConfig, EvaluateConfig, EncoderConfig, ReplayConfig, TaskConfig, *UNIONS)
+REPLAYS = (ReplayConfig, SyntheticConfig)
+ROOTS = (Config, PretrainConfig, ProbeConfig, EvaluateConfig, EncoderConfig, *REPLAYS, TaskConfig, *UNIONS)
 KINDS = [kind for kind in ROOTS if kind not in UNIONS] + [*ENVS.values(), *AGENTS.values(), *SOURCES.values()]
 KINDS += PEERS.values()
 
@@ -82,7 +84,7 @@ def reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reads]:
 
 
 def trainings(folder: Path) -> Path:
-    """DQN with a file for its frames, with soft targets, and SAC; the folder of the first."""
+    """DQN with a file for its frames, with soft targets, SAC, and SAC on features; the folder of the first."""
     aux = {"rotation": TaskConfig(final_weight=0.5)}
     short = {"steps": 60, "eval_every": 30, "eval_every_episodes": 1, "until_score": 99, "aux": aux}
     annealed = ReplayConfig(capacity=90, final_n_step=1)
@@ -90,8 +92,9 @@ def trainings(folder: Path) -> Path:
         (run_help.alternating, {"target": Target.hard}, {"eval_episodes": 1, "probe_every": 30}),
         (run_help.small, {"aux_schedule": AuxSchedule.alternating, "head": Head.quantile}, {"replay": annealed}),
         (run_help.continuous, {"final_learning_rate": 1e-5}, {"replay": ReplayConfig(capacity=90, n_step=1)}),
+        (run_help.synthetic, {}, {"aux": {}}),
     ):
-        config = kind(folder / kind.__name__, **short, **changes)
+        config = kind(folder / kind.__name__, **(short | changes))
         changed = dataclasses.replace(config, agent=dataclasses.replace(config.agent, **agent))
         (folder / kind.__name__).mkdir()
         assert run_help.run(changed) == 0

@@ -9,7 +9,7 @@ from encoder_help import make, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize, track
+from encoders import ENCODERS, Encoder, EncoderConfig, FrozenEncoder, build_encoder, dead_share, standardize, track
 
 # features of 84x84 pixels
 FLAT = {
@@ -75,6 +75,22 @@ def test_the_encoder_is_where_pixels_become_floats_in_0_1():
     assert seen[-1].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(seen[-1], obs.double().div(255).float())
     torch.testing.assert_close(out, encoder(obs.float()))
+
+
+def test_a_frozen_encoder_takes_features_in_place_of_pixels_and_keeps_the_names():
+    shape = (4, 36, 36)
+    encoder, obs = make("control_fast", shape, feature_dim=6, standardize=True), pixels(3, *shape)
+    standardize(encoder, obs)
+    features, before = encoder(obs), copy.deepcopy(encoder.state_dict())
+    frozen = FrozenEncoder(encoder)
+    for given in (obs, obs.float(), features[:, :, None, None]):
+        assert torch.equal(frozen(given), features)
+        assert torch.equal(frozen.own_neck()(frozen.maps(given).flatten(1)), features)
+    assert frozen.map_shape == (6, 1, 1)
+    standardize(frozen, features[:, :, None, None])
+    after = frozen.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_standardized_pixels_are_measured_once_by_every_encoder_that_wants_them():

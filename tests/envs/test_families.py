@@ -156,6 +156,8 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
         ("dmc", {"task": "swing", "num_envs": 2, "processes": 2}, "unknown task 'swing' of cartpole: did you mean"),
         ("dmc", {"camera": "fixd"}, "unknown camera 'fixd': did you mean 'fixed'?"),
         ("pointmass", {"control": "torque"}, "control is 'torque': it must be 'velocity' or 'force'"),
+        ("pointmass", {"observe": "stat"}, "env.observe must be one of pixels, state, got 'stat': did you"),
+        ("pointmass", {"observe": "state", "views": ["turned"]}, "env.views are pictures: leave them out"),
         ("pusher", {"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
         ("pusher", {"reward": "spase"}, "reward is 'spase': did you mean 'sparse'?"),
         ("pusher", {"objects": "two"}, "objects is 'two': there are one, many"),

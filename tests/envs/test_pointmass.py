@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,18 @@ def test_noise_hides_nothing_and_color_tells_the_discs_apart() -> None:
     assert color.shape == (COPIES, 3, 36, 36)
     np.testing.assert_array_equal(color[:, :1], clear)
     assert {tuple(pixel) for pixel in color.transpose(0, 2, 3, 1).reshape(-1, 3)} >= {(255, 64, 64), (128, 255, 64)}
+
+
+def test_the_state_is_where_the_picture_shows_the_mass_and_how_it_moves() -> None:
+    seen, told = (PointMassConfig(num_envs=COPIES, size=84, control="force", observe=o) for o in ("pixels", "state"))
+    assert told.display(99).observe == "pixels"
+    push = np.tile(np.float32([0.4, -0.8]), (COPIES, 1))
+    pictures, states = (play(config.build(), 3, 20, lambda *_: push) for config in (seen, told))
+    for picture, state in zip(pictures, states, strict=True):
+        assert (state.frame.shape, state.frame.dtype) == ((COPIES, 4, 1, 1), np.float32)
+        np.testing.assert_allclose(state.frame[:, :2, 0, 0], place(picture.frame), atol=0.01)
+    for before, after in pairwise(states):
+        inside = np.abs(after.frame[:, :2]) < 1
+        np.testing.assert_allclose(
+            (before.frame[:, :2] + after.frame[:, 2:] - after.frame[:, :2])[inside], 0, atol=1e-6
+        )
