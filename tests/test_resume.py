@@ -13,7 +13,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from run_help import COPIES, alternating, at_step, atari, continuous, final, gated, hard, in_child, run, small
+from run_help import (
+    COPIES,
+    alternating,
+    at_step,
+    atari,
+    continuous,
+    exploring,
+    final,
+    gated,
+    hard,
+    in_child,
+    run,
+    small,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
@@ -48,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("kind", "kill"),
     [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)]
     + [(continuous, kill) for kill in (24, 51, 99)]
-    + [(alternating, 51), (gated, 51), pytest.param(atari, 150, marks=pytest.mark.slow)],
+    + [(alternating, 51), (gated, 51), (exploring, 51), pytest.param(atari, 150, marks=pytest.mark.slow)],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kind: Any, kill: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
