@@ -50,21 +50,19 @@ class ContrastiveUCB(BonusTask):
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
         """Return the contrastive loss (B,), log 2 for f = 1 everywhere."""
         assert batch.next_obs is not None
-        psi = self.psi(encoder(batch.next_obs)).float()
-        log_ratio = self._phi(features, batch.action) @ psi.T  # (B, B): of f, for every next state
-        true, others = log_ratio.diagonal(), len(log_ratio) - 1
+        psi = self.psi(encoder(batch.next_obs))
+        log_ratio = (self._phi(features, batch.action) @ psi.T).float()  # (B, B): log f, of every next state
+        true, others = log_ratio.diagonal(), max(len(log_ratio) - 1, 1)
         noise = (F.softplus(log_ratio).sum(1) - F.softplus(true)) / others
         rejected = ((log_ratio < 0).sum() - (true < 0).sum()) / (others * len(true))
         accuracy = ((true > 0).float().mean() + rejected) / 2
-        return AuxOutput(
-            (F.softplus(-true) + noise) / 2, {"accuracy": accuracy, "chance": torch.full_like(accuracy, 0.5)}
-        )
+        metrics = {"accuracy": accuracy, "chance": torch.full_like(accuracy, 0.5)}
+        return AuxOutput((F.softplus(-true) + noise) / 2, metrics)
 
     def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:  # noqa: ARG002
         """Return sqrt(phi^T Sigma^-1 phi) (B,): with Sigma = L L^T, the norm of L^-1 phi."""
-        factor = torch.linalg.cholesky_ex(
-            self.get_buffer("covariance")
-        ).L  # unlike `cholesky`, it asks the device nothing
+        covariance = self.get_buffer("covariance")
+        factor = torch.linalg.cholesky_ex(covariance).L  # `cholesky` would ask the device whether there is one
         phi = self._phi(features, batch.action).double()
         return torch.linalg.solve_triangular(factor, phi.T, upper=False).norm(dim=0).float()  # type: ignore[no-any-return]
 
@@ -77,4 +75,4 @@ class ContrastiveUCB(BonusTask):
     def _phi(self, features: Tensor, action: Tensor) -> Tensor:
         """Return unit features (B, D) of states and actions."""
         inputs = torch.cat([features, action_vector(action, self.action_dim)], dim=1)
-        return F.normalize(self.phi(inputs).float())
+        return F.normalize(self.phi(inputs))
