@@ -1,6 +1,6 @@
 """Who finds a treasure that random actions hardly ever find?
 
-    python benchmarks/exploration.py [seeds=3] [steps=6000] [jobs=1]
+    python benchmarks/exploration.py [seeds=5] [steps=10000] [jobs=1]
 
 DQN in the deep sea (`experiment=deep_sea`), with and without an exploration bonus of weight 1. `exact counts` is a
 bonus of 1 / sqrt(1 + n) for an action drawn n times in its cell: what features would give that tell all cells apart.
@@ -118,7 +118,7 @@ def cells(arm: str, found: list[dict[str, Any]], content: dict[str, Any]) -> lis
 
 def main() -> None:
     """Run what is missing and write the table."""
-    given = options(seeds=3, steps=6_000, jobs=1)
+    given = options(seeds=5, steps=10_000, jobs=1)
     each = [(arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS]
     failed = side_by_side(run, [one for one in each if not result_of(folder(*one[:2]), given["steps"])], given["jobs"])
     found = [result_of(folder(arm, seed), given["steps"]) for arm, seed, _ in each]
