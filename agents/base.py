@@ -15,13 +15,12 @@ from agents.capture import Captured
 from agents.config import AgentConfig, AuxSchedule, Capture, Conflict, Precision
 from agents.conflict import backward
 from agents.learning import Schedule, linear, weighted_sum
-from encoders import Encoder, moments, standardize
+from encoders import Encoder, StateEncoder, moments, standardize, standardized, track
 from encoders.augment import random_shift
 from encoders.momentum import is_momentum_copy
 from replay import Batch
 
 R = TypeVar("R")
-FARTHEST = 10.0  # deviations from its mean that a number of a goal may be, as in VecNormalize of Stable-Baselines3
 
 
 class Suite(Protocol):
@@ -117,6 +116,7 @@ class Agent(nn.Module, ABC):
         self.weights = {name: self.schedule.tensors[f"weight/{name}"] for name in self.suite.schedules()}
         eps = self.config.adam_eps
         self.optimizers = [torch.optim.Adam(groups, eps=eps, fused=True) for groups in owned]
+        self.state_encoders = [module for module in self.modules() if isinstance(module, StateEncoder)]
         self.captured_outputs = self.captured(self.policy_outputs)
         if self.config.compile:
             for network in compiled:
@@ -143,13 +143,12 @@ class Agent(nn.Module, ABC):
 
     def beside_goal(self, features: Tensor, goal: Tensor | None) -> Tensor:
         """Features (K * B, Z) with the standardised goals (B, G) of their samples, (K * B, Z + G); as they are where
-        there are no goals. A number that hardly varied in the first batch may vary by far more later: it is clipped.
+        there are no goals.
         """
         if self.goal_moments is None:
             return features
         assert goal is not None, "this agent pursues goals, but none is given"
-        mean, std = self.goal_moments
-        scaled = ((goal - mean) / std).clamp(-FARTHEST, FARTHEST)
+        scaled = standardized(goal, self.goal_moments)
         return torch.cat([features, scaled.repeat(len(features) // len(goal), 1)], 1)
 
     def standardize(self, batch: Batch) -> None:
@@ -157,6 +156,13 @@ class Agent(nn.Module, ABC):
         standardize(self, batch.obs)
         if self.goal_moments is not None and batch.goal is not None:
             self.goal_moments.copy_(moments(batch.goal))
+
+    def track(self, batch: Batch) -> None:
+        """Follow the moments of states and goals."""
+        for encoder in self.state_encoders:
+            track(encoder.state_moments, batch.obs)
+        if self.goal_moments is not None and batch.goal is not None:
+            track(self.goal_moments, batch.goal)
 
     def goal_of(self, obs: Observation) -> Tensor | None:
         """The goals (N, G) of an observation, on the run's device."""
@@ -226,6 +232,7 @@ class Agent(nn.Module, ABC):
         with `aux_schedule=alternating` two sums and two steps. 3. The auxiliary heads step. 4. The policy learns, if it
         is not the TD head itself. 5. The targets follow.
         """
+        self.track(batch)
         obs, next_obs = self.augment(batch.obs), self.augment(batch.nstep_obs)
         own = obs[: len(batch.obs)]  # the first shifted copy, which auxiliary tasks and policy read
         joint = self.config.aux_schedule is AuxSchedule.joint

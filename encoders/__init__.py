@@ -6,12 +6,20 @@ from encoders.config import ENCODERS, EncoderConfig
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
-    from encoders.base import Encoder, StateEncoder, dead_share, moments, standardize
+    from encoders.base import Encoder, StateEncoder, dead_share, moments, standardize, standardized, track
     from encoders.cnn import build_encoder, orthogonal
 else:
     __getattr__ = lazily(
         {
-            "encoders.base": ("Encoder", "StateEncoder", "dead_share", "moments", "standardize"),
+            "encoders.base": (
+                "Encoder",
+                "StateEncoder",
+                "dead_share",
+                "moments",
+                "standardize",
+                "standardized",
+                "track",
+            ),
             "encoders.cnn": ("build_encoder", "orthogonal"),
         }
     )
@@ -26,4 +34,6 @@ __all__ = [
     "moments",
     "orthogonal",
     "standardize",
+    "standardized",
+    "track",
 ]

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+FARTHEST = 10.0  # deviations from its mean that a number may be, as in VecNormalize of Stable-Baselines3
+TRACKED = 1e-3  # share of a batch in the moments of numbers
+
 
 class TooSmallError(ValueError):
     """An observation has fewer pixels than a kernel of the encoder."""
@@ -73,8 +76,8 @@ class Encoder(nn.Module):
 
 
 class StateEncoder(Encoder):
-    """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 once `standardize`
-    has measured it. It learns nothing.
+    """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 over recent
+    batches: `standardize` measures them, and `track` follows. No gradient moves it.
     """
 
     state_moments: Tensor  # mean and deviation of each number
@@ -92,7 +95,7 @@ class StateEncoder(Encoder):
 
     def maps(self, obs: Tensor) -> Tensor:
         """The standardised numbers (B, D, 1, 1)."""
-        return (obs.float() - self.state_moments[0]) / self.state_moments[1]
+        return standardized(obs, self.state_moments)
 
 
 def dead_share(features: Tensor) -> Tensor:
@@ -117,6 +120,24 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
 
 
 def moments(values: Tensor) -> Tensor:
-    """Mean and deviation over the batch of each number of (B, ...) values, (2, ...); 1 where a number never varies."""
-    mean, std = values.float().mean(0), values.float().std(0)
-    return torch.stack([mean, torch.where(std > 1e-6, std, torch.ones_like(std))])
+    """Mean and deviation over the batch of each number of (B, ...) values, (2, ...)."""
+    var, mean = torch.var_mean(values.float(), dim=0, correction=0)
+    return torch.stack([mean, (var + 1e-8).sqrt()])
+
+
+def standardized(values: Tensor, moments: Tensor) -> Tensor:
+    """Numbers (B, ...) by their moments (2, ...), at most 10 deviations from the mean."""
+    return ((values.float() - moments[0]) / moments[1]).clamp(-FARTHEST, FARTHEST)
+
+
+@torch.no_grad()
+def track(tracked: Tensor, values: Tensor) -> None:
+    """Move the moments (2, ...) of some numbers a little towards those of a batch (B, ...) of them.
+
+    The first batch alone would mislead: an object that random play hardly touches moves by thousands of the deviations
+    that were measured then.
+    """
+    mean, std = moments(values)
+    apart = mean - tracked[0]
+    variance = tracked[1].square().lerp(std.square(), TRACKED) + TRACKED * (1 - TRACKED) * apart.square()
+    tracked.copy_(torch.stack([tracked[0] + TRACKED * apart, variance.sqrt()]))

@@ -73,6 +73,44 @@ def background_rng(seed: np.random.SeedSequence, split: str) -> np.random.Genera
     return np.random.default_rng([*seed.generate_state(4), SPLITS.index(split)])
 
 
+class Distractors:
+    """What moves behind one copy of an environment, and the noise on its pictures.
+
+    Args:
+        background: None where there is none.
+        split: of the backgrounds.
+        speed: pictures of the background that pass in an agent step; 0: one a control step.
+        fixed: it goes on over episodes.
+        noise: deviation of the pixels' noise, in levels of 255.
+    """
+
+    def __init__(self, background: Background | None, split: str, *, speed: int, fixed: bool, noise: float) -> None:
+        self._background, self._split = background, split
+        self._speed, self._fixed, self._std = speed, fixed, noise
+        self.behind: Frame | None = None  # picture of the background at this moment
+
+    def seed(self, seed: np.random.SeedSequence) -> None:
+        """Everything random from here on follows from `seed`."""
+        self._rng = background_rng(seed, self._split)
+        (self._noise,) = self._rng.spawn(1)
+        self._begun = False
+
+    def begin(self) -> None:
+        """Start an episode."""
+        if self._background and not (self._begun and self._fixed):
+            self._background.start(self._rng)
+        self._begun = True
+
+    def advance(self, passed: int = 1) -> None:
+        """Go on by an agent step of so many control steps."""
+        if self._background:
+            self.behind = self._background.frame((self._speed or passed) - 1)
+
+    def noisy(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture of any shape with the noise on it."""
+        return add_noise(picture, self._std, self._noise) if self._std else picture
+
+
 class Gray(Background):
     """Another background without its colours."""
 

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvError, Padding, VectorEnv, VectorStep
-from envs.distractors import add_noise, background_rng, check_files
+from envs.distractors import check_files
 from envs.rendering import Screen, choose_backend, load_suite, log_renderer
 from envs.scenes import SceneConfig
 from envs.workers import SPAWN, Local, Worker, WorkerError
@@ -245,19 +245,13 @@ class _Copy:
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
-        self._split, self._fixed, self._speed = (
-            config.background_split,
-            config.background_fixed,
-            config.background_speed,
-        )
-        self._noise_std = config.pixel_noise
         self._random = np.random.RandomState(0)  # the task draws from it; lqr draws its model too, the same for all
         self._env = _load(config.domain, config.task, self._random)
         self._physics_error = import_module("dm_control.rl.control").PhysicsError  # after the backend's choice
         spec = self._env.action_spec()
         self.action_dim = spec.shape[0]
         self._low, self._range = spec.minimum, spec.maximum - spec.minimum
-        self._background = config.build_background()
+        self._distractors = config.build_distractors()
         self.screen, *self._views = config.build_screens(self._env.physics, CAMERAS.get(config.domain, ""))
 
     def seed(self, seed: np.random.SeedSequence) -> None:
@@ -265,18 +259,14 @@ class _Copy:
         self._seed = seed
         simulation, background = seed.spawn(2)
         self._random.set_state(np.random.RandomState(np.random.MT19937(simulation)).get_state())
-        self._rng = background_rng(background, self._split)
-        (self._noise,) = self._rng.spawn(1)
-        self._begun = False
+        self._distractors.seed(background)
 
     def begin(self) -> None:
         """Start an episode."""
         self._observed = self._env.reset().observation
         self._over = self.diverged = False
         self._passed = 1  # control steps since the last picture
-        if self._background and not (self._begun and self._fixed):
-            self._background.start(self._rng)
-        self._begun = True
+        self._distractors.begin()
 
     def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool, int]:
         """Hold an action, or start the next episode: reward, terminated, truncated, control steps."""
@@ -308,8 +298,7 @@ class _Copy:
 
     def draw(self, frame: NDArray[np.uint8]) -> None:
         """The picture of this moment, into (3, H, W)."""
-        skip = (self._speed or self._passed) - 1
-        self._behind = self._background.frame(skip) if self._background else None
+        self._distractors.advance(self._passed)
         frame[:] = self._picture(self.screen)
 
     def draw_views(self) -> NDArray[np.uint8]:
@@ -317,8 +306,7 @@ class _Copy:
         return np.stack([self._picture(screen) for screen in self._views])
 
     def _picture(self, screen: Screen) -> NDArray[np.uint8]:
-        picture = screen.draw(self._behind).transpose(2, 0, 1)
-        return add_noise(picture, self._noise_std, self._noise) if self._noise_std else picture
+        return self._distractors.noisy(screen.draw(self._distractors.behind).transpose(2, 0, 1))
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, Goals, VectorEnv, VectorStep
-from envs.distractors import add_noise, background_rng, check_files
+from envs.distractors import check_files
 from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
 from envs.scenes import SceneConfig
 
@@ -119,8 +119,7 @@ class PusherVector(VectorEnv):
     def __init__(self, config: PusherConfig) -> None:
         """Raises RuntimeError where MuJoCo is missing, or pixels are asked for and it cannot render."""
         self._config, self.num_envs = config, config.num_envs
-        self._pixels, self._fixed = config.observe == "pixels", config.background_fixed
-        self._skip = max(0, config.background_speed - 1)  # pictures of the background
+        self._pixels = config.observe == "pixels"
         if self._pixels:
             choose_backend()  # before MuJoCo is imported
         check_packages()
@@ -132,7 +131,7 @@ class PusherVector(VectorEnv):
         self._mujoco = import_module("mujoco")
         self._model = self._mujoco.MjModel.from_xml_string(XML)
         self._copies = [self._mujoco.MjData(self._model) for _ in range(self.num_envs)]
-        self._backgrounds = [config.build_background() for _ in self._copies]
+        self._distractors = [config.build_distractors() for _ in self._copies]
         self._scenes = [Scene(data.qpos) for data in self._copies]  # `places` are those of the running physics
         self._goals = self._scenes.copy()
         self._goal_frame = np.zeros((self.num_envs, 3, config.size, config.size), np.uint8)
@@ -148,10 +147,8 @@ class PusherVector(VectorEnv):
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
         seeds = [copy.spawn(2) for copy in np.random.SeedSequence(seed).spawn(self.num_envs)]
         self._rngs = [np.random.default_rng(simulation) for simulation, _ in seeds]
-        split = self._config.background_split
-        self._background_rngs = [background_rng(background, split) for _, background in seeds]
-        self._noises = [rng.spawn(1)[0] for rng in self._background_rngs]
-        self._begun = np.zeros(self.num_envs, np.bool_)
+        for distractors, (_, background) in zip(self._distractors, seeds, strict=True):
+            distractors.seed(background)
         self._age = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, np.bool_)
         for i in range(self.num_envs):
@@ -234,27 +231,23 @@ class PusherVector(VectorEnv):
         while np.hypot(*(data.qpos - goal)[:2]) < THRESHOLD:  # there would be nothing to do
             data.qpos[:] = _scatter(rng)
         color, shape = map(int, rng.integers([len(COLORS), len(SHAPES)]) * (self._config.objects == "many"))
-        if (background := self._backgrounds[i]) and not (self._begun[i] and self._fixed):
-            background.start(self._background_rngs[i])
-        self._begun[i] = True
+        self._distractors[i].begin()
         self._scenes[i] = Scene(data.qpos, color, shape)
         self._pass_background(i)
         self._goals[i] = self._scenes[i]._replace(places=goal)
         self._age[i], self._stale[i] = 0, True
 
     def _pass_background(self, i: int) -> None:
-        if background := self._backgrounds[i]:
-            self._scenes[i] = self._scenes[i]._replace(background=background.frame(self._skip))
+        self._distractors[i].advance()
+        self._scenes[i] = self._scenes[i]._replace(background=self._distractors[i].behind)
 
     def _places(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)
 
     def _frame(self) -> NDArray[Any]:
         if self._pixels:
-            std, pictures = self._config.pixel_noise, [self._painter.draw(scene) for scene in self._scenes]
-            if std:
-                pictures = [add_noise(one, std, rng) for one, rng in zip(pictures, self._noises, strict=True)]
-            return np.stack(pictures)
+            pairs = zip(self._distractors, self._scenes, strict=True)
+            return np.stack([distractors.noisy(self._painter.draw(scene)) for distractors, scene in pairs])
         motion = np.array([data.qvel[:2] for data in self._copies], np.float32) * SECONDS * SUBSTEPS
         return np.concatenate([self._places(), motion], axis=1)[:, :, None, None]
 

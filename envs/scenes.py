@@ -13,6 +13,7 @@ from envs.distractors import (
     SPLITS,
     SUFFIXES,
     Background,
+    Distractors,
     background_rng,
     build_background,
     describe_files,
@@ -60,6 +61,16 @@ class SceneConfig(EnvConfig):
             folder=self.background_folder,
             split=self.background_split,
             gray=self.background_gray,
+        )
+
+    def build_distractors(self) -> Distractors:
+        """Those of one copy."""
+        return Distractors(
+            self.build_background(),
+            self.background_split,
+            speed=self.background_speed,
+            fixed=self.background_fixed,
+            noise=self.pixel_noise,
         )
 
     @property

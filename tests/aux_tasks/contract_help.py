@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "self_prediction/bonus": {"hidden": 8},
     "contrastive_ucb": {"hidden": 8, "latent_dim": 3},
     "contrastive_ucb/bonus": {"hidden": 8, "latent_dim": 3},
+    "soda": {"hidden": 8, "width": 4},
     "inverse_dynamics": {"hidden": 8},
     "temporal_cpc": {"hidden": 8},
     "st_dim": {},

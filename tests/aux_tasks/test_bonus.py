@@ -8,6 +8,12 @@ import torch
 from contract_help import agent_of, batch_for_all, small_encoder, suite_of
 from control_help import action_array, array, made, slow_mlp, transitions
 
+from aux_tasks import TaskConfig
+from configs.schema import PretrainConfig
+from configs.sources import FramesConfig
+from encoders import EncoderConfig
+from envs import ToyConfig
+
 D = 4
 both = pytest.mark.parametrize("continuous", [False, True])
 
@@ -105,3 +111,9 @@ def test_an_agent_learns_from_returns_with_the_bonus(kind):
     same = again.update(replace(batch, nstep_reward=batch.nstep_reward + 1))
     torch.testing.assert_close(same.td_error, with_bonus.td_error)
     assert "train/bonus" not in without.metrics
+
+
+def test_a_pretraining_has_no_agent_to_explore():
+    tasks = {"self_prediction": TaskConfig(bonus_weight=0.5)}
+    with pytest.raises(ValueError, match=r"^aux\.self_prediction\.bonus_weight=0\.5 is for train\.py"):
+        PretrainConfig(FramesConfig(), ToyConfig(), EncoderConfig(), tasks)

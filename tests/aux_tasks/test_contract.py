@@ -195,6 +195,7 @@ def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
             "spr",
             "moco",
             "byol",
+            "soda",
             "temporal_distance",
         }
     )

@@ -56,6 +56,16 @@ def byol(task, encoder, obs) -> Found:
     return losses, {"accuracy": own_is_best(first @ of_second.T), "chance": 1 / B}
 
 
+def soda(task, encoder, obs) -> Found:
+    clean = task.views(obs, task.generator, 2).to(torch.uint8)
+    picture = task.pictures[torch.randint(len(task.pictures), (B,), generator=task.generator)]
+    mixed = torch.stack([o // 2 + torch.cat([p, p]) // 2 for o, p in zip(clean, picture, strict=True)])
+    predicted = unit(task.predictor(task.head(encoder(mixed))))
+    target = unit(task.target_head(task.target_encoder(clean)))
+    losses = [2 - 2 * predicted[i] @ target[i] for i in range(B)]
+    return losses, {"accuracy": own_is_best(predicted @ target.T), "chance": 1 / B}
+
+
 def barlow_twins(task, encoder, obs) -> Found:
     rows = [array(task.head(encoder(view))) for view in two_views(task, obs)]
     a, b = ((half - half.mean(0)) / (half.var(0) + 1e-5) ** 0.5 for half in rows)
@@ -199,6 +209,7 @@ class Case(NamedTuple):
 CASES = {
     "simclr": Case(simclr, {"hidden": 7, "width": 4, "temperature": 0.3}),
     "byol": Case(byol, {"hidden": 7, "width": 4}),
+    "soda": Case(soda, {"hidden": 7, "width": 4}, COLOUR),
     "barlow_twins": Case(barlow_twins, {"hidden": 7, "width": 4, "redundancy": 0.2}, rel=1e-3),
     "exemplar": Case(exemplar, {"classes": 12}),
     "rotation": Case(rotation, {"all_rotations": True, "crop_rows": [2, 9]}, (6, 10, 10)),

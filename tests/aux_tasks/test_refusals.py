@@ -51,6 +51,7 @@ REFUSALS = [
     ("arrow_of_time", {"stride": 0}, "stride must be at least 1, got 0"),
     ("arrow_of_time", {"border": -1}, "border must be at least 0, got -1"),
     ("arrow_of_time", {"border": 12}, r"border=12 leaves nothing of observations of shape \(12, 24, 24\)"),
+    ("soda", {"frame_stack": 2}, "mixes pictures in colour into observations: env.grayscale=false"),
     ("video_colorization", {"frame_stack": 2}, "needs colour frames: 6 channels with frame_stack=2, got 12"),
     *[("video_colorization", {option: 0}, option) for option in ("references", "embedding", "stride")],
     ("video_colorization", {"colours": 1}, "colours"),

@@ -391,12 +391,6 @@ def test_values_of_a_pretraining_out_of_range_are_named(wrong: dict[str, Any]) -
         PretrainConfig(IdxConfig(), ToyConfig(), EncoderConfig(), {"rotation": TaskConfig()}, **wrong)
 
 
-@pytest.mark.parametrize("of_agents", [{"bonus_weight": 1}, {"encoder": "separate"}])
-def test_what_needs_an_agent_is_refused_in_a_pretraining(of_agents: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"^aux\.spr\.{}={} is for train\.py".format(*next(iter(of_agents.items())))):
-        PretrainConfig(IdxConfig(), ToyConfig(), EncoderConfig(), {"spr": TaskConfig(**of_agents)})
-
-
 def test_learning_may_start_when_a_window_is_full() -> None:
     assert config(learning_starts=12, replay_ratio=1).learning_starts == 12  # at step 16: four of each
     with pytest.raises(ValueError, match="must be at least 16"):

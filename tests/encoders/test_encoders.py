@@ -9,7 +9,7 @@ from encoder_help import make, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize
+from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize, track
 
 # features of 84x84 pixels
 # features of 84x84 pixels
@@ -172,3 +172,20 @@ def test_unit_features_have_length_1():
     encoder = build_encoder(EncoderConfig("control_fast", feature_dim=5, unit_norm=True), (3, 24, 24))
     obs = torch.randint(256, (4, 3, 24, 24), dtype=torch.uint8)
     torch.testing.assert_close(encoder(obs).norm(dim=1), torch.ones(4))
+
+
+def test_a_number_that_begins_to_move_is_clipped_until_its_moments_have_followed():
+    encoder, draw = build_encoder(EncoderConfig("state"), (3, 1, 1)), torch.Generator().manual_seed(0)
+
+    def states(deviation: float) -> torch.Tensor:
+        scale = torch.tensor([1.0, deviation, 0.0])  # the last one never moves
+        return (torch.randn(200, 3, generator=draw) * scale + 4)[:, :, None, None]
+
+    standardize(encoder, states(1e-6))
+    assert encoder(states(1e-6)).abs().max() < 5
+    assert float(encoder(states(1.0))[:, 1].abs().max()) == 10
+    for _ in range(8000):
+        track(encoder.state_moments, states(2.0))
+    seen = encoder(states(2.0))
+    torch.testing.assert_close(seen.std(0)[:2], torch.ones(2), atol=0.2, rtol=0)
+    assert seen[:, 2].abs().max() < 0.1
