@@ -59,6 +59,7 @@ def test_the_bonus_is_that_of_all_features_seen(continuous):
         assert found[i] == pytest.approx(np.sqrt(phi @ inverse @ phi), rel=1e-4)
 
 
+@torch.no_grad()
 def test_the_bonus_falls_most_where_the_agent_was():
     (encoder, task), batch = ucb(), transitions()
     before = task.bonus(batch, encoder(batch.obs), encoder)
