@@ -29,6 +29,7 @@ from common import (
     table,
     with_block,
 )
+from scipy.stats import binomtest
 from torch import Tensor
 
 from aux_tasks import TASKS, AuxOutput, TaskSetting
@@ -102,7 +103,7 @@ def remade(page: str) -> str:
     content = read_json(JSON)
     rows = [cells(arm, [result for result in content["results"] if result["arm"] == arm], content) for arm in ARMS]
     text = f"`{content['command']}`: {content['steps']:,} agent steps, torch {content['versions']['torch']}.\n\n"
-    header = ["exploration", "found", "episodes until found, of each seed", "solved", "CPU time"]
+    header = ["exploration", "episodes until found, of each seed", "solved", "95 % interval", "CPU time"]
     return with_block(page, __file__, text + table(header, rows))
 
 
@@ -110,10 +111,10 @@ def cells(arm: str, found: list[dict[str, Any]], content: dict[str, Any]) -> lis
     """A line of the table."""
     base = [result["seconds"] for result in content["results"] if result["arm"] == "epsilon-greedy"]
     episodes = ["-" if one["found"] is None else f"{one['found'] // MOVES}" for one in found]
-    shares = [sum(one["found"] is not None for one in found), sum(one["score"] > 0.5 for one in found)]
+    solved = sum(one["score"] > 0.5 for one in found)
+    low, high = binomtest(solved, len(found)).proportion_ci(method="wilson")
     ratio = statistics.mean(one["seconds"] for one in found) / statistics.mean(base)
-    first, second = (f"{share} of {len(found)}" for share in shares)
-    return [arm, first, ", ".join(episodes), second, f"{ratio:.2f}"]
+    return [arm, ", ".join(episodes), f"{solved} of {len(found)}", f"{low:.2f} to {high:.2f}", f"{ratio:.2f}"]
 
 
 def main() -> None:
