@@ -2,6 +2,7 @@
 
     python probe.py checkpoint=zoo/pong-permutation
     python probe.py checkpoint=runs/pretrain/idx/rotation/s0 source=idx source.folder=data/mnist labels=[class]
+    python probe.py checkpoint=resnet50.pth encoder=resnet50 source=images source.folder=FOLDER
     python probe.py checkpoint=runs/pretrain/idx/rotation/s0 mode=joint aux=rotation aux.rotation.weight=0.5
 
 Every comparison is paired: the same weights before and after training, the same examples, the same probe.
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.probe_table import Scores, differences, print_denoising, print_tables, summarise
+from analysis.probe_table import Scores, differences, gaps, name_gaps, print_denoising, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
@@ -62,7 +63,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
         print_tables(scores, compared)
         if denoised:
             print_denoising(denoised)
-        sys.stdout.write(summarise(compared) + "\n")
+        sys.stdout.write(name_gaps(scores) + summarise(compared) + "\n")
     if stop.requested:
         log.warning("%s: the report is of %d of %d draws", stop.requested, len(draws), config.seeds * len(parts.splits))
     return stop.exit_code
@@ -79,10 +80,8 @@ def report(
 ) -> dict[str, Any]:
     """All numbers, and all that is needed to get them again."""
     return {
-        "differences": [  # trained - initial; the interval is over the seeds, for this one trained encoder
-            {**row._asdict(), "mean": np.mean(values), "interval": interval(values), "values": values}
-            for row, values in compared.items()
-        ],
+        "differences": with_intervals(compared),  # trained - initial, for this one trained encoder
+        "gaps": [{**row, "split": "random - held-out"} for row in with_intervals(gaps(scores))],
         "scores": [{**row._asdict(), "mean": np.mean(values), "values": values} for row, values in scores.items()],
         "partial": len(draws) < config.seeds * len(parts.splits),  # stopped
         "examples": [{**d._asdict(), "train": len(d.train), "test": len(d.test)} for d in draws],
@@ -96,6 +95,14 @@ def report(
         "versions": versions("scikit-learn"),
         "seconds": seconds,
     }
+
+
+def with_intervals(scores: Scores) -> list[dict[str, Any]]:
+    """Each row with its mean and the 95 % t interval over the seeds."""
+    return [
+        {**row._asdict(), "mean": np.mean(values), "interval": interval(values), "values": values}
+        for row, values in scores.items()
+    ]
 
 
 def main(words: list[str]) -> int:

@@ -35,6 +35,27 @@ def differences(scores: Scores) -> Scores:
     return {row: [float(v) for v in np.subtract(values, partners[row])] for row, values in trained.items()}
 
 
+def gaps(scores: Scores) -> Scores:
+    """Random split minus held-out groups, seed by seed, for each row of the random split: what it leaks."""
+    random = {row: values for row, values in scores.items() if row.split == "random"}
+    return {
+        row: [float(v) for v in np.subtract(values, scores[row._replace(split="held-out")])]
+        for row, values in random.items()
+        if row._replace(split="held-out") in scores
+    }
+
+
+def name_gaps(scores: Scores) -> str:
+    """Lines such as `class accuracy at pixels: random 0.961, held-out groups 0.911, gap +0.050 [+0.020, +0.080]`."""
+    lines = []
+    for row, values in gaps(scores).items():
+        if row.metric in MAIN_METRICS and row.scaling == "standardised" and row.features != "baseline":
+            means = [np.mean(scores[row._replace(split=split)]) for split in ("random", "held-out")]
+            told = f"random {means[0]:.3f}, held-out groups {means[1]:.3f}, gap {with_interval(values)}"
+            lines.append(f"{row.label} {row.metric} at {row.features}: {told}\n")
+    return "".join(lines)
+
+
 def print_tables(scores: Scores, compared: Scores) -> None:
     """Tables on the terminal, one for each split and scaling."""
     console = table_console()

@@ -140,10 +140,13 @@ class PretrainConfig:
 class ProbeConfig:
     """What an encoder knows: labels read from its features."""
 
-    checkpoint: str  # a run folder of pretrain.py or train.py, a folder of zoo/, or the encoder.safetensors in one
+    # a run folder of pretrain.py or train.py, a folder of zoo/, or the encoder.safetensors in one; with `encoder`, any
+    # file that encoder.init takes
+    checkpoint: str
     aux: dict[str, TaskConfig]  # of mode=joint and mode=label_augmentation
     source: SourceConfig | None = None  # default: what the encoder was pretrained on, or frames of its game
     env: EnvConfig | None = None  # which source=frames plays; default: that of the run
+    encoder: EncoderConfig | None = None  # whose weights `checkpoint` is, where it has no run; needs `source`
     labels: list[str] = field(default_factory=list)  # labels to read from the features; default: all
     # linear: the encoder is fixed; finetune: it learns the labels too; joint: and auxiliary tasks; label_augmentation:
     # each label together with the transformation of an auxiliary task
@@ -164,6 +167,10 @@ class ProbeConfig:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
         _check_positive(self, learning_rate=inf, max_grad_norm=inf)
         check_choice("mode", self.mode, MODES)
+        if self.encoder and not self.source:
+            raise ValueError(f"encoder={self.encoder.name} knows of no labelled pictures: give source=... too")
+        if self.encoder and self.encoder.init:
+            raise ValueError(f"encoder.init={self.encoder.init}: a probe takes weights by checkpoint=...")
         if (self.mode in ("joint", "label_augmentation")) != bool(self.aux):
             raise ValueError("mode=joint or label_augmentation and an auxiliary task, as aux=rotation, need each other")
         _check_shared(self.aux)

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
+from harness.suggest import check_choice
+
 if TYPE_CHECKING:
     from datasets import Episodes
+
+CROPS = ("middle", "face")
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,27 @@ class ImagesConfig(SourceConfig):
     name: str = field(default="images", kw_only=True)
     folder: str = MISSING  # folder of the images
     size: int = 64  # pixels, height and width
+    crop: str = "middle"  # the middle square, or face: the largest face, for the extra `faces`
 
     def __post_init__(self) -> None:
         _at_least_one(self, "size")
+        check_choice("source.crop", self.crop, CROPS)
 
 
 @dataclass(frozen=True)
 class VideosConfig(SourceConfig):
-    """A folder of video files."""
+    """A folder of video files: folder/class/group.mp4, folder/class/group/video.mp4, or without labels."""
 
     name: str = field(default="videos", kw_only=True)
     folder: str = "data/clips"  # folder of the video files; `make clips` brings three
     size: int = 64  # pixels, height and width
     stride: int = 1  # of so many frames, one is used
     cut: float = 40.0  # mean difference of two frames, of 255, above which the second begins another shot
+    crop: str = "middle"  # the middle square, or face: the largest face, for the extra `faces`
 
     def __post_init__(self) -> None:
         _at_least_one(self, "size", "stride")
+        check_choice("source.crop", self.crop, CROPS)
 
 
 @dataclass(frozen=True)

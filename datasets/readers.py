@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.episodes import Episodes
+from datasets.faces import SIDE, crop_face
 from harness.files import open_regular
 from harness.media import IMAGES, VIDEOS, count_pictures, find_files, read_image, read_video
 from harness.provenance import read_json
@@ -99,14 +100,15 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
     return Episodes(frames, begin, np.append(begin[1:], count), {}, action, reward, num_actions)
 
 
-def read_images(folder: Path, size: int) -> Episodes:
-    """Every image below `folder`, by path, as an episode of one frame (3, size, size): its middle square, resized.
+def read_images(folder: Path, size: int, crop: str = "middle") -> Episodes:
+    """Every image below `folder`, by path, as an episode of one frame (3, size, size): its middle square, resized, or
+    with crop="face" its largest face; images without one are left out.
 
     `folder/cat/1.png` has the label `class`, "cat"; `folder/cat/anna/1.png` has `group` too, "anna". Images straight in
     `folder` have no labels. A split goes by groups, or by the paths.
 
     Raises:
-        ValueError: there are none, some lie deeper than others, or one cannot be read.
+        ValueError: there are none, or none with a face; some lie deeper than others, or one cannot be read.
         MemoryError: they do not fit.
     """
     paths = find_files(folder, IMAGES)
@@ -115,21 +117,30 @@ def read_images(folder: Path, size: int) -> Episodes:
         raise ValueError(f"{folder}: its images must all lie in folder/, in folder/class/ or in folder/class/group/")
     named = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
     labels = {label: np.array(each) for label, each in named.items()}
-    frames = _room(len(paths), size, "images", "lower source.size")
-    for frame, path in zip(frames, paths, strict=True):
-        frame[:] = read_image(path, size).transpose(2, 0, 1)
-    return replace(stills(frames, labels), names=None if "group" in labels else _names(paths, folder))
+    frames, kept = _room(len(paths), size, "images", "lower source.size"), list[int]()
+    for i, path in enumerate(paths):
+        picture = read_image(path, size) if crop == "middle" else crop_face(read_image(path, SIDE, whole=True), size)
+        if picture is not None:
+            frames[len(kept)] = picture.transpose(2, 0, 1)
+            kept.append(i)
+    _check_faces(folder, len(kept), len(paths))
+    labels = {label: each[kept] for label, each in labels.items()}
+    names = None if "group" in labels else _names(paths, folder)[kept]
+    return replace(stills(frames[: len(kept)], labels), names=names)
 
 
-def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
-    """Every `stride`-th frame of the videos below `folder`, by path: the middle squares, resized to (3, size, size).
+def read_videos(folder: Path, size: int, stride: int, cut: float, crop: str = "middle") -> Episodes:
+    """Every `stride`-th frame of the videos below `folder`, by path: the middle squares, resized to (3, size, size), or
+    with crop="face" the largest faces; frames without one are left out.
 
-    An episode begins with each file and after each cut: where one frame of the file differs from the one before by
-    more than `cut`, of 255, on the mean over the pixels. Several files are the groups of a split, since the shots of
-    one file show the same things.
+    An episode begins with each file, after each cut and after what is left out. A cut is where one frame of the file
+    differs from the one before by more than `cut`, of 255, on the mean over the pixels.
+
+    `folder/cat/anna.mp4` and `folder/cat/anna/1.mp4` have the labels `class`, "cat", and `group`, "anna", if all lie
+    so. Otherwise several files are the groups of a split, since the shots of one file show the same things.
 
     Raises:
-        ValueError: there are none, or ffmpeg finds no picture in one.
+        ValueError: there are none, or none with a face, or ffmpeg finds no picture in one.
         MemoryError: they do not fit.
     """
     paths = find_files(folder, VIDEOS)
@@ -138,22 +149,46 @@ def read_videos(folder: Path, size: int, stride: int, cut: float) -> Episodes:
     frames = _room(most, size, "frames", "lower source.size, or raise source.stride")
     begin: list[int] = []
     file: list[int] = []
+    faces = crop == "face"
     for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
         before, new = None, True
-        for i, picture in enumerate(read_video(path, size, count)):
+        for i, picture in enumerate(read_video(path, SIDE if faces else size, count, whole=faces)):
             new |= before is not None and np.abs(np.subtract(picture, before, dtype=np.int16)).mean() > cut
             before = picture
             if i % stride == 0:
+                shown = crop_face(picture, size) if faces else picture
+                if shown is None:
+                    new = True
+                    continue
                 if new:
                     begin.append(len(file))
-                frames[len(file)] = picture.transpose(2, 0, 1)
+                frames[len(file)] = shown.transpose(2, 0, 1)
                 file.append(number)
                 new = False
-    ends = np.array([*begin[1:], len(file)])
+    _check_faces(folder, len(file), most)
+    return _of_files(frames[: len(file)], np.array(begin), np.array(file), paths, folder)
+
+
+def _of_files(
+    frames: NDArray[np.uint8], begin: NDArray[np.int64], file: NDArray[np.int64], paths: list[Path], folder: Path
+) -> Episodes:
+    """Videos that begin at these frames, each frame of one of the files, which name class and group of a frame."""
+    ends = np.append(begin[1:], len(file))
+    places = [path.relative_to(folder).with_suffix("").parts for path in paths]
+    if {*map(len, places)} in ({2}, {3}):
+        labels = {name: np.array([place[i] for place in places])[file] for i, name in enumerate(("class", "group"))}
+        return Episodes(frames, begin, ends, labels)
     if len(paths) == 1:
-        return Episodes(frames[: len(file)], np.array(begin), ends)
-    names = _names(paths, folder)[np.array(file)[begin]]
-    return Episodes(frames[: len(file)], np.array(begin), ends, {"group": np.array(file)}, names=names)
+        return Episodes(frames, begin, ends)
+    return Episodes(frames, begin, ends, {"group": file}, names=_names(paths, folder)[file[begin]])
+
+
+def _check_faces(folder: Path, kept: int, whole: int) -> None:
+    """Say how many pictures without a face are left out; raises ValueError if all are."""
+    if not kept:
+        raise ValueError(f"{folder}: no face in any of {whole} pictures; source.crop=middle takes them without")
+    if kept < whole:
+        log.info("%s: %d of %d pictures left out, which show no face", folder, whole - kept, whole)
 
 
 def read_multiview(folder: Path, size: int, stride: int) -> Episodes:

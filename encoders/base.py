@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from encoders.backbones import FixedBatchNorm
+
 FARTHEST = 10.0  # deviations from its mean that a number may be, as in VecNormalize of Stable-Baselines3
 TRACKED = 1e-3  # share of a batch in the moments of numbers
 
@@ -106,7 +108,7 @@ def dead_share(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(module: nn.Module, obs: Tensor) -> None:
-    """Let the encoders within a module measure their pixels or states on (B, C, H, W) `obs`, those that have not yet.
+    """Let the encoders within a module measure pixels, states and maps on (B, C, H, W) `obs`, those that have not yet.
 
     As in ActNorm, from the first batch (Kingma & Dhariwal 2018, "Glow"). Before a still background pixels are nearly
     all mean, and an encoder that has to find the rest in its own sums may never do so.
@@ -114,9 +116,23 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
     for encoder in module.modules():
         if isinstance(encoder, StateEncoder):
             encoder.state_moments.copy_(moments(obs))
-        elif isinstance(encoder, Encoder) and encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
-            pixels = obs.float() / 255
-            encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))
+        elif isinstance(encoder, Encoder):
+            if encoder.pixel_moments is not None and not encoder.pixel_moments[0]:
+                pixels = obs.float() / 255
+                encoder.pixel_moments.copy_(torch.stack([pixels.mean(), pixels.std().clamp_min(1 / 255)]))
+            measure_norms(encoder, obs)
+
+
+@torch.no_grad()
+def measure_norms(encoder: Encoder, obs: Tensor) -> None:
+    """Give the batch normalisations of an encoder that have no statistics those of (B, C, H, W) `obs`."""
+    fresh = [norm for norm in encoder.modules() if isinstance(norm, FixedBatchNorm) and not norm.measured]
+    for norm in fresh:
+        norm.training = True
+    if fresh:
+        encoder(obs)
+    for norm in fresh:
+        norm.training = False
 
 
 def moments(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.backbones import ImageNetPixels
 from encoders.base import Encoder, StateEncoder, TooSmallError
 from encoders.config import ENCODERS, EncoderConfig
 from harness.suggest import nearest
@@ -25,6 +26,8 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
     if obs_shape[1:] == (1, 1):
         raise ValueError(f"encoder={config.name} reads pixels, but these are states: encoder=state")
     trunk, neck = ENCODERS[config.name](obs_shape[0])
+    if config.standardize and isinstance(trunk[0], ImageNetPixels):
+        raise ValueError(f"encoder.standardize=true: encoder={config.name} scales pixels by ImageNet's moments already")
     try:
         encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
     except TooSmallError as error:

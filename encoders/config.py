@@ -19,7 +19,9 @@ class EncoderConfig:
     layer_norm: bool = True  # layer normalisation of the features; steadier Q-learning at high learning rates
     unit_norm: bool = False  # features of length 1, after that normalisation, as SimSR's agents read them
     standardize: bool = False  # scale pixels by mean and deviation of the first batch that is learned from
-    init: str | None = None  # start from these weights: the folder of a run or of zoo/, or an encoder.safetensors
+    # start from these weights: the folder of a run or of zoo/, an encoder.safetensors, or for alexnet and resnet a file
+    # with torchvision's names, .pth or .safetensors
+    init: str | None = None
 
     def __post_init__(self) -> None:
         if self.feature_dim is not None and self.feature_dim < 1:
@@ -40,6 +42,9 @@ ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Reg
         "keypoints": "encoders.cnn:keypoints",
         "study_digits": "encoders.cnn:study_digits",
         "vit": "encoders.vit:vit",
+        "alexnet": "encoders.backbones:alexnet",
+        "resnet18": "encoders.backbones:resnet18",
+        "resnet50": "encoders.backbones:resnet50",
         "state": "encoders.cnn:state",
     }
 )

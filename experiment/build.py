@@ -272,8 +272,7 @@ def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)
     if config.init:
-        path = locate(config.init)
-        load_encoder(encoder, path) if path.is_dir() else load_weights(encoder, path)
+        load_encoder(encoder, locate(config.init))
     return encoder
 
 

@@ -179,9 +179,10 @@ def _node(kind: Any) -> type:
         if kind == dict[str, TaskConfig]:
             return declared.name, dict[str, Any], field(default_factory=dict)
         if is_dataclass(kind):
-            hint = _node(kind)  # type: ignore[arg-type]
+            node = _node(kind)  # type: ignore[arg-type]
+            hint = node if kind is hint else node | None
             if declared.default_factory is not NO_DEFAULT:
-                return declared.name, hint, field(default_factory=hint)
+                return declared.name, hint, field(default_factory=node)
         default = declared.default
         if default is NO_DEFAULT and declared.default_factory is NO_DEFAULT and not is_dataclass(kind):
             default = MISSING

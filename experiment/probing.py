@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from agents.learning import check_ownership
 from analysis.denoising import DenoisingTest, record_scenes
-from analysis.probes import MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
-from aux_tasks import AuxSuite
+from analysis.probes import CHUNK, MIN_ENTROPY, Labels, OnlineProbe, is_class, low_entropy
+from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.transform import TransformTask
 from configs.schema import Config, PretrainConfig, ProbeConfig, RunConfig
 from configs.sources import FramesConfig, SourceConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
-from envs import EnvConfig, VectorEnv
+from encoders.base import measure_norms
+from envs import AtariConfig, EnvConfig, VectorEnv
 from envs.scenes import SceneConfig
 from experiment.build import build_initial_encoder
 from experiment.composition import read_config
@@ -69,10 +70,11 @@ def build_probing(config: ProbeConfig) -> Probing:
         ValueError: parts do not fit each other; the message says which and what would.
     """
     device, folder = pick_device(config.device), locate(config.checkpoint)
-    file = folder if folder.suffix == ".safetensors" else None
+    file = folder if config.encoder or folder.suffix == ".safetensors" else None
     folder = folder.parent if file else folder
     task = file.stem.partition("-")[2] if file else ""  # of `encoder-<task>.safetensors`
-    run = read_run(folder)
+    task = file.stem if file and config.encoder else task
+    run = run_of(config) or read_run(folder)
     if not config.source and isinstance(run, PretrainConfig):
         check_paths(folder, run.source, "give source=... and its paths")
     if not config.env:
@@ -85,17 +87,19 @@ def build_probing(config: ProbeConfig) -> Probing:
     )
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
-    if isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
+    if not config.encoder and isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
         warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
     trained = deepcopy(initial)
-    weights = load_encoder(trained, folder, task)
+    weights = load_encoder(trained, file if file and config.encoder else folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
+    train = splits["held-out"][0]
+    measure_norms(initial, sampler.observe(train[:: -(-len(train) // CHUNK)]))  # as the first batch of a run
     labels = choose_labels(config, episodes.labels)
     most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
     dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
@@ -104,6 +108,14 @@ def build_probing(config: ProbeConfig) -> Probing:
         raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
     denoising = build_denoising(env, trained, run.frame_stack)
     return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits, report, denoising)
+
+
+def run_of(config: ProbeConfig) -> PretrainConfig | None:
+    """A pretraining that would begin with the encoder that a probe names, if it names one: on single RGB pictures."""
+    if not config.encoder or not config.source:
+        return None
+    tasks = config.aux or {"rotation": TaskConfig()}  # a pretraining has one
+    return PretrainConfig(config.source, config.env or AtariConfig(), config.encoder, tasks, grayscale=False)
 
 
 def read_run(folder: Path) -> RunConfig:

@@ -122,9 +122,9 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
         case ReplayRunConfig():
             return of_run(Path(source.run))
         case ImagesConfig():
-            return read_images(Path(source.folder), source.size)
+            return read_images(Path(source.folder), source.size, source.crop)
         case VideosConfig():
-            return read_videos(Path(source.folder), source.size, source.stride, source.cut)
+            return read_videos(Path(source.folder), source.size, source.stride, source.cut, source.crop)
         case MultiviewConfig():
             return read_multiview(Path(source.folder), source.size, source.stride)
         case IdxConfig():

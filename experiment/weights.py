@@ -1,10 +1,14 @@
-"""Weights on disk: safetensors files that say which network they are of, and that execute nothing when read."""
+"""Weights on disk: safetensors files that say which network they are of, and files of torchvision's networks. None
+executes anything when it is read.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from gymnasium.spaces import Box, Discrete
@@ -14,10 +18,13 @@ from safetensors.torch import save
 from agents import Agent
 from agents.base import acting_weights
 from encoders import Encoder
+from encoders.backbones import CLASSES, torchvision_names
+from harness.errors import first_line
 from harness.files import open_regular, replacing
 
 LARGEST = 1 << 30  # bytes of a file of weights
 HEADER = "network"  # entry of the metadata
+PICKLED = {".pt", ".pth"}  # endings of what torch.save writes
 SEPARATE = "suite.encoders."  # how the names of those of auxiliary tasks begin
 ENCODER = "encoder."  # how the names of its weights begin among those of an agent
 
@@ -88,9 +95,9 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box, int]:
         raise ValueError(f"{path} does not say for which observations and actions it is: {error!r}") from error
 
 
-def load_encoder(encoder: Encoder, folder: Path, task: str = "") -> Path:
-    """Load the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors` alone; or
-    that of an auxiliary task, if one is named.
+def load_encoder(encoder: Encoder, path: Path, task: str = "") -> Path:
+    """Load a file, or the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors`
+    alone; or that of an auxiliary task, if one is named.
 
     Returns:
         The file.
@@ -98,7 +105,10 @@ def load_encoder(encoder: Encoder, folder: Path, task: str = "") -> Path:
     Raises:
         ValueError: as `load_weights`.
     """
-    alone, agent = folder / f"encoder{task and '-'}{task}.safetensors", folder / "agent.safetensors"
+    if not path.is_dir():
+        load_weights(encoder, path)
+        return path
+    alone, agent = path / f"encoder{task and '-'}{task}.safetensors", path / "agent.safetensors"
     if agent.is_file() and not alone.is_file():
         load_weights(encoder, agent, prefix=f"{SEPARATE}{task}." if task else ENCODER)
         return agent
@@ -107,7 +117,7 @@ def load_encoder(encoder: Encoder, folder: Path, task: str = "") -> Path:
 
 
 def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
-    """Load a safetensors file into a module: all of an encoder, or what acting needs of an agent.
+    """Load a file into a module: all of an encoder, torchvision's part of one, or what acting needs of an agent.
 
     Args:
         prefix: of the names in the file that are the module's; the others are passed over.
@@ -115,13 +125,38 @@ def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
     Raises:
         ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
     """
-    held, _ = read_weights(path)
+    held = read_pickled(path) if path.suffix in PICKLED else read_weights(path)[0]
     weights = {n.removeprefix(prefix): t for n, t in held.items() if n.startswith(prefix)}
+    wanted = module.acting_weights() if isinstance(module, Agent) else module.state_dict()
     try:
-        check_network(module.acting_weights() if isinstance(module, Agent) else module.state_dict(), weights)
+        if (names := torchvision_names(wanted)) and not wanted.keys() & weights.keys():
+            weights = _completed(wanted, names, weights)
+        check_network(wanted, weights)
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from error
     module.load_acting_weights(weights) if isinstance(module, Agent) else module.load_state_dict(weights)
+
+
+def _completed(
+    wanted: Mapping[str, torch.Tensor], names: Mapping[str, str], weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """A whole state of an encoder: torchvision's `weights` under our `names`, and what torchvision has not as it is.
+
+    Its classifier is left out. Its batch normalisations count as measured; old files do not say so.
+
+    Raises:
+        ValueError: the first convolution reads other channels.
+    """
+    first, ours = next(iter(names.items()))
+    held, channels = weights.get(first, wanted[ours]), wanted[ours].shape[1]
+    if held.ndim == 4 and held.shape[1] != channels:
+        raise ValueError(
+            f"of a network for {held.shape[1]} channels, but observations have {channels}: single RGB frames have 3 "
+            "(grayscale=false frame_stack=1)"
+        )
+    named = {names.get(n, n): tensor for n, tensor in weights.items() if not CLASSES.fullmatch(n)}
+    measured = {n: torch.ones_like(t) for n, t in wanted.items() if n.endswith("num_batches_tracked")}
+    return {n: wanted[n] for n in wanted.keys() - set(names.values())} | named | measured
 
 
 def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
@@ -164,6 +199,31 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if header.get("sha256") not in (None, checksum(held)):
         raise ValueError(f"{path} is damaged: its tensors do not match the sha256 that they were written with")
     return held, header
+
+
+def read_pickled(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors by name of a state dict that `torch.save` wrote; nothing else is unpickled.
+
+    Raises:
+        ValueError: missing, corrupt, too large or something else; the message names the file.
+    """
+    try:
+        with open_regular(path, LARGEST) as file:
+            if is_zipfile(file) and sum(entry.file_size for entry in ZipFile(file).infolist()) > LARGEST:
+                raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
+            file.seek(0)
+            held = torch.load(file, "cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except (OSError, EOFError, ValueError, RuntimeError, LookupError, TypeError, BadZipFile, UnpicklingError) as error:
+        raise ValueError(f"{path} is not a readable file of weights: {first_line(error)}") from error
+    if not isinstance(held, Mapping) or not all(isinstance(n, str) and _is_plain(t) for n, t in held.items()):
+        raise ValueError(f"{path} holds no state dict: tensors by name, of torch.save(network.state_dict(), path)")
+    return dict(held)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
 
 
 def checksum(weights: Mapping[str, torch.Tensor]) -> str:

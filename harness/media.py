@@ -21,7 +21,7 @@ from harness.files import open_regular
 if TYPE_CHECKING:  # elsewhere when it is needed, as ffmpeg: a command line is composed without
     from PIL.Image import Image
 
-Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3): the middle square, resized
+Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3): the middle square, or the whole on black, resized
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _hidden(path: Path) -> bool:
     return path.name.startswith(".")
 
 
-def read_image(path: Path, size: int) -> Picture:
+def read_image(path: Path, size: int, *, whole: bool = False) -> Picture:
     """The first picture of an image file, upright.
 
     Raises:
@@ -100,7 +100,8 @@ def read_image(path: Path, size: int) -> Picture:
             with Image.open(file, formats=IMAGE_FORMATS) as image:
                 if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: previews of photographs
                     _log_once(f"{path.parent}: of animated images, such as {path.name}, the first picture is read")
-                pixels = np.asarray(ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
+                resize = ImageOps.pad if whole else ImageOps.fit
+                pixels = np.asarray(resize(to_rgb(ImageOps.exif_transpose(image)), (size, size)))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, *bomb) as error:
         reason = str(error).partition(" <_io.")[0]  # Pillow names the open file
         raise ValueError(f"{path} is not a readable image: {reason}") from error
@@ -132,13 +133,15 @@ def to_rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def read_video(path: Path, size: int, most: int | None = None) -> Iterator[Picture]:
+def read_video(path: Path, size: int, most: int | None = None, *, whole: bool = False) -> Iterator[Picture]:
     """The pictures of a video or of an animated GIF as they are stored, each once, at most `most` of them.
 
     Raises:
         ValueError: ffmpeg finds no picture in it, of a known format and at most 8K; the message names the file.
     """
     fit = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
+    if whole:
+        fit = f"scale={size}:{size}:force_original_aspect_ratio=decrease,pad={size}:{size}:-1:-1"
     limit = [] if most is None else ["-frames:v", str(most)]
     raw = ["-fps_mode", "passthrough", "-vf", fit, *limit, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     with tempfile.TemporaryFile() as errors:

@@ -22,9 +22,10 @@ from analysis.probe_table import Row, shown_metrics
 from analysis.probes import Features, guess, low_entropy, read
 from aux_tasks import TaskConfig
 from configs.schema import Config, PretrainConfig, ProbeConfig
-from configs.sources import FramesConfig
+from configs.sources import BallsConfig, FramesConfig
 from datasets import Episodes
-from encoders import EncoderConfig
+from encoders import ENCODERS, EncoderConfig, build_encoder
+from encoders.backbones import _resnet
 from envs import ToyConfig, ToyVector
 from experiment import probe_scores
 from experiment.build import build_initial_encoder
@@ -273,6 +274,44 @@ def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, sour
     assert np.array_equal(pretraining.test.episodes.rows(), test)  # what it held out
 
 
+def test_the_gap_between_both_splits_is_named(folder: Path, source: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    source(grouped())
+    report = probed(config(folder, labels=["fake"]))
+    scores = {(row["split"], row["features"], row["metric"]): row["values"] for row in report["scores"]}
+    for row in report["gaps"]:
+        random, held = (scores[split, row["features"], row["metric"]] for split in ("random", "held-out"))
+        assert row["values"] == pytest.approx([r - h for r, h in zip(random, held, strict=True)])
+    gap = next(row for row in report["gaps"] if (row["features"], row["metric"]) == ("pixels", "accuracy"))
+    assert gap["mean"] > 0.2
+    random, held = (np.mean(scores[split, "pixels", "accuracy"]) for split in ("random", "held-out"))
+    told = f"fake accuracy at pixels: random {random:.3f}, held-out groups {held:.3f}, gap {random - held:+.3f}"
+    assert told in capsys.readouterr().out
+
+
+def test_a_file_of_weights_is_probed_without_a_run(
+    folder: Path, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS, "tiny", lambda channels: _resnet(channels, (3, 3), (1, 1), widening=1))
+    frames = grouped().frames.repeat(3, 1)
+    source(replace(grouped(), frames=frames, labels={**grouped().labels, "kind": np.arange(180) % 3}))
+    named = EncoderConfig("tiny", layer_norm=False)
+    torch.manual_seed(9)
+    state = build_encoder(named, (3, 16, 16)).state_dict()
+    torch.save({name.partition(".")[2]: tensor for name, tensor in state.items()}, tmp_path / "tiny.pth")
+    settings = {"checkpoint": str(tmp_path / "tiny.pth"), "encoder": named, "source": BallsConfig()}
+    asked = config(folder, **settings, labels=["fake", "kind"], seeds=1)
+    parts = build_probing(asked)
+    assert parts.report == Path("runs/evaluations/probe-linear-balls-tiny.json")
+    initial, trained = (parts.encoders[name].state_dict() for name in ("initial", "trained"))
+    assert torch.equal(trained["trunk.conv1.weight"], state["trunk.conv1.weight"])
+    assert not torch.equal(initial["trunk.conv1.weight"], trained["trunk.conv1.weight"])
+    assert initial["trunk.bn1.running_mean"].any()  # the untrained network is normalised on the labelled examples
+    report = probed(replace(asked, report=str(tmp_path / "report.json")))
+    assert {row["label"] for row in report["scores"]} == {"fake", "kind"}  # two classes and three
+    assert {row["split"] for row in report["scores"]} == {"held-out", "random"}
+    assert report["sha256"].keys() == {"tiny.pth"}
+
+
 def test_episodes_are_not_torn_and_repeated_observations_are_left_out(folder: Path, source: Any) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(60, 1, 16, 16)).astype(np.uint8)
@@ -388,6 +427,15 @@ def test_only_transformations_are_joined_with_labels(folder: Path, source: Any) 
         ({"labels": ["brightness"], "mode": "finetune"}, "unknown label 'brightness'"),
         ({"labels": ["same"]}, "the labels same have 0.0 nats of entropy or less"),
         ({"checkpoint": "nowhere"}, "nowhere/config.yaml does not exist"),
+        ({"encoder": ENCODER}, "encoder=small knows of no labelled pictures: give source=... too"),
+        (
+            {"encoder": replace(ENCODER, init="x.pth"), "source": BallsConfig()},
+            "encoder.init=x.pth: a probe takes weights by checkpoint",
+        ),
+        (
+            {"encoder": ENCODER, "source": BallsConfig(), "checkpoint": "nowhere.pth"},
+            r"nowhere\.pth does not exist",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(changes: dict[str, Any], message: str, folder: Path, source: Any) -> None:

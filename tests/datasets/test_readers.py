@@ -5,19 +5,23 @@ import io
 import json
 import os
 import struct
+import sys
 import tracemalloc
+import types
 import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from video_help import write_video
 
 import datasets.readers as module
+from datasets import faces
 from datasets.readers import read_idx, read_images, read_multiview, read_recording, read_storage, read_videos
 from replay.storage import FrameStorage
 
@@ -106,6 +110,83 @@ def test_shots_and_files_are_episodes_and_files_are_groups(tmp_path: Path) -> No
         assert episodes.names.tolist() == ["a.mp4", "a.mp4", "sub/b.mp4"]
     assert len(read_videos(tmp_path, 8, 1, cut=255).begin) == 2
     assert videos(tmp_path / "sub").labels == {}
+
+
+@pytest.mark.parametrize("name", ["{}/{}.mp4", "{}/{}/1.mp4"])
+def test_folders_name_class_and_group_of_videos(tmp_path: Path, name: str) -> None:
+    places = [("fake", "ann"), ("fake", "bob"), ("real", "ann")]
+    for i, place in enumerate(places):
+        write_video(tmp_path / name.format(*place), [plain((20 * i + 5, 0, 0), 16, 16)] * (i + 1))
+    episodes = videos(tmp_path)
+    assert {key: label.tolist() for key, label in episodes.labels.items()} == {
+        "class": ["fake"] * 3 + ["real"] * 3,
+        "group": ["ann", "bob", "bob", "ann", "ann", "ann"],
+    }
+    for seed in range(4):  # ann's real and fake videos show the same
+        train, test = episodes.split(0.5, seed)
+        assert {tuple(train.rows()), tuple(test.rows())} == {(1, 2), (0, 3, 4, 5)}
+
+
+# --- faces ---
+
+
+def face(side: int, place: tuple[int, int], width: int = 400, height: int = 240) -> np.ndarray:
+    """A drawn face of `side` pixels on gray."""
+    picture = Image.new("RGB", (width, height), (90, 90, 90))
+
+    def draw(shape: str, colour: tuple[int, int, int], *corners: int) -> None:
+        at = [place[i % 2] + side * corner // 100 for i, corner in enumerate(corners)]
+        getattr(ImageDraw.Draw(picture), shape)(at, fill=colour)
+
+    draw("ellipse", (60, 40, 30), 10, -5, 90, 110)
+    draw("ellipse", (220, 190, 170), 15, 5, 85, 105)
+    for x in (22, 58):
+        draw("rectangle", (70, 50, 40), x, 30, x + 20, 35)
+        draw("ellipse", (90, 70, 60), x, 36, x + 20, 50)
+        draw("ellipse", (20, 20, 20), x + 6, 38, x + 14, 48)
+    draw("polygon", (235, 210, 190), 50, 40, 42, 68, 58, 68)
+    draw("ellipse", (150, 110, 100), 42, 66, 58, 72)
+    draw("ellipse", (130, 60, 60), 33, 78, 67, 88)
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(side / 60)))
+
+
+needs_cascades = pytest.mark.skipif(not hasattr(cv2, "CascadeClassifier"), reason="OpenCV 5 has no cascades")
+
+
+@needs_cascades
+def test_the_largest_face_is_cut_out_of_images_and_videos_wherever_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = np.maximum(face(100, (280, 100)), face(60, (10, 20)))  # the large one lies beside the middle square
+    image(tmp_path / "images/a/1.png", both)
+    image(tmp_path / "images/b/2.png", plain((90, 90, 90), 240, 400))
+    caplog.set_level("INFO")
+    episodes = read_images(tmp_path / "images", 32, "face")
+    assert episodes.labels["class"].tolist() == ["a"]
+    assert episodes.names.tolist() == ["a/1.png"]
+    assert "1 of 2 pictures left out, which show no face" in caplog.text
+    assert episodes.frames[0, :, 11:21, 11:21].mean((1, 2)) == pytest.approx([200, 170, 150], abs=40)  # skin
+    image(tmp_path / "large/1.png", face(100, (280, 100)))
+    alone = read_images(tmp_path / "large", 32, "face")
+    assert np.abs(alone.frames.astype(int) - episodes.frames).mean() < 12
+
+    nothing = plain((90, 90, 90), 240, 400)
+    write_video(tmp_path / "videos/a.mp4", [both, both, nothing, both])
+    film = read_videos(tmp_path / "videos", 32, 1, 255, "face")
+    assert (film.begin.tolist(), film.end.tolist()) == ([0, 2], [2, 3])
+    assert np.abs(film.frames[2].astype(int) - episodes.frames[0]).mean() < 12
+    image(tmp_path / "none/1.png", nothing)
+    with pytest.raises(ValueError, match="none: no face in any of 1 pictures"):
+        read_images(tmp_path / "none", 32, "face")
+
+
+def test_without_cascades_a_face_crop_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "1.png", plain((0, 0, 0)))
+    for found in (None, types.ModuleType("cv2")):  # not there, or version 5
+        monkeypatch.setitem(sys.modules, "cv2", found)
+        faces._opencv.cache_clear()
+        with pytest.raises(ValueError, match="needs OpenCV 4: pip install"):
+            read_images(tmp_path, 8, "face")
 
 
 # --- several cameras ---

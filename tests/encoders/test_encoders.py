@@ -12,7 +12,6 @@ from torch import nn
 from encoders import ENCODERS, Encoder, EncoderConfig, build_encoder, dead_share, standardize, track
 
 # features of 84x84 pixels
-# features of 84x84 pixels
 FLAT = {
     "nature": 64 * 7 * 7,
     "nips": 32 * 9 * 9,
@@ -23,10 +22,11 @@ FLAT = {
     "small": 128,
     "keypoints": 64,
 }
-FLAT |= {"control": 32 * 35 * 35, "control_fast": 32 * 11 * 11, "study_digits": 128, "vit": 96}
+FLAT |= {"control": 32 * 35 * 35, "control_fast": 32 * 11 * 11, "study_digits": 128, "vit": 96, "resnet18": 512}
+LARGE = {"alexnet", "resnet50"}  # test_backbones.py
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"state"}))
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - LARGE - {"state"}))
 @pytest.mark.parametrize("shape", [(4, 84, 84), (3, 60, 48)])
 def test_what_every_encoder_promises(name, shape, tmp_path):
     encoder, obs = make(name, shape), pixels(3, *shape)
@@ -104,7 +104,7 @@ def test_the_share_of_dead_dimensions_where_their_mean_hides_them():
     assert float(dead_share(torch.ones(40, 3))) == 1
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"control", "state"}))
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() - LARGE - {"control", "state"}))
 def test_every_row_and_column_of_every_frame_reaches_the_features(name):
     encoder = make(name, layer_norm=False)
     obs = pixels(2, 4, 84, 84).float().requires_grad_()
