@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -35,6 +35,9 @@ class Suite(Protocol):
 
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Unreduced loss terms (B,), and scalars to log."""
+
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor | None:
+        """What is added to the rewards (B,) for exploration, if anything is."""
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Move heads, adversaries and momentum copies, after the encoder has moved."""
@@ -237,7 +240,8 @@ class Agent(nn.Module, ABC):
         aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
             features = self.encoder(self.with_hard_copies(obs))
-            td_loss, td_error, metrics = self.td_loss(features, batch, next_obs)
+            rewarded, bonus_metrics = self.with_bonus(batch, features[: len(own)])
+            td_loss, td_error, metrics = self.td_loss(features, rewarded, next_obs)
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
         weights = {"td": 1.0} | (self.weights if joint else {})
@@ -250,7 +254,18 @@ class Agent(nn.Module, ABC):
         self.suite.after_step(batch, self.encoder)
         policy_metrics = self.update_policy(own, batch)
         self.update_targets()
-        return Update(td_error, {**metrics, **aux_metrics, **policy_metrics, **descent})
+        return Update(td_error, {**metrics, **bonus_metrics, **aux_metrics, **policy_metrics, **descent})
+
+    def with_bonus(self, batch: Batch, features: Tensor) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch with the exploration bonus in its returns, which are of one step, and scalars to log.
+
+        Args:
+            features: (B, Z) of its observations.
+        """
+        bonus = self.suite.bonus(batch, features, self.encoder)
+        if bonus is None:
+            return batch, {}
+        return replace(batch, nstep_reward=batch.nstep_reward + bonus), {"train/bonus": bonus.mean()}
 
     def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """Train what acts, where the TD loss does not, on the augmented `obs` of a batch; returns scalars to log."""

@@ -116,6 +116,17 @@ class AuxTask(nn.Module, ABC):
         return None
 
 
+class BonusTask(AuxTask):
+    """A task that also tells how new a transition is, for an agent that explores: see `TaskConfig.bonus_weight`."""
+
+    @abstractmethod
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
+        """Return the bonus (B,) of one step, at least 0, in any unit; the arguments are those of `loss`.
+
+        It is called without gradient, before encoder and heads move, and changes nothing.
+        """
+
+
 def check_least(least: int, **options: int) -> None:
     """Raise ValueError for the first option below `least`."""
     for option, value in options.items():

@@ -15,12 +15,14 @@ class TaskConfig:
     weight: float = 1.0
     final_weight: float | None = None  # reached linearly after `decay_steps`; null: the weight is constant
     decay_steps: int = 1_000_000  # agent steps until `final_weight` is reached
+    # weight of its exploration bonus in the reward of the agent, of tasks that have one; 0: no bonus
+    bonus_weight: float = 0.0
     # shared: the task trains the agent's encoder; separate: one of its own, which begins equal and never acts
     encoder: str = "shared"
     options: dict[str, Any] = field(default_factory=dict)  # arguments of the task's class
 
     def __post_init__(self) -> None:
-        for name, least in {"weight": 0, "final_weight": 0, "decay_steps": 1}.items():
+        for name, least in {"weight": 0, "final_weight": 0, "bonus_weight": 0, "decay_steps": 1}.items():
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ValueError(f"{name}={value}: must be at least {least}")
         if self.encoder not in ENCODERS:

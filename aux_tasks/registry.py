@@ -18,6 +18,7 @@ TASKS: "Registry[type[AuxTask]]" = Registry(
         "spr": "aux_tasks.control.spr:SPR",
         "predictive": "aux_tasks.control.predictive:Predictive",
         "self_prediction": "aux_tasks.control.self_prediction:SelfPrediction",
+        "contrastive_ucb": "aux_tasks.control.contrastive_ucb:ContrastiveUCB",
         "soda": "aux_tasks.control.soda:SODA",
         "inverse_dynamics": "aux_tasks.control.inverse_dynamics:InverseDynamics",
         "temporal_cpc": "aux_tasks.video.temporal_cpc:TemporalCPC",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxTask, BonusTask, Examples, TaskSetting
 from aux_tasks.config import TaskConfig, options_of
 from aux_tasks.registry import TASKS
 from encoders import Encoder
@@ -52,7 +52,13 @@ class AuxSuite(nn.Module):
                 built[name] = TASKS[name](setting, **config.options)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
+            if config.bonus_weight and not isinstance(built[name], BonusTask):
+                known = ", ".join(task for task in TASKS if issubclass(TASKS[task], BonusTask))
+                raise ValueError(f"aux.{name}.bonus_weight={config.bonus_weight}: only {known} offer a bonus")
         self.tasks = nn.ModuleDict(built)
+        self.explorers = [name for name, config in tasks.items() if config.bonus_weight]
+        largest = torch.zeros(len(self.explorers))  # mean of a batch so far, of the bonus of each
+        self.register_buffer("largest_bonus", largest, persistent=bool(self.explorers))
         alone = [name for name, config in tasks.items() if config.encoder == "separate"]
         self.encoders = nn.ModuleDict({name: deepcopy(setting.encoder).requires_grad_(True) for name in alone})
         rivals = [p for task in built.values() if task.adversary is not None for p in task.adversary.parameters()]
@@ -116,6 +122,24 @@ class AuxSuite(nn.Module):
             metrics[f"aux/{name}/loss"] = output.loss.detach().mean()
             metrics |= {f"aux/{name}/{key}": value for key, value in output.metrics.items()}
         return terms, metrics
+
+    @torch.no_grad()
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor | None:
+        """Return what the tasks add to the agent's rewards (B,) for exploration; None where none has a weight for it.
+
+        Each bonus is divided by the largest mean of a batch so far, as Stadie et al. 2015 divide by the largest error:
+        it begins near 1 in any unit, and falls as the world becomes known. The arguments are those of `losses`.
+        """
+        if not self.explorers:
+            return None
+        total = torch.zeros_like(batch.nstep_reward)
+        for name, largest in zip(self.explorers, self.get_buffer("largest_bonus").unbind(), strict=True):
+            own, task = self.encoder_of(name, encoder), self.tasks[name]
+            assert isinstance(task, BonusTask)
+            bonus = task.bonus(batch, features if own is encoder else own(batch.obs), own)
+            largest.copy_(torch.maximum(largest, bonus.mean()))
+            total += self.configs[name].bonus_weight * bonus / largest.clamp_min(1e-8)
+        return total
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:

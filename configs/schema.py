@@ -88,6 +88,8 @@ class Config:
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
             raise ValueError(f"learning_starts={self.learning_starts}: must be at least {least}")
+        if self.replay.longest > 1 and (exploring := [name for name, task in self.aux.items() if task.bonus_weight]):
+            raise ValueError(f"aux.{exploring[0]}.bonus_weight: bonuses are of one step, which needs replay.n_step=1")
         if not all(len(pair) == 2 and pair[1] > 0 for pair in self.milestones):
             raise ValueError(f"milestones={self.milestones}: must be pairs of a score and agent steps, [[0,90_000]]")
         if isinstance(self.agent, PeerConfig):
@@ -219,8 +221,10 @@ class CompareConfig:
 
 
 def _check_shared(tasks: Mapping[str, TaskConfig]) -> None:
-    """Raise ValueError if a task trains an encoder of its own where there is no agent with another."""
+    """Raise ValueError if a task trains an encoder of its own, or has a bonus, where there is no agent."""
     for name, task in tasks.items():
+        if task.bonus_weight:
+            raise ValueError(f"aux.{name}.bonus_weight={task.bonus_weight} is for train.py, whose agent explores")
         if task.encoder != "shared":
             raise ValueError(f"aux.{name}.encoder={task.encoder} is for train.py, whose agent has an encoder beside it")
 

@@ -3,6 +3,7 @@
 from envs.atari import AtariConfig, AtariVector, atari_games
 from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
 from envs.bitflip import BitFlipConfig, BitFlipVector
+from envs.deep_sea import DeepSeaConfig, DeepSeaVector
 from envs.dmc import DmcConfig, DmcVector
 from envs.goals import GoalSpaceVector
 from envs.grasping import GraspingConfig, GraspingVector
@@ -19,6 +20,7 @@ from envs.toy import ToyConfig, ToyVector
 ENVS: dict[str, type[EnvConfig]] = {
     "atari": AtariConfig,
     "bitflip": BitFlipConfig,
+    "deep_sea": DeepSeaConfig,
     "dmc": DmcConfig,
     "grasping": GraspingConfig,
     "gym_goal": GymGoalConfig,
@@ -34,6 +36,8 @@ __all__ = [
     "AtariVector",
     "BitFlipConfig",
     "BitFlipVector",
+    "DeepSeaConfig",
+    "DeepSeaVector",
     "DmcConfig",
     "DmcVector",
     "EnvConfig",

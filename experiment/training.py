@@ -136,8 +136,9 @@ class Training:
 
     @cached_property
     def solved(self) -> SolvedTasks:
-        """Who says which auxiliary tasks teach no more."""
-        return SolvedTasks([name for name, task in self.config.aux.items() if task.weight], self.config.steps)
+        """Who says which auxiliary tasks teach no more; those that explore are needed to the end."""
+        taught = [name for name, task in self.config.aux.items() if task.weight and not task.bonus_weight]
+        return SolvedTasks(taught, self.config.steps)
 
 
 def restore(parts: Parts, run_dir: Path) -> Progress:

@@ -107,6 +107,15 @@ def gated(run_dir: Path, **changes: Any) -> Config:
     return hard(run_dir, **{"agent": agent, "replay": replay, **changes})
 
 
+def exploring(run_dir: Path, **changes: Any) -> Config:
+    """The same as `hard`, with a bonus of contrastive features and one of a forward model."""
+    aux = {
+        "contrastive_ucb": TaskConfig(bonus_weight=0.5, options={"hidden": 8, "latent_dim": 4}),
+        "self_prediction": TaskConfig(bonus_weight=0.2, options={"hidden": 8}),
+    }
+    return hard(run_dir, **{"aux": aux, "replay": ReplayConfig(capacity=90, n_step=1, prioritized=True), **changes})
+
+
 def atari(run_dir: Path, **changes: Any) -> Config:
     """240 steps of Pong at half its size, in games of 25 steps; checkpoints at 96, 192 and 240."""
     parts = {

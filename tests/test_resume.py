@@ -19,6 +19,7 @@ from run_help import (
     at_step,
     atari,
     continuous,
+    exploring,
     final,
     gated,
     hard,
@@ -61,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("kind", "kill"),
     [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)]
     + [(continuous, kill) for kill in (24, 51, 99)]
-    + [(alternating, 51), (gated, 51), (synthetic, 51), (synthetic, 99)]
+    + [(alternating, 51), (gated, 51), (synthetic, 51), (synthetic, 99), (exploring, 51)]
     + [pytest.param(atari, 150, marks=pytest.mark.slow)],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(

@@ -5,18 +5,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
 from aux_tasks.control.models import LatentTransition, action_vector, errors, negative_log_likelihood
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
 from replay import Batch
 
 
-class SelfPrediction(AuxTask):
+class SelfPrediction(BonusTask):
     """|P(z, a) - z'|^2 / 2, mean over dimensions, where z' is a momentum copy's: no metric, no reward, no projection.
 
     With layer-normalised features, the default of encoders, it accounts for most of what metrics gain with
-    distractors (Luo et al. 2025). `error_ratio` is the error over that of the batch's mean latent.
+    distractors (Luo et al. 2025). `error_ratio` is the error over that of the batch's mean latent. The loss is also the
+    exploration bonus, as in BYOL-Explore (Guo et al. 2022).
 
     Args:
         setting: the run.
@@ -42,6 +43,10 @@ class SelfPrediction(AuxTask):
         metrics = errors("transition", predicted.moments().mean, target)
         metrics["error_ratio"] = metrics["transition_error"] / metrics["transition_baseline"].clamp_min(1e-6)
         return AuxOutput(negative_log_likelihood(predicted, target), metrics)
+
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
+        """Return the prediction loss (B,)."""
+        return self.loss(batch, features, encoder).loss
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Move the momentum copy."""

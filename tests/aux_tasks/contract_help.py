@@ -38,6 +38,9 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "spr": {"projection": 8},
     "predictive": {"hidden": 8},
     "self_prediction": {"hidden": 8},
+    "self_prediction/bonus": {"hidden": 8},
+    "contrastive_ucb": {"hidden": 8, "latent_dim": 3},
+    "contrastive_ucb/bonus": {"hidden": 8, "latent_dim": 3},
     "soda": {"hidden": 8, "width": 4},
     "inverse_dynamics": {"hidden": 8},
     "temporal_cpc": {"hidden": 8},
@@ -98,10 +101,14 @@ def suite_of(
     seed: int = 1,
     options: dict[str, Any] | None = None,
 ) -> AuxSuite:
-    """A suite of the one task, with the options of its row or others, or of none where the case is empty."""
+    """A suite of the one task, with the options of its row or others, or of none where the case is empty.
+
+    A case that ends in /bonus adds the task's bonus to the rewards, with the same weight.
+    """
     setting = TaskSetting(encoder, STACK, None if continuous else ACTIONS, ACTIONS, 0.9, generator(2))
     name, row = case.partition("/")[0], CASES.get(case, {})
-    tasks = {name: TaskConfig(weight, options=row if options is None else options)} if case else {}
+    bonus = weight if case.endswith("/bonus") else 0.0
+    tasks = {name: TaskConfig(weight, bonus_weight=bonus, options=row if options is None else options)} if case else {}
     torch.manual_seed(seed)
     return AuxSuite(tasks, setting, learning_rate=1e-2, adam_eps=1e-8, max_grad_norm=10.0)
 

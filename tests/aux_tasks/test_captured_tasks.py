@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sac/overlay": {"svea": Svea.overlay},
     "sac/conv": {"svea": Svea.random_conv},
 }
-CONTROL = ("curl", "dbc", "dbc/robust", "permutation", "spr")
+CONTROL = ("contrastive_ucb/bonus", "curl", "dbc", "dbc/robust", "permutation", "spr")
 TABLE = [
     *((kind, case) for kind in SETTINGS for case in ("", "deepmdp")),
     *(("dqn/plain", case) for case in CASES if case != "deepmdp"),

@@ -160,6 +160,9 @@ DRAW_NOTHING = {
     "dbc/mico",
     "dbc/rap",
     "self_prediction",
+    "self_prediction/bonus",
+    "contrastive_ucb",
+    "contrastive_ucb/bonus",
     "inverse_dynamics",
     "temporal_cpc",
     "st_dim",
@@ -182,7 +185,19 @@ def test_momentum_copies_begin_equal_and_follow_at_their_pace(case):
     ((_, task),) = suite_of(case, encoder)
     copies = {name: module for name, module in task.named_modules() if is_momentum_copy(module)}
     assert bool(copies) == (
-        case in {"self_prediction", "dbc/simsr", "dbc/mico", "curl", "spr", "moco", "byol", "soda", "temporal_distance"}
+        case
+        in {
+            "self_prediction",
+            "self_prediction/bonus",
+            "dbc/simsr",
+            "dbc/mico",
+            "curl",
+            "spr",
+            "moco",
+            "byol",
+            "soda",
+            "temporal_distance",
+        }
     )
     followed = {n: encoder if n == "target_encoder" else getattr(task, n.removeprefix("target_")) for n in copies}
     for name, module in copies.items():

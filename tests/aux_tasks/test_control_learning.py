@@ -19,6 +19,7 @@ OPTIONS = {
     "spr": {"horizon": 2, "projection": 32, "pad": 0, "momentum": 1.0},  # alone, moving targets would collapse
     "predictive": {"hidden": 64},
     "self_prediction": {"hidden": 64, "momentum": 1.0},
+    "contrastive_ucb": {"hidden": 64, "latent_dim": 32},
     "inverse_dynamics": {"hidden": 64},
 }
 SOLVED = {
@@ -76,6 +77,8 @@ def score(name: str, metrics: dict[str, Tensor]) -> float:
             return explained("prediction")
         case "reconstruction" | "self_prediction":
             return 1 - float(metrics["error_ratio"])
+        case "contrastive_ucb":
+            return 2 * float(metrics["accuracy"]) - 1
         case _:
             return float(metrics["accuracy"])
 

@@ -21,6 +21,8 @@ REFUSALS = [
     ("predictive", {"horizon_gamma": 1}, r"horizon_gamma must be in \[0, 1\), got 1"),
     ("reconstruction", {"bits": 0}, "bits must be 1 to 8, got 0"),
     ("reconstruction", {"bits": 9}, "bits must be 1 to 8, got 9"),
+    ("contrastive_ucb", {"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+    ("contrastive_ucb", {"ridge": 0.0}, r"ridge must be above 0, got 0\.0"),
     ("spr", {"horizon": 0}, "horizon must be at least 1, got 0"),
     ("permutation", {"frame_stack": 1}, "permutation needs frame_stack=4, got 1; any from 3 on would do"),
     ("permutation", {"frame_stack": 2}, "permutation needs frame_stack=4, got 2; any from 3 on would do"),

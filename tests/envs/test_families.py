@@ -168,6 +168,9 @@ def test_bad_actions_are_refused_at_once(name: str) -> None:
             ("pointmass", {key: n}, f"{key} is {n}: it must be at least")
             for key, n in [("size", 11), ("time_limit", 0)]
         ),
+        ("deep_sea", {"cells": 5}, "size is 36: it must be a multiple of cells=5, which are 2 or more"),
+        ("deep_sea", {"cells": 1}, "size is 36: it must be a multiple of cells=1, which are 2 or more"),
+        ("deep_sea", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
         ("toy", {"size": 40}, "size is 40: it must be a multiple of 12"),
         *(("toy", {key: 0}, "num_envs, balls and time_limit must") for key in ("balls", "time_limit", "num_envs")),
     ],
