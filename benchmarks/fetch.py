@@ -1,10 +1,10 @@
 """SAC with hindsight on a task of Fetch, and that of Stable-Baselines3 for the same number of minutes.
 
-    python benchmarks/fetch.py [task=FetchPush] [minutes=60] [seed=0]
+    python benchmarks/fetch.py [task=FetchPush] [minutes=30] [seed=0] [more="learning_starts=2_000"]
 
-Both run at once, one thread each, with the hyperparameters of `experiment=her_fetch`. VecNormalize normalises the
-observations of Stable-Baselines3. Every 10,000 agent steps the deterministic policy plays 50 episodes, whose time is
-included.
+Both run at once, one thread each, with the hyperparameters of `experiment=her_fetch` and the words of `more`.
+VecNormalize normalises the observations of Stable-Baselines3. Every 10,000 agent steps the deterministic policy plays
+50 episodes, whose time is included.
 Adds to results/fetch.json and renews its page. Needs `pip install 'sidequest[robotics]'`.
 """
 
@@ -31,16 +31,17 @@ EVERY, EPISODES = 10_000, 50
 Curve = list[tuple[int, float, float]]  # agent steps, seconds, share of successes
 
 
-def settings(task: str, seed: int) -> list[str]:
+def settings(task: str, seed: int, more: str) -> list[str]:
     """The words of the training."""
-    return ["experiment=her_fetch", f"env=gym_goal/{task}-v4", f"seed={seed}", "steps=10_000_000", "threads=1"]
+    words = ["experiment=her_fetch", f"env=gym_goal/{task}-v4", f"seed={seed}", "steps=10_000_000", "threads=1"]
+    return [*words, *shlex.split(more)]
 
 
-def ours(task: str, minutes: float, seed: int) -> Curve:
+def ours(task: str, minutes: float, seed: int, more: str) -> Curve:
     """The curve of our own training."""
     with tempfile.TemporaryDirectory() as folder:
         asked = [f"eval_every={EVERY}", f"eval_every_episodes={EPISODES}", f"run_dir={folder}/run"]
-        command = [sys.executable, str(ROOT / "train.py"), *settings(task, seed), *asked]
+        command = [sys.executable, str(ROOT / "train.py"), *settings(task, seed, more), *asked]
         run = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.perf_counter() + 60 * minutes
         while run.poll() is None and time.perf_counter() < end:
@@ -53,7 +54,7 @@ def ours(task: str, minutes: float, seed: int) -> Curve:
     return [(row["step"], row["clock"]["seconds"], row["eval/success_rate"]) for row in rows]
 
 
-def theirs(task: str, minutes: float, seed: int) -> Curve:
+def theirs(task: str, minutes: float, seed: int, more: str) -> Curve:
     """The curve of SAC with HerReplayBuffer."""
     from stable_baselines3 import SAC, HerReplayBuffer
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -62,10 +63,11 @@ def theirs(task: str, minutes: float, seed: int) -> Curve:
 
     from envs.single import SingleGoalEnv
 
-    config: Config = config_of("config", settings(task, seed), Config)
+    words = settings(task, seed, more)
+    config: Config = config_of("config", words, Config)
     copies, agent = config.env.num_envs, config.agent
     assert isinstance(agent, SACConfig)
-    one = config_of("config", [*settings(task, seed), "env.num_envs=1"], Config).env
+    one = config_of("config", [*words, "env.num_envs=1"], Config).env
     env = VecNormalize(DummyVecEnv([lambda: SingleGoalEnv(one.build())] * copies), norm_reward=False)
     eval_env = VecNormalize(DummyVecEnv([lambda: SingleGoalEnv(one.build())]), norm_reward=False, training=False)
     curve: Curve = []
@@ -96,6 +98,7 @@ def theirs(task: str, minutes: float, seed: int) -> Curve:
         batch_size=config.batch_size,
         tau=agent.target_tau,
         gamma=config.gamma,
+        ent_coef=f"auto_{agent.init_temperature}",
         train_freq=1,
         gradient_steps=copies,
         replay_buffer_class=HerReplayBuffer,
@@ -116,22 +119,23 @@ def remade(page: str | None) -> str:
         steps, seconds, last = run["curve"][-1]
         best = max(success for _, _, success in run["curve"])
         first = next((f"{at:,}, {s / 60:.0f} min" for at, s, success in run["curve"] if success >= 0.5), "not reached")
-        rows.append([run["task"], run["of"], str(run["seed"]), f"{seconds / 60:.0f}", f"{steps:,}", first])
+        changed = f"`{run['more']}`" if run["more"] else ""
+        rows.append([run["task"], run["of"], changed, str(run["seed"]), f"{seconds / 60:.0f}", f"{steps:,}", first])
         rows[-1] += [f"{100 * value:.0f} %" for value in (best, last)]
-    header = ["task", "agent", "seed", "minutes", "agent steps", "50 % reached at", "highest success", "last"]
+    header = ["task", "agent", "changed", "seed", "minutes", "agent steps", "50 % at", "highest success", "last"]
     return with_block(page, __file__, table(header, rows))
 
 
 def main() -> None:
     """Train both and write the page."""
-    given = options(task="FetchPush", minutes=60.0, seed=0)
+    given = options(task="FetchPush", minutes=30.0, seed=0, more="")
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         found = {of: pool.submit(of, *given.values()) for of in (ours, theirs)}
         curves = {"Sidequest" if of is ours else "Stable-Baselines3": curve.result() for of, curve in found.items()}
     if not all(curves.values()):
         sys.exit(f"minutes={given['minutes']:g} is too short for the first evaluation, at step {EVERY:,}")
-    about = {"task": given["task"], "seed": given["seed"]}
+    about = {name: given[name] for name in ("task", "seed", "more")}
     kept = [run for run in read_json(JSON).get("runs", []) if not about.items() <= run.items()]
     kept += [about | {"of": of, "curve": curve} for of, curve in curves.items()]
     write_json({"runs": kept, "versions": versions("stable-baselines3", "gymnasium-robotics")}, JSON)
