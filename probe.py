@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.probe_table import Scores, differences, gaps, name_gaps, print_denoising, print_tables, summarise
+from analysis.probe_table import Scores, differences, format_gaps, gaps, print_denoising, print_tables, summarise
 from analysis.probes import interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
@@ -63,7 +63,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
         print_tables(scores, compared)
         if denoised:
             print_denoising(denoised)
-        sys.stdout.write(name_gaps(scores) + summarise(compared) + "\n")
+        sys.stdout.write(format_gaps(scores) + summarise(compared) + "\n")
     if stop.requested:
         log.warning("%s: the report is of %d of %d draws", stop.requested, len(draws), config.seeds * len(parts.splits))
     return stop.exit_code

@@ -36,8 +36,8 @@ class Suite(Protocol):
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Unreduced loss terms (B,), and scalars to log."""
 
-    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor | None:
-        """What is added to the rewards (B,) for exploration, if anything is."""
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder, *, learning: bool) -> Tensor | None:
+        """What is added to the rewards (B,) for exploration, if anything is; only learning moves its scale."""
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Move heads, adversaries and momentum copies, after the encoder has moved."""
@@ -240,7 +240,7 @@ class Agent(nn.Module, ABC):
         aux_metrics: dict[str, Tensor] = {}
         with self.autocast():
             features = self.encoder(self.with_hard_copies(obs))
-            rewarded, bonus_metrics = self.with_bonus(batch, features[: len(own)])
+            rewarded, bonus_metrics = self.with_bonus(batch, features[: len(own)], learning=True)
             td_loss, td_error, metrics = self.td_loss(features, rewarded, next_obs)
             if joint:
                 aux_terms, aux_metrics = self.suite.losses(batch, features[: len(own)], self.encoder)
@@ -256,13 +256,14 @@ class Agent(nn.Module, ABC):
         self.update_targets()
         return Update(td_error, {**metrics, **bonus_metrics, **aux_metrics, **policy_metrics, **descent})
 
-    def with_bonus(self, batch: Batch, features: Tensor) -> tuple[Batch, dict[str, Tensor]]:
+    def with_bonus(self, batch: Batch, features: Tensor, *, learning: bool) -> tuple[Batch, dict[str, Tensor]]:
         """The batch with the exploration bonus in its returns, which are of one step, and scalars to log.
 
         Args:
             features: (B, Z) of its observations.
+            learning: whether the bonus may move its scale.
         """
-        bonus = self.suite.bonus(batch, features, self.encoder)
+        bonus = self.suite.bonus(batch, features, self.encoder, learning=learning)
         if bonus is None:
             return batch, {}
         return replace(batch, nstep_reward=batch.nstep_reward + bonus), {"train/bonus": bonus.mean()}

@@ -36,22 +36,35 @@ def differences(scores: Scores) -> Scores:
 
 
 def gaps(scores: Scores) -> Scores:
-    """Random split minus held-out groups, seed by seed, for each row of the random split: what it leaks."""
-    random = {row: values for row, values in scores.items() if row.split == "random"}
-    return {
-        row: [float(v) for v in np.subtract(values, scores[row._replace(split="held-out")])]
-        for row, values in random.items()
-        if row._replace(split="held-out") in scores
-    }
+    """Random split minus held-out groups, seed by seed, for each row of the random split: what it leaks.
+
+    A probe that was stopped has more seeds of the held-out groups. A class may be missing in some draws, so that the
+    accuracies of single classes do not pair.
+    """
+    paired = {}
+    for row, (random, held_out) in both_splits(scores).items():
+        paired[row] = [float(v) for v in np.subtract(random, held_out)]
+    return paired
 
 
-def name_gaps(scores: Scores) -> str:
-    """Lines such as `class accuracy at pixels: random 0.961, held-out groups 0.911, gap +0.050 [+0.020, +0.080]`."""
+def both_splits(scores: Scores) -> dict[Row, tuple[list[float], list[float]]]:
+    """The scores of both splits for the seeds that both have, by the row of the random split."""
+    found = {}
+    for row, values in scores.items():
+        held_out = scores.get(row._replace(split="held-out"))
+        if row.split == "random" and held_out and not row.metric.startswith("accuracy/"):
+            seeds = min(len(values), len(held_out))
+            found[row] = values[:seeds], held_out[:seeds]
+    return found
+
+
+def format_gaps(scores: Scores) -> str:
+    """Lines such as `class accuracy at pixels: random 0.971, held-out groups 0.578, gap +0.392`, with an interval."""
     lines = []
-    for row, values in gaps(scores).items():
+    for row, (random, held_out) in both_splits(scores).items():
         if row.metric in MAIN_METRICS and row.scaling == "standardised" and row.features != "baseline":
-            means = [np.mean(scores[row._replace(split=split)]) for split in ("random", "held-out")]
-            told = f"random {means[0]:.3f}, held-out groups {means[1]:.3f}, gap {with_interval(values)}"
+            gap = with_interval(gaps(scores)[row])
+            told = f"random {np.mean(random):.3f}, held-out groups {np.mean(held_out):.3f}, gap {gap}"
             lines.append(f"{row.label} {row.metric} at {row.features}: {told}\n")
     return "".join(lines)
 

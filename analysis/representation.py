@@ -19,7 +19,8 @@ def diagnose(agent: Agent, batch: Batch) -> dict[str, Tensor]:
     """
     with agent.looking():
         features = agent.encoder(batch.obs)
-        terms = {"td": agent.td_loss(features, batch, batch.nstep_obs)[0]}
+        rewarded, _ = agent.with_bonus(batch, features.detach(), learning=False)
+        terms = {"td": agent.td_loss(features, rewarded, batch.nstep_obs)[0]}
         terms |= agent.suite.losses(batch, features, agent.encoder)[0]
         cosines = gradient_cosines(terms, "td", agent.encoder)
     metrics = {f"aux/{name}/grad_cosine": cosine for name, cosine in cosines.items()}

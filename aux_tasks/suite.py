@@ -124,11 +124,14 @@ class AuxSuite(nn.Module):
         return terms, metrics
 
     @torch.no_grad()
-    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor | None:
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder, *, learning: bool) -> Tensor | None:
         """Return what the tasks add to the agent's rewards (B,) for exploration; None where none has a weight for it.
 
         Each bonus is divided by the largest mean of a batch so far, as Stadie et al. 2015 divide by the largest error:
-        it begins near 1 in any unit, and falls as the world becomes known. The arguments are those of `losses`.
+        it begins near 1 in any unit, and falls as the world becomes known. The other arguments are those of `losses`.
+
+        Args:
+            learning: whether the batch counts for that largest mean.
         """
         if not self.explorers:
             return None
@@ -137,8 +140,10 @@ class AuxSuite(nn.Module):
             own, task = self.encoder_of(name, encoder), self.tasks[name]
             assert isinstance(task, BonusTask)
             bonus = task.bonus(batch, features if own is encoder else own(batch.obs), own)
-            largest.copy_(torch.maximum(largest, bonus.mean()))
-            total += self.configs[name].bonus_weight * bonus / largest.clamp_min(1e-8)
+            scale = torch.maximum(largest, bonus.mean())
+            if learning:
+                largest.copy_(scale)
+            total += self.configs[name].bonus_weight * bonus / scale.clamp_min(1e-8)
         return total
 
     @property

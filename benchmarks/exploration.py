@@ -3,7 +3,7 @@
     python benchmarks/exploration.py [seeds=5] [steps=10000] [jobs=1]
 
 DQN in the deep sea (`experiment=deep_sea`), with and without an exploration bonus of weight 1. `exact counts` is a
-bonus of 1 / sqrt(1 + n) for an action drawn n times in its cell: what features would give that tell all cells apart.
+bonus of 1 / sqrt(1 + n) for an action drawn n times in its cell: the bonus of one-hot features of cell and action.
 Makes what is missing in runs/exploration, then results/exploration.json and the block of its page.
 """
 
@@ -101,7 +101,8 @@ def run(arm: str, seed: int, given: dict[str, Any]) -> None:
 def remade(page: str) -> str:
     """The page with the block that the JSON gives."""
     content = read_json(JSON)
-    rows = [cells(arm, [result for result in content["results"] if result["arm"] == arm], content) for arm in ARMS]
+    by_arm = {arm: [result for result in content["results"] if result["arm"] == arm] for arm in ARMS}
+    rows = [cells(arm, found, content) for arm, found in by_arm.items() if found]
     text = f"`{content['command']}`: {content['steps']:,} agent steps, torch {content['versions']['torch']}.\n\n"
     header = ["exploration", "episodes until found, of each seed", "solved", "95 % interval", "CPU time"]
     return with_block(page, __file__, text + table(header, rows))

@@ -48,7 +48,7 @@ from harness.seeding import numpy_stream
 from pretrain import pretrain
 
 JSON, PAGE = RESULTS / "forgery.json", RESULTS / "forgery.md"
-RUNS, FOLDER = ROOT / "runs" / "forgery", Path("data/forgery")
+RUNS, FOLDER = ROOT / "runs" / "forgery", ROOT / "data" / "forgery"
 SIZE, PIECE = 64, 6  # pixels, frames
 PATCH, BLUR, QUALITY = 36, 1.5, 20  # pixels of a patch, deviation of its blur, and quality of its JPEG
 ROTATION = ["aux=rotation", "learning_rate=1e-3"]
@@ -74,7 +74,7 @@ def make_set(folder: Path) -> None:
         return
     whole, folder = folder, folder.with_name(f".{folder.name}")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    clips, rng = read_videos(Path("data/clips"), SIZE, 1, 40.0), numpy_stream(0, "forgery")
+    clips, rng = read_videos(ROOT / "data" / "clips", SIZE, 1, 40.0), numpy_stream(0, "forgery")
     shots = list(zip(clips.begin, clips.end, strict=True))
     for number, (begin, end) in enumerate(shots):
         pieces = range(begin, end - PIECE + 1, PIECE)

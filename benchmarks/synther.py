@@ -102,22 +102,22 @@ def measure(seed: int) -> list[dict[str, Any]]:
     parts.rollout.reset(seed)
     while len(parts.replay) < PLAY:
         parts.replay.add(*parts.rollout.collect())
-    real, held_out = (flat(parts.replay.sample(ROWS, frozenset())) for _ in range(2))
+    real, reference = (flat(parts.replay.sample(ROWS, frozenset())) for _ in range(2))
     rng = torch_stream(seed, "benchmark")
-    torn = real.clone()
-    torn[:, -COLUMNS[-1] :] = real[torch.randperm(ROWS, generator=rng), -COLUMNS[-1] :]
-    kinds = {"real": real, "real, next states shuffled": torn, "Gaussian fit": gaussian(real, rng)}
+    shuffled = real.clone()
+    shuffled[:, -COLUMNS[-1] :] = real[torch.randperm(ROWS, generator=rng), -COLUMNS[-1] :]
+    kinds = {"real": real, "real, next states shuffled": shuffled, "Gaussian fit": gaussian(real, rng)}
     for name, rows, updates in (
         ("SynthER, 500 updates", real, 500),
         ("SynthER, 2,000 updates", real, 2_000),
-        ("SynthER, 500 updates on shuffled next states", torn, 500),
+        ("SynthER, 500 updates on shuffled next states", shuffled, 500),
     ):
         with seeded(seed, "benchmark"):
             model = Denoiser(real.shape[1])
         mean, std = moments(rows)
         fit(model, (rows - mean) / std, updates, rng)
         kinds[name] = model.sample(ROWS, 16, rng) * std + mean
-    return [{"kind": kind, "seed": seed} | errors(rows, held_out) for kind, rows in kinds.items()]
+    return [{"kind": kind, "seed": seed} | errors(rows, reference) for kind, rows in kinds.items()]
 
 
 def gaussian(rows: Tensor, rng: torch.Generator) -> Tensor:

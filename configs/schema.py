@@ -133,7 +133,7 @@ class PretrainConfig:
             raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
         if not self.aux:
             raise ValueError("nothing to learn: give aux=rotation or another auxiliary task")
-        _check_shared(self.aux)
+        _check_without_agent(self.aux)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class ProbeConfig:
             raise ValueError(f"encoder.init={self.encoder.init}: a probe takes weights by checkpoint=...")
         if (self.mode in ("joint", "label_augmentation")) != bool(self.aux):
             raise ValueError("mode=joint or label_augmentation and an auxiliary task, as aux=rotation, need each other")
-        _check_shared(self.aux)
+        _check_without_agent(self.aux)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class CompareConfig:
         check_choice("x", self.x, ("steps", "seconds"))
 
 
-def _check_shared(tasks: Mapping[str, TaskConfig]) -> None:
+def _check_without_agent(tasks: Mapping[str, TaskConfig]) -> None:
     """Raise ValueError if a task trains an encoder of its own, or has a bonus, where there is no agent."""
     for name, task in tasks.items():
         if task.bonus_weight:

@@ -123,7 +123,8 @@ def read_images(folder: Path, size: int, crop: str = "middle") -> Episodes:
         if picture is not None:
             frames[len(kept)] = picture.transpose(2, 0, 1)
             kept.append(i)
-    _check_faces(folder, len(kept), len(paths))
+    if crop == "face":
+        _check_faces(folder, len(kept), len(paths))
     labels = {label: each[kept] for label, each in labels.items()}
     names = None if "group" in labels else _names(paths, folder)[kept]
     return replace(stills(frames[: len(kept)], labels), names=names)
@@ -134,10 +135,11 @@ def read_videos(folder: Path, size: int, stride: int, cut: float, crop: str = "m
     with crop="face" the largest faces; frames without one are left out.
 
     An episode begins with each file, after each cut and after what is left out. A cut is where one frame of the file
-    differs from the one before by more than `cut`, of 255, on the mean over the pixels.
+    differs from the one before by more than `cut`, of 255, on the mean over the pixels, black margins left out.
 
     `folder/cat/anna.mp4` and `folder/cat/anna/1.mp4` have the labels `class`, "cat", and `group`, "anna", if all lie
-    so. Otherwise several files are the groups of a split, since the shots of one file show the same things.
+    so and there are several groups. Otherwise several files are the groups of a split, since the shots of one file show
+    the same things.
 
     Raises:
         ValueError: there are none, or none with a face, or ffmpeg finds no picture in one.
@@ -153,7 +155,7 @@ def read_videos(folder: Path, size: int, stride: int, cut: float, crop: str = "m
     for number, (path, count) in enumerate(zip(paths, counts, strict=True)):
         before, new = None, True
         for i, picture in enumerate(read_video(path, SIDE if faces else size, count, whole=faces)):
-            new |= before is not None and np.abs(np.subtract(picture, before, dtype=np.int16)).mean() > cut
+            new |= before is not None and _difference(picture, before) > cut
             before = picture
             if i % stride == 0:
                 shown = crop_face(picture, size) if faces else picture
@@ -165,8 +167,19 @@ def read_videos(folder: Path, size: int, stride: int, cut: float, crop: str = "m
                 frames[len(file)] = shown.transpose(2, 0, 1)
                 file.append(number)
                 new = False
-    _check_faces(folder, len(file), most)
+    if faces:
+        _check_faces(folder, len(file), most)
     return _of_files(frames[: len(file)], np.array(begin), np.array(file), paths, folder)
+
+
+def _difference(picture: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
+    """Mean absolute difference of two pictures (S, S, 3), without the black margins of a film that is not square."""
+    shown: NDArray[np.bool_] = np.any(picture | before, axis=2)
+    rows, columns = np.any(shown, axis=1), np.any(shown, axis=0)
+    if not rows.any():
+        return 0.0
+    apart = np.abs(np.subtract(picture, before, dtype=np.int16))
+    return float(apart[rows][:, columns].mean())
 
 
 def _of_files(
@@ -175,7 +188,7 @@ def _of_files(
     """Videos that begin at these frames, each frame of one of the files, which name class and group of a frame."""
     ends = np.append(begin[1:], len(file))
     places = [path.relative_to(folder).with_suffix("").parts for path in paths]
-    if {*map(len, places)} in ({2}, {3}):
+    if {*map(len, places)} in ({2}, {3}) and len({place[1] for place in places}) > 1:
         labels = {name: np.array([place[i] for place in places])[file] for i, name in enumerate(("class", "group"))}
         return Episodes(frames, begin, ends, labels)
     if len(paths) == 1:

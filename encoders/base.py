@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from encoders.backbones import FixedBatchNorm
 
-FARTHEST = 10.0  # deviations from its mean that a number may be, as in VecNormalize of Stable-Baselines3
-TRACKED = 1e-3  # share of a batch in the moments of numbers
+CLIP_DEVIATIONS = 10.0  # deviations from its mean that a number may be, as in VecNormalize of Stable-Baselines3
+MOMENTS_RATE = 1e-3  # weight of a batch in running moments
 
 
 class TooSmallError(ValueError):
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
 
 class FrozenEncoder(Encoder):
     """A trained encoder that learns no more, under the same names. It takes features (B, Z, 1, 1) in place of pixels
-    and gives them back, so that a replay can make features up. Its maps are its features, for every head alike.
+    and gives them back, so that a replay can store or generate features. Its maps are its features, for every head.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -159,12 +159,15 @@ def standardize(module: nn.Module, obs: Tensor) -> None:
 def measure_norms(encoder: Encoder, obs: Tensor) -> None:
     """Give the batch normalisations of an encoder that have no statistics those of (B, C, H, W) `obs`."""
     fresh = [norm for norm in encoder.modules() if isinstance(norm, FixedBatchNorm) and not norm.measured]
-    for norm in fresh:
-        norm.training = True
-    if fresh:
+    if not fresh:
+        return
+    try:
+        for norm in fresh:
+            norm.training = True
         encoder(obs)
-    for norm in fresh:
-        norm.training = False
+    finally:
+        for norm in fresh:
+            norm.training = False
 
 
 def moments(values: Tensor) -> Tensor:
@@ -175,7 +178,7 @@ def moments(values: Tensor) -> Tensor:
 
 def standardized(values: Tensor, moments: Tensor) -> Tensor:
     """Numbers (B, ...) by their moments (2, ...), at most 10 deviations from the mean."""
-    return ((values.float() - moments[0]) / moments[1]).clamp(-FARTHEST, FARTHEST)
+    return ((values.float() - moments[0]) / moments[1]).clamp(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
 
 
 @torch.no_grad()
@@ -187,5 +190,5 @@ def track(tracked: Tensor, values: Tensor) -> None:
     """
     mean, std = moments(values)
     apart = mean - tracked[0]
-    variance = tracked[1].square().lerp(std.square(), TRACKED) + TRACKED * (1 - TRACKED) * apart.square()
-    tracked.copy_(torch.stack([tracked[0] + TRACKED * apart, variance.sqrt()]))
+    variance = tracked[1].square().lerp(std.square(), MOMENTS_RATE) + MOMENTS_RATE * (1 - MOMENTS_RATE) * apart.square()
+    tracked.copy_(torch.stack([tracked[0] + MOMENTS_RATE * apart, variance.sqrt()]))

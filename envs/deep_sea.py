@@ -33,7 +33,7 @@ class DeepSeaConfig(EnvConfig):
 
 
 class DeepSeaVector(VectorEnv):
-    """N copies. Which of the 2 actions goes right and which left differs between cells, the same for all time.
+    """N copies. The action of the 2 that goes right differs between cells and never changes.
 
     An episode begins in the left corner of the top row and terminates at the bottom, after `cells` - 1 steps. Reward:
     +1 in its right corner, which only steps to the right reach, and -`COST` / (`cells` - 1) for each of them.

@@ -70,6 +70,8 @@ def build_probing(config: ProbeConfig) -> Probing:
         ValueError: parts do not fit each other; the message says which and what would.
     """
     device, folder = pick_device(config.device), locate(config.checkpoint)
+    if config.encoder and folder.is_dir():
+        raise ValueError(f"{folder} is a run, whose config names its encoder: leave encoder=... out")
     file = folder if config.encoder or folder.suffix == ".safetensors" else None
     folder = folder.parent if file else folder
     task = file.stem.partition("-")[2] if file else ""  # of `encoder-<task>.safetensors`

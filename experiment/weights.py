@@ -4,6 +4,7 @@ executes anything when it is read.
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +24,20 @@ from harness.errors import first_line
 from harness.files import open_regular, replacing
 
 LARGEST = 1 << 30  # bytes of a file of weights
+UNREADABLE = (  # what damaged files raise in torch.load
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+)
 HEADER = "network"  # entry of the metadata
 PICKLED = {".pt", ".pth"}  # endings of what torch.save writes
 SEPARATE = "suite.encoders."  # how the names of those of auxiliary tasks begin
@@ -215,7 +230,7 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
             held = torch.load(file, "cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
-    except (OSError, EOFError, ValueError, RuntimeError, LookupError, TypeError, BadZipFile, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a readable file of weights: {first_line(error)}") from error
     if not isinstance(held, Mapping) or not all(isinstance(n, str) and _is_plain(t) for n, t in held.items()):
         raise ValueError(f"{path} holds no state dict: tensors by name, of torch.save(network.state_dict(), path)")
@@ -223,7 +238,9 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    if not isinstance(value, torch.Tensor) or value.is_quantized:
+        return False
+    return value.layout is torch.strided and value.device.type == "cpu"
 
 
 def checksum(weights: Mapping[str, torch.Tensor]) -> str:

@@ -17,7 +17,7 @@ from replay.replay import Replay
 log = logging.getLogger(__name__)
 
 LEARNING_RATE, BATCH = 1e-3, 256  # of the model
-CHUNK = 4096  # transitions that are encoded or generated together
+ENCODED, GENERATED = 256, 4096  # transitions in a forward pass of the encoder, and of the model
 
 
 class Features(NamedTuple):
@@ -60,7 +60,13 @@ class SyntheticReplay(Replay):
             self._renew(step)
 
     def sample(self, batch_size: int, fields: frozenset[str], clip_length: int = 0) -> Batch:
-        """See `Replay.sample`: the real transitions come first."""
+        """See `Replay.sample`: the real transitions come first.
+
+        Raises:
+            ValueError: fields are asked for, which the model does not make.
+        """
+        if fields:
+            raise ValueError(f"replay.synthetic does not make {', '.join(sorted(fields))}")
         made = int(batch_size * self._config.synthetic.share) if len(self._made) else 0
         real = self._encoded(super().sample(batch_size - made, fields, clip_length))
         if not made:
@@ -76,11 +82,13 @@ class SyntheticReplay(Replay):
     def _renew(self, step: int) -> None:
         """Learn from the replay, and make new transitions."""
         config, rng = self._config.synthetic, self._features.rng
-        real = [self._encoded(super(SyntheticReplay, self).sample(size, frozenset())) for size in chunks(len(self))]
+        count = min(len(self), config.updates * BATCH)  # more are not read
+        parts = chunks(count, ENCODED)
+        real = [self._encoded(super(SyntheticReplay, self).sample(size, frozenset())) for size in parts]
         rows = torch.cat([flat(batch) for batch in real])
         mean, std = moments(rows)
         loss = fit(self._model, (rows - mean) / std, config.updates, rng)
-        made = [self._model.sample(size, config.sampling_steps, rng) for size in chunks(config.transitions)]
+        made = [self._model.sample(size, config.sampling_steps, rng) for size in chunks(config.transitions, GENERATED)]
         self._made = torch.cat(made) * std + mean
         log.info("replay.synthetic: %d transitions at step %d, loss of the model %.3f", len(self._made), step, loss)
 
@@ -114,9 +122,9 @@ class SyntheticReplay(Replay):
         self._learned_at = synthetic["learned_at"]
 
 
-def chunks(count: int) -> list[int]:
-    """A count in parts of which none is too large."""
-    return [min(CHUNK, count - begun) for begun in range(0, count, CHUNK)]
+def chunks(count: int, most: int) -> list[int]:
+    """A count in parts of at most so many."""
+    return [min(most, count - begun) for begun in range(0, count, most)]
 
 
 def flat(batch: Batch) -> Tensor:

@@ -22,7 +22,8 @@ class ContrastiveUCB(BonusTask):
     mean of both shares; chance is 0.5.
 
     The exploration bonus is sqrt(phi^T Sigma^-1 phi) with |phi| = 1 and Sigma = lambda I + sum phi phi^T over the
-    batches learned from: 1 / sqrt(lambda + n) if n were equal and all others orthogonal. As in the authors' code, where
+    batches learned from. Of a pair drawn n times whose features are orthogonal to all others it is
+    1 / sqrt(lambda + n). As in the authors' code, where
     the Q head gives the features, a transition counts each time it is drawn, with its features of that time.
 
     Args:

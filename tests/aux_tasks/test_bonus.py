@@ -88,9 +88,13 @@ def test_each_bonus_is_divided_by_its_largest_mean_so_far():
     ((_, task),) = suite
     for mean, largest in ((2.0, 2.0), (8.0, 8.0), (4.0, 8.0)):
         task.bonus = lambda *_, mean=mean: mean * each
-        found = suite.bonus(batch, encoder(batch.obs), encoder)
+        found = suite.bonus(batch, encoder(batch.obs), encoder, learning=True)
         torch.testing.assert_close(found, 0.25 * mean * each / largest)
-    assert suite_of("", encoder).bonus(batch, encoder(batch.obs), encoder) is None
+    before = suite.state_dict()["largest_bonus"].clone()
+    task.bonus = lambda *_: 100 * each
+    suite.bonus(batch, encoder(batch.obs), encoder, learning=False)  # a look at it moves nothing
+    assert torch.equal(suite.state_dict()["largest_bonus"], before)
+    assert suite_of("", encoder).bonus(batch, encoder(batch.obs), encoder, learning=True) is None
 
 
 @pytest.mark.parametrize("task", ["rotation", "curl"])

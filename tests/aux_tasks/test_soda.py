@@ -1,10 +1,9 @@
 """SODA: features that a picture mixed into the observation changes less."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from aux_help import generator
-from pretext_help import build_task, colours_of, cut, patch_encoder, photos, train_on
+from pretext_help import build_task, colours_of, patch_encoder, photos, train_on
 
 from encoders import Encoder
 from encoders.augment import color_fields, overlay
@@ -26,12 +25,11 @@ def likeness(encoder: Encoder) -> float:
     return float(cosine.diagonal().mean() - cosine.mean())
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_the_encoder_learns_to_see_through_unseen_pictures(learns):
+def test_the_encoder_learns_to_see_through_unseen_pictures():
     encoder = patch_encoder(3, 24, features=64)
     task, before = build_task("soda", encoder, 1, hidden=64), likeness(encoder)
-    train_on(task, encoder if learns else cut(encoder), seen, steps=90)
-    assert (likeness(encoder) > before + 0.1) == learns
+    train_on(task, encoder, seen, steps=90)
+    assert likeness(encoder) > before + 0.1
 
 
 def test_pairs_of_different_observations_teach_nothing():

@@ -1,4 +1,4 @@
-"""The deep sea: where the treasure lies, what the way there costs, and that chance does not find it."""
+"""The deep sea: where the treasure lies, and what the way there costs."""
 
 import numpy as np
 import pytest

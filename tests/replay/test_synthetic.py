@@ -125,10 +125,10 @@ def test_made_transitions_obey_the_world_unless_next_states_are_shuffled() -> No
     rng = torch.Generator().manual_seed(0)
     state, action = torch.rand(3000, 1, generator=rng) * 2 - 1, torch.rand(3000, 1, generator=rng) * 2 - 1
     rows = torch.cat([state, action, -state.square(), 0.9 * torch.ones(3000, 1), 0.8 * state + 0.2 * action], 1)
-    torn = rows.clone()
-    torn[:, -1] = rows[torch.randperm(3000, generator=rng), -1]
+    shuffled = rows.clone()
+    shuffled[:, -1] = rows[torch.randperm(3000, generator=rng), -1]
     errors = []
-    for data in (rows, torn):
+    for data in (rows, shuffled):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = Denoiser(data.shape[1])
