@@ -52,8 +52,8 @@ def both_splits(scores: Scores) -> dict[Row, tuple[list[float], list[float]]]:
     found = {}
     for row, values in scores.items():
         held_out = scores.get(row._replace(split="held-out"))
-        if row.split == "random" and held_out and not row.metric.startswith("accuracy/"):
-            seeds = min(len(values), len(held_out))
+        seeds = min(len(values), len(held_out or []))
+        if held_out and seeds and row.split == "random" and not row.metric.startswith("accuracy/"):
             found[row] = values[:seeds], held_out[:seeds]
     return found
 
