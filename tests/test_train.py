@@ -224,7 +224,7 @@ def test_the_average_is_what_a_run_leaves_and_is_evaluated_by(tmp_path: Path, mo
     assert not torch.equal(weight, trained["head.value.weight"])
 
 
-COLOUR_TASKS = {"colorization", "video_colorization"}
+COLOUR_TASKS = {"colorization", "soda", "video_colorization"}
 
 
 @pytest.mark.parametrize("task", sorted(COLOUR_TASKS))

@@ -148,7 +148,7 @@ WRONG = {
         "env=atari/Pong": "'Pong'.*'pong'?",
         "env=atari/combat": "env.game=combat needs two players",
         "env=dmc env.domain=walkr": "domain 'walkr'.*'walker'?",
-        "env=qqq": "env 'qqq': there are atari, bitflip, dmc",
+        "env=qqq": "env 'qqq': there are atari, bitflip, deep_sea, dmc",
         "env=atari/brekout": "'brekout'.*'breakout'?",
         "aux=rotaton": "aux 'rotaton'.*'rotation'?",
         "aux=[rotation,permutaton]": "aux 'permutaton'.*'permutation'?",
@@ -204,7 +204,7 @@ WRONG = {
     },
     "probe": {
         "checkpont=x": "'checkpont'.*'checkpoint'?",
-        "encoder=runs/mine": "'encoder': there are checkpoint, aux, source",
+        "encoder=runs/mine": "unknown encoder 'runs/mine': there are alexnet",
         "source.folder=x": "'source.folder': source is empty",
         "train_label=3": "'train_labels'?",
         "episodes=3": "'episodes': there are checkpoint",
