@@ -60,10 +60,10 @@ def both_splits(scores: Scores) -> dict[Row, tuple[list[float], list[float]]]:
 
 def format_gaps(scores: Scores) -> str:
     """Lines such as `class accuracy at pixels: random 0.971, held-out groups 0.578, gap +0.392`, with an interval."""
-    lines = []
+    lines, leaked = [], gaps(scores)
     for row, (random, held_out) in both_splits(scores).items():
         if row.metric in MAIN_METRICS and row.scaling == "standardised" and row.features != "baseline":
-            gap = with_interval(gaps(scores)[row])
+            gap = with_interval(leaked[row])
             told = f"random {np.mean(random):.3f}, held-out groups {np.mean(held_out):.3f}, gap {gap}"
             lines.append(f"{row.label} {row.metric} at {row.features}: {told}\n")
     return "".join(lines)

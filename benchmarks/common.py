@@ -89,6 +89,22 @@ def result_of(folder: Path, steps: int) -> dict[str, Any] | None:
     return result if result.get("steps") == steps else None
 
 
+def measured(
+    run: Callable[..., None],
+    runs: Sequence[tuple[Any, ...]],
+    folder: Callable[..., Path],
+    steps: int,
+    jobs: int,
+) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
+    """The results of runs of so many steps, after those that are missing; and the runs that failed.
+
+    Args:
+        runs: the arguments of each; the first two name its folder.
+    """
+    failed = side_by_side(run, [one for one in runs if not result_of(folder(*one[:2]), steps)], jobs)
+    return [result for one in runs if (result := result_of(folder(*one[:2]), steps))], failed
+
+
 def train(config: PretrainConfig, parts: Pretraining) -> None:
     """Every update of a pretraining, from the first."""
     with (

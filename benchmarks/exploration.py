@@ -22,10 +22,9 @@ from common import (
     config_of,
     finish,
     games,
+    measured,
     options,
     read_json,
-    result_of,
-    side_by_side,
     table,
     with_block,
 )
@@ -122,12 +121,11 @@ def main() -> None:
     """Run what is missing and write the table."""
     given = options(seeds=5, steps=10_000, jobs=1)
     each = [(arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS]
-    failed = side_by_side(run, [one for one in each if not result_of(folder(*one[:2]), given["steps"])], given["jobs"])
-    found = [result_of(folder(arm, seed), given["steps"]) for arm, seed, _ in each]
+    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
     content = {
         "command": shlex.join(["python", "benchmarks/exploration.py", *sys.argv[1:]]),
         "steps": given["steps"],
-        "results": [result for result in found if result],
+        "results": results,
         "versions": versions(),
     }
     write_json(content, JSON)

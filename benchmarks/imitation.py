@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULT, RESULTS, config_of, finish, options, read_json, result_of, side_by_side, table, with_block
+from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, with_block
 
 from analysis.evaluation import greedy, random_policy
 from configs.schema import Config, PretrainConfig
@@ -134,8 +134,7 @@ def main() -> None:
     given = options(seeds=3, steps=6_000, pretrain_steps=500, jobs=1)
     prepare(given)
     each = [(arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS]
-    failed = side_by_side(run, [one for one in each if not result_of(folder(*one[:2]), given["steps"])], given["jobs"])
-    found = [result_of(folder(arm, seed), given["steps"]) for arm, seed, _ in each]
+    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
     env, shown = training("true reward", 0, given).env, read_json(DEMONSTRATION / "source.json")
     random = random_policy(env.build().action_space, numpy_stream(0, "random"))
     place = [np.load(DEMONSTRATION / f"labels/{axis}.npy")[-1] for axis in "xy"]
@@ -145,7 +144,7 @@ def main() -> None:
         "controller": shown["controller"],
         "random play": final_distances(env, random),
         "demonstration": [float(np.hypot(*place))],
-        "results": [result for result in found if result],
+        "results": results,
         "versions": versions(),
     }
     write_json(content, JSON)

@@ -24,10 +24,9 @@ from common import (
     config_of,
     finish,
     log_of,
+    measured,
     options,
     read_json,
-    result_of,
-    side_by_side,
     table,
     with_block,
 )
@@ -179,13 +178,12 @@ def main() -> None:
     pretrained()
     each = [(arm, seed, given["steps"]) for seed in range(given["seeds"]) for arm in ARMS]
     each = [one for one in each if one[1] == 0 or not one[0].startswith("features")]
-    failed = side_by_side(run, [one for one in each if not result_of(folder(*one[:2]), given["steps"])], given["jobs"])
-    found = [result_of(folder(arm, seed), given["steps"]) for arm, seed, _ in each]
+    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
     content = {
         "command": shlex.join(["python", "benchmarks/synther.py", *sys.argv[1:]]),
         "steps": given["steps"],
         "words": {"all": COMMON, **ARMS},
-        "results": [result for result in found if result],
+        "results": results,
         "transitions": [row for seed in range(given["seeds"]) for row in measure(seed)],
         "versions": versions(),
     }

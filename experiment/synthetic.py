@@ -12,7 +12,7 @@ from replay.synthetic import Features
 
 
 def check_synthetic(config: Config) -> None:
-    """Raise ValueError if batches shall be synthetic in part and cannot hold features in place of pixels."""
+    """Raise ValueError if `replay.synthetic` is asked for and batches cannot hold features in place of pixels."""
     agent = config.agent
     if not config.replay.synthetic.share:
         return
