@@ -1,10 +1,13 @@
 """What holds for every test."""
 
 import os
+import random
 from collections.abc import Generator
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+import torch
 
 WITHOUT_DMC = "dm-control is missing"  # what a test that needs it ends with, directly or in what it compares
 
@@ -13,6 +16,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """The tests compare bits and fork, which a GPU does not bear: they see one only with `-m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """A test draws the same numbers whichever tests ran before it, also from the generators of other libraries."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(wrapper=True)
