@@ -48,7 +48,7 @@ clips: $(VENV)/installed ## bring three short videos into data/clips, for source
 	$(RUN) scripts/download.py clips
 
 test: $(VENV)/installed ## run the fast tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-gpu: $(VENV)/installed ## run the tests that need a CUDA device
 	$(RUN) -m pytest -m gpu $(ARGS)
@@ -57,7 +57,7 @@ test-slow: $(VENV)/installed ## run the learning tests, minutes each
 	$(RUN) -m pytest -m slow $(ARGS)
 
 test-chaos: $(VENV)/installed ## kill, damage and hinder programs at random, TRIES=10 times each; the table in docs/reliability.md
-	TRIES=$(TRIES) OMP_NUM_THREADS=1 $(RUN) -m pytest -m chaos -n 2 tests/chaos $(ARGS); code=$$?; \
+	TRIES=$(TRIES) $(RUN) -m pytest -m chaos -n 2 tests/chaos $(ARGS); code=$$?; \
 		$(RUN) benchmarks/chaos_report.py && exit $$code
 
 check: $(VENV)/installed ## ruff, mypy strict, import rules

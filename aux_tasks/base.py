@@ -117,7 +117,13 @@ class AuxTask(nn.Module, ABC):
 
 
 class BonusTask(AuxTask):
-    """A task that also tells how new a transition is, for an agent that explores: see `TaskConfig.bonus_weight`."""
+    """A task that also tells how new a transition is, for an agent that explores: see `TaskConfig.bonus_weight`.
+
+    Attributes:
+        offers_bonus: whether it does with its options.
+    """
+
+    offers_bonus = True
 
     @abstractmethod
     def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:

@@ -52,9 +52,10 @@ class AuxSuite(nn.Module):
                 built[name] = TASKS[name](setting, **config.options)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
-            if config.bonus_weight and not isinstance(built[name], BonusTask):
+            if config.bonus_weight and not getattr(built[name], "offers_bonus", False):
                 known = ", ".join(task for task in TASKS if issubclass(TASKS[task], BonusTask))
-                raise ValueError(f"aux.{name}.bonus_weight={config.bonus_weight}: only {known} offer a bonus")
+                text = f"with these options it offers no bonus; tasks that can: {known}"
+                raise ValueError(f"aux.{name}.bonus_weight={config.bonus_weight}: {text}")
         self.tasks = nn.ModuleDict(built)
         self.explorers = [name for name, config in tasks.items() if config.bonus_weight]
         largest = torch.zeros(len(self.explorers))  # mean of a batch so far, of the bonus of each

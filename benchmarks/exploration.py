@@ -46,6 +46,7 @@ ARMS = {
     "epsilon-greedy": "none",
     "contrastive UCB": "contrastive_ucb",
     "forward-model error": "self_prediction",
+    "error of DBC's model": "dbc",
     "exact counts": "counts",
 }
 MOVES = 12  # steps of an episode, that of the reset included

@@ -13,7 +13,12 @@ WITHOUT_DMC = "dm-control is missing"  # what a test that needs it ends with, di
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The tests compare bits and fork, which a GPU does not bear: they see one only with `-m gpu`."""
+    """The tests compare bits and fork, which a GPU does not bear: they see one only with `-m gpu`.
+
+    They run with one thread, which is faster for tensors this small, and gives the same sums on every machine.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
+    torch.set_num_threads(1)
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

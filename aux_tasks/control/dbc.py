@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
 from aux_tasks.control.metrics import FORMS, project
 from aux_tasks.control.models import LatentTransition, action_vector, errors, mlp, negative_log_likelihood
 from encoders import Encoder, dead_share
@@ -18,7 +18,7 @@ from replay import Batch
 PAIRS = ("published", "permutation", "all")
 
 
-class DBC(AuxTask):
+class DBC(BonusTask):
     """Distances of latents match how differently their states behave (Zhang et al. 2021, "Learning invariant
     representations for reinforcement learning without reconstruction", equation 4):
 
@@ -36,6 +36,9 @@ class DBC(AuxTask):
     - `mico`: MICo's distance, also between the latents that were observed next: no models (Castro et al. 2021).
     - `rap`: (d - gamma * W2)^2 matches (r_i - r_j)^2 less the variances of both, by a normal R on latents (Chen and Pan
       2022).
+
+    The exploration bonus is the squared error of P's mean: while all rewards are equal, all states are bisimilar
+    (Kemertas and Aumentado-Armstrong 2021). `mico` has no P, so it has none.
 
     Args:
         setting: the run.
@@ -86,6 +89,7 @@ class DBC(AuxTask):
         self.transition: LatentTransition | None = None
         self.reward = None
         self.target_encoder = momentum_copy(setting.encoder) if momentum else None
+        self.offers_bonus = form != "mico"
         if form == "mico":
             return
         size = (setting.feature_dim, setting.action_dim)
@@ -95,11 +99,8 @@ class DBC(AuxTask):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
         """Return the bisimulation, transition and reward loss (B,)."""
-        assert batch.next_obs is not None
         latent, reward = self._latent(features), batch.reward * self.reward_scale
-        action = action_vector(batch.action, self.action_dim)
-        with torch.no_grad():
-            ahead = self._latent((self.target_encoder or encoder)(batch.next_obs))
+        action, ahead = action_vector(batch.action, self.action_dim), self._ahead(batch, encoder)
         future, models, metrics = ahead[:, None], torch.zeros_like(reward), {}
         variance = torch.zeros_like(reward)
         if self.transition is not None:
@@ -125,6 +126,12 @@ class DBC(AuxTask):
         }
         return AuxOutput(self.bisimulation_weight * bisimulation + models, metrics)
 
+    def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:
+        """Return half the squared error of the mean of P, mean over dimensions (B,)."""
+        assert self.transition is not None
+        predicted = self.transition(self._latent(features), action_vector(batch.action, self.action_dim))
+        return (predicted.moments().mean - self._ahead(batch, encoder)).square().mean(1) / 2
+
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Move the average of the encoder."""
         if self.target_encoder is not None:
@@ -135,6 +142,12 @@ class DBC(AuxTask):
         if self.name == "robust":
             return F.normalize(features)
         return project(features, self.radius) if self.name == "normed" else features
+
+    @torch.no_grad()
+    def _ahead(self, batch: Batch, encoder: Encoder) -> Tensor:
+        """The latents (B, Z) that followed."""
+        assert batch.next_obs is not None
+        return self._latent((self.target_encoder or encoder)(batch.next_obs))
 
     def _reward(self, inputs: Tensor, reward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (B,), mean and detached variance of the reward model; the latter 0 unless the model is a normal one."""

@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {  # options by task, and by task/variant
     "deepmdp/maps": {"hidden": 8, "space": "maps"},
     "deepmdp/mmd": {"hidden": 8, "model": "ensemble", "members": 2, "distance": "mmd"},
     "dbc": {"hidden": 8},
+    "dbc/bonus": {"hidden": 8},
     "dbc/released": {"hidden": 8, "form": "released"},
     "dbc/robust": {"hidden": 8, "form": "robust", "model": "ensemble", "members": 2},
     "dbc/simsr": {"hidden": 8, "form": "robust", "reward_weight": 0.0, "momentum": 0.5},

@@ -97,11 +97,11 @@ def test_each_bonus_is_divided_by_its_largest_mean_so_far():
     assert suite_of("", encoder).bonus(batch, encoder(batch.obs), encoder, learning=True) is None
 
 
-@pytest.mark.parametrize("task", ["rotation", "curl"])
-def test_a_task_without_a_bonus_is_refused(task):
-    message = f"^aux.{task}.bonus_weight=0.5: only self_prediction, contrastive_ucb offer a bonus$"
+@pytest.mark.parametrize(("task", "options"), [("rotation", {}), ("curl", {}), ("dbc", {"form": "mico"})])
+def test_a_task_without_a_bonus_is_refused(task, options):
+    message = f"^aux.{task}.bonus_weight=0.5: with these options it offers no bonus; .* dbc"
     with pytest.raises(ValueError, match=message):
-        suite_of(f"{task}/bonus", small_encoder(), weight=0.5)
+        suite_of(f"{task}/bonus", small_encoder(), weight=0.5, options=options)
 
 
 @pytest.mark.parametrize("kind", ["dqn", "sac"])

@@ -153,6 +153,8 @@ def test_the_loss_against_a_loop(form, model, continuous, options):
     future, models = [(point, np.zeros(Z)) for point in ahead], np.zeros(B)
     if form != "mico":
         mean, std, each = slow_moments(task, latent, action_array(batch), model)
+        bonus = ((mean - ahead) ** 2).mean(1) / 2
+        np.testing.assert_allclose(array(task.bonus(batch, encoder(batch.obs), encoder)), bonus, rtol=2e-3)
         models = np.array([slow_likelihood(each[i], ahead[i]) for i in range(B)])
         inputs = latent if form == "rap" else mean
         if options.get("reward_weight", 1):
