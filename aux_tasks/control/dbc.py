@@ -130,7 +130,7 @@ class DBC(BonusTask):
         """Return half the squared error of the mean of P, mean over dimensions (B,)."""
         assert self.transition is not None
         predicted = self.transition(self._latent(features), action_vector(batch.action, self.action_dim))
-        return (predicted.moments().mean - self._ahead(batch, encoder)).square().mean(1) / 2
+        return (predicted.moments().mean - self._ahead(batch, encoder)).square().mean(1) / 2  # type: ignore[no-any-return]
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Move the average of the encoder."""
