@@ -90,19 +90,21 @@ def result_of(folder: Path, steps: int) -> dict[str, Any] | None:
 
 
 def measured(
-    run: Callable[..., None],
-    runs: Sequence[tuple[Any, ...]],
-    folder: Callable[..., Path],
-    steps: int,
-    jobs: int,
-) -> tuple[list[dict[str, Any]], list[tuple[Any, ...]]]:
-    """The results of runs of so many steps, after those that are missing; and the runs that failed.
+    run: Callable[..., None], runs: Mapping[Path, tuple[Any, ...]], steps: int, jobs: int
+) -> tuple[dict[Path, dict[str, Any]], list[tuple[Any, ...]]]:
+    """Call `run` for the runs that have no result of so many steps, `jobs` at a time.
 
     Args:
-        runs: the arguments of each; the first two name its folder.
+        run: writes the result into the folder of the run.
+        runs: the arguments of each run, by its folder.
+        steps: of each run.
+        jobs: processes.
+
+    Returns:
+        The results by folder, in the order of `runs`, and the runs that failed.
     """
-    failed = side_by_side(run, [one for one in runs if not result_of(folder(*one[:2]), steps)], jobs)
-    return [result for one in runs if (result := result_of(folder(*one[:2]), steps))], failed
+    failed = side_by_side(run, [given for folder, given in runs.items() if not result_of(folder, steps)], jobs)
+    return {folder: result for folder in runs if (result := result_of(folder, steps))}, failed
 
 
 def train(config: PretrainConfig, parts: Pretraining) -> None:

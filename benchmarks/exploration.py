@@ -121,12 +121,12 @@ def cells(arm: str, found: list[dict[str, Any]], content: dict[str, Any]) -> lis
 def main() -> None:
     """Run what is missing and write the table."""
     given = options(seeds=5, steps=10_000, jobs=1)
-    each = [(arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS]
-    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
+    runs = {folder(arm, seed): (arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS}
+    results, failed = measured(run, runs, given["steps"], given["jobs"])
     content = {
         "command": shlex.join(["python", "benchmarks/exploration.py", *sys.argv[1:]]),
         "steps": given["steps"],
-        "results": results,
+        "results": list(results.values()),
         "versions": versions(),
     }
     write_json(content, JSON)

@@ -25,10 +25,9 @@ from common import (
     config_of,
     finish,
     made_on,
+    measured,
     options,
     read_json,
-    result_of,
-    side_by_side,
     table,
     with_block,
 )
@@ -334,12 +333,11 @@ def main() -> None:
         measure_one(chosen["space"], count, chosen["picture"], chosen["report"])
         return
     seeds, steps = range(chosen["seeds"]), chosen["steps"]
-    missing = [(seed, steps, count) for seed in seeds if not result_of(folder_of(seed), steps)]
     choose_backend()  # once, not in each process
-    failed = side_by_side(run, missing, chosen["jobs"])
-    results = [result for seed in seeds if (result := result_of(folder_of(seed), steps))]
+    runs = {folder_of(seed): (seed, steps, count) for seed in seeds}
+    results, failed = measured(run, runs, steps, chosen["jobs"])
     if results:
-        write_json({"steps": steps, **report(results, count)}, JSON)
+        write_json({"steps": steps, **report(list(results.values()), count)}, JSON)
         PAGE.write_text(remade(PAGE.read_text()))
     finish(failed)
 

@@ -133,8 +133,8 @@ def main() -> None:
     """Run what is missing and write the table."""
     given = options(seeds=3, steps=6_000, pretrain_steps=500, jobs=1)
     prepare(given)
-    each = [(arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS]
-    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
+    runs = {folder(arm, seed): (arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS}
+    results, failed = measured(run, runs, given["steps"], given["jobs"])
     env, shown = training("true reward", 0, given).env, read_json(DEMONSTRATION / "source.json")
     random = random_policy(env.build().action_space, numpy_stream(0, "random"))
     place = [np.load(DEMONSTRATION / f"labels/{axis}.npy")[-1] for axis in "xy"]
@@ -144,7 +144,7 @@ def main() -> None:
         "controller": shown["controller"],
         "random play": final_distances(env, random),
         "demonstration": [float(np.hypot(*place))],
-        "results": results,
+        "results": list(results.values()),
         "versions": versions(),
     }
     write_json(content, JSON)

@@ -24,12 +24,11 @@ from common import (
     gains,
     log_of,
     made_on,
+    measured,
     options,
     origins,
     read_json,
     renewed,
-    result_of,
-    side_by_side,
     table,
     train,
     with_block,
@@ -118,14 +117,13 @@ def main() -> None:
     chosen = options(tasks=",".join(TASKS), seeds=3, steps=600, device="auto", jobs=1)
     names, steps = chosen["tasks"].split(","), chosen["steps"]
     pairs = [(name, seed) for name in names for seed in range(chosen["seeds"])]
-    missing = [(*pair, steps, chosen["device"]) for pair in pairs if not result_of(folder_of(*pair), steps)]
-    failed = side_by_side(run, missing, chosen["jobs"])
+    runs = {folder_of(*pair): (*pair, steps, chosen["device"]) for pair in pairs}
+    results, failed = measured(run, runs, steps, chosen["jobs"])
     done: dict[str, dict[Path, dict[str, Any]]] = {}
-    for name, seed in pairs:
-        if result := result_of(folder := folder_of(name, seed), steps):
-            done.setdefault(name, {})[folder] = result
+    for folder, result in results.items():
+        done.setdefault(folder.parent.name, {})[folder] = result
     made = f"`{shlex.join(['python', *sys.argv])}`, {steps:,} updates"
-    rows = [{"made": made, **row_of(name, results)} for name, results in done.items()]
+    rows = [{"made": made, **row_of(name, of_task)} for name, of_task in done.items()]
     write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, TASKS)}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
     finish(failed)

@@ -28,12 +28,11 @@ from common import (
     gain_cells,
     gains,
     made_on,
+    measured,
     options,
     origins,
     read_json,
     renewed,
-    result_of,
-    side_by_side,
     table,
     train,
     with_block,
@@ -343,17 +342,17 @@ def main() -> None:
     chosen = options(sources=",".join(SOURCES), tasks=",".join(TASKS), seeds=1, steps=1000, device="auto", jobs=1)
     steps, seeds = chosen["steps"], range(chosen["seeds"])
     pairs = list(product(chosen["sources"].split(","), chosen["tasks"].split(",")))
-    wanted = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
-    missing = [(*each, steps, chosen["device"]) for each in wanted if not result_of(folder_of(*each), steps)]
-    for seed in sorted({each[3] for each in missing if each[0] == "pong"}):  # or all of its runs would record at once
+    for seed in seeds if "pong" in chosen["sources"] else ():  # or all of its runs would record at once
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
         build_source(config.source, config.env, seed)
-    failed = side_by_side(run, missing, chosen["jobs"])
+    each = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
+    runs = {folder_of(*one): (*one, steps, chosen["device"]) for one in each}
+    results, failed = measured(run, runs, steps, chosen["jobs"])
     made, before = f"`{shlex.join(['python', *sys.argv])}`", read_json(JSON)
     told, score = before.get("sources", {}), before.get("score_changes")
     for source, task in pairs:
         real, control = (
-            [result for seed in seeds if (result := result_of(folder_of(source, task, side, seed), steps))]
+            [results[folder] for seed in seeds if (folder := folder_of(source, task, side, seed)) in results]
             for side in (False, True)
         )
         if real:

@@ -176,14 +176,15 @@ def main() -> None:
     given = options(seeds=3, steps=1_000, jobs=1)
     torch.set_num_threads(1)
     pretrained()
-    each = [(arm, seed, given["steps"]) for seed in range(given["seeds"]) for arm in ARMS]
-    each = [one for one in each if one[1] == 0 or not one[0].startswith("features")]
-    results, failed = measured(run, each, folder, given["steps"], given["jobs"])
+    each = [(arm, seed) for seed in range(given["seeds"]) for arm in ARMS]
+    each = [(arm, seed) for arm, seed in each if seed == 0 or not arm.startswith("features")]
+    runs = {folder(arm, seed): (arm, seed, given["steps"]) for arm, seed in each}
+    results, failed = measured(run, runs, given["steps"], given["jobs"])
     content = {
         "command": shlex.join(["python", "benchmarks/synther.py", *sys.argv[1:]]),
         "steps": given["steps"],
         "words": {"all": COMMON, **ARMS},
-        "results": results,
+        "results": list(results.values()),
         "transitions": [row for seed in range(given["seeds"]) for row in measure(seed)],
         "versions": versions(),
     }

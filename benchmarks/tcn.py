@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import RESULT, RESULTS, config_of, finish, options, read_json, result_of, side_by_side, table, with_block
+from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, with_block
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -245,15 +245,13 @@ def main() -> None:
     tasks, seeds = given["tasks"].split(","), range(given["seeds"])
     share = pretraining(world, tasks[0], 0, steps).test_share
     train, held_out = recording(world).split(share, 0)
-    each = [(world, task, seed) for seed in seeds for task in tasks]
-    missing = [(*one, steps) for one in each if not result_of(folder_of(*one), steps)]
-    failed = side_by_side(run, missing, given["jobs"])
-    found = [result_of(folder_of(world, task, seed), steps) for task in tasks for seed in seeds]
+    runs = {folder_of(world, task, seed): (world, task, seed, steps) for seed in seeds for task in tasks}
+    results, failed = measured(run, runs, steps, given["jobs"])
     content = {
         "command": shlex.join(["python", "benchmarks/tcn.py", *sys.argv[1:]]),
         "steps": steps,
         "pixels": measure(world, train, held_out, pixels),
-        "results": [result for result in found if result],
+        "results": sorted(results.values(), key=lambda result: tasks.index(result["task"])),
         "versions": versions("dm-control", "mujoco", "scikit-learn"),
     }
     write_json(read_json(JSON) | {world: content}, JSON)
