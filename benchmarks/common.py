@@ -26,7 +26,7 @@ from analysis.probes import interval
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
 from experiment.launch import compose_words
-from experiment.pretraining import Pretraining
+from experiment.pretraining import Pretraining, PretrainingParts
 from experiment.run_folder import claim_run_dir
 from harness.logger import RunLogger
 from harness.metrics import read_rows
@@ -107,14 +107,14 @@ def measured(
     return {folder: result for folder in runs if (result := result_of(folder, steps))}, failed
 
 
-def train(config: PretrainConfig, parts: Pretraining) -> None:
+def train(config: PretrainConfig, parts: PretrainingParts) -> None:
     """Every update of a pretraining, from the first."""
     with (
         claim_run_dir(config) as folder,
         RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
         GracefulExit() as stop,
     ):
-        learn(config, parts, 0, logger, stop, folder)
+        learn(Pretraining(config, parts, folder, logger), stop)
     if stop.requested:
         sys.exit(stop.exit_code)
 

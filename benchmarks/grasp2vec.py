@@ -42,13 +42,13 @@ from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
 from envs.rendering import choose_backend
 from experiment.goal_space import TaskSpace, space_file
-from experiment.pretraining import build_pretraining
+from experiment.pretraining import build_pretraining, draw
 from experiment.triplets import aim_at_any
 from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
-from pretrain import draw, pretrain
+from pretrain import pretrain
 
 RUNS = ROOT / "runs" / "grasp2vec"
 JSON, PAGE = RESULTS / "grasp2vec.json", RESULTS / "grasp2vec.md"

@@ -25,10 +25,9 @@ from common import RESULTS, config_of, options, origins, read_json, renewed, tab
 from torch import Tensor, nn
 
 from configs.schema import PretrainConfig
-from experiment.pretraining import Pretraining, build_pretraining
+from experiment.pretraining import PretrainingParts, build_pretraining, draw, update
 from harness.process import matmul_rate, tune_process
 from harness.provenance import write_json
-from pretrain import draw, update
 
 JSON, PAGE = RESULTS / "pretext_cost.json", RESULTS / "pretext_cost.md"
 CLASSES = 10  # of the supervised step
@@ -42,7 +41,7 @@ def words_of(task: str) -> list[str]:
     return pretext_video.words_of("balls", task, seed=0)
 
 
-def supervised(parts: Pretraining, obs: Tensor) -> Callable[[], None]:
+def supervised(parts: PretrainingParts, obs: Tensor) -> Callable[[], None]:
     """A training step with cross-entropy of the encoder's copy and a linear classifier on (B, C, H, W) `obs`."""
     encoder = deepcopy(parts.encoder)
     head = nn.Linear(encoder.feature_dim, CLASSES).to(obs.device)

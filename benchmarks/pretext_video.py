@@ -45,14 +45,13 @@ from aux_tasks.video.video_colorization import VideoColorization
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import Episodes, EpisodeSampler
 from datasets.synthetic import RADIUS
-from experiment.pretraining import Pretraining, build_pretraining
+from experiment.pretraining import PretrainingParts, build_pretraining, draw, losses
 from experiment.probe_scores import measure
 from experiment.probing import build_probing
 from experiment.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
-from pretrain import draw, losses
 
 RUNS = ROOT / "runs" / "pretext_video"
 JSON, PAGE = RESULTS / "pretext_video.json", RESULTS / "pretext_video.md"
@@ -106,7 +105,7 @@ Frames: TypeAlias = NDArray[np.uint8]  # (N, C, H, W)
 # --- content that lacks what a task reads ---
 
 
-def destroyed(task: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> EpisodeSampler:
+def destroyed(task: str, sampler: EpisodeSampler, parts: PretrainingParts, rng: np.random.Generator) -> EpisodeSampler:
     """A sampler of frames where the task can only be guessed."""
     episodes = sampler.episodes
     match task.partition("@")[0]:
@@ -127,7 +126,7 @@ def destroyed(task: str, sampler: EpisodeSampler, parts: Pretraining, rng: np.ra
     return over(sampler, replace(episodes, frames=frames))
 
 
-def one_track(sampler: EpisodeSampler, parts: Pretraining, rng: np.random.Generator) -> Rows:
+def one_track(sampler: EpisodeSampler, parts: PretrainingParts, rng: np.random.Generator) -> Rows:
     """(1,) where a clip begins that can be tracked: in batches of it alone no patch tells which track it is of.
 
     Raises:
@@ -203,7 +202,7 @@ def run(source: str, task: str, control: bool, seed: int, steps: int, device: st
 
 
 @torch.no_grad()
-def evaluated(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+def evaluated(config: PretrainConfig, parts: PretrainingParts) -> dict[str, float]:
     """Means over the clips of held-out batches that have an answer, and how many these are (`answers`)."""
     rng, suite = numpy_stream(config.seed, "evaluate"), parts.suite
     suite.eval()
@@ -218,7 +217,7 @@ def evaluated(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
 
 
 @torch.no_grad()
-def followed(config: PretrainConfig, parts: Pretraining) -> dict[str, float]:
+def followed(config: PretrainConfig, parts: PretrainingParts) -> dict[str, float]:
     """Overlap (intersection over union of shares of cells) of the nearer ball with where its mask was carried to, in
     the last of `FOLLOWED` observations of held-out clips, and with where it was in the first.
     """

@@ -32,10 +32,9 @@ from configs.schema import PretrainConfig
 from configs.sources import SourceConfig
 from datasets import Episodes
 from encoders import standardize
-from experiment.pretraining import Pretraining, build_pretraining
+from experiment.pretraining import PretrainingParts, build_pretraining, draw, held_out_metrics, update
 from experiment.sources import build_source
 from harness.provenance import versions, write_json
-from pretrain import draw, test, update
 
 JSON, PAGE = RESULTS / "tcn.json", RESULTS / "tcn.md"
 RUNS = Path("runs/tcn")
@@ -105,7 +104,7 @@ def pixels(episodes: Episodes, view: int, rows: slice) -> NDArray[np.floating]:
     return episodes.views[rows, view].reshape(rows.stop - rows.start, -1).astype(np.float32)
 
 
-def embedding(parts: Pretraining) -> Embed:
+def embedding(parts: PretrainingParts) -> Embed:
     """What the task of a pretraining makes of an episode."""
     ((_, task),) = parts.suite
     assert isinstance(task, GoalTask)
@@ -181,7 +180,7 @@ def run(world: str, task: str, seed: int, steps: int) -> None:
     untrained = measure(world, train, held_out, embedding(parts))
     for step in range(steps):
         update(parts, draw(parts, parts.train, config.batch_size, parts.rng), step)
-    told = test(parts, config)
+    told = held_out_metrics(parts, config)
     result = {
         "steps": steps,
         "task": task,

@@ -190,26 +190,6 @@ def why_no_update(config: Config, steps: int) -> str:
     return f"replay_ratio={config.replay_ratio:g} asks for none in the {after} steps after learning_starts"
 
 
-def log_pretrained(run_dir: Path, config: PretrainConfig, test: Mapping[str, float]) -> None:
-    """What a pretraining left: each task on held-out observations beside chance, and the commands to go on with."""
-    for task in config.aux:
-        log.info("%-13s %s", task, held_out(task, test))
-    log_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
-    log.info("probe         %s", follow_up(config, "python probe.py"))
-    log.info("train         python train.py encoder.init=%s", run_dir / "encoder.safetensors")
-    log.info("TensorBoard   tensorboard --logdir %s", run_dir)
-
-
-def held_out(task: str, test: Mapping[str, float]) -> str:
-    """`held-out accuracy 0.93, chance 0.25`, by the metrics that a task declares, or else its loss."""
-    found = {tag.removeprefix(f"test/{task}/"): value for tag, value in test.items() if tag.startswith(f"test/{task}/")}
-    if "chance" in found:
-        return f"held-out accuracy {found['accuracy']:.3f}, chance {found['chance']:.3f}"
-    if "error_ratio" in found:
-        return f"held-out error {found['error_ratio']:.3f} of that of the trivial answer"
-    return f"held-out loss {found['loss']:.3g}, which has no scale of its own"
-
-
 def log_places(places: Mapping[str, Path]) -> None:
     """Where things are, of those that exist."""
     for what, path in places.items():

@@ -1,35 +1,41 @@
-"""From a config to the parts of a pretraining."""
+"""The parts of a pretraining, its update, its held-out metrics, and how it is saved and restored."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from agents.learning import Schedule, check_ownership
+from agents.learning import Schedule, check_ownership, weighted_sum
+from analysis.representation import representation
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from experiment.build import build_initial_encoder, load_optimizers, without_init
 from experiment.composition import read_config
+from experiment.goal_space import export_goal_space
 from experiment.sources import build_source, describe, source_change
-from experiment.weights import check_network
-from harness.checkpoint import load_latest
+from experiment.weights import check_network, export_encoder
+from harness.checkpoint import CheckpointError, load_latest, save
+from harness.finite import check_finite
+from harness.logger import MetricWindow, RunLogger
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
+from replay import Batch
 
 log = logging.getLogger(__name__)
 
 ADAM_EPS = 1e-8
+TEST_BATCHES = 8
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """What `pretrain.py` runs."""
+class PretrainingParts:
+    """What a pretraining learns with and learns from."""
 
     episodes: Episodes  # of the two below
     train: EpisodeSampler
@@ -69,7 +75,20 @@ class Pretraining:
         set_generator_state(self.auxiliary, state["streams"]["auxiliary"])
 
 
-def build_pretraining(config: PretrainConfig) -> Pretraining:
+@dataclass
+class Pretraining:
+    """A pretraining in its run folder."""
+
+    config: PretrainConfig
+    parts: PretrainingParts
+    run_dir: Path
+    logger: RunLogger
+    step: int = 0  # updates so far
+    saved: int = 0  # `step` at the last checkpoint
+    window: MetricWindow = field(default_factory=MetricWindow)  # metrics since the last row of the log
+
+
+def build_pretraining(config: PretrainConfig) -> PretrainingParts:
     """Build everything a pretraining needs.
 
     Raises:
@@ -95,10 +114,10 @@ def build_pretraining(config: PretrainConfig) -> Pretraining:
     check_ownership(nn.ModuleList([encoder, suite]), [optimizer, *suite.optimizers])
     rng = numpy_stream(config.seed, "replay")
     schedule = Schedule(suite.schedules(), device)
-    return Pretraining(episodes, train, test, encoder, suite, optimizer, schedule, rng, generator)
+    return PretrainingParts(episodes, train, test, encoder, suite, optimizer, schedule, rng, generator)
 
 
-def load_pretraining(run: Path) -> Pretraining:
+def load_pretraining(run: Path) -> PretrainingParts:
     """A pretraining, heads and all, as its newest checkpoint left it.
 
     Raises:
@@ -106,12 +125,23 @@ def load_pretraining(run: Path) -> Pretraining:
     """
     parts = build_pretraining(without_init(read_config(run / "config.yaml", PretrainConfig)))
     warn_if_changed(run, parts.episodes)
-    checkpoint = load_latest(run / "checkpoints")
-    if checkpoint is None:
+    if not restore(parts, run):
         raise ValueError(f"{run} has no checkpoints: it must be the folder of a pretraining")
+    return parts
+
+
+def restore(parts: PretrainingParts, run_dir: Path) -> int:
+    """Continue from the newest checkpoint of a run folder, if there is one; returns the updates so far.
+
+    Raises:
+        CheckpointError: no checkpoint can be read, or it is of another run.
+    """
+    checkpoint = load_latest(run_dir / "checkpoints")
+    if not checkpoint:
+        return 0
     with checkpoint.restoring() as state:
         parts.load_state_dict(state["parts"])
-    return parts
+    return checkpoint.step
 
 
 def warn_if_changed(run: Path, episodes: Episodes) -> None:
@@ -146,3 +176,74 @@ def build_suite(
     if missing := suite.reads - source.provides:
         raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
     return suite.to(source.device)
+
+
+def draw(parts: PretrainingParts, source: EpisodeSampler, batch_size: int, rng: np.random.Generator) -> Batch:
+    """A batch with all fields that the tasks read."""
+    return source.sample(batch_size, parts.suite.reads, parts.suite.clip_length, rng)
+
+
+def losses(parts: PretrainingParts, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss terms (B,) and the metrics of a batch. Features are computed only if a task reads them."""
+    features = parts.encoder(batch.obs) if "features" in parts.suite.reads else batch.obs.new_empty(0)
+    return parts.suite.losses(batch, features, parts.encoder)
+
+
+def update(parts: PretrainingParts, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Make one update of encoder and heads; returns scalar metrics by TensorBoard tag."""
+    parts.schedule.advance(step)
+    terms, metrics = losses(parts, batch)
+    loss = weighted_sum(terms, parts.schedule.tensors, batch.weight)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(parts.encoder.parameters(), parts.suite.max_grad_norm)
+    parts.optimizer.step()
+    parts.optimizer.zero_grad()
+    parts.suite.after_step(batch, parts.encoder)
+    return {"train/loss": loss.detach(), "health/grad_norm": norm} | metrics
+
+
+@torch.no_grad()
+def held_out_metrics(parts: PretrainingParts, config: PretrainConfig) -> dict[str, float]:
+    """`test/<task>/<metric>` on the held-out episodes, always the same batches, and the rank of the features."""
+    rng, window = numpy_stream(config.seed, "test"), MetricWindow()
+    parts.suite.eval()
+    with parts.suite.aside():
+        for _ in range(TEST_BATCHES):
+            batch = draw(parts, parts.test, config.batch_size, rng)
+            metrics = losses(parts, batch)[1]
+            window.add(0, {name.replace("aux/", "test/", 1): value for name, value in metrics.items()})
+    parts.suite.train()
+    features = parts.encoder(batch.obs)
+    window.add(0, {name: value for name, value in representation(features).items() if not value.ndim})
+    return window.drain()
+
+
+def export(run: Pretraining) -> None:
+    """Write the encoder, and the goal space if a task defines one, into the run folder."""
+    parts = run.parts
+    export_encoder(parts.encoder, run.run_dir)
+    export_goal_space(run.config, parts.encoder, parts.suite, parts.train.actions, run.run_dir)
+
+
+def save_pretraining(run: Pretraining) -> None:
+    """Save everything. If the disk does not take it, warn and keep the previous checkpoint.
+
+    Raises:
+        NonFiniteError: a tensor holds NaN or infinity; nothing was written.
+    """
+    run.logger.flush()
+    state = run.parts.state_dict()
+    check_finite(state, run.step)
+    try:
+        export(run)
+        save(run.run_dir / "checkpoints", run.step, {"parts": state})
+        run.saved = run.step
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", run.step, error)
+
+
+def save_rest(run: Pretraining) -> None:
+    """Save the updates since the last checkpoint, if there are any."""
+    if run.step > run.saved:
+        run.window.drain()  # a NaN stops here and is not saved
+        save_pretraining(run)

@@ -17,7 +17,7 @@ from configs.schema import Config, PretrainConfig
 from configs.sources import BallsConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
-from experiment import ending
+from experiment import ending, pretraining, pretraining_ending
 from experiment.run_folder import claim_run_dir
 from harness.checkpoint import CheckpointError
 from harness.files import sha256
@@ -111,14 +111,19 @@ def test_a_pretraining_is_completed_too(tmp_path: Path, monkeypatch: pytest.Monk
         load_file(tmp_path / "encoder.safetensors")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save", full_disk)
+        patch.setattr(pretraining, "save", full_disk)
         with pytest.raises(CheckpointError, match="saved up to step 0"):
             pretrained(3)
     assert pretrained(3) == 0
     left("00003")
-    for stage in ("export_encoder", "write_attribution", "write_projector"):
+    stages = {
+        "export_encoder": pretraining,
+        "write_attribution": pretraining_ending,
+        "write_projector": pretraining_ending,
+    }
+    for stage, module in stages.items():
         with monkeypatch.context() as patch:
-            patch.setattr(pretrain, stage, interrupt)
+            patch.setattr(module, stage, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 pretrained(5)
     assert pretrained(5) == 0

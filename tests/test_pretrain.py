@@ -30,6 +30,7 @@ from configs.sources import BallsConfig, FramesConfig
 from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig
+from experiment import pretraining
 from experiment.build import build
 from experiment.pretraining import build_pretraining, load_pretraining
 from harness.checkpoint import CheckpointError, load_latest, save
@@ -84,10 +85,10 @@ def test_sigusr1_saves_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.Mo
             os.kill(os.getpid(), signal.SIGUSR1)
         return update(parts, batch, step)
 
-    saved, update, save = [], script.update, script.save
+    saved, update = [], script.update
     assert script.pretrain(config(tmp_path, "quiet", "rotation")) == 0
     monkeypatch.setattr(script, "update", asking)
-    monkeypatch.setattr(script, "save", lambda folder, step, state: saved.append(step) or save(folder, step, state))
+    monkeypatch.setattr(pretraining, "save", lambda folder, at, state: saved.append(at) or save(folder, at, state))
     assert script.pretrain(config(tmp_path, "asked", "rotation")) == 0
     assert saved == [10, 17, 20, 30]
     quiet, asked = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("quiet", "asked"))

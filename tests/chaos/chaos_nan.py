@@ -10,6 +10,7 @@ from chaos_help import Program
 import agents.base
 import pretrain
 from envs import PointMassVector, ToyVector
+from experiment import pretraining
 from experiment.weights import read_weights
 from harness.checkpoint import load
 from harness.finite import check_finite
@@ -17,14 +18,14 @@ from harness.finite import check_finite
 
 def poison(program: Program, where: str, value: float, at: int) -> None:
     """Make loss, weight or reward `value` from update or step `at` of this process on."""
-    module: Any = pretrain if program.command == "pretrain" else agents.base
+    module: Any = pretraining if program.command == "pretrain" else agents.base
     if where == "loss":
         module.weighted_sum = _at(at, module.weighted_sum, lambda loss, *_: loss * value)
     elif where == "reward":
         for vector in (ToyVector, PointMassVector):
             vector.step = _at(at, vector.step, lambda step, *_: replace(step, reward=step.reward + value))
     elif program.command == "pretrain":
-        module.update = _at(at, module.update, lambda done, parts, *_: _spoil(parts.suite, value, done))
+        pretrain.update = _at(at, pretrain.update, lambda done, parts, *_: _spoil(parts.suite, value, done))
     else:
         agents.base.Agent.learn = _at(at, agents.base.Agent.learn, lambda done, agent, *_: _spoil(agent, value, done))
 

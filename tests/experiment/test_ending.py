@@ -9,7 +9,8 @@ import pytest
 import run_help
 
 import experiment.ending
-from experiment.ending import held_out, why_no_update
+from experiment.ending import why_no_update
+from experiment.pretraining_ending import held_out_result
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:
@@ -84,4 +85,4 @@ def test_a_score_that_was_reached_is_how_a_run_ended(tmp_path: Path, caplog: pyt
 )
 def test_a_pretrained_task_is_told_beside_chance(metrics: dict[str, float], text: str) -> None:
     others = {"test/xy/accuracy": 0.5, "test/xy/chance": 0.1, "repr/feature_std": 1.0}
-    assert held_out("x", others | {f"test/x/{name}": value for name, value in metrics.items()}).startswith(text)
+    assert held_out_result("x", others | {f"test/x/{name}": value for name, value in metrics.items()}).startswith(text)
