@@ -22,20 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.attribution import write_maps
-from analysis.evaluation import (
-    PANEL,
-    Moment,
-    attribution_targets,
-    evaluate,
-    evaluate_columns,
-    evenly_spaced,
-    goals_reached,
-    greedy,
-    play_moments,
-    with_columns,
-    write_report,
-    write_video,
-)
+from analysis.episode import PANEL, Moment, attribution_targets, evenly_spaced, play_moments, write_video
+from analysis.evaluation import evaluate, evaluate_columns, goals_reached, with_columns, write_report
+from analysis.policies import greedy
 from analysis.video import VideoWriter
 from configs.schema import EvaluateConfig
 from envs import EnvConfig

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from analysis.probe_table import Scores, differences, format_gaps, gaps, print_denoising, print_tables, summarise
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
 from experiment.launch import launch
@@ -100,7 +100,7 @@ def report(
 def with_intervals(scores: Scores) -> list[dict[str, Any]]:
     """Each row with its mean and the 95 % t interval over the seeds."""
     return [
-        {**row._asdict(), "mean": np.mean(values), "interval": interval(values), "values": values}
+        {**row._asdict(), "mean": np.mean(values), "interval": t_interval(values), "values": values}
         for row, values in scores.items()
     ]
 

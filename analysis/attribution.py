@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from analysis.video import Pixels, above_each_other, panel, side_by_side
+from analysis.picture import Pixels, above_each_other, panel, rgb_frames, side_by_side
 from harness.files import write_png
 from harness.provenance import write_json
 from harness.seeding import seeded
@@ -27,19 +27,12 @@ from harness.seeding import seeded
 Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
 PANEL = 252  # pixels a side of each frame in a picture
 AGREEMENT = "agreement.json"
+NOISE = 25.0  # standard deviation, grey levels
+CHUNK = 64  # images in a forward pass
 EPS = 1e-12
 
 
-def smoothgrad(
-    scores: Scores,
-    obs: Tensor,
-    *,
-    frames: int = 1,
-    samples: int = 32,
-    noise: float = 25.0,
-    chunk: int = 64,
-    seed: int = 0,
-) -> NDArray[np.float32]:
+def smoothgrad(scores: Scores, obs: Tensor, *, frames: int = 1, samples: int = 32) -> NDArray[np.float32]:
     """Squared gradients of the greatest score, averaged over noisy copies of the pixels.
 
     Args:
@@ -47,9 +40,6 @@ def smoothgrad(
         obs: (B, C, H, W) pixels in [0, 255], on the CPU, where the noise is drawn.
         frames: maps F of an observation, each summed over its share of the C channels; 1: over the whole stack.
         samples: noisy copies of each observation.
-        noise: their standard deviation, grey levels.
-        chunk: noisy images that go through the network at once, or B if that is more.
-        seed: of the noise.
 
     Returns:
         (B, F, H, W) in [0, 1], divided by the maximum of an observation's maps; all 0 where no pixel matters.
@@ -57,13 +47,13 @@ def smoothgrad(
     pixels = obs.float()
     with torch.no_grad():
         best = scores(pixels).argmax(1)
-    with seeded(seed, "attribution"):
+    with seeded(0, "attribution"):
         squares = NoiseTunnel(Saliency(scores)).attribute(
             pixels,
             nt_type="smoothgrad_sq",
             nt_samples=samples,
-            nt_samples_batch_size=max(1, chunk // len(obs)),
-            stdevs=noise,
+            nt_samples_batch_size=max(1, CHUNK // len(obs)),
+            stdevs=NOISE,
             target=best,
         )
     return _scaled(squares.unflatten(1, (frames, -1)).sum(2))
@@ -79,7 +69,7 @@ def covered_window(height: int) -> int:
     return max(2, round(height / 12))
 
 
-def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1, chunk: int = 64) -> NDArray[np.float32]:
+def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1) -> NDArray[np.float32]:
     """How much the greatest score changes, up or down, when a square of one frame is covered by `background`.
 
     The squares overlap by half; a pixel has the mean over those that cover it.
@@ -88,7 +78,6 @@ def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1, chunk: int = 64) 
         scores: what to explain.
         obs: (B, C, H, W) pixels in [0, 255].
         frames: maps F of an observation, each of its share of the C channels, which are covered together.
-        chunk: squares of each observation that go through the network at once.
 
     Returns:
         (B, F, H, W) in [0, 1], divided by the maximum of an observation's maps; all 0 where nothing matters.
@@ -106,7 +95,7 @@ def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1, chunk: int = 64) 
             strides=(channels, (side + 1) // 2, (side + 1) // 2),
             baselines=background(pixels),
             additional_forward_args=(best, before),
-            perturbations_per_eval=chunk,
+            perturbations_per_eval=CHUNK,
         )
     return _scaled(changes.abs().unflatten(1, (frames, -1)).mean(2))
 
@@ -176,16 +165,9 @@ def overlay(image: Pixels, heat: NDArray[np.floating]) -> Pixels:
     return blend
 
 
-def pictures(obs: Pixels, frame_stack: int) -> Pixels:
-    """The frames of an observation (frame_stack * C, H, W), grey or RGB: (frame_stack, H, W, 3), oldest first."""
-    _, height, width = obs.shape
-    frames = obs.reshape(frame_stack, -1, height, width).transpose(0, 2, 3, 1)
-    return np.broadcast_to(frames, (frame_stack, height, width, 3))
-
-
 def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, size: int, samples: int) -> list[Pixels]:
     """For each head, the newest frame of one observation (C, H, W) under its heat map."""
-    batch, newest = torch.from_numpy(obs[None]), pictures(obs, frame_stack)[-1]
+    batch, newest = torch.from_numpy(obs[None]), rgb_frames(obs, frame_stack)[-1]
     heats = {name: smoothgrad(scores, batch, samples=samples)[0, 0] for name, scores in targets.items()}
     return [panel(overlay(newest, heat), size, f"{name}, SmoothGrad") for name, heat in heats.items()]
 
@@ -203,7 +185,7 @@ def write_maps(
     folder.mkdir(parents=True, exist_ok=True)
     written, ranks = [], {name: list[float | None]() for name in targets}
     for k, obs in enumerate(observations):
-        batch, frames = torch.from_numpy(obs[None]), list(pictures(obs, frame_stack))
+        batch, frames = torch.from_numpy(obs[None]), list(rgb_frames(obs, frame_stack))
         rows, common = {"frame": frames}, {"frame": frames}
         for name, scores in targets.items():
             maps = {method: explain(scores, batch, frames=frame_stack)[0] for method, explain in METHODS.items()}

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from analysis.evaluation import random_policy
-from analysis.probes import CHUNK, RIDGE_ALPHAS, comparable
+from analysis.policies import random_policy
+from analysis.probes import CHUNK, comparable, ridge
 from encoders.augment import luma
 from envs import Rollout
 from envs.distractors import SPLITS, add_noise
@@ -117,9 +116,7 @@ class DenoisingTest:
         for name, truth in (("state", self._scenes.state), ("background", self._brightness)):
             if not np.ptp(truth):  # pixel noise alone
                 continue
-            fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, truth[~self._test])
-            predicted = fitted.predict(test).reshape(len(test), -1)
-            scores[f"{name}_r2"] = float(r2_score(truth[self._test], predicted))
+            scores[f"{name}_r2"] = float(r2_score(truth[self._test], ridge(train, truth[~self._test], test)))
         return scores
 
     def factor(self, embed: Embed, split: str) -> float:

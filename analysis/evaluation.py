@@ -1,34 +1,26 @@
-"""Evaluation of a policy: full episodes under a protocol, their report, and one episode shown to people."""
+"""Evaluation of a policy: full episodes under a protocol, and their report."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from agents import Agent
-from analysis.attribution import Scores, heat_panels, on_device, pictures
+from analysis.policies import epsilon_greedy, greedy
 from analysis.statistics import summary
-from analysis.video import VideoWriter, panel, side_by_side
-from aux_tasks.transform import questions
-from encoders import StateEncoder
-from envs import Actions, EnvConfig, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from envs import EnvConfig, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
 from harness.files import sha256
 from harness.progress import Meter
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
 
 log = logging.getLogger(__name__)
-
-PANEL = 336  # pixels a side of each picture in a video
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -152,32 +144,6 @@ def env_seed(seed: int) -> int:
     return derive(seed, "evaluate/env")
 
 
-def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
-    """`policy`, but for uniformly random choices with probability `epsilon`. Continuous actions are left alone."""
-    if not isinstance(space, Discrete):
-        return policy
-    choices = int(space.n)
-
-    def act(obs: Observation) -> Actions:
-        chosen = policy(obs)
-        random = rng.random(len(chosen)) < epsilon
-        return np.where(random, rng.integers(choices, size=len(chosen)), chosen)
-
-    return act
-
-
-def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
-    """Uniformly random actions."""
-
-    def act(obs: Observation) -> Actions:
-        copies = len(obs.pixels)
-        if isinstance(space, Discrete):
-            return rng.integers(space.n, size=copies)
-        return rng.uniform(-1, 1, (copies, *space.shape)).astype(np.float32)
-
-    return act
-
-
 def play_episodes(
     rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = lambda: False
 ) -> list[Episode]:
@@ -199,11 +165,6 @@ def play_episodes(
             meter.tick(done)
         meter.show(done)
     return [episode for of_copy in played for episode in of_copy]
-
-
-def greedy(agent: Agent) -> Policy:
-    """The policy of an agent without exploration."""
-    return partial(agent.act, explore=False)
 
 
 def write_report(report: Report, path: Path, weights: Path, command: str, **more: Any) -> None:
@@ -237,79 +198,6 @@ def summary_of(
         return dict(report["summary"]) if same else None
     except (TypeError, KeyError, ValueError):
         return None
-
-
-# --- one episode, for people ---
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One step of an episode."""
-
-    obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
-    frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
-    score: float  # sum of the rewards so far
-    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, where there is one
-
-
-def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
-    """One episode from its first moment to its last.
-
-    The pictures, about `size` pixels large, are of a twin environment with the same seed and actions.
-
-    Raises:
-        ValueError: the environment has no pictures.
-    """
-    alone = replace(protocol, env=replace(protocol.env, num_envs=1))
-    if (display := alone.env.display(size)) is None:
-        raise ValueError(f"env={protocol.env.name} has no pictures: leave out video and attribution")
-    with closing(alone.env.build()) as env, closing(display.build()) as twin:
-        rollout, policy = begin(policy, env, alone, frame_stack, seed)
-        frame, score = twin.reset(env_seed(seed)), 0.0
-        while True:
-            goal = twin.goal_frame() if twin.goal_dim else None
-            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score, None if goal is None else goal[0])
-            if rollout.episodes:
-                return
-            row = rollout.step(policy)
-            shown = twin.step(row.action)
-            own = env.goal_dim or env.frame_dtype != np.uint8  # seen through a goal space, which gives other rewards
-            assert own or shown.reward == row.reward, "the twin plays another episode"
-            frame, score = shown.frame, score + float(row.reward[0])
-
-
-def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
-    """At most `count` items evenly spaced over a stream of unknown length, never holding more than twice as many."""
-    kept: list[T] = []
-    stride = 1
-    for i, item in enumerate(items):
-        if i % stride == 0:
-            kept.append(item)
-        if len(kept) == 2 * count:
-            kept, stride = kept[::2], 2 * stride
-    return kept[:: -(-len(kept) // count)]
-
-
-def attribution_targets(agent: Agent) -> dict[str, Scores]:
-    """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
-    pixels_decide = not agent.goal_dim and not isinstance(agent.encoder, StateEncoder)
-    values = {"Q": agent.q_values} if pixels_decide else {}
-    return on_device(values | questions(agent, agent.encoder), agent.device)
-
-
-def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
-    """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
-    with video, Meter("video moment", None) as meter:
-        for count, moment in enumerate(moments):
-            meter.tick(count)
-            shown = [panel(pictures(moment.frame, 1)[0], PANEL, f"return {moment.score:.4g}")]
-            if moment.goal is not None:
-                shown.append(panel(pictures(moment.goal, 1)[0], PANEL, "goal"))
-            maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []
-            video.add(side_by_side([*shown, *maps]))
-
-
-# --- Stable-Baselines3 ---
 
 
 class SB3Policy:

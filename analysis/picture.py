@@ -1,26 +1,61 @@
-"""Pictures of what a network sees."""
+"""Pictures for people: frames of observations, panels with captions, sheets of what a head sees and answers."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+Pixels: TypeAlias = NDArray[np.uint8]
 GREEN, RED, BLACK = (0, 130, 50), (200, 30, 30), (0, 0, 0)
-MARGIN, GAP = 16, 4  # pixels of white between samples and between pictures; between the frames of one
+GAP = 8  # pixels of white between panels
+MARGIN, FRAME_GAP = 16, 4  # on a sheet: pixels of white between pictures, and between the frames of one
 HEIGHT = 100  # pixels of a picture, at least
 SMALL, LARGE = ImageFont.load_default(16), ImageFont.load_default(18)
 LINE = 24  # pixels of a line of text
 
 
+def rgb_frames(obs: Pixels, frame_stack: int) -> Pixels:
+    """The frames (frame_stack, H, W, 3) of an observation (frame_stack * C, H, W), grey or RGB, oldest first."""
+    _, height, width = obs.shape
+    frames = obs.reshape(frame_stack, -1, height, width).transpose(0, 2, 3, 1)
+    return np.broadcast_to(frames, (frame_stack, height, width, 3))
+
+
+def panel(image: Pixels, size: int, caption: str) -> Pixels:
+    """An image (H, W, 3), enlarged to size x size by nearest neighbours, under its caption.
+
+    Returns:
+        (size + bar, size, 3).
+    """
+    bar = max(14, size // 14)
+    canvas = Image.new("RGB", (size, size + bar), "white")
+    canvas.paste(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST), (0, bar))
+    font = ImageFont.load_default(size=bar * 0.75)
+    ImageDraw.Draw(canvas).text((0, bar // 2), caption, fill="black", font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def side_by_side(pictures: Sequence[Pixels], gap: int = GAP) -> Pixels:
+    """One picture of several of the same height, `gap` white pixels apart."""
+    white = np.full((len(pictures[0]), gap, 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (white, picture)][1:], axis=1)
+
+
+def above_each_other(pictures: Sequence[Pixels]) -> Pixels:
+    """One picture of several of the same width."""
+    return side_by_side([picture.swapaxes(0, 1) for picture in pictures]).swapaxes(0, 1)
+
+
 def contact_sheet(
     question: str,
-    pictures: Mapping[str, NDArray[np.uint8]],
+    pictures: Mapping[str, Pixels],
     predicted: Sequence[str] | None = None,
     correct: Sequence[str] | None = None,
     frame_stack: int = 1,
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """The question, and a row for each sample: named pictures, and beside them the answers, green where right.
 
     Args:
@@ -35,7 +70,10 @@ def contact_sheet(
     """
     first = next(iter(pictures.values()))
     scale = max(2, round(HEIGHT / first.shape[2]))
-    rows = {name: [_frames(sample, frame_stack, scale) for sample in samples] for name, samples in pictures.items()}
+    rows = {
+        name: [_enlarged(rgb_frames(sample, frame_stack), scale) for sample in samples]
+        for name, samples in pictures.items()
+    }
     captions = {name: name + f", {frame_stack} frames" * (frame_stack > 1) for name in pictures}
     widths = {name: max(samples[0].width, _width(captions[name])) for name, samples in rows.items()}
     answers = [f"predicted {p}\ncorrect {c}" for p, c in zip(predicted or (), correct or (), strict=True)]
@@ -58,15 +96,9 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def _frames(sample: NDArray[np.uint8], frame_stack: int, scale: int) -> Image.Image:
-    """The frames of one picture (frame_stack * C, H, W) side by side, enlarged."""
-    _, height, width = sample.shape
-    frames = sample.reshape(frame_stack, -1, height, width).transpose(0, 2, 3, 1)
-    strip = Image.new("RGB", (frame_stack * (width * scale + GAP) - GAP, height * scale), "white")
-    for i, frame in enumerate(np.broadcast_to(frames, (frame_stack, height, width, 3))):
-        enlarged = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-        strip.paste(enlarged, (i * (width * scale + GAP), 0))
-    return strip
+def _enlarged(frames: Pixels, scale: int) -> Image.Image:
+    """Frames (F, H, W, 3) side by side, each pixel as a square of scale x scale pixels."""
+    return Image.fromarray(side_by_side([*frames.repeat(scale, 1).repeat(scale, 2)], FRAME_GAP))
 
 
 def _width(text: str) -> int:

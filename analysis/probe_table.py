@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from rich.table import Table
 
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from harness.progress import table_console
 
 MAIN_METRICS = ("accuracy", "r2")
@@ -118,7 +118,7 @@ def shown_metrics(scores: Scores) -> dict[str, list[str]]:
 
 def with_interval(values: list[float]) -> str:
     """`+mean [low, high]`."""
-    bounds = interval(values)
+    bounds = t_interval(values)
     return f"{np.mean(values):+.3f}" + (f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
 
 

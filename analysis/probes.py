@@ -78,6 +78,13 @@ def comparable(train: Features, test: Features, *, standardise: bool = True) -> 
     return (train / size).astype(np.float64), (test / size).astype(np.float64)
 
 
+def ridge(train: Features, values: NDArray[Any], test: Features) -> NDArray[Any]:
+    """Predict values (M, K) of test features (M, D) by ridge regression on training features (N, D), values (N, K)."""
+    fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, values)
+    predicted: NDArray[Any] = fitted.predict(test).reshape(len(test), -1)
+    return predicted
+
+
 def is_class(label: Labels) -> bool:
     """Whether a label can be told as classes."""
     return not np.issubdtype(label.dtype, np.floating)
@@ -130,14 +137,6 @@ def unseen(train: Features, test: Features) -> NDArray[np.bool_]:
     return np.array([row.tobytes() not in known for row in test])
 
 
-def interval(values: list[float]) -> tuple[float, float] | None:
-    """95 % t interval of the mean, None of fewer than two values."""
-    if len(values) < 2:
-        return None
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
 def low_entropy(labels: Mapping[str, Labels], *parts: NDArray[np.int64], most: float = MIN_ENTROPY) -> list[str]:
     """The labels with an entropy of `most` nats or less over one of the parts, each (N,) rows; 0 finds constants."""
 
@@ -172,7 +171,6 @@ class OnlineProbe:
         train, test = comparable(train, test)
         names = list(self.labels)
         known, truth = (np.stack([self.labels[name][rows] for name in names], 1) for rows in (self.train, self.test))
-        predicted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, known).predict(test)
-        scores = r2_score(truth, predicted.reshape(truth.shape), multioutput="raw_values")
+        scores = r2_score(truth, ridge(train, known, test), multioutput="raw_values")
         found = {f"repr/probe/{name}": float(value) for name, value in zip(names, scores, strict=True)}
         return found | {"repr/probe/mean": float(np.mean(scores))}

@@ -1,7 +1,7 @@
 """Statistics of scores: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
 
-Scores of several tasks are a sequence with one array for each, whose last axis is the runs: tasks may differ in the
-number of their runs. Axes before that are resamples.
+The scores of several tasks are a sequence of arrays, one for each task. The last axis of an array is the runs, and
+tasks may differ in their number of runs. Axes before it are resamples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,15 +9,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 Tasks: TypeAlias = Sequence[ArrayLike]  # (..., n_t) of each task
-RESAMPLES = 50_000
+RESAMPLES, FEW_RESAMPLES = 50_000, 2_000  # of a comparison; of each report, and of each point of a curve
 BLOCK = 2_000_000  # scores drawn at once
+CONFIDENCE = 0.95  # of the intervals
 
 
 def iqm(scores: ArrayLike) -> Any:
-    """Interquartile mean over the last axis: int(n / 4) of the n scores are cut at each end."""
+    """Interquartile mean over the last axis: the int(n / 4) lowest and highest of n scores are left out."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64), axis=-1)
     n = ordered.shape[-1]
     return ordered[..., n // 4 : n - n // 4].mean(-1)
@@ -46,9 +48,9 @@ def pooled_iqm(tasks: Tasks) -> Any:
     return iqm(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1))
 
 
-def optimality_gap(tasks: Tasks, target: float = 1.0) -> Any:
-    """By how much all scores, each at most `target`, fall short of it on average."""
-    return target - mean(np.minimum(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1), target))
+def optimality_gap(tasks: Tasks) -> Any:
+    """Mean distance of all scores below 1; scores above 1 count as 1."""
+    return 1 - mean(np.minimum(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1), 1))
 
 
 def run_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
@@ -68,46 +70,16 @@ def _above(scores: NDArray[Any], thresholds: ArrayLike) -> Floats:
 # --- intervals ---
 
 
-def bootstrap_interval(
-    strata: Tasks,
-    statistic: Callable[[Floats], Any],
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of pooled scores.
-
-    Args:
-        strata: scores (n_i,) of each game, or of the only one; each is resampled within itself.
-        statistic: reduces the last axis, such as `iqm`.
-        seed: of the resampling.
-        resamples: how often.
-        confidence: share of the resampled statistics inside.
-    """
-
-    def of_pooled(drawn: Tasks) -> Any:
-        return statistic(np.concatenate([np.asarray(scores) for scores in drawn], axis=-1))
-
-    return stratified_interval(strata, of_pooled, seed=seed, resamples=resamples, confidence=confidence)
-
-
 def stratified_interval(
-    tasks: Tasks,
-    statistic: Callable[[Tasks], Any],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
+    tasks: Tasks, statistic: Callable[[Tasks], Any], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of tasks: the runs of each are resampled, independently.
+    """95 % percentile bootstrap interval of a statistic of tasks. The runs of each task are resampled independently.
 
     Args:
-        tasks: scores (n_t,) of each.
-        statistic: of arrays (R, n_t), gives (R,).
+        tasks: scores (n_t,) of each task.
+        statistic: maps arrays (R, n_t), one for each task, to (R,).
         seed: of the resampling.
-        resamples: how often.
-        confidence: share of the resampled statistics inside.
+        resamples: number of resamples.
     """
     groups = [np.asarray(scores, dtype=np.float64) for scores in tasks]
     rng = np.random.default_rng(seed)
@@ -115,27 +87,35 @@ def stratified_interval(
         statistic([scores[rng.integers(len(scores), size=(count, len(scores)))] for scores in groups])
         for count in _blocks(resamples, sum(map(len, groups)))
     ]
-    return _percentiles(np.concatenate(drawn), confidence)
+    return _percentiles(np.concatenate(drawn))
 
 
-def curve_interval(runs: ArrayLike, *, seed: int = 0, resamples: int = 2000) -> tuple[Floats, Floats]:
+def curve_interval(runs: ArrayLike) -> tuple[Floats, Floats]:
     """95 % bootstrap interval of the mean at every point of the curves of runs (n, P): low (P,) and high (P,)."""
     curves = np.asarray(runs, dtype=np.float64)
-    picked = np.random.default_rng(seed).integers(len(curves), size=(resamples, len(curves)))
+    picked = np.random.default_rng(0).integers(len(curves), size=(FEW_RESAMPLES, len(curves)))
     means = np.mean([curves[column] for column in picked.T], axis=0)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     return low, high
 
 
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % t interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
 def _blocks(resamples: int, scores: int) -> Iterator[int]:
-    """Counts that sum to `resamples`, of no more than `BLOCK` scores each."""
+    """Split `resamples` into counts that draw at most `BLOCK` scores each."""
     most = max(1, BLOCK // scores)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)
 
 
-def _percentiles(values: Floats, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _percentiles(values: Floats) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -147,16 +127,14 @@ def probability_of_improvement(x: Tasks, y: Tasks) -> float:
     return float(np.mean([wins.mean() for wins in _wins(x, y)]))
 
 
-def improvement_interval(
-    x: Tasks, y: Tasks, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of `probability_of_improvement`; the two are resampled independently."""
-    rng = np.random.default_rng(seed)
+def improvement_interval(x: Tasks, y: Tasks) -> tuple[float, float]:
+    """95 % bootstrap interval of `probability_of_improvement`. The runs of x and y are resampled independently."""
+    rng = np.random.default_rng(0)
     drawn = []
     for wins in _wins(x, y):
-        rows, columns = (rng.multinomial(n, [1 / n] * n, size=resamples) / n for n in wins.shape)
+        rows, columns = (rng.multinomial(n, [1 / n] * n, size=RESAMPLES) / n for n in wins.shape)
         drawn.append(np.einsum("ri,ri->r", rows @ wins, columns))
-    return _percentiles(np.asarray(np.mean(drawn, axis=0)), confidence)
+    return _percentiles(np.asarray(np.mean(drawn, axis=0)))
 
 
 def _wins(x: Tasks, y: Tasks) -> list[Floats]:
@@ -165,22 +143,20 @@ def _wins(x: Tasks, y: Tasks) -> list[Floats]:
     return [(a > b) + 0.5 * (a == b) for a, b in pairs]
 
 
-def difference_interval(x: Tasks, y: Tasks, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % bootstrap interval of the difference of `mean_of_tasks`, x and y resampled independently."""
+def difference_interval(x: Tasks, y: Tasks) -> tuple[float, float]:
+    """95 % bootstrap interval of the difference of `mean_of_tasks`. The runs of x and y are resampled independently."""
     tasks = len(x)
 
     def difference(drawn: Tasks) -> Any:
         return mean_of_tasks(drawn[:tasks]) - mean_of_tasks(drawn[tasks:])
 
-    return stratified_interval([*x, *y], difference, seed=seed, resamples=resamples)
+    return stratified_interval([*x, *y], difference)
 
 
-def paired_difference(
-    x: ArrayLike, y: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, tuple[float, float]]:
-    """Mean of x - y, whose i-th runs share a seed, and its 95 % interval by a bootstrap over the seeds."""
+def paired_difference(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """Mean of x - y, and its 95 % interval by a bootstrap over the seeds. The i-th runs of x and y share a seed."""
     differences = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
-    return float(mean(differences)), stratified_interval([differences], mean_of_tasks, seed=seed, resamples=resamples)
+    return float(mean(differences)), stratified_interval([differences], mean_of_tasks)
 
 
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
@@ -194,8 +170,8 @@ def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
 # --- one agent ---
 
 
-def summary(returns: Sequence[float], seed: int = 0) -> dict[str, Any]:
-    """What a report says of the returns of one agent; intervals are 95 % and bootstrapped.
+def summary(returns: Sequence[float]) -> dict[str, Any]:
+    """The statistics of the returns of one agent for a report; intervals are 95 % bootstrap intervals.
 
     Raises:
         ValueError: there are none, or one is not finite.
@@ -207,11 +183,11 @@ def summary(returns: Sequence[float], seed: int = 0) -> dict[str, Any]:
     return {
         "n": scores.size,
         "mean": float(scores.mean()),
-        "mean_interval": bootstrap_interval([scores], mean, seed=seed),
+        "mean_interval": stratified_interval([scores], mean_of_tasks, resamples=FEW_RESAMPLES),
         "std": std,
         "standard_error": std / scores.size**0.5,
         "iqm": float(iqm(scores)),
-        "iqm_interval": bootstrap_interval([scores], iqm, seed=seed),
+        "iqm_interval": stratified_interval([scores], pooled_iqm, resamples=FEW_RESAMPLES),
         "median": float(np.median(scores)),
         "min": float(scores.min()),
         "max": float(scores.max()),

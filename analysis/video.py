@@ -1,19 +1,15 @@
-"""Pictures with captions, and mp4 files of them."""
+"""Videos as mp4 files."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
+from analysis.picture import Pixels
 from harness.files import replacing
 from harness.signals import blocked
-
-Pixels = NDArray[np.uint8]
-MARGIN = 8  # pixels of white between pictures
 
 
 class VideoWriter:
@@ -73,28 +69,3 @@ class VideoWriter:
         self._replacing.__exit__(kind, error, trace)
         if torn:
             raise torn
-
-
-def panel(image: Pixels, size: int, caption: str) -> Pixels:
-    """An image (H, W, 3) enlarged to size x size by nearest neighbours, with its caption above, black on white.
-
-    Returns:
-        (size + bar, size, 3).
-    """
-    bar = max(14, size // 14)
-    canvas = Image.new("RGB", (size, size + bar), "white")
-    canvas.paste(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST), (0, bar))
-    font = ImageFont.load_default(size=bar * 0.75)
-    ImageDraw.Draw(canvas).text((0, bar // 2), caption, fill="black", font=font, anchor="lm")
-    return np.asarray(canvas)
-
-
-def side_by_side(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures of one height as one, with margins between them."""
-    gap = np.full((len(pictures[0]), MARGIN, 3), 255, np.uint8)
-    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
-
-
-def above_each_other(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures of one width as one, with margins between them."""
-    return side_by_side([picture.swapaxes(0, 1) for picture in pictures]).swapaxes(0, 1)

@@ -22,7 +22,7 @@ from analysis.comparison.notes import notes
 from analysis.comparison.output import markdown_table
 from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
 from experiment.launch import compose_words
@@ -221,7 +221,7 @@ def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     """Means over the seeds, and the 95 % t interval of the paired difference, if there is more than one seed."""
     found = [b - a for a, b in zip(before, after, strict=True)]
     names = {"before": statistics.mean(before), "after": statistics.mean(after), "gain": statistics.mean(found)}
-    return names | {"interval": interval(found)}
+    return names | {"interval": t_interval(found)}
 
 
 def gain_cells(found: dict[str, Any], digits: int) -> list[str]:

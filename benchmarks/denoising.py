@@ -38,7 +38,7 @@ from gymnasium.spaces import Box
 
 from agents import Agent
 from analysis.denoising import raw_pixels
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from aux_tasks import AuxSuite
 from configs.schema import Config
 from configs.sources import FramesConfig
@@ -129,7 +129,7 @@ def rows_of(content: dict[str, Any]) -> list[list[str]]:
         cells = []
         for name in SCORES:
             values = [score[name] for score in scores]
-            bounds = interval(values)
+            bounds = t_interval(values)
             cells.append(f"{np.mean(values):.2f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.2f}" if bounds else ""))
         return [*names, *cells]
 

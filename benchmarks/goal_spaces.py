@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from analysis.evaluation import random_policy
+from analysis.policies import random_policy
 from configs.schema import PretrainConfig
 from encoders import EncoderConfig, build_encoder
 from envs import EnvConfig, PusherConfig, Rollout

@@ -34,7 +34,7 @@ from common import (
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from aux_tasks.goals.grasp2vec import Grasp2Vec
 from configs.schema import PretrainConfig
 from encoders import Encoder, standardize
@@ -277,7 +277,7 @@ def draw_examples(network: Network, path: Path) -> None:
 
 def cell(values: list[float]) -> str:
     """The mean in percent, and half of its 95 % t interval over the seeds."""
-    bounds = interval(values)
+    bounds = t_interval(values)
     half = f" ± {50 * (bounds[1] - bounds[0]):.1f}" if bounds else ""
     return f"{100 * statistics.mean(values):.1f}{half}"
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, with_block
 
-from analysis.evaluation import greedy, random_policy
+from analysis.policies import greedy, random_policy
 from configs.schema import Config, PretrainConfig
 from envs import EnvConfig, Observation, Policy, Rollout
 from experiment.build import load_agent

@@ -10,7 +10,7 @@ import numpy as np
 from common import options
 from numpy.typing import NDArray
 
-from analysis.evaluation import greedy
+from analysis.policies import greedy
 from envs import Actions, Observation, Rollout
 from experiment.build import load_agent
 from harness.process import tune_process

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attribution import Scores, agreement, background, occlusion, smoothgrad
-from analysis.evaluation import attribution_targets, begin, evenly_spaced, greedy
-from analysis.statistics import bootstrap_interval, mean
+from analysis.episode import attribution_targets, evenly_spaced
+from analysis.evaluation import begin
+from analysis.policies import greedy
+from analysis.statistics import FEW_RESAMPLES, mean_of_tasks, stratified_interval
 from experiment.build import load_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -106,7 +108,7 @@ def measure(scores: Scores, names: Tensor, obs: Tensor, places: dict[str, Tensor
             change = (after.gather(1, answer[:, None])[:, 0] - before).abs().numpy()
             found[name] = {
                 "change": float(change.mean()),
-                "interval": bootstrap_interval([change], mean),
+                "interval": stratified_interval([change], mean_of_tasks, resamples=FEW_RESAMPLES),
                 "answer_changes": float((names[after.argmax(1)] != names[answer]).float().mean()),
                 "smoothgrad": float(relative[place & visible].mean()),
             }

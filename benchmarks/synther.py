@@ -33,7 +33,7 @@ from common import (
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from analysis.probes import interval
+from analysis.statistics import t_interval
 from configs.schema import Config, PretrainConfig
 from envs.pointmass import DRAG, FORCE
 from experiment.build import build
@@ -145,7 +145,7 @@ def errors(rows: Tensor, real: Tensor) -> dict[str, float]:
 
 def mean_cell(values: list[float], digits: int) -> str:
     """The mean with half of its 95 % interval over the seeds."""
-    bounds = interval(values)
+    bounds = t_interval(values)
     half = f" ± {(bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
     return f"{statistics.mean(values):.{digits}f}{half}"
 

@@ -1,4 +1,4 @@
-"""The command line that makes a run again, from its config."""
+"""Command lines that make a run again, or go on from it."""
 
 import shlex
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.schema import flatten
+from configs.schema import RunConfig, flatten
 from experiment.launch import compose_words
+from experiment.run_folder import run_folder
 from experiment.words import quoted
 
 GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says
@@ -31,6 +32,12 @@ def training_command(config: Mapping[str, Any]) -> str | None:
         return None
     words += [f"{key}={_value(value)}" for key, value in config.items() if value != default[key] and key != "run_dir"]
     return f"python train.py {shlex.join(words)}"
+
+
+def follow_up(config: RunConfig, program: str, *words: str) -> str:
+    """The command line of another program on this run, `python evaluate.py import=my_module checkpoint=runs/...`."""
+    modules = [f"import={','.join(config.imports)}"] if config.imports else []
+    return f"{program} {shlex.join([*modules, f'checkpoint={run_folder(config)}', *words])}"
 
 
 def _value(value: Any) -> str:

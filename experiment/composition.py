@@ -24,9 +24,9 @@ from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, Pre
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
-from experiment.foreign import read_yaml
 from harness.errors import first_line
 from harness.files import replacing
+from harness.plain_yaml import read_plain
 from harness.suggest import nearest
 from replay import ReplayConfig
 
@@ -239,7 +239,7 @@ def read_config(path: Path, kind: type[C]) -> C:
     if not path.exists():
         raise ValueError(f"{path} does not exist: {_runs_near(path.parent)}")
     try:
-        loaded = read_yaml(path)
+        loaded = read_plain(path)
         if "source" in loaded and "source" not in get_type_hints(kind):
             raise UnknownNameError("is of a pretraining: give the folder of a training, or of zoo/")
         _check_names(loaded)
@@ -249,7 +249,7 @@ def read_config(path: Path, kind: type[C]) -> C:
                 schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
         for task in loaded.get("aux", {}):
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
-        _check_bools(OmegaConf.to_container(loaded), OmegaConf.to_container(schema))
+        _check_bools(loaded, OmegaConf.to_container(schema))
         return freeze(OmegaConf.merge(schema, loaded), kind)  # type: ignore[arg-type]
     except UnknownNameError as error:
         raise ValueError(f"{path} {error}") from error
@@ -281,7 +281,7 @@ class UnknownNameError(ValueError):
     """A config names what nothing defines."""
 
 
-def _check_names(loaded: DictConfig) -> None:
+def _check_names(loaded: Mapping[str, Any]) -> None:
     """Raise UnknownNameError unless everything that a config chooses by name is there.
 
     Modules of the run that wrote the config are named to the user, never imported: the file may be anybody's.

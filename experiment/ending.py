@@ -12,26 +12,15 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from analysis.attribution import Scores
-from analysis.evaluation import (
-    PANEL,
-    attribution_targets,
-    evaluate,
-    evaluate_columns,
-    goals_reached,
-    greedy,
-    play_moments,
-    random_policy,
-    summary_of,
-    with_columns,
-    write_report,
-    write_video,
-)
+from analysis.episode import PANEL, attribution_targets, play_moments, write_video
+from analysis.evaluation import evaluate, evaluate_columns, goals_reached, summary_of, with_columns, write_report
+from analysis.policies import greedy, random_policy
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
 from envs import Actions, Observation, Policy, Protocol
 from experiment.build import load_agent
+from experiment.command import follow_up
 from experiment.monitoring import eval_scores
-from experiment.run_folder import follow_up
 from experiment.training import Progress, Training, export
 from experiment.world import world_of
 from harness.files import sha256

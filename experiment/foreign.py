@@ -4,15 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from experiment.zoo import SHIPPED
-from harness.files import read_regular
-from harness.plain_yaml import parse_plain
 
 OWN = Path("runs")  # of the working folder: where training leaves its runs
 RESULTS = OWN / "evaluations"
-LARGEST = 1 << 16  # bytes of a config: a run's has 3 kB
 # Keys that name files to read or to write.
 PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space"}
 
@@ -29,16 +24,6 @@ def results_folder(folder: Path) -> Path:
     whole = folder.resolve()
     near = next((place for place in (Path.cwd(), SHIPPED) if whole.is_relative_to(place)), whole.anchor)
     return RESULTS / whole.relative_to(near)
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """A config as data: no tags, no aliases, no interpolations, of limited size and depth.
-
-    Raises:
-        ValueError: it is something else.
-        OSError: it cannot be read.
-    """
-    return OmegaConf.create(parse_plain(read_regular(path, LARGEST).decode()))
 
 
 def check_paths(folder: Path, part: Any, advice: str) -> None:

@@ -7,12 +7,11 @@ from typing import Protocol
 
 import numpy as np
 from scipy.stats import spearmanr
-from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
-from analysis.evaluation import random_policy
-from analysis.probes import RIDGE_ALPHAS, Features, comparable
+from analysis.policies import random_policy
+from analysis.probes import Features, comparable, ridge
 from envs import EnvConfig, Observation, VectorEnv
 from envs.goals import Embeddings, GoalSpace
 from harness.seeding import derive, numpy_stream
@@ -71,8 +70,7 @@ def cross_validated_r2(features: Features, truth: Features, group: Features) -> 
     predicted = np.empty_like(truth)
     for train, test in GroupKFold(FOLDS).split(features, groups=group):
         known, asked = comparable(features[train], features[test])
-        fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(known, truth[train])
-        predicted[test] = fitted.predict(asked).reshape(-1, truth.shape[1])
+        predicted[test] = ridge(known, truth[train], asked)
     scores: list[float] = np.atleast_1d(r2_score(truth, predicted, multioutput="raw_values")).tolist()
     return scores
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.evaluation import evaluate, evaluate_columns, greedy
+from analysis.evaluation import evaluate, evaluate_columns
 from analysis.picture import contact_sheet
+from analysis.policies import greedy
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
+from configs.schema import Config
 from experiment.goal_space import OWN
 from experiment.training import LAST, Progress, Training, export
 from experiment.world import world_of
@@ -31,12 +33,15 @@ def log_metrics(run: Training) -> None:
     metrics |= {"train/n_updates": progress.updates, "train/learning_rate": values["learning_rate"]}
     if "epsilon" in values:
         metrics["rollout/exploration_rate"] = values["epsilon"]
-    metrics |= run.parts.rollout.drain()
-    metrics |= episode_metrics(progress)
-    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
+    log_row(run.config, progress, run.logger, metrics | run.parts.rollout.drain())
     run.solved.check(progress.steps, metrics)
-    losses = shown_losses(metrics) if "train/loss" in metrics else {}
-    run.logger.log_health(progress.steps, recent_score(progress) | losses)
+
+
+def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapping[str, float]) -> None:
+    """Write a row of the log: `metrics`, and means over the recent training episodes. Show the progress."""
+    row = {**metrics, **episode_metrics(progress)}
+    logger.log_scalars(progress.steps, row, **progress.clock(config))
+    logger.log_health(progress.steps, recent_score(progress) | shown_losses(row))
 
 
 def episode_metrics(progress: Progress) -> dict[str, float]:
@@ -91,7 +96,8 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     log_examples(parts.suite.examples(batch, parts.agent.encoder), run.config.frame_stack, progress.steps, logger)
     if goals := parts.rollout.env.goal_examples():
         shown = {name: pixels[:GOALS_SHOWN] for name, pixels in goals.items()}
-        logger.log_picture(progress.steps, "goals", contact_sheet("What is to be reached, and what was?", shown))
+        sheet = contact_sheet("What is to be reached, and what was?", shown)
+        logger.log_picture(progress.steps, "goals", sheet, "goals")
 
 
 def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:
@@ -100,7 +106,7 @@ def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, 
         frames = seen.frames or frame_stack
         pictures = {caption: pixels.cpu().numpy() for caption, pixels in seen.pictures.items()}
         sheet = contact_sheet(seen.question, pictures, seen.predicted, seen.correct, frames)
-        logger.log_examples(step, name, sheet)
+        logger.log_picture(step, name, sheet, f"aux/{name}/inputs")
 
 
 def log_probe(run: Training) -> None:

@@ -26,7 +26,7 @@ from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
 from experiment.command import training_command
 from experiment.ending import Player, leave_score, log_places, log_views
-from experiment.monitoring import episode_metrics, eval_scores, recent_score
+from experiment.monitoring import eval_scores, log_row
 from experiment.run_folder import claim_run_dir
 from experiment.training import Progress
 from harness.checkpoint import load_latest, save
@@ -145,10 +145,7 @@ def log_peer(run: PeerTraining) -> None:
     progress.updates = int(metrics.get("train/n_updates", progress.updates))
     told.clear()
     run.model.logger.name_to_count.clear()
-    metrics |= episode_metrics(progress)
-    run.logger.log_scalars(progress.steps, metrics, **progress.clock(run.config))
-    losses = {"loss": metrics["train/loss"]} if "train/loss" in metrics else {}
-    run.logger.log_health(progress.steps, recent_score(progress) | losses)
+    log_row(run.config, progress, run.logger, metrics)
 
 
 def save_peer(run: PeerTraining) -> None:

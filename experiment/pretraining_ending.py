@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from analysis.attribution import on_device, pictures, write_maps
+from analysis.attribution import on_device, write_maps
+from analysis.picture import rgb_frames
 from analysis.probes import outputs
 from aux_tasks.transform import questions
+from experiment.command import follow_up
 from experiment.ending import log_finished, log_places
 from experiment.pretraining import Pretraining, draw, export, held_out_metrics
-from experiment.run_folder import follow_up
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -46,7 +47,7 @@ def write_projector(run: Pretraining) -> None:
     rows = numpy_stream(config.seed, "project").permutation(episodes.rows())[:PROJECTED]
     features = outputs(parts.encoder, parts.test, rows)
     left, scale, _ = torch.linalg.svd(features - features.mean(0), full_matrices=False)
-    shown = [pictures(obs, config.frame_stack)[-1] for obs in parts.test.observe(rows).cpu().numpy()]
+    shown = [rgb_frames(obs, config.frame_stack)[-1] for obs in parts.test.observe(rows).cpu().numpy()]
     episode = np.searchsorted(episodes.begin, rows, "right") - 1
     labels = {name: values[rows] for name, values in episodes.labels.items()}
     labels |= {"episode": episode, "frame": rows - episodes.begin[episode]}

@@ -27,12 +27,13 @@ from envs import AtariConfig, EnvConfig, VectorEnv
 from envs.scenes import SceneConfig
 from experiment.build import build_initial_encoder
 from experiment.composition import read_config
-from experiment.foreign import check_paths, read_yaml, results_folder
+from experiment.foreign import check_paths, results_folder
 from experiment.pretraining import ADAM_EPS, build_suite, warn_if_changed
 from experiment.sources import build_source, is_same
 from experiment.weights import load_encoder
 from experiment.zoo import locate
 from harness.files import check_writable
+from harness.plain_yaml import read_plain
 from harness.process import pick_device
 from harness.seeding import numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
@@ -127,7 +128,7 @@ def read_run(folder: Path) -> RunConfig:
         ValueError: missing, or not a config of this version.
     """
     path = folder / "config.yaml"
-    pretrained = path.is_file() and "source" in read_yaml(path)
+    pretrained = path.is_file() and "source" in read_plain(path)
     return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)
 
 

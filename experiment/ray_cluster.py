@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from harness.errors import first_line
+
 CONNECT_SECONDS = 5
 
 
@@ -29,8 +31,7 @@ def connect(group: str, address: str | None, **local: Any) -> Any:
         settings = {} if address else {"include_dashboard": False, **local}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{group}.address={address}: no Ray cluster answers: {reason}") from error
+        raise ValueError(f"{group}.address={address}: no Ray cluster answers: {first_line(error)}") from error
     return ray
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.sweep import RaySweep
 from experiment.ray_cluster import check_nodes, check_shared, connect
+from harness.process import thread_variables
 
 STORE_BYTES = 100 << 20  # of Ray's object store, which holds nothing here
 POLL_SECONDS = 0.5
@@ -80,11 +81,6 @@ class RayProcess:
         """SIGTERM saves the run and ends it; a run on another machine gets no other signal."""
         if signum == signal.SIGTERM:
             self._stop.touch()
-
-
-def thread_variables(threads: int) -> dict[str, str]:
-    """The environment of a run that uses so many threads; torch reads it when it is loaded."""
-    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def run_command(

@@ -19,7 +19,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from analysis.evaluation import random_policy
+from analysis.policies import random_policy
 from envs import Actions, Observation, Padding, Policy, Rollout, VectorEnv
 from harness.provenance import versions, write_json
 from harness.seeding import derive, numpy_stream
@@ -82,7 +82,7 @@ def record(
         acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
         moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
         views = (1 + env.num_views,) if env.num_views else ()
-        _write(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
+        write_moments(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
 
 
 @contextmanager
@@ -144,8 +144,15 @@ def _is_abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
-    """Write `moments`, columns (N, ...) by name; `shape` (N, T, [V,] C, H, W) is that of all pictures."""
+def write_moments(folder: Path, moments: Iterable[dict[str, NDArray[Any]]], shape: tuple[int, ...]) -> None:
+    """Write the arrays of a recording into `folder`.
+
+    Args:
+        folder: from `new_recording`.
+        moments: T dictionaries of columns (N, ...): `pictures`, `first` (whether an episode begins), and what else is
+            known, by file name.
+        shape: (N, T, [V,] C, H, W) of all pictures.
+    """
     total, path = shape[0] * shape[1], folder / ("views.npy" if len(shape) == 6 else "frames.npy")
     file = np.lib.format.open_memmap(path, "w+", np.uint8, (total, *shape[2:]))
     with path.open("r+b") as room:
@@ -156,7 +163,7 @@ def _write(folder: Path, moments: Iterator[dict[str, NDArray[Any]]], shape: tupl
         pictures[:, t] = moment.pop("pictures")
         rows.append(moment)
         if (t + 1) % max(1, shape[1] // 5) == 0:
-            log.info("source: %d of %d frames recorded", (t + 1) * shape[0], total)
+            log.info("source: %d of %d recorded", (t + 1) * shape[0], total)
     file.flush()
     columns = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     columns = {name: values.reshape(total, *values.shape[2:]) for name, values in columns.items()}

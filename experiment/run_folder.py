@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -138,12 +137,6 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
                     "give run_dir=... or remove that folder"
                 )
     write_config(config, path)
-
-
-def follow_up(config: RunConfig, program: str, *words: str) -> str:
-    """The command line of another program on this run, `python evaluate.py import=my_module checkpoint=runs/...`."""
-    modules = [f"import={','.join(config.imports)}"] if config.imports else []
-    return f"{program} {shlex.join([*modules, f'checkpoint={run_folder(config)}', *words])}"
 
 
 def run_folder(config: RunConfig) -> Path:

@@ -2,14 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gymnasium.spaces import Discrete
 
-from analysis.evaluation import greedy
+from analysis.policies import greedy
 from configs.schema import Config
 from configs.sources import (
     BallsConfig,
@@ -140,8 +142,8 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
             return source.read(seed)
 
 
-def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None = None) -> Episodes:
-    """The recording of `source`, made now if it is not there yet.
+def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None) -> Episodes:
+    """The recording of `source`, which is made if it does not exist yet.
 
     Raises:
         ValueError: the folder holds something else, or the agent is for other frames.
@@ -150,13 +152,12 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
     label = env.label.replace("/", "_")  # it may be of somebody else's config
     wanted = content(source, env, seed)
     folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{_short(wanted)}")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        _record(source, env, seed, folder, wanted, check_labels)
-    return replace(_as_wanted(folder, wanted), padding=env.padding)
+    episodes = _read_or_record(folder, wanted, partial(_record, source, env, seed, folder, wanted, check_labels))
+    return replace(episodes, padding=env.padding)
 
 
 def recorded_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Episodes:
-    """The triplets of `source`, recorded now if they are not there yet.
+    """The triplets of `source`, which are recorded if they do not exist yet.
 
     Raises:
         ValueError: the folder holds something else, or the environment has no grasps.
@@ -165,9 +166,7 @@ def recorded_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Epis
         raise ValueError(f"source=triplets records env=grasping, not env={env.name}; source.folder=... reads your own")
     wanted = {"source.grasps": source.grasps, "seed": seed, "env": env.name, **_env_keys(env)}
     folder = Path(source.path or f"data/triplets/{env.label}-{source.grasps}-s{seed}-{_short(wanted)}")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        record_triplets(env, folder, wanted, source.grasps, seed)
-    return _as_wanted(folder, wanted)
+    return _read_or_record(folder, wanted, partial(record_triplets, env, folder, wanted, source.grasps, seed))
 
 
 def _short(wanted: Mapping[str, Any]) -> str:
@@ -175,12 +174,14 @@ def _short(wanted: Mapping[str, Any]) -> str:
     return hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:6]
 
 
-def _as_wanted(folder: Path, wanted: Mapping[str, Any]) -> Episodes:
-    """The recording in a folder.
+def _read_or_record(folder: Path, wanted: Mapping[str, Any], record: Callable[[], None]) -> Episodes:
+    """The recording in a folder, after a call of `record` if the folder is missing or empty.
 
     Raises:
-        ValueError: something else than `wanted` decided it.
+        ValueError: the recording was made with other settings than `wanted`.
     """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        record()
     found = read_content(folder)
     for key, value in wanted.items():
         if found.get(key) != value:
@@ -214,12 +215,8 @@ def _record(
     wanted: dict[str, Any],
     check_labels: CheckLabels | None,
 ) -> None:
-    vector = env.build(labels=True)
-    policy: Policy | None = None
-    frame_stack = 1
-    try:
-        if source.policy != "random":
-            policy, frame_stack = _player(source.policy, vector)
+    with closing(env.build(labels=True)) as vector:
+        policy, frame_stack = (None, 1) if source.policy == "random" else _player(source.policy, vector)
         record(
             vector,
             policy,
@@ -232,8 +229,6 @@ def _record(
             seed=seed,
             check_labels=check_labels,
         )
-    finally:
-        vector.close()
 
 
 def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:

@@ -21,11 +21,11 @@ from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
 from experiment.precision import is_auto, settle_sweep
-from experiment.ray_tasks import RayLauncher, RayProcess, thread_variables
+from experiment.ray_tasks import RayLauncher, RayProcess
 from experiment.run_folder import named, run_folder
 from experiment.words import quoted
 from harness.metrics import parse_row, read_tail, seconds_of
-from harness.process import available_cores
+from harness.process import available_cores, thread_variables
 from harness.progress import CONSOLE, clock, short
 from harness.signals import GracefulExit
 

@@ -184,17 +184,13 @@ class RunLogger:
         self._add_scalars(step, {"time/fps": speed, "time/time_elapsed": seconds, "mem/rss_gb": memory})
         self.meter.show(step, {**shown, "memory GB": memory})
 
-    def log_examples(self, step: int, task: str, image: NDArray[np.uint8]) -> None:
-        """Write what a task sees, (H, W, 3): `aux/<task>/inputs` for TensorBoard and `pictures/<task>-<step>.png`."""
-        self.log_picture(step, task, image, f"aux/{task}/inputs")
-
-    def log_picture(self, step: int, name: str, image: NDArray[np.uint8], tag: str | None = None) -> None:
-        """Write an image (H, W, 3) as `pictures/<name>-<step>.png`, and for TensorBoard as `tag` or else the name."""
+    def log_picture(self, step: int, name: str, image: NDArray[np.uint8], tag: str) -> None:
+        """Write an image (H, W, 3) as `pictures/<name>-<step>.png`, and for TensorBoard under `tag`."""
         pictures = self._run_dir / "pictures"
         with self._warn_on_disk_error():
             pictures.mkdir(exist_ok=True)
             write_png(image, pictures / f"{name}-{step}.png")
-        self.log_image(step, tag or name, image)
+        self.log_image(step, tag, image)
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Write an image (H, W, 3) for TensorBoard."""
@@ -242,7 +238,9 @@ class RunLogger:
 
 
 def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`train/loss` and the loss of each auxiliary task, to be shown beside the progress."""
+    """`train/loss` and the loss of each auxiliary task, for the line of progress; empty if no update was made."""
+    if "train/loss" not in metrics:
+        return {}
     tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
     return {"loss": metrics["train/loss"]} | tasks
 

@@ -1,5 +1,6 @@
-"""YAML of somebody else's as data."""
+"""Reading yaml that anybody may have written: it is parsed as plain data and never executes anything."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -7,15 +8,27 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import first_line
+from harness.files import read_regular
 
-DEEPEST = 16  # levels: a run's config has 4
+LARGEST = 1 << 16  # bytes of a file; the config of a run has 3 kB
+DEEPEST = 16  # levels; the config of a run has 4
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The keys of a yaml file, as `parse_plain` reads them.
+
+    Raises:
+        ValueError: the file is too large, or holds something else.
+        OSError: it cannot be read.
+    """
+    return parse_plain(read_regular(path, LARGEST).decode())
 
 
 def parse_plain(text: str) -> dict[str, Any]:
-    """The keys of a text, without tags, aliases, interpolations or too many levels.
+    """The keys of a yaml text.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is no mapping, or has tags, aliases, interpolations or too many levels.
     """
     try:
         _check_plain(text)

@@ -55,6 +55,11 @@ def _environment_threads() -> int | None:
     return int(first)
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment variables that limit a new process to so many torch threads."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
 def available_cores() -> int:
     """Cores by affinity, capped by the cgroup v2 quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from analysis.video import VideoWriter, panel, side_by_side
+from analysis.picture import panel, side_by_side
+from analysis.video import VideoWriter
 from aux_tasks.video.video_colorization import DIM, VideoColorization
 from configs.schema import PretrainConfig
 from experiment.composition import read_config

@@ -21,15 +21,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import evaluate as script
 from agents import DQNConfig, SACConfig
-from analysis.evaluation import (
-    Report,
-    SB3Policy,
-    attribution_targets,
-    evaluate,
-    greedy,
-    write_report,
-)
-from analysis.video import MARGIN
+from analysis.episode import attribution_targets
+from analysis.evaluation import Report, SB3Policy, evaluate, write_report
+from analysis.picture import GAP
+from analysis.policies import greedy
 from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
@@ -77,7 +72,7 @@ def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     weights = (checkpoint / "agent.safetensors").read_bytes()
     assert report["sha256"]["agent.safetensors"] == hashlib.sha256(weights).hexdigest()
     meta = next(imageio_ffmpeg.read_frames(str(video)))
-    assert meta["size"] == (4 * 336 + 3 * MARGIN, 336 + 24)  # the game, Q, two tasks
+    assert meta["size"] == (4 * 336 + 3 * GAP, 336 + 24)  # the game, Q, two tasks
     assert meta["duration"] == pytest.approx(24 / 6, abs=0.2)
     moments = len(list(maps.glob("moment_*.png")))
     assert 4 <= moments <= 8

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from agents import Capture, Precision
 from agents.config import Head, Target
 from analysis.attribution import heat_panels, write_maps
-from analysis.evaluation import attribution_targets
+from analysis.episode import attribution_targets
 from aux_tasks import TaskConfig
 from envs import Rollout
 from experiment.build import build, load_agent

@@ -22,7 +22,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 import pretrain as script
 from analysis.attribution import smoothgrad
-from analysis.video import MARGIN
+from analysis.picture import GAP
 from aux_tasks import TaskConfig
 from aux_tasks.transform import TransformTask
 from configs.schema import PretrainConfig
@@ -161,9 +161,9 @@ def test_tasks_that_ask_for_a_class_leave_maps_of_what_they_look_at(tmp_path: Pa
     held_out = parts.test.observe(parts.test.episodes.rows())
     for file in files:
         picture = np.asarray(Image.open(file))
-        assert picture.shape == (3 * (252 + 18) + 2 * MARGIN, 4 * 252 + 3 * MARGIN, 3)
-        cells = np.pad(picture[..., 0], (0, MARGIN)).reshape(3, 252 + 18 + MARGIN, 4, 252 + MARGIN)
-        frames, shown, _ = cells[:, 18:-MARGIN, :, :-MARGIN][:, 3::7, :, 3::7].transpose(0, 2, 1, 3)
+        assert picture.shape == (3 * (252 + 18) + 2 * GAP, 4 * 252 + 3 * GAP, 3)
+        cells = np.pad(picture[..., 0], (0, GAP)).reshape(3, 252 + 18 + GAP, 4, 252 + GAP)
+        frames, shown, _ = cells[:, 18:-GAP, :, :-GAP][:, 3::7, :, 3::7].transpose(0, 2, 1, 3)
         (own,) = (held_out == torch.tensor(frames)).all((1, 2, 3)).nonzero()[0]
         obs = held_out[own : own + 1]
         heat = smoothgrad(lambda seen: rotation.head(parts.encoder(seen)), obs, frames=4, samples=64)[0]

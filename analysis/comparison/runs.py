@@ -16,14 +16,13 @@ from configs.schema import flatten
 from envs import ENVS
 from harness.files import read_regular
 from harness.metrics import read_rows
-from harness.plain_yaml import parse_plain
+from harness.plain_yaml import LARGEST, parse_plain
 from harness.process import in_use
 from harness.provenance import read_json
 
 log = logging.getLogger(__name__)
 
 SCORE = "rollout/score"  # mean return of the training episodes since the row before
-CONFIG_LIMIT = 2**16  # bytes
 EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
 
 
@@ -132,7 +131,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 def _read_folder(folder: Path) -> Run:
     if folder.is_file():
         raise ValueError(f"{folder} is not a folder, a .json or a .csv")
-    tree = read_yaml(read_regular(folder / "config.yaml", CONFIG_LIMIT).decode(), folder / "config.yaml")
+    tree = read_yaml(read_regular(folder / "config.yaml", LARGEST).decode(), folder / "config.yaml")
     if not {"agent", "env"} <= tree.keys():
         raise ValueError(f"{folder} is no training of an agent")
     if not (folder / "metrics.jsonl").exists():

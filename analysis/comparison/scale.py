@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from analysis.comparison.measure import Comparison
-from analysis.human import WANG_2016, human_normalised
+
+# game: (random play, human), of Wang et al. 2016 as in rliable and most papers since; Mnih et al. 2015 have others
+ATARI = {"pong": (-20.7, 14.6), "breakout": (1.7, 30.5)}
 
 MEANING = {
     "human-normalised": "Human-normalised: 0 is random play, 1 is the human score, by the table of Wang et al. 2016.",
@@ -13,8 +15,9 @@ MEANING = {
 
 def normaliser(comparison: Comparison, task: str) -> tuple[str, Callable[[float], float]] | None:
     """The scale of a task, one of `MEANING`, and how returns get there; None without one."""
-    if task in WANG_2016:
-        return "human-normalised", lambda score: human_normalised(score, task)
+    if task in ATARI:
+        random, human = ATARI[task]
+        return "human-normalised", lambda score: (score - random) / (human - random)
     runs = [run for group in comparison.groups for run in group.runs.get(task, [])]
     if any(run.config.get("env.name") == "dmc" for run in runs):
         return "of 1000", lambda score: score / 1000

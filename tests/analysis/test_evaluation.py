@@ -8,7 +8,8 @@ import pytest
 from gymnasium.spaces import Discrete
 from replay_help import build
 
-from analysis.evaluation import begin, env_seed, evaluate, evaluate_columns, evenly_spaced, play_episodes, play_moments
+from analysis.episode import evenly_spaced, play_moments
+from analysis.evaluation import begin, env_seed, evaluate, evaluate_columns, play_episodes
 from envs import (
     AtariConfig,
     DmcConfig,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analysis.statistics import bootstrap_interval, iqm, mean, summary
+from analysis.statistics import iqm, mean_of_tasks, pooled_iqm, stratified_interval, summary
 
 
 def test_iqm_literals_and_against_a_loop():
@@ -14,10 +14,12 @@ def test_iqm_literals_and_against_a_loop():
     np.testing.assert_allclose(iqm(scores), [np.mean(sorted(row)[2:8]) for row in scores])
 
 
-@pytest.mark.parametrize("statistic", [mean, iqm])
+@pytest.mark.parametrize("statistic", [mean_of_tasks, pooled_iqm])
 def test_interval_covers_the_truth_about_95_times_in_100(statistic):
     rng = np.random.default_rng(2)
-    intervals = [bootstrap_interval([rng.normal(5, 2, size=50)], statistic, seed=i) for i in range(200)]
+    intervals = [
+        stratified_interval([rng.normal(5, 2, size=50)], statistic, seed=i, resamples=2_000) for i in range(200)
+    ]
     assert 0.90 <= np.mean([low <= 5 <= high for low, high in intervals]) <= 0.99
 
 
@@ -25,18 +27,15 @@ def test_interval_of_the_mean_is_the_normal_one_and_strata_keep_their_share():
     scores = np.random.default_rng(3).normal(0, 1, size=400)
     half = 1.96 * scores.std() / 20
     expected = pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.01)
-    assert bootstrap_interval([scores], mean, resamples=20_000) == expected
-    # Without stratification the mean would vary with the number of scores drawn from each game.
-    assert bootstrap_interval([[0.0] * 5, [10.0] * 15], mean) == (7.5, 7.5)
+    assert stratified_interval([scores], mean_of_tasks, resamples=20_000) == expected
+    # Without stratification the IQM would vary with the number of scores drawn from each game.
+    assert stratified_interval([[0.0] * 5, [10.0] * 15], pooled_iqm) == (10.0, 10.0)
 
 
-def test_seed_and_confidence():
+def test_the_seed_decides_on_the_resamples():
     scores = np.random.default_rng(4).normal(size=30)
-    assert bootstrap_interval([scores], iqm, seed=1) == bootstrap_interval([scores], iqm, seed=1)
-    assert bootstrap_interval([scores], iqm, seed=1) != bootstrap_interval([scores], iqm, seed=2)
-    low, high = bootstrap_interval([scores], iqm, confidence=0.5)
-    wide_low, wide_high = bootstrap_interval([scores], iqm, confidence=0.99)
-    assert wide_low < low < high < wide_high
+    first, again, other = (stratified_interval([scores], pooled_iqm, seed=seed, resamples=2_000) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_summary_literals():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from analysis.human import MNIH_2015, human_normalised
 from analysis.statistics import (
     area_under_curve,
     curve_interval,
@@ -59,7 +58,7 @@ def test_probability_of_improvement():
     assert probability_of_improvement(Y, X) == pytest.approx(2 / 3)
     assert probability_of_improvement(A, B) == pytest.approx(0.6)
     assert probability_of_improvement(A, A) == 0.5
-    assert improvement_interval(A, B, resamples=20_000) == pytest.approx((0.3867, 0.80), abs=0.01)
+    assert improvement_interval(A, B) == pytest.approx((0.3867, 0.80), abs=0.01)
 
 
 def test_profiles():
@@ -103,16 +102,9 @@ def test_area_is_the_mean_height():
 
 def test_the_interval_of_a_curve_is_that_of_each_point():
     curves = np.random.default_rng(0).normal(size=(6, 4))
-    low, high = curve_interval(curves, resamples=20_000)
+    low, high = curve_interval(curves)
     points = [stratified_interval([point], mean_of_tasks, seed=3) for point in curves.T]
-    np.testing.assert_allclose(np.stack([low, high], 1), points, atol=0.03)
-
-
-def test_people_differ_between_the_tables():
-    assert human_normalised(18, "pong") == pytest.approx(38.7 / 35.3)
-    assert human_normalised(18, "pong", MNIH_2015) == pytest.approx(38.7 / 30)
-    assert human_normalised(30.5, "breakout") == 1
-    assert human_normalised(1.7, "breakout", MNIH_2015) == 0
+    np.testing.assert_allclose(np.stack([low, high], 1), points, atol=0.06)
 
 
 def test_rliable_agrees():

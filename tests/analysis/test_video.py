@@ -4,7 +4,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from analysis.video import MARGIN, VideoWriter, above_each_other, panel, side_by_side
+from analysis.picture import GAP, above_each_other, panel, side_by_side
+from analysis.video import VideoWriter
 
 
 def read(path):
@@ -83,6 +84,6 @@ def test_panel_enlarges_exactly_and_writes_its_caption():
 def test_pictures_stand_apart():
     black = np.zeros((10, 20, 3), np.uint8)
     row = side_by_side([black, black, black])
-    assert row.shape == (10, 60 + 2 * MARGIN, 3)
+    assert row.shape == (10, 60 + 2 * GAP, 3)
     assert [x for x in range(row.shape[1]) if row[0, x].all()] == [*range(20, 28), *range(48, 56)]
     np.testing.assert_array_equal(above_each_other([black.swapaxes(0, 1)] * 3), row.swapaxes(0, 1))

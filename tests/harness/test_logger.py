@@ -139,8 +139,8 @@ def test_the_progress_shows_every_loss(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_picture_is_the_same_in_tensorboard_and_in_its_file(tmp_path: Path) -> None:
     sheet = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
     with logger(tmp_path) as opened:
-        opened.log_examples(7, "rotation", sheet)
-        opened.log_examples(9, "rotation", 255 - sheet)
+        opened.log_picture(7, "rotation", sheet, "aux/rotation/inputs")
+        opened.log_picture(9, "rotation", 255 - sheet, "aux/rotation/inputs")
     events = EventAccumulator(str(tmp_path)).Reload().Images("aux/rotation/inputs")
     assert [event.step for event in events] == [7, 9]
     for event, expected in zip(events, (sheet, 255 - sheet), strict=True):
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_a_gap_and_one_warning(
             for step in (20, 30):
                 opened.log_scalars(step, {"loss": 1.0}, updates=0)
                 opened.log_health(step, {})
-                opened.log_examples(step, "rotation", np.zeros((2, 3, 3), np.uint8))
+                opened.log_picture(step, "rotation", np.zeros((2, 3, 3), np.uint8), "aux/rotation/inputs")
                 opened.flush()
         opened.flush()
         for step in (40, 50):

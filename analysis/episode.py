@@ -1,0 +1,89 @@
+"""One episode shown to people: its moments, and a video of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import Agent
+from analysis.attribution import Scores, heat_panels, on_device
+from analysis.evaluation import begin, env_seed
+from analysis.picture import panel, rgb_frames, side_by_side
+from analysis.video import VideoWriter
+from aux_tasks.transform import questions
+from encoders import StateEncoder
+from envs import Policy, Protocol
+from harness.progress import Meter
+
+PANEL = 336  # pixels a side of each picture in a video
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of an episode."""
+
+    obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
+    frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
+    score: float  # sum of the rewards so far
+    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, where there is one
+
+
+def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
+    """One episode from its first moment to its last.
+
+    The pictures, about `size` pixels large, are of a twin environment with the same seed and actions.
+
+    Raises:
+        ValueError: the environment has no pictures.
+    """
+    alone = replace(protocol, env=replace(protocol.env, num_envs=1))
+    if (display := alone.env.display(size)) is None:
+        raise ValueError(f"env={protocol.env.name} has no pictures: leave out video and attribution")
+    with closing(alone.env.build()) as env, closing(display.build()) as twin:
+        rollout, policy = begin(policy, env, alone, frame_stack, seed)
+        frame, score = twin.reset(env_seed(seed)), 0.0
+        while True:
+            goal = twin.goal_frame() if twin.goal_dim else None
+            yield Moment(rollout.observation.pixels[0].copy(), frame[0], score, None if goal is None else goal[0])
+            if rollout.episodes:
+                return
+            row = rollout.step(policy)
+            shown = twin.step(row.action)
+            own = env.goal_dim or env.frame_dtype != np.uint8  # seen through a goal space, which gives other rewards
+            assert own or shown.reward == row.reward, "the twin plays another episode"
+            frame, score = shown.frame, score + float(row.reward[0])
+
+
+def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
+    """At most `count` items evenly spaced over a stream of unknown length, never holding more than twice as many."""
+    kept: list[T] = []
+    stride = 1
+    for i, item in enumerate(items):
+        if i % stride == 0:
+            kept.append(item)
+        if len(kept) == 2 * count:
+            kept, stride = kept[::2], 2 * stride
+    return kept[:: -(-len(kept) // count)]
+
+
+def attribution_targets(agent: Agent) -> dict[str, Scores]:
+    """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
+    pixels_decide = not agent.goal_dim and not isinstance(agent.encoder, StateEncoder)
+    values = {"Q": agent.q_values} if pixels_decide else {}
+    return on_device(values | questions(agent, agent.encoder), agent.device)
+
+
+def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
+    """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
+    with video, Meter("video moment", None) as meter:
+        for count, moment in enumerate(moments):
+            meter.tick(count)
+            shown = [panel(rgb_frames(moment.frame, 1)[0], PANEL, f"return {moment.score:.4g}")]
+            if moment.goal is not None:
+                shown.append(panel(rgb_frames(moment.goal, 1)[0], PANEL, "goal"))
+            maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []
+            video.add(side_by_side([*shown, *maps]))

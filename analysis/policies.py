@@ -1,0 +1,40 @@
+"""Policies that measurements use: an agent without exploration, and random actions."""
+
+from functools import partial
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from agents import Agent
+from envs import Actions, Observation, Policy
+
+
+def greedy(agent: Agent) -> Policy:
+    """The policy of an agent without exploration."""
+    return partial(agent.act, explore=False)
+
+
+def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
+    """Uniformly random actions."""
+
+    def act(obs: Observation) -> Actions:
+        copies = len(obs.pixels)
+        if isinstance(space, Discrete):
+            return rng.integers(space.n, size=copies)
+        return rng.uniform(-1, 1, (copies, *space.shape)).astype(np.float32)
+
+    return act
+
+
+def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
+    """`policy`, but for uniformly random choices with probability `epsilon`. Continuous actions are left alone."""
+    if not isinstance(space, Discrete):
+        return policy
+    choices = int(space.n)
+
+    def act(obs: Observation) -> Actions:
+        chosen = policy(obs)
+        random = rng.random(len(chosen)) < epsilon
+        return np.where(random, rng.integers(choices, size=len(chosen)), chosen)
+
+    return act
