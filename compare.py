@@ -20,7 +20,7 @@ import shlex
 from pathlib import Path
 
 from experiment.launch import check_words, launch
-from experiment.words import quoted
+from experiment.overrides import quoted
 
 
 def with_paths(argv: list[str]) -> list[str]:
@@ -52,7 +52,7 @@ from analysis.comparison.scores_csv import read_published
 from analysis.comparison.tables import tables
 from analysis.comparison.tensorboard import write_groups
 from configs.schema import CompareConfig
-from experiment.command import training_command
+from experiment.command_lines import training_command
 from experiment.composition import freeze
 from experiment.run_folder import FREE
 from harness.files import replacing

@@ -17,25 +17,26 @@ if __name__ == "__main__":
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from analysis.attribution import write_maps
 from analysis.episode import PANEL, Moment, attribution_targets, evenly_spaced, play_moments, write_video
-from analysis.evaluation import evaluate, evaluate_columns, goals_reached, with_columns, write_report
+from analysis.evaluation import Report, evaluate, evaluate_columns, goals_reached, with_columns, write_report
 from analysis.policies import greedy
 from analysis.video import VideoWriter
-from configs.schema import EvaluateConfig
+from configs.schema import Config, EvaluateConfig
 from envs import EnvConfig
 from envs.scenes import SceneConfig
 from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, is_own, results_folder
+from experiment.goal_env import env_of_run
 from experiment.goal_space import FILE
 from experiment.launch import launch
 from experiment.overlays import check_overlays
-from experiment.world import world_of
 from experiment.zoo import locate
 from harness.files import check_writable
 from harness.process import tune_process
@@ -47,42 +48,29 @@ MOMENTS = 8  # of an episode, for the attribution maps
 
 
 def run(config: EvaluateConfig, argv: list[str]) -> int:
-    """Evaluate, and write all that `config` asks for; returns the process exit code."""
+    """Evaluate, and write everything that `config` asks for; returns the exit code of the process."""
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
-    if not (checkpoint / FILE).is_file():
-        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
-    trained = replace(trained, env=with_backgrounds(trained.env, config))
-    if is_own(checkpoint):
-        check_overlays(trained)
-    world = world_of(trained, checkpoint, config.goal)
-    protocol = world.protocol(config.protocol)
+    env = build_env(config, checkpoint, trained)
+    protocol, frame_stack = env.protocol(config.protocol), trained.frame_stack
     if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
         raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
-    policy, frame_stack = greedy(agent), trained.frame_stack
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
     written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")
     for place in (written, config.video, config.attribution and f"{config.attribution}/moment_0.png"):
         if place:
             check_writable(Path(place))  # now, not when all episodes are played
     with GracefulExit() as stop:
-        asked = (config.episodes, config.seed, config.num_envs)
-        report = evaluate(policy, protocol, frame_stack, *asked, lambda: bool(stop.requested))
-        columns = {}
-        if config.protocol is None:  # one that is named is evaluated alone
-            columns = evaluate_columns(policy, world, frame_stack, *asked, lambda: bool(stop.requested))
+        asked = (frame_stack, config.episodes, config.seed, config.num_envs, lambda: bool(stop.requested))
+        report = evaluate(greedy(agent), protocol, *asked)
+        columns = {} if config.protocol else evaluate_columns(greedy(agent), env, *asked)  # a named protocol is alone
     command = f"python evaluate.py {shlex.join(argv)}"
     try:
         write_report(report, written, checkpoint / "agent.safetensors", command, **with_columns(columns))
         log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
-        of = f" of {config.episodes}" if report.partial else ""
-        low, high = report.summary["mean_interval"]
-        score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
-        for name, column in columns.items():
-            log.info("%-13s mean %.2f, 95 %% interval %.2f to %.2f", name, column["mean"], *column["mean_interval"])
-        sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
+        show_scores(config, report, columns)
     if report.partial:
         log.warning(
             "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
@@ -91,7 +79,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         return stop.exit_code
 
     def moments() -> Iterator[Moment]:
-        return play_moments(policy, protocol, frame_stack, config.seed, PANEL)
+        return play_moments(greedy(agent), protocol, frame_stack, config.seed, PANEL)
 
     if video:
         write_video(moments(), attribution_targets(agent), frame_stack, video)
@@ -101,6 +89,30 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         write_maps(Path(config.attribution), observations, attribution_targets(agent), frame_stack)
         log.info("attribution: %s", config.attribution)
     return 0
+
+
+def show_scores(config: EvaluateConfig, report: Report, columns: Mapping[str, Any]) -> None:
+    """Print the mean return with its interval, and log those of further columns."""
+    for name, column in columns.items():
+        log.info("%-13s mean %.2f, 95 %% interval %.2f to %.2f", name, column["mean"], *column["mean_interval"])
+    of = f" of {config.episodes}" if report.partial else ""
+    low, high = report.summary["mean_interval"]
+    score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
+    sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
+
+
+def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvConfig:
+    """The environment of a run as its agent sees it, with the goal and the backgrounds that the command line names.
+
+    Raises:
+        ValueError: it cannot be had; see `with_backgrounds` and `env_of_run`.
+    """
+    if not (checkpoint / FILE).is_file():
+        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
+    trained = replace(trained, env=with_backgrounds(trained.env, config))
+    if is_own(checkpoint):
+        check_overlays(trained)
+    return env_of_run(trained, checkpoint, config.goal)
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:

@@ -38,10 +38,10 @@ from experiment.pretraining import (
     update,
 )
 from experiment.pretraining_ending import finish, log_end
-from experiment.rescue import saving_first
+from experiment.rescue import saving_on_error
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.solved import SolvedTasks
-from experiment.sources import describe, keep_source
+from experiment.sources import describe, save_source
 from harness.checkpoint import CheckpointError, holds_checkpoints
 from harness.logger import RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
@@ -57,13 +57,13 @@ def pretrain(config: PretrainConfig) -> int:
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts = build_pretraining(without_init(config) if resumed else config)
     with claim_run_dir(config) as run_dir:
-        keep_source(run_dir, describe(parts.episodes))
+        save_source(run_dir, describe(parts.episodes))
         begun, rate = restore(parts, run_dir), matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Pretraining(config, parts, run_dir, logger, step=begun, saved=begun)
-            with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
+            with GracefulExit() as stop, saving_on_error(run_dir, partial(save_rest, run)):
                 learn(run, stop)
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to resume", stop.requested, run.saved)

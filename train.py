@@ -26,14 +26,14 @@ from configs.schema import Config
 from experiment.build import build, without_init
 from experiment.composition import Composed
 from experiment.ending import finish, log_end
-from experiment.goal_space import keep_goal_space
+from experiment.goal_space import copy_goal_space
 from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.precision import settle_precision
 from experiment.probing import build_denoising, build_online_probe
-from experiment.rescue import save_rest, saving_first
+from experiment.rescue import save_rest, saving_on_error
 from experiment.run_folder import claim_run_dir, named, run_folder
-from experiment.sources import keep_source
+from experiment.sources import save_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
 from harness.checkpoint import CheckpointError, holds_checkpoints
@@ -55,8 +55,8 @@ def train(config: Config) -> int:
     denoising = build_denoising(config.env, parts.agent.encoder, config.frame_stack) if config.diagnose_every else None
     with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
         if files := config.env.files():
-            keep_source(run_dir, files)
-        keep_goal_space(config, run_dir)
+            save_source(run_dir, files)
+        copy_goal_space(config, run_dir)
         progress = restore(parts, run_dir)
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
@@ -64,7 +64,7 @@ def train(config: Config) -> int:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe, denoising)
             logger.meter.estimate = TimeLeft(run)
-            with GracefulExit() as stop, saving_first(run_dir, partial(save_rest, run)):
+            with GracefulExit() as stop, saving_on_error(run_dir, partial(save_rest, run)):
                 learn(run, stop)
             parts.rollout.close()
             if stop.requested:

@@ -27,9 +27,9 @@ from encoders import EncoderConfig, build_encoder
 from envs import EnvConfig, PusherConfig, Rollout
 from experiment.build import build_initial_encoder
 from experiment.composition import read_config
-from experiment.goal_gate import cross_validated_r2
+from experiment.goal_env import PixelSpace
 from experiment.goal_space import TaskSpace, space_file
-from experiment.world import PixelSpace
+from experiment.goal_space_check import cross_validated_r2
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -22,9 +22,9 @@ from analysis.policies import greedy, random_policy
 from configs.schema import Config, PretrainConfig
 from envs import EnvConfig, Observation, Policy, Rollout
 from experiment.build import load_agent
+from experiment.goal_env import env_of_run
 from experiment.goal_space import FILE
 from experiment.recording import record
-from experiment.world import world_of
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
 from pretrain import pretrain
@@ -97,7 +97,7 @@ def run(arm: str, seed: int, given: dict[str, Any]) -> None:
     if code := train(config):
         sys.exit(code)
     agent = load_agent(path)[1]
-    found = final_distances(world_of(config, path), greedy(agent))
+    found = final_distances(env_of_run(config, path), greedy(agent))
     write_json({"steps": given["steps"], "arm": arm, "seed": seed, "distances": found}, path / RESULT)
 
 

@@ -22,12 +22,12 @@ from encoders import Encoder, EncoderConfig, FrozenEncoder, StateEncoder, build_
 from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
+from experiment.goal_env import env_of_run
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
 from experiment.overlays import read_overlays
 from experiment.run_folder import run_folder
 from experiment.synthetic import check_synthetic, synthetic_features
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
-from experiment.world import world_of
 from experiment.zoo import locate
 from harness.process import pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
@@ -143,7 +143,7 @@ def build_player(
         ValueError: they do not fit each other.
     """
     own = config.goal.space == OWN  # then a file of it in the folder of the run is of an earlier step
-    env = (config.env if own else world_of(config, run_folder(config))).build()
+    env = (config.env if own else env_of_run(config, run_folder(config))).build()
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
     if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):

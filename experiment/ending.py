@@ -19,10 +19,10 @@ from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
 from envs import Actions, Observation, Policy, Protocol
 from experiment.build import load_agent
-from experiment.command import follow_up
+from experiment.command_lines import follow_up
+from experiment.goal_env import env_of_run
 from experiment.monitoring import eval_scores
 from experiment.training import Progress, Training, export
-from experiment.world import world_of
 from harness.files import sha256
 from harness.logger import RunLogger
 from harness.provenance import read_json
@@ -55,14 +55,14 @@ def finish(run: Training) -> None:
     command = follow_up(config, "python evaluate.py", f"episodes={config.eval_episodes}", f"seed={config.seed}")
     targets = attribution_targets(agent)
     player = Player(greedy(agent), weights, space, targets, command, has_goals=agent.goal_dim > 0)
-    leave_score(config, run.progress, run.logger, player)
+    write_score(config, run.progress, run.logger, player)
 
 
-def leave_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
+def write_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
     """Leave report, line of the log and video of a training, each unless it is there and of these weights."""
     weights = player.weights
-    world = world_of(config, weights.parent)
-    protocol = world.protocol()
+    env = env_of_run(config, weights.parent)
+    protocol = env.protocol()
     report = weights.parent / "report.json"
     earlier = read_earlier(report)
     chance = chance_play(config, player, protocol, earlier)
@@ -72,7 +72,7 @@ def leave_score(config: Config, progress: Progress, logger: RunLogger, player: P
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
         asked = (config.frame_stack, config.eval_episodes, config.seed)
-        played, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, world, *asked)
+        played, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, env, *asked)
         write_report(played, report, weights, player.command, **with_columns(columns), **chance)
         summary = played.summary
     log_score(summary, protocol, columns | chance)

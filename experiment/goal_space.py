@@ -15,7 +15,7 @@ from aux_tasks.config import options_of
 from aux_tasks.goals.base import GoalTask
 from configs.schema import Config, PretrainConfig
 from encoders import Encoder, EncoderConfig, build_encoder
-from experiment.goal_gate import check_goal_space
+from experiment.goal_space_check import check_goal_space
 from experiment.weights import load_weights, read_weights, write_weights
 from experiment.zoo import locate
 from harness.files import replacing
@@ -100,7 +100,7 @@ def space_file(space: str) -> Path:
     return file
 
 
-def keep_goal_space(config: Config, run_dir: Path) -> None:
+def copy_goal_space(config: Config, run_dir: Path) -> None:
     """Leave a copy of the goal space in the folder of a run, which can then be evaluated without the pretraining.
 
     When it is put there, it is checked: see `check_goal_space`.

@@ -24,7 +24,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
-from experiment.words import expand, quoted, read_options, similar_env, typed_value
+from experiment.overrides import expand, quoted, read_options, similar_env, typed_value
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
@@ -50,19 +50,20 @@ def launch(
 ) -> int:
     """Compose the config `name` from the words of a command line, and run it.
 
-    Words are `key=value`, `group=choice`, the short ones of `words.expand` and those in `USAGE`. Errors of the user's
-    making (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit code 2.
+    Words are `key=value`, `group=choice`, the short forms of `overrides.expand` and those in `USAGE`. Errors that a
+    user can cause (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit
+    code 2.
 
     Args:
-        run: one run; returns an exit code.
+        run: runs one config; returns an exit code.
         name: of a file in configs/, without .yaml.
         argv: the words.
         about: first part of the help.
-        module: of the command, which a sweep runs in several processes. Without it, runs follow each other here.
+        module: of the command. A sweep then runs it in several processes; without it, one run follows another here.
 
     Returns:
-        The exit code of the run. In a sweep it is the highest; without `module`, a run that a signal ended (128 or
-        more) is the last.
+        The exit code of the run. In a sweep it is the highest. Without `module`, a sweep ends with a run that a signal
+        ended (128 or more).
     """
     with unbreakable_output(), interruptible():
         return exit_code(partial(_launch, run, name, argv, about, module))

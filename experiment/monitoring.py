@@ -12,9 +12,9 @@ from analysis.policies import greedy
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
 from configs.schema import Config
+from experiment.goal_env import env_of_run
 from experiment.goal_space import OWN
 from experiment.training import LAST, Progress, Training, export
-from experiment.world import world_of
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
@@ -121,10 +121,10 @@ def log_evaluation(run: Training) -> None:
     config, progress, agent = run.config, run.progress, run.parts.agent
     if config.goal.space == OWN:
         export(run)  # the evaluation reads its goal space from there
-    world = world_of(config, run.run_dir)
+    env = env_of_run(config, run.run_dir)
     asked = (config.frame_stack, config.eval_every_episodes, config.seed)
-    summary = evaluate(greedy(agent), world.protocol(), *asked).summary
-    columns = evaluate_columns(greedy(agent), world, *asked)
+    summary = evaluate(greedy(agent), env.protocol(), *asked).summary
+    columns = evaluate_columns(greedy(agent), env, *asked)
     run.logger.log_scalars(progress.steps, eval_scores(summary, columns), **progress.clock(config))
 
 

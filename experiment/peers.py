@@ -24,8 +24,8 @@ from analysis.evaluation import evaluate
 from configs.peers import PeerConfig
 from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
-from experiment.command import training_command
-from experiment.ending import Player, leave_score, log_places, log_views
+from experiment.command_lines import training_command
+from experiment.ending import Player, log_places, log_views, write_score
 from experiment.monitoring import eval_scores, log_row
 from experiment.run_folder import claim_run_dir
 from experiment.training import Progress
@@ -200,7 +200,7 @@ def finish_peer(run: PeerTraining, *, trained: bool) -> None:
     if config.eval_episodes:
         command = training_command(flat(config)) or f"the config of {run.run_dir}"
         player = Player(policy_of(model), weights, space_of(model), {}, command)
-        leave_score(config, run.progress, run.logger, player)
+        write_score(config, run.progress, run.logger, player)
 
 
 def space_of(model: BaseAlgorithm) -> Discrete | Box:

@@ -10,7 +10,7 @@ from analysis.attribution import on_device, write_maps
 from analysis.picture import rgb_frames
 from analysis.probes import outputs
 from aux_tasks.transform import questions
-from experiment.command import follow_up
+from experiment.command_lines import follow_up
 from experiment.ending import log_finished, log_places
 from experiment.pretraining import Pretraining, draw, export, held_out_metrics
 from harness.seeding import numpy_stream

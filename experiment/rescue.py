@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def saving_first(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
+def saving_on_error(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
     """When an error ends the block, save what was learned before, and raise it.
 
     Args:

@@ -76,7 +76,7 @@ def describe(episodes: Episodes) -> dict[str, Any]:
     return {**counts, "sha256": episodes.fingerprint, "dealt": dealt}
 
 
-def keep_source(run_dir: Path, found: Mapping[str, Any]) -> None:
+def save_source(run_dir: Path, found: Mapping[str, Any]) -> None:
     """Leave the description of a source in the folder of a run that begins, or check that of a run that resumes.
 
     Raises:

@@ -20,10 +20,10 @@ from rich.table import Table
 from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed
+from experiment.overrides import quoted
 from experiment.precision import is_auto, settle_sweep
 from experiment.ray_tasks import RayLauncher, RayProcess
 from experiment.run_folder import named, run_folder
-from experiment.words import quoted
 from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores, thread_variables
 from harness.progress import CONSOLE, clock, short

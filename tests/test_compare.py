@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import compare as script
 from configs.schema import CompareConfig, flat
-from experiment.command import training_command
+from experiment.command_lines import training_command
 from experiment.composition import complete, freeze
 from experiment.launch import compose_words
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from analysis.comparison.measure import FEW, Comparison
 from analysis.comparison.runs import SCORE
@@ -71,6 +72,13 @@ def axis_label(comparison: Comparison) -> str:
     return "agent steps" if comparison.x == "steps" else "seconds of wall clock"
 
 
+def span(values: ArrayLike) -> tuple[float, float]:
+    """The lowest and the highest value, with a margin for an axis."""
+    low, high = float(np.min(values)), float(np.max(values))
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
 def _draw_curves(axes: Any, comparison: Comparison, task: str, published: Sequence[Published]) -> None:
     if comparison.x == "steps":
         for other in published:
@@ -120,8 +128,7 @@ def _draw_profile(axes: Any, comparison: Comparison, task: str) -> None:
     cells = comparison.of_task(task)
     scores = [value for cell in cells for value in cell.values("final")]
     if scores:
-        margin = 0.05 * (max(scores) - min(scores)) or 1.0
-        thresholds = np.linspace(min(scores) - margin, max(scores) + margin, 200)
+        thresholds = np.linspace(*span(scores), 200)
         for cell in cells:
             if values := cell.values("final"):
                 style = _style(comparison.groups.index(cell.group))

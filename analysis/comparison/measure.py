@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from analysis.comparison.groups import Group
 from analysis.comparison.runs import SCORE, Run
-from analysis.statistics import area_under_curve, curve_interval, mean_of_tasks, stratified_interval
+from analysis.statistics import Floats, area_under_curve, curve_interval, mean_of_tasks, stratified_interval
 
-Floats = NDArray[np.float64]
 POINTS = 120  # of a curve
 WINDOW = 0.1  # of the longest run: training returns are averaged over that much
 FEW = 5  # runs below which an interval says little

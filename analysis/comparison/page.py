@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from analysis.comparison.figure import GREY, axis_label, caption, colour
-from analysis.comparison.measure import FEW, Comparison, Curve, Floats
+from analysis.comparison.figure import GREY, axis_label, caption, colour, span
+from analysis.comparison.measure import FEW, Comparison, Curve
 from analysis.comparison.notes import Note
 from analysis.comparison.scores_csv import Published
 from analysis.comparison.tables import Table, show
-from analysis.statistics import run_profile
+from analysis.statistics import Floats, run_profile
 from harness.files import read_regular
 
 WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
@@ -87,7 +87,7 @@ def _curves(comparison: Comparison, task: str, published: Sequence[Published]) -
     others = list(published) if comparison.x == "steps" else []
     right = max(float(curve.x[-1]) for _, curve in curves)
     heights = [curve.runs for _, curve in curves] + [_until(right, other.steps, other.score)[1] for other in others]
-    low, high = _span(np.concatenate([np.ravel(values) for values in heights]))
+    low, high = span(np.concatenate([np.ravel(values) for values in heights]))
     bounds = (0.0, right or 1.0, low, high)
     shapes = [_axes(bounds, axis_label(comparison))]
     for other in others:
@@ -134,7 +134,7 @@ def _points(comparison: Comparison, task: str) -> str:
     cells = [cell for cell in comparison.of_task(task) if cell.values("final")]
     if not cells:
         return "<p>No final evaluation.</p>"
-    low, high = _span(np.array([value for cell in cells for value in cell.values("final")]))
+    low, high = span([value for cell in cells for value in cell.values("final")])
     bounds = (0.0, float(len(cells)), low, high)
     shapes = [_axes(bounds, "final evaluation of each seed, and the mean", ticks=False)]
     for k, cell in enumerate(cells):
@@ -157,7 +157,7 @@ def _profile(comparison: Comparison, task: str) -> str:
     scores = [(cell.group, values) for cell in comparison.of_task(task) if (values := cell.values("final"))]
     if not scores:
         return ""
-    left, right = _span(np.array([value for _, values in scores for value in values]))
+    left, right = span([value for _, values in scores for value in values])
     bounds, thresholds = (left, right, 0.0, 1.0), np.linspace(left, right, 200)
     shapes = [_axes(bounds, "share of seeds above a final score")]
     for group, values in scores:
@@ -206,13 +206,6 @@ def _at(x: float, y: float, bounds: Bounds) -> tuple[float, float]:
     left, right, low, high = bounds
     across, up = (x - left) / (right - left), (y - low) / (high - low)
     return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-
-def _span(values: Any) -> tuple[float, float]:
-    """Lowest and highest with a margin."""
-    low, high = float(values.min()), float(values.max())
-    margin = 0.05 * (high - low) or 1.0
-    return low - margin, high + margin
 
 
 def _short(values: Any) -> list[float]:

@@ -17,8 +17,8 @@ from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig
 from experiment.build import build
+from experiment.goal_env import env_of_run, read_demonstration
 from experiment.sources import build_source
-from experiment.world import read_demonstration, world_of
 from harness.provenance import read_json
 from replay import ReplayConfig
 
@@ -68,7 +68,7 @@ def test_an_agent_imitates_what_a_camera_recorded():
     for view in (0, 1):
         shown = read_demonstration(Path("shown"), view, SIZE)
         np.testing.assert_array_equal(shown, recorded.views[: recorded.end[0], view])
-        env = world_of(imitating(view=view), Path("run")).build()
+        env = env_of_run(imitating(view=view), Path("run")).build()
         wanted = env._space.embed(shown, shown)
         np.testing.assert_allclose(env.reset(0)[:, 4:, 0, 0], np.tile(wanted[1], (3, 1)), atol=1e-6)
         env.close()

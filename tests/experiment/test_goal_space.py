@@ -21,11 +21,11 @@ from configs.schema import Config, EvaluateConfig, GoalConfig, PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig, PusherConfig, Rollout
-from experiment import goal_gate
+from experiment import goal_space_check
 from experiment.build import build
+from experiment.goal_env import env_of_run
 from experiment.goal_space import FILE, TaskSpace, space_file
 from experiment.weights import read_weights, write_weights
-from experiment.world import world_of
 from harness.provenance import read_json
 from replay import ReplayConfig
 from replay.config import RelabelConfig
@@ -59,7 +59,7 @@ class Pooled(GoalTask):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(TASKS, "pooled", Pooled)
-    monkeypatch.setattr(goal_gate, "COPIES", 6)
+    monkeypatch.setattr(goal_space_check, "COPIES", 6)
 
 
 def pretrained(folder: Path, monkeypatch, **options) -> Path:
@@ -119,7 +119,7 @@ def test_an_environment_seen_through_a_space(observe, source, tmp_path, monkeypa
     pretrained(tmp_path, monkeypatch)
     goal = GoalConfig(space=str(tmp_path / "space"), observe=observe, source=source)
     config = replace(trained_on(tmp_path), goal=goal)
-    env, base = world_of(config, tmp_path).build(), config.env.build()
+    env, base = env_of_run(config, tmp_path).build(), config.env.build()
     rollout, beside = Rollout(env, 1, "zeros"), Rollout(base, 1, "zeros")
     space = TaskSpace.load(space_file(goal.space), torch.device("cpu"))
     rollout.reset(3)
@@ -206,14 +206,14 @@ def test_what_does_not_fit_is_one_clear_line(changes, message, tmp_path, monkeyp
 @pytest.mark.parametrize("blind", [False, True])
 def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, monkeypatch, caplog):
     pretrained(tmp_path, monkeypatch)
-    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    monkeypatch.setattr(goal_space_check, "COPIES", 40)
     if blind:
         monkeypatch.setattr(Pooled, "embed", lambda self, obs, *_: torch.rand(len(obs), G))
     else:  # finer, and red alone: the puck
         monkeypatch.setattr(
             Pooled, "embed", lambda self, obs, *_: adaptive_avg_pool2d(obs[:, :1].float(), 12).flatten(1)
         )
-    scores = goal_gate.check_goal_space(
+    scores = goal_space_check.check_goal_space(
         PusherConfig(size=SIZE), TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu")), 0
     )
     assert (min(scores) < 0.8) == blind
@@ -225,7 +225,7 @@ def test_a_space_that_does_not_show_the_object_is_warned_of(blind, tmp_path, mon
 def test_a_reward_that_follows_the_distance_is_not_warned_of(tmp_path, monkeypatch, caplog):
     """The middle of the red pixels is the puck's place."""
     pretrained(tmp_path, monkeypatch)
-    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    monkeypatch.setattr(goal_space_check, "COPIES", 40)
 
     def middle(self, obs, *_):
         red = (obs[:, 0].float() - obs[:, 1].float()).clamp_min(0)
@@ -233,7 +233,7 @@ def test_a_reward_that_follows_the_distance_is_not_warned_of(tmp_path, monkeypat
         return torch.stack([(share.sum(1) * places).sum(1), -(share.sum(2) * places).sum(1)], 1)
 
     monkeypatch.setattr(Pooled, "embed", middle)
-    goal_gate.check_goal_space(
+    goal_space_check.check_goal_space(
         PusherConfig(size=SIZE), TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu")), 0
     )
     assert "WARNING" not in caplog.text
@@ -242,11 +242,11 @@ def test_a_reward_that_follows_the_distance_is_not_warned_of(tmp_path, monkeypat
 def test_what_a_reward_does_not_compare_is_not_read(tmp_path, monkeypatch, caplog):
     """The puck's place beside a latent without it, as CC-RIG's code of the first picture can have it."""
     pretrained(tmp_path, monkeypatch)
-    monkeypatch.setattr(goal_gate, "COPIES", 40)
+    monkeypatch.setattr(goal_space_check, "COPIES", 40)
     monkeypatch.setattr(Pooled, "embed", lambda self, obs, *_: adaptive_avg_pool2d(obs[:, :1].float(), 12).flatten(1))
     monkeypatch.setattr(Pooled, "compared", lambda self, goals: torch.rand(len(goals), 3))
     space = TaskSpace.load(tmp_path / "space" / FILE, torch.device("cpu"))
-    assert max(goal_gate.check_goal_space(PusherConfig(size=SIZE), space, 0)) < 0.8
+    assert max(goal_space_check.check_goal_space(PusherConfig(size=SIZE), space, 0)) < 0.8
     assert "an agent cannot tell where the object is" in caplog.text
 
 

@@ -137,7 +137,7 @@ class GoalSpaceEnv(EnvConfig):
         return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 
-def world_of(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
+def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
     """The environment that the agent of a run sees.
 
     Args:

@@ -10,8 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import RunConfig, flatten
 from experiment.launch import compose_words
+from experiment.overrides import quoted
 from experiment.run_folder import run_folder
-from experiment.words import quoted
 
 GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says
 
