@@ -25,7 +25,7 @@ from analysis.comparison.tables import tables
 from analysis.statistics import t_interval
 from configs.schema import PretrainConfig
 from experiment.composition import freeze
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 from experiment.pretraining import Pretraining, PretrainingParts
 from experiment.run_folder import claim_run_dir
 from harness.logger import RunLogger

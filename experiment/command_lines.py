@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import RunConfig, flatten
-from experiment.launch import compose_words
-from experiment.overrides import quoted
+from experiment.overrides import compose_words, quoted
 from experiment.run_folder import run_folder
 
 GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says

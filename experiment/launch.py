@@ -1,40 +1,32 @@
 """The command line: Hydra's grammar, and one clear line for whatever is wrong with it."""
 
 import importlib
-import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from traceback import print_exc
-from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-import configs
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
-from experiment.composition import COMMANDS, Composed, freeze, register, with_tasks
-from experiment.overrides import expand, quoted, read_options, similar_env, typed_value
+from experiment.composition import COMMANDS, Composed, freeze, register
+from experiment.overrides import CONFIGS, SWEEP, compose_jobs, group_names, named_modules, quoted, read_options
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
 from harness.streams import unbreakable_output
-from harness.suggest import check_choice, closest, nearest
+from harness.suggest import check_choice, closest
 
 log = logging.getLogger(__name__)
-CONFIGS = Path(configs.__path__[0])
-OWN = ("sweep=", "sweep.")  # words of a sweep, which are no keys
-IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 USAGE = """\
 Options:
   -m, --multirun   run every combination of key=a,b and key=range(0,5)
@@ -104,7 +96,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
         words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
         sweep_settings(words)
-        if "--multirun" not in options and (of_sweep := [word for word in words if word.startswith(OWN)]):
+        if "--multirun" not in options and (of_sweep := [word for word in words if word.startswith(SWEEP)]):
             raise ValueError(f"{of_sweep[0]} is of a sweep: add -m, or leave it out")
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
@@ -163,46 +155,13 @@ def import_modules(words: list[str]) -> None:
             raise ValueError(f"cannot import {module!r}: {describe(error)}") from error
 
 
-def named_modules(words: list[str]) -> list[str]:
-    """What the `import=` words name."""
-    given = [match[1] for word in words if (match := IMPORT.fullmatch(word))]
-    return list(dict.fromkeys(module for names in given for module in names.split(",")))
-
-
-def compose_words(name: str, *words: str) -> Composed:
-    """The config `name` with the words of one run.
-
-    Raises:
-        ValueError, HydraException: a word is wrong.
-    """
-    return compose_jobs(name, list(words), sweep=False)[0]
-
-
-def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
-    """The runs that the words of a command line ask for: one, or every combination of a sweep.
-
-    Raises:
-        ValueError, HydraException: a word is wrong.
-    """
-    register()
-    modules, words = named_modules(words), [word for word in words if not IMPORT.fullmatch(word)]
-    if modules and "imports" in COMMANDS[name].__dataclass_fields__:
-        words.append(f"imports=[{','.join(modules)}]")
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        overrides = parser.parse_overrides([word for word in words if not word.startswith(OWN)])
-        values = [list(_values(override, sweep)) for override in overrides]
-        groups = _group_names(name)
-        return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
-
-
 def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
     """Where the runs of a sweep run: what the words `sweep=...` and `sweep.key=value` say.
 
     Raises:
         ValueError, OmegaConfBaseException: an unknown name or a wrong value.
     """
-    given = dict(word.split("=", 1) for word in words if word.startswith(("sweep=", "sweep.")))
+    given = dict(word.split("=", 1) for word in words if word.startswith(SWEEP))
     name = given.pop("sweep", "local")
     check_choice("sweep", name, SWEEPS)
     values = {key.removeprefix("sweep."): value for key, value in given.items()}
@@ -214,113 +173,11 @@ def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
     return settings
 
 
-def _values(override: Override, sweep: bool) -> Iterator[str]:
-    """The word for each value of a sweep, or the one word."""
-    word = str(override.input_line)
-    if override.type is not OverrideType.CHANGE:
-        raise ValueError(f"cannot read {word!r}: keys are neither added nor removed, give key=value")
-    if not override.is_sweep_override():
-        yield word
-    elif not sweep:
-        key, _, several = word.partition("=")
-        one = f"aux=[{several}] trains one run with all of them" if key == "aux" else "a list is written key=[a,b]"
-        raise ValueError(f"{word} has several values: {one}, and -m runs each of them")
-    else:
-        values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
-        if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
-            values = typed  # as they stand there: 2026_11_27 is not 20261127
-        yield from (f"{override.get_key_element()}={value}" for value in values)
-
-
-def _compose(name: str, words: Sequence[str], groups: list[str], parser: OverridesParser) -> Composed:
-    choices: dict[str, str] = {}
-    preset, keys = [], {}
-    for word in words:
-        expanded = expand(word)
-        override = parser.parse_override(expanded[0])
-        key = override.get_key_element()
-        if key in groups:
-            _check_choice(override)
-            preset += expanded
-            choices[key] = word.partition("=")[2]
-        else:
-            keys[key] = override
-    untyped = compose(name, preset)
-    _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
-    alone = with_tasks(untyped)
-    _check_keys(keys, alone)
-    config, tree = alone.copy(), OmegaConf.to_container(alone)
-    for key, override in keys.items():
-        value = typed_value(override, tree)
-        OmegaConf.update(config, key, value)
-        if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
-            typed = str(override.input_line).partition("=")[2].strip()
-            OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
-    return Composed(config, alone, tuple(words), choices)
-
-
-def _group_names(name: str) -> list[str]:
-    """The groups that the config `name` has."""
-    runtime = compose(name, return_hydra_config=True).hydra.runtime
-    return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
-
-
-def _check_choice(override: Override) -> None:
-    """Raise ValueError unless the group has all that is chosen from it."""
-    group, value = override.key_or_group, override.value()
-    if isinstance(value, list) and group != "aux":
-        raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
-    known = GlobalHydra.instance().config_loader().get_group_options(group)
-    for choice in value if isinstance(value, list) else [value]:
-        if choice not in known:
-            similar = similar_env(str(choice)) if group == "env" and not closest(str(choice), known) else None
-            hint = f"did you mean {similar!r}?" if similar else nearest(str(choice), known)
-            raise ValueError(f"unknown {group} {choice!r}: {hint}")
-
-
-def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
-    """Raise ValueError unless the config has the dotted keys."""
-    tree = OmegaConf.to_container(config)
-    for key in keys:
-        _check_key(key, tree)
-
-
-def _check_key(key: str, tree: Any) -> None:
-    node, parent = tree, ""
-    for part in key.split("."):
-        if isinstance(node, list):  # an item of it
-            return
-        if parent == "aux" and not node:
-            raise ValueError(f"unknown key {key!r}: no auxiliary task is chosen, add aux={part}")
-        if not isinstance(node, dict) or not node:
-            raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
-        if part not in node:
-            near = closest(key, [*_dotted(node, parent), *_dotted(tree)])
-            hint = f"did you mean {near!r}?" if near else nearest(part, node)
-            raise ValueError(f"unknown key {key!r}: {hint}{_elsewhere(key)}")
-        node, parent = node[part], f"{parent}.{part}".lstrip(".")
-
-
-def _elsewhere(key: str) -> str:
-    """Which commands have a key that this one has not."""
-    scripts = {"config": "train", **{name: name for name in COMMANDS if name != "config"}}
-    having = [f"{scripts[name]}.py" for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
-    return f"; it is a key of {', '.join(having)}" if having else ""
-
-
-def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of nested dictionaries."""
-    for key, child in tree.items() if isinstance(tree, dict) else ():
-        dotted = f"{prefix}.{key}".lstrip(".")
-        yield dotted
-        yield from _dotted(child, dotted)
-
-
 def _groups(name: str) -> str:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
         loader = GlobalHydra.instance().config_loader()
-        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in _group_names(name))
+        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in group_names(name))
         return f"group=choice:\n{''.join(lines)}"
 
 

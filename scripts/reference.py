@@ -24,7 +24,8 @@ from configs.collect import CollectConfig
 from configs.schema import GoalConfig, PretrainConfig
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
-from experiment.launch import CONFIGS, USAGE, compose_words
+from experiment.launch import USAGE
+from experiment.overrides import CONFIGS, compose_words
 from replay import ReplayConfig
 from replay.config import RelabelConfig, SyntheticConfig
 

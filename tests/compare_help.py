@@ -11,7 +11,7 @@ import numpy as np
 from analysis.statistics import summary
 from configs.schema import Config
 from experiment.composition import complete, freeze, write_config
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 
 VERSIONS = {"sidequest": "0.1.0", "torch": "2.13", "gymnasium": "1.4.0", "cpu": "a CPU"}
 

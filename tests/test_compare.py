@@ -17,7 +17,7 @@ import compare as script
 from configs.schema import CompareConfig, flat
 from experiment.command_lines import training_command
 from experiment.composition import complete, freeze
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"

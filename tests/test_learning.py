@@ -14,7 +14,7 @@ from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import PointMassConfig, ToyConfig
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 from experiment.run_folder import named
 from replay import ReplayConfig
 from train import train

@@ -21,7 +21,7 @@ from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, ToyConfig
 from experiment.build import build
 from experiment.composition import _task_node, complete, freeze, read_config, write_config
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 from experiment.run_folder import claim_run_dir, named
 from replay import ReplayConfig
 

@@ -19,8 +19,10 @@ from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
 from experiment import launch as module
+from experiment import overrides
 from experiment.composition import Composed, freeze
-from experiment.launch import compose_jobs, compose_words, exit_code, launch
+from experiment.launch import exit_code, launch
+from experiment.overrides import CONFIGS, compose_jobs, compose_words
 from harness.signals import Interrupted
 
 
@@ -258,7 +260,7 @@ def test_a_word_is_read_as_it_was_meant(word: str, key: str, value: object) -> N
 
 
 def test_a_preset_brings_back_no_task_that_was_deselected() -> None:
-    presets = sorted(path.stem for path in (module.CONFIGS / "experiment").iterdir())
+    presets = sorted(path.stem for path in (CONFIGS / "experiment").iterdir())
     presets = [preset for preset in presets if not preset.startswith("pretrain_")]
     assert all(not compose_words("config", f"experiment={preset}", "aux=none").config.aux for preset in presets)
 
@@ -391,6 +393,6 @@ def test_a_module_that_fails_is_one_line_with_its_place(folder: Path, capsys: py
 
 
 def test_nothing_private_of_hydra_is_used() -> None:
-    source = Path(module.__file__).read_text()
+    source = "".join(Path(each.__file__).read_text() for each in (module, overrides))
     assert "hydra._" not in source
     assert "sys.argv" not in source

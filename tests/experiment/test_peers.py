@@ -20,7 +20,8 @@ from analysis.comparison.groups import group_runs
 from analysis.comparison.runs import find_runs, read_runs
 from configs.peers import PEERS, SB3DQNConfig
 from envs import Observation, ToyConfig
-from experiment.launch import compose_words, launch
+from experiment.launch import launch
+from experiment.overrides import compose_words
 from experiment.peers import Follow, build_env, policy_of, restore
 from harness.checkpoint import load_latest
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from stable_baselines3 import DQN, PPO, SAC
 
 from envs import PointMassConfig, SingleEnv, ToyConfig
-from experiment.launch import compose_words
+from experiment.overrides import compose_words
 from experiment.run_folder import named
 from experiment.sb3 import SidequestExtractor
 from train import Config, train
