@@ -1,11 +1,11 @@
-"""Compare runs: which setting is better, by how much, at what cost, and how sure that is.
+"""Compare runs: differences between settings with intervals, their cost, and curves, as tables, figures and a page.
 
     python compare.py runs/pong
     python compare.py 'runs/pong/*/s*' baseline=aux=none out=report
     python compare.py runs/pong sb3/dqn/0.monitor.csv published=[dopamine.csv] x=steps
 
 Runs are folders, folders of those, patterns, reports kept as .json, or .csv files (step, score and perhaps seed; or the
-monitor.csv of Stable-Baselines3). Those that differ in the seed alone are a group.
+monitor.csv of Stable-Baselines3). Runs that differ only in the seed form a group.
 """
 
 import sys
@@ -24,7 +24,7 @@ from experiment.overrides import quoted
 
 
 def with_paths(argv: list[str]) -> list[str]:
-    """The words of a command line with the bare ones, paths and patterns, as `runs=[...]`."""
+    """The words of a command line, with bare words (paths and patterns) as `runs=[...]`."""
     paths, words = [], []
     for word in argv:
         key, equals, value = word.partition("=")
@@ -60,13 +60,13 @@ from harness.progress import table_console
 
 log = logging.getLogger("sidequest")
 
-# Beside what may change when a run continues: what is only looked at, and where.
+# Keys that do not tell groups apart: those that may change when a run continues, the seed, and how the run was watched.
 IGNORED = FREE | {"seed", "device", "log_every", "diagnose_every", "probe_every", "env.threads"}
 IGNORED |= {"replay.storage", "replay.path"}
 
 
 def run(config: CompareConfig, argv: list[str]) -> int:
-    """Read, measure, write and show; returns the process exit code."""
+    """Read the runs, compare them, write and print the results; returns the exit code of the process."""
     published = [read_published(Path(path)) for path in config.published]
     groups = with_baseline(group_runs(read_runs(find_runs(config.runs)), IGNORED), config.baseline)
     comparison = compare(groups, config.x, config.metric)
@@ -97,7 +97,7 @@ def run(config: CompareConfig, argv: list[str]) -> int:
 
 
 def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
-    """The commands that make one run of each group again, and the comparison."""
+    """The commands that repeat one run of each group, and the comparison."""
     commands = []
     for group in comparison.groups:
         for runs in group.runs.values():

@@ -1,4 +1,4 @@
-"""Evaluate a trained agent: full episodes under a named protocol, a report, a video, and maps of what it looks at.
+"""Evaluate a trained agent: full episodes under a named protocol, a report, a video, and attribution maps.
 
 python evaluate.py zoo/pong-permutation
 python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
@@ -105,7 +105,7 @@ def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvC
     """The environment of a run as its agent sees it, with the goal and the backgrounds that the command line names.
 
     Raises:
-        ValueError: it cannot be had; see `with_backgrounds` and `env_of_run`.
+        ValueError: see `with_backgrounds` and `env_of_run`.
     """
     if not (checkpoint / FILE).is_file():
         check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
@@ -116,10 +116,10 @@ def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvC
 
 
 def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
-    """The environment of a run, with the backgrounds that the command line names, of whichever kind.
+    """The environment of a run, with the backgrounds that the command line names.
 
     Raises:
-        ValueError: the environment has none, or they are named by a config that may be somebody else's.
+        ValueError: the environment has no backgrounds, or a config that may be somebody else's names their folder.
     """
     if config.background:
         if not isinstance(env, SceneConfig):

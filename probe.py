@@ -1,4 +1,4 @@
-"""What does an encoder know? Labels read from its features, beside those of the same network untrained, and pixels.
+"""Probe an encoder: predict labels from its features, from those of the same network untrained, and from pixels.
 
     python probe.py checkpoint=zoo/pong-permutation
     python probe.py checkpoint=runs/pretrain/idx/rotation/s0 source=idx source.folder=data/mnist labels=[class]
@@ -44,7 +44,7 @@ log = logging.getLogger("sidequest")
 
 
 def probe(config: ProbeConfig, argv: list[str]) -> int:
-    """Measure, report and show; returns the process exit code."""
+    """Measure the probes, write the report and print tables; returns the exit code of the process."""
     start, threads = time.perf_counter(), tune_process(config.threads)
     parts = build_probing(config)
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
@@ -78,7 +78,7 @@ def report(
     command: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """All numbers, and all that is needed to get them again."""
+    """The content of the report: all scores, and everything needed to repeat them."""
     return {
         "differences": with_intervals(compared),  # trained - initial, for this one trained encoder
         "gaps": [{**row, "split": "random - held-out"} for row in with_intervals(gaps(scores))],

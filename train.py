@@ -53,7 +53,7 @@ def train(config: Config) -> int:
     parts = build(without_init(config) if resumed else config)
     probe = build_online_probe(config, parts.agent.encoder)
     denoising = build_denoising(config.env, parts.agent.encoder, config.frame_stack) if config.diagnose_every else None
-    with claim_run_dir(config) as run_dir:  # only now: a config that cannot be built leaves no trace
+    with claim_run_dir(config) as run_dir:  # only now, so that a config that cannot be built leaves no folder
         if files := config.env.files():
             save_source(run_dir, files)
         copy_goal_space(config, run_dir)

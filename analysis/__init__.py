@@ -1,1 +1,1 @@
-"""What is measured of trained networks: evaluation, probes, statistics, attribution, pictures. Nothing learns here."""
+"""Measurements of trained networks: evaluation, probes, statistics, attribution, pictures. Nothing is trained here."""

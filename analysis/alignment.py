@@ -1,4 +1,4 @@
-"""How well an embedding finds the moments of one view in another view of the same sequence."""
+"""Temporal alignment: how well an embedding matches the moments of two views of the same sequence."""
 
 from itertools import permutations
 
@@ -9,7 +9,7 @@ Embedding = NDArray[np.floating]  # (T, D)
 
 
 def nearest_moments(first: Embedding, second: Embedding) -> NDArray[np.int64]:
-    """For each moment (T,) of one view, the time of the closest one, by Euclidean distance, of another view."""
+    """For each moment (T,) of one view, the index of the nearest moment of another view, by Euclidean distance."""
     squares = np.square(second).sum(1)
     found: NDArray[np.int64] = (squares - 2 * first @ second.T).argmin(1)
     return found
@@ -18,11 +18,11 @@ def nearest_moments(first: Embedding, second: Embedding) -> NDArray[np.int64]:
 def alignment_error(views: NDArray[np.floating]) -> float:
     """Mean of |nearest - t| / T over moments and ordered pairs of views, of embeddings (V, T, D).
 
-    0 is exact; moments drawn at random have 1/3 - 1/(3 T^2), and one that is always the same between 1/4 and 1/2
-    (Sermanet et al. 2018, section IV.A).
+    0 is exact. Random moments give 1/3 - 1/(3 T^2), and always the same moment gives between 1/4 and 1/2 (Sermanet et
+    al. 2018, section IV.A).
 
     Raises:
-        ValueError: there are not two views.
+        ValueError: there are fewer than two views.
     """
     if len(views) < 2:
         raise ValueError(f"an alignment is of two views or more, got {len(views)}")

@@ -1,8 +1,8 @@
-"""Which pixels a head reads, by two methods that fail in different ways: SmoothGrad and occlusion.
+"""Attribution maps: which pixels a head reads, by SmoothGrad and by occlusion.
 
-SmoothGrad (Smilkov et al. 2017, squared as in Hooker et al. 2019) asks how much a small change of a pixel would change
-the score; it is also large where nothing is shown. Occlusion (Zeiler and Fergus 2014) covers what is there. Believe
-what both say.
+SmoothGrad (Smilkov et al. 2017, squared as in Hooker et al. 2019) measures how much a small change of a pixel would
+change the score; it may be large where nothing is shown. Occlusion (Zeiler and Fergus 2014) covers what is there. The
+two methods fail in different ways, so trust what both mark.
 """
 
 import math
@@ -25,7 +25,7 @@ from harness.provenance import write_json
 from harness.seeding import seeded
 
 Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
-PANEL = 252  # pixels a side of each frame in a picture
+PANEL = 252  # pixels of a side of each frame in a picture
 AGREEMENT = "agreement.json"
 NOISE = 25.0  # standard deviation, grey levels
 CHUNK = 64  # images in a forward pass
@@ -36,9 +36,9 @@ def smoothgrad(scores: Scores, obs: Tensor, *, frames: int = 1, samples: int = 3
     """Squared gradients of the greatest score, averaged over noisy copies of the pixels.
 
     Args:
-        scores: what to explain; differentiable in the pixels.
+        scores: the function to explain; differentiable in the pixels.
         obs: (B, C, H, W) pixels in [0, 255], on the CPU, where the noise is drawn.
-        frames: maps F of an observation, each summed over its share of the C channels; 1: over the whole stack.
+        frames: number F of maps of an observation, each summed over its share of the C channels.
         samples: noisy copies of each observation.
 
     Returns:
@@ -60,24 +60,24 @@ def smoothgrad(scores: Scores, obs: Tensor, *, frames: int = 1, samples: int = 3
 
 
 def background(obs: Tensor) -> Tensor:
-    """Observations (B, C, H, W) without what they show: each row of each channel in its median value, float."""
+    """Observations (B, C, H, W) without objects: every row of each channel has its median value; float."""
     return obs.float().median(3, keepdim=True).values.expand(obs.shape)
 
 
 def covered_window(height: int) -> int:
-    """Side of the square that `occlusion` covers, in pixels, for observations of that height."""
+    """Side in pixels of the square that `occlusion` covers, for observations of that height."""
     return max(2, round(height / 12))
 
 
 def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1) -> NDArray[np.float32]:
     """How much the greatest score changes, up or down, when a square of one frame is covered by `background`.
 
-    The squares overlap by half; a pixel has the mean over those that cover it.
+    The squares overlap by half. A pixel has the mean over the squares that cover it.
 
     Args:
-        scores: what to explain.
+        scores: the function to explain.
         obs: (B, C, H, W) pixels in [0, 255].
-        frames: maps F of an observation, each of its share of the C channels, which are covered together.
+        frames: number F of maps of an observation, each of its share of the C channels, which are covered together.
 
     Returns:
         (B, F, H, W) in [0, 1], divided by the maximum of an observation's maps; all 0 where nothing matters.
@@ -101,7 +101,7 @@ def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1) -> NDArray[np.flo
 
 
 def _scaled(heat: Tensor) -> NDArray[np.float32]:
-    """Maps (B, F, H, W) over the maximum of each observation."""
+    """Maps (B, F, H, W) divided by the maximum of each observation."""
     peak = heat.amax((1, 2, 3), keepdim=True)
     scaled: NDArray[np.float32] = (heat / peak.where(peak > 0, 1)).cpu().numpy()
     return scaled
@@ -114,9 +114,9 @@ METHODS: dict[str, Callable[..., NDArray[np.float32]]] = {
 
 
 def both(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What two maps (F, H, W) of an observation both mark: the smaller value, at most 1.
+    """The smaller value of two maps (F, H, W) of an observation, scaled to at most 1.
 
-    SmoothGrad's is first averaged over the squares that occlusion covers, since a single pixel is never covered alone.
+    SmoothGrad's map is first averaged over the squares that occlusion covers, which never covers a single pixel.
     """
     side = covered_window(smooth.shape[1])
     blurred = uniform_filter(smooth, (0, side, side))
@@ -128,10 +128,10 @@ def both(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> NDArra
 def agreement(maps: Sequence[NDArray[np.floating]], obs: Tensor) -> float | None:
     """Spearman's rank correlation of two maps (F, H, W) of one observation (C, H, W), over squares of its frames.
 
-    Squares that `background` does not change are left out: covering them says nothing, which is no disagreement.
+    Squares that `background` does not change are left out, since covering them has no effect.
 
     Returns:
-        A value in [-1, 1]; None where fewer than three squares are left, or a map is the same in all of them.
+        A value in [-1, 1]; None if fewer than three squares are left, or if a map is constant over them.
     """
     side = covered_window(obs.shape[1])
     shown = (obs - background(obs[None])[0]).abs().numpy().reshape(len(maps[0]), -1, *obs.shape[1:])
@@ -143,14 +143,14 @@ def agreement(maps: Sequence[NDArray[np.floating]], obs: Tensor) -> float | None
 
 
 def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """(F, H, W) as (F, rows, columns, side, side); what remains at the right and lower edge is left out."""
+    """(F, H, W) as (F, rows, columns, side, side); incomplete squares at the right and lower edge are left out."""
     rows, columns = (length // side for length in values.shape[1:])
     cut = values[:, : rows * side, : columns * side]
     return cut.reshape(len(values), rows, side, columns, side).swapaxes(2, 3)
 
 
 def on_device(heads: Mapping[str, Scores], device: torch.device) -> dict[str, Scores]:
-    """The same heads, whose networks are on `device`, for pixels on the CPU."""
+    """The same heads, whose networks are on `device`, as functions of pixels on the CPU."""
 
     def there(scores: Scores, obs: Tensor) -> Tensor:
         return scores(obs.to(device))
@@ -166,7 +166,7 @@ def overlay(image: Pixels, heat: NDArray[np.floating]) -> Pixels:
 
 
 def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, size: int, samples: int) -> list[Pixels]:
-    """For each head, the newest frame of one observation (C, H, W) under its heat map."""
+    """For each head, its heat map over the newest frame of one observation (C, H, W)."""
     batch, newest = torch.from_numpy(obs[None]), rgb_frames(obs, frame_stack)[-1]
     heats = {name: smoothgrad(scores, batch, samples=samples)[0, 0] for name, scores in targets.items()}
     return [panel(overlay(newest, heat), size, f"{name}, SmoothGrad") for name, heat in heats.items()]
@@ -175,9 +175,9 @@ def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, si
 def write_maps(
     folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int
 ) -> list[Pixels]:
-    """Write `moment_<k>.png` for each observation (C, H, W): its frames, and below what each head reads by each method.
+    """Write `moment_<k>.png` for each observation (C, H, W): its frames, and the maps of each head by each method.
 
-    `both_<k>.png` shows what both methods say, and `agreement.json` for each head how well they agree.
+    `both_<k>.png` shows what both methods mark. `agreement.json` holds their rank correlation for each head.
 
     Returns:
         The pictures `moment_<k>` (H', W', 3).
@@ -211,6 +211,6 @@ def _moment(rows: Mapping[str, Sequence[Pixels]]) -> Pixels:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Over those that are known."""
+    """The mean over the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""Does an encoder see the robot and not what is behind it? Tests that need no return (Luo et al. 2025)."""
+"""How much of the background remains in an encoder's features, measured without returns (Luo et al. 2025)."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -24,33 +24,33 @@ Embed: TypeAlias = Callable[[Tensor], Tensor]  # observations (B, C, H, W) uint8
 
 COPIES, STEPS = 12, 60  # of the recorded random play
 ANCHORS = 100  # states whose features are compared
-OTHERS = 8  # other backgrounds for each of them
-CLIPS = 256  # pieces of backgrounds for each split
+OTHERS = 8  # further backgrounds for each anchor
+CLIPS = 256  # background clips of each split
 TEST_SHARE = 0.25  # of the copies, and of the clips, for the probes
 NAMES = {"train": "seen", "eval": "unseen"}  # backgrounds, by split
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Moments of play without their backgrounds, and backgrounds to put behind them."""
+    """Moments of play with their backgrounds cut out, and background clips to put behind them."""
 
     pictures: NDArray[np.uint8]  # (M, T, 3, H, W) stacks of frames
     empty: NDArray[np.bool_]  # (M, T, H, W) where the background stands
-    state: NDArray[np.float64]  # (M, D) numbers of the simulator that vary
-    copy: NDArray[np.int64]  # (M,) the environment copy that each is of
+    state: NDArray[np.float64]  # (M, D) numbers of the simulator's state that vary
+    copy: NDArray[np.int64]  # (M,) environment copy of each moment
     clips: Mapping[str, NDArray[np.uint8]]  # (CLIPS, T, 3, H, W) by split
-    noise: float = 0.0  # deviation, on each pixel
+    noise: float = 0.0  # standard deviation of pixel noise
 
     def before(self, split: str, moment: NDArray[np.int64], clip: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Observations (B, 3 * T, H, W) of (B,) moments in front of (B,) clips."""
         shown = np.where(self.empty[moment, :, None], self.clips[split][clip], self.pictures[moment])
-        if self.noise:  # not twice the same
+        if self.noise:  # another one for each pair of moment and clip
             shown = add_noise(shown, self.noise, np.random.default_rng([int(moment[0]), int(clip[0])]))
         return shown.reshape(len(shown), -1, *shown.shape[3:])
 
 
 def record_scenes(env: SceneConfig, frame_stack: int) -> Scenes:
-    """Random play, the same for each run of an environment, in stacks of frames."""
+    """Record random play in stacks of frames, the same for every run of an environment."""
     env = replace(env, num_envs=COPIES)
     rows: list[tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]] = []
     with closing(env.build(labels=True)) as vector:
@@ -72,22 +72,22 @@ def record_scenes(env: SceneConfig, frame_stack: int) -> Scenes:
 
 
 def _windows(steps: NDArray[Any], length: int) -> NDArray[Any]:
-    """All (M, length, ...) that follow each other in (STEPS, COPIES, ...), copy by copy within a moment."""
+    """All windows (M, length, ...) of consecutive steps of (STEPS, COPIES, ...); copies are adjacent."""
     windows = np.stack([steps[k : STEPS - length + 1 + k] for k in range(length)], axis=2)
     return windows.reshape(-1, *windows.shape[2:])
 
 
 class DenoisingTest:
-    """Scores of an encoder, always on the same scenes and with no randomness.
+    """Scores of an encoder, always on the same scenes and without randomness.
 
-    `seen` and `unseen` are denoising factors, with backgrounds of the training and of the evaluation. With the mean
-    distance p of a state's features with one background and with others, and the mean distance n of different
-    states, each with a background of its own, the factor is (n - p) / (n + p). 1: the background leaves no trace;
-    0: another background moves the features as much as another state does; below 0: more.
+    `seen` and `unseen` are denoising factors (n - p) / (n + p), with backgrounds of training and of evaluation. p is
+    the mean distance between features of the same state with different backgrounds, n that between features of
+    different states with different backgrounds. At 1 the background has no effect. At 0 another background moves the
+    features as much as another state does; below 0, more.
 
-    `state_r2` and `background_r2` are ridge regressions of the simulator's state and of the brightness of each quarter
-    of the newest background, on other episodes and other unseen backgrounds than they were fitted on. Without the
-    background the first rises and the second falls.
+    `state_r2` and `background_r2` are R2 of ridge regressions of the simulator's state, and of the brightness of each
+    quarter of the newest background, tested on other episodes and other unseen backgrounds than fitted. The less of the
+    background is left in the features, the higher the first and the lower the second.
 
     Args:
         scenes: from `record_scenes`.
@@ -114,7 +114,7 @@ class DenoisingTest:
         features = self._embed(embed, "eval", np.arange(len(self._test)), self._behind)
         train, test = comparable(features[~self._test], features[self._test])
         for name, truth in (("state", self._scenes.state), ("background", self._brightness)):
-            if not np.ptp(truth):  # pixel noise alone
+            if not np.ptp(truth):  # the backgrounds are pixel noise alone
                 continue
             scores[f"{name}_r2"] = float(r2_score(truth[self._test], ridge(train, truth[~self._test], test)))
         return scores

@@ -26,16 +26,16 @@ T = TypeVar("T")
 class Moment:
     """One step of an episode."""
 
-    obs: NDArray[np.uint8]  # (C, H, W) what the agent sees
-    frame: NDArray[np.uint8]  # (C', H', W') what a person sees, in colour and larger where the environment can
+    obs: NDArray[np.uint8]  # (C, H, W) the agent's observation
+    frame: NDArray[np.uint8]  # (C', H', W') a picture for people, in colour and larger if the environment allows
     score: float  # sum of the rewards so far
-    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, where there is one
+    goal: NDArray[np.uint8] | None = None  # (C', H', W') a picture of the goal, if there is one
 
 
 def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int, size: int) -> Iterator[Moment]:
-    """One episode from its first moment to its last.
+    """Play one episode; yields every moment.
 
-    The pictures, about `size` pixels large, are of a twin environment with the same seed and actions.
+    The pictures, of about `size` pixels, are those of a twin environment with the same seed and actions.
 
     Raises:
         ValueError: the environment has no pictures.
@@ -59,7 +59,7 @@ def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int
 
 
 def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
-    """At most `count` items evenly spaced over a stream of unknown length, never holding more than twice as many."""
+    """At most `count` items, evenly spaced over a stream of unknown length. At most twice as many are held."""
     kept: list[T] = []
     stride = 1
     for i, item in enumerate(items):
@@ -71,14 +71,14 @@ def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
 
 
 def attribution_targets(agent: Agent) -> dict[str, Scores]:
-    """The heads to explain, by name: values of actions, and the class that each task sees in the unchanged pixels."""
+    """The heads to explain, by name: action values, and the class that each task predicts for unchanged pixels."""
     pixels_decide = not agent.goal_dim and not isinstance(agent.encoder, StateEncoder)
     values = {"Q": agent.q_values} if pixels_decide else {}
     return on_device(values | questions(agent, agent.encoder), agent.device)
 
 
 def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
-    """Write an episode as video: the picture with the return so far, and beside it what each head looks at."""
+    """Write an episode as a video: the picture with the return so far, and the attribution map of each head."""
     with video, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):
             meter.tick(count)

@@ -51,13 +51,13 @@ def evaluate(
     """Play full episodes and summarise their returns; the same arguments give the same episodes.
 
     Args:
-        policy: acts but for the protocol's random actions.
+        policy: maps observations to actions; the protocol adds its random actions.
         protocol: from `EnvConfig.protocol` of the run's environment.
         frame_stack: frames in an observation.
-        episodes: how many.
-        seed: of the environment and the random actions; they share nothing with a training of that seed.
-        num_envs: copies, at most one an episode; another number gives other episodes.
-        stop: asked after each step whether to end there, with a report of the episodes played so far.
+        episodes: number of episodes.
+        seed: of the environment and the random actions. A training with the same seed has other streams.
+        num_envs: environment copies, at most one for each episode. Another number gives other episodes.
+        stop: called after each step. True ends the evaluation, with a report of the episodes so far.
 
     Raises:
         KeyboardInterrupt: stopped before an episode had ended.
@@ -93,9 +93,7 @@ def evaluate_columns(
     num_envs: int = 8,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Any]]:
-    """The summaries of `EnvConfig.columns`, by name; the arguments are those of `evaluate`. Once `stop` says so, those
-    that are complete.
-    """
+    """The summaries of `EnvConfig.columns` by name, with the arguments of `evaluate`; after `stop`, complete ones."""
     found: dict[str, dict[str, Any]] = {}
     for name in env.columns:
         try:
@@ -111,12 +109,12 @@ def evaluate_columns(
 
 
 def with_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report says of further columns; nothing without any."""
+    """The entry `columns` of a report; empty without columns."""
     return {"columns": dict(columns)} if columns else {}
 
 
 def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
-    """Share of the episodes that ended at their goal, mean distance to it, with intervals; empty without goals."""
+    """Success rate and mean final distance to the goal, with intervals; empty without goals."""
     reached = [float(episode.success) for episode in played if episode.success is not None]
     if not reached:
         return {}
@@ -126,7 +124,7 @@ def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
 
 
 def goals_reached(summary: Mapping[str, Any]) -> str:
-    """`, goal reached in 93 %, final distance 0.02`, where there are goals."""
+    """`, goal reached in 93 %, final distance 0.02`; empty without goals."""
     if "success_rate" not in summary:
         return ""
     return f", goal reached in {100 * summary['success_rate']:.0f} %, final distance {summary['goal_distance']:.3g}"
@@ -140,16 +138,16 @@ def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, 
 
 
 def env_seed(seed: int) -> int:
-    """The environment's seed in an evaluation, apart from those of training."""
+    """The environment's seed in an evaluation, which no training uses."""
     return derive(seed, "evaluate/env")
 
 
 def play_episodes(
     rollout: Rollout, policy: Policy, episodes: int, stop: Callable[[], bool] = lambda: False
 ) -> list[Episode]:
-    """`episodes` full episodes, ordered by copy; fewer if `stop` says so.
+    """Play `episodes` full episodes, or fewer if `stop` ends it; they are ordered by copy.
 
-    Each copy plays a share fixed beforehand: the first episodes to end would be too often the short ones.
+    Each copy plays a fixed share: of the episodes that end first, too many would be short ones.
     """
     copies = rollout.env.num_envs
     quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
@@ -168,7 +166,7 @@ def play_episodes(
 
 
 def write_report(report: Report, path: Path, weights: Path, command: str, **more: Any) -> None:
-    """Write a report as JSON, with all that is needed to get it again, and what else there is to say."""
+    """Write a report as JSON, with everything needed to repeat it, and the further entries `more`."""
     content, env = asdict(report), report.protocol.env
     del content["protocol"]["env"]
     content["env"] = env.description()
@@ -188,7 +186,7 @@ def write_report(report: Report, path: Path, weights: Path, command: str, **more
 def summary_of(
     report: Mapping[str, Any], weights: Path, protocol: Protocol, episodes: int, seed: int
 ) -> dict[str, Any] | None:
-    """The summary in a report; None where the report is empty, damaged, or not of these weights and this evaluation."""
+    """The summary in a report; None if the report is empty, damaged, or of other weights or another evaluation."""
     try:
         same = (
             report["sha256"] == {weights.name: sha256(weights)}
@@ -201,13 +199,13 @@ def summary_of(
 
 
 class SB3Policy:
-    """An agent as a model of Stable-Baselines3, for `evaluate_policy` and others that call `predict`."""
+    """An agent with the `predict` of a Stable-Baselines3 model, as `evaluate_policy` expects."""
 
     def __init__(self, agent: Agent) -> None:
         self._policy = greedy(agent)
 
     def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        """The greedy actions for observations (N, C, H, W), or the one for (C, H, W), and no state."""
+        """The greedy actions for observations (N, C, H, W), or the action for one (C, H, W), and no state."""
         if observation.ndim == 3:
             return self._policy(Observation(observation[None])).squeeze(0), None
         return self._policy(Observation(observation)), None

@@ -56,12 +56,12 @@ def contact_sheet(
     correct: Sequence[str] | None = None,
     frame_stack: int = 1,
 ) -> Pixels:
-    """The question, and a row for each sample: named pictures, and beside them the answers, green where right.
+    """A sheet with a question and a row for each sample: its pictures, and the predicted and correct answers.
 
     Args:
-        question: what the head is asked.
-        pictures: by name, (K, frame_stack * C, H, W) of K samples, C 1 or 3.
-        predicted: K answers; None: the pictures are the answers.
+        question: what the head predicts.
+        pictures: by caption, (K, frame_stack * C, H, W) of K samples, C 1 or 3.
+        predicted: K answers, written in green if correct, else in red; None if the pictures are the answers.
         correct: K answers.
         frame_stack: frames in a picture, oldest first.
 
@@ -102,5 +102,5 @@ def _enlarged(frames: Pixels, scale: int) -> Image.Image:
 
 
 def _width(text: str) -> int:
-    """Pixels of a line of small text."""
+    """Width in pixels of a line of small text."""
     return round(SMALL.getlength(text)) + 1

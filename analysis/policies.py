@@ -15,7 +15,7 @@ def greedy(agent: Agent) -> Policy:
 
 
 def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
-    """Uniformly random actions."""
+    """A policy of uniformly random actions."""
 
     def act(obs: Observation) -> Actions:
         copies = len(obs.pixels)
@@ -27,7 +27,7 @@ def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
 
 
 def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
-    """`policy`, but for uniformly random choices with probability `epsilon`. Continuous actions are left alone."""
+    """`policy` with uniformly random actions at probability `epsilon`. Continuous actions are not changed."""
     if not isinstance(space, Discrete):
         return policy
     choices = int(space.n)

@@ -1,4 +1,4 @@
-"""Scores of probes as a table and as one line."""
+"""Scores of probes as tables on the terminal, and as lines of text."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from analysis.statistics import t_interval
 from harness.progress import table_console
 
 MAIN_METRICS = ("accuracy", "r2")
-SHOWN = ("accuracy", "knn", "r2")  # on the terminal, and the classes one by one where there are so many at most
-MAX_CLASSES = 20
+SHOWN = ("accuracy", "knn", "r2")  # on the terminal
+MAX_CLASSES = 20  # up to which the accuracy of each class is shown too
 
 
 class Row(NamedTuple):
-    """What a score is of."""
+    """What was scored."""
 
     split: str  # held-out or random
     label: str
@@ -36,10 +36,10 @@ def differences(scores: Scores) -> Scores:
 
 
 def gaps(scores: Scores) -> Scores:
-    """Random split minus held-out groups, seed by seed, for each row of the random split: what it leaks.
+    """Random split minus held-out groups, seed by seed, for each row of the random split: how much that split leaks.
 
-    A probe that was stopped has more seeds of the held-out groups. A class may be missing in some draws, so that the
-    accuracies of single classes do not pair.
+    A stopped probe has more seeds of the held-out groups. Accuracies of single classes are left out, since a class may
+    be missing in some draws.
     """
     paired = {}
     for row, (random, held_out) in both_splits(scores).items():
@@ -48,7 +48,7 @@ def gaps(scores: Scores) -> Scores:
 
 
 def both_splits(scores: Scores) -> dict[Row, tuple[list[float], list[float]]]:
-    """The scores of both splits for the seeds that both have, by the row of the random split."""
+    """Scores of the random split and of held-out groups for the seeds of both, by the row of the random split."""
     found = {}
     for row, values in scores.items():
         held_out = scores.get(row._replace(split="held-out"))
@@ -70,7 +70,7 @@ def format_gaps(scores: Scores) -> str:
 
 
 def print_tables(scores: Scores, compared: Scores) -> None:
-    """Tables on the terminal, one for each split and scaling."""
+    """Print a table for each split and scaling."""
     console = table_console()
     columns = dict.fromkeys(row.features for row in scores)
     for split, scaling in dict.fromkeys((row.split, row.scaling) for row in scores):
@@ -94,7 +94,7 @@ def print_tables(scores: Scores, compared: Scores) -> None:
 
 
 def print_denoising(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """A table on the terminal of what backgrounds leave in features; see `analysis.denoising`."""
+    """Print a table of the scores of `analysis.denoising.DenoisingTest`."""
     table = Table(title="denoising factor with seen and unseen backgrounds, R2 of the state and of the background")
     names = list(next(iter(scores.values())))
     table.add_column("features")
@@ -106,7 +106,7 @@ def print_denoising(scores: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def shown_metrics(scores: Scores) -> dict[str, list[str]]:
-    """The metrics of each label that are shown; its classes too where it is not measured and they are few."""
+    """The metrics to show of each label, with its classes if there are few and the label is no number."""
     chosen = {}
     for label in dict.fromkeys(row.label for row in scores):
         metrics = dict.fromkeys(row.metric for row in scores if row.label == label and row.features != "baseline")

@@ -1,4 +1,4 @@
-"""Probes: how well labels can be read from features by one protocol, whatever made the features."""
+"""Probes: how well linear models and nearest neighbours predict labels from features, by one protocol for all."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,19 +17,19 @@ from datasets import EpisodeSampler
 from encoders import Encoder
 
 Features = NDArray[np.floating]  # (N, D)
-Labels = NDArray[Any]  # (N,) names are classes, floats measures, integers both
+Labels = NDArray[Any]  # (N,) strings are classes, floats are measures, integers are both
 
-# Features are scaled to a mean square norm of 1 first, so that these mean the same for every width.
+# Features are scaled to a mean square norm of 1 first, so that these do not depend on the number of features.
 LOGISTIC_C = 10.0
 RIDGE_ALPHAS = np.logspace(-4, 2, 7)
 NEIGHBOURS = 5
-MIN_ENTROPY = 0.6  # nats, of a label: always the same answer would do for the others (Anand et al. 2019)
+MIN_ENTROPY = 0.6  # nats of a label, below which a constant prediction is good enough (Anand et al. 2019)
 CHUNK = 256  # observations in a forward pass
 
 
 @torch.no_grad()
 def embed(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) -> dict[str, Features]:
-    """`maps`, flat, and `output` of the encoder for the observations at (N,) rows."""
+    """The encoder's feature maps, flat, and its output, as `maps` and `output`, for observations at (N,) rows."""
     parts: dict[str, list[Features]] = {"maps": [], "output": []}
     for obs in observations(sampler, rows):
         maps = encoder.maps(obs)
@@ -40,28 +40,28 @@ def embed(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) ->
 
 @torch.no_grad()
 def outputs(encoder: Encoder, sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Tensor:
-    """(N, Z) `output` alone, which is much less to hold."""
+    """The encoder's output (N, Z) alone, which takes much less memory than `embed`."""
     return torch.cat([encoder(obs) for obs in observations(sampler, rows)])
 
 
 def observations(sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Iterator[Tensor]:
-    """Those at (N,) rows, in parts for one forward pass each."""
+    """The observations at (N,) rows, in chunks for one forward pass each."""
     return map(sampler.observe, np.array_split(rows, -(-len(rows) // CHUNK)))
 
 
 def pixels(sampler: EpisodeSampler, rows: NDArray[np.int64]) -> Features:
-    """The observations at (N,) rows themselves, flat."""
+    """The observations at (N,) rows, flat: the baseline."""
     return sampler.observe(rows).flatten(1).float().cpu().numpy()
 
 
 def comparable(train: Features, test: Features, *, standardise: bool = True) -> tuple[Features, Features]:
-    """Two parts of some features as every probe reads them.
+    """Training and test features, normalised as every probe reads them.
 
-    Dimensions that are constant in the training part go; what is outside of their range there is clipped, for a unit
-    that hardly ever fired has a tiny standard deviation. The others are standardised by that part, if asked for, and
-    scaled to a mean square norm of 1. Where there are more of them than examples, they are projected on the span of the
-    training part, which is exact: what lies outside changes neither an L2-regularised linear model nor the order of
-    neighbours.
+    Dimensions that are constant in the training part are dropped. Test values are clipped to the range of the training
+    part, since a unit that hardly ever fired has a tiny standard deviation. Features are standardised by the training
+    part, if asked for, and scaled to a mean square norm of 1. If there are more dimensions than examples, features are
+    projected on the span of the training part. This is exact: other directions change neither an L2-regularised linear
+    model nor the order of neighbours.
     """
     low, high = train.min(0), train.max(0)
     varies = low < high
@@ -86,17 +86,17 @@ def ridge(train: Features, values: NDArray[Any], test: Features) -> NDArray[Any]
 
 
 def is_class(label: Labels) -> bool:
-    """Whether a label can be told as classes."""
+    """Whether a label can be predicted as classes."""
     return not np.issubdtype(label.dtype, np.floating)
 
 
 def is_measure(label: Labels) -> bool:
-    """Whether a label can be told as a measure."""
+    """Whether a label can be predicted as a number."""
     return np.issubdtype(label.dtype, np.number)
 
 
 def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[str, float]:
-    """Fit linear models on the training part and score them on the test part; classes by their neighbours too."""
+    """Scores on the test part of linear models, and for classes of nearest neighbours, fitted on the training part."""
     found = {}
     if is_class(label):
         linear = LogisticRegression(C=LOGISTIC_C, max_iter=1000) if len(np.unique(label)) > 1 else DummyClassifier()
@@ -108,7 +108,7 @@ def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[
 
 
 def guess(label: Labels, truth: Labels) -> dict[str, float]:
-    """The scores of no features at all: the training part's most frequent class, and its mean."""
+    """Scores without features: of always predicting the training part's most frequent class, or its mean."""
     found = {}
     if is_class(label):
         classes, counts = np.unique(label, return_counts=True)
@@ -132,13 +132,13 @@ def measure_scores(predicted: Labels, truth: Labels) -> dict[str, float]:
 
 
 def unseen(train: Features, test: Features) -> NDArray[np.bool_]:
-    """(M,) False where an observation of the test part is, byte for byte, in the training part."""
+    """(M,) whether each test observation differs from all training observations, byte for byte."""
     known = {row.tobytes() for row in train}
     return np.array([row.tobytes() not in known for row in test])
 
 
 def low_entropy(labels: Mapping[str, Labels], *parts: NDArray[np.int64], most: float = MIN_ENTROPY) -> list[str]:
-    """The labels with an entropy of `most` nats or less over one of the parts, each (N,) rows; 0 finds constants."""
+    """The labels with an entropy of at most `most` nats over one of the parts, each (N,) rows; 0 finds constants."""
 
     def entropy(values: Labels) -> float:
         return float(stats.entropy(np.unique(values, return_counts=True)[1]))
@@ -147,7 +147,7 @@ def low_entropy(labels: Mapping[str, Labels], *parts: NDArray[np.int64], most: f
 
 
 class OnlineProbe:
-    """Ridge probes of an encoder that is learning, always on the same examples and with no randomness.
+    """Ridge probes of an encoder during its training, always on the same examples and without randomness.
 
     Args:
         sampler: of the labelled observations, on the encoder's device.

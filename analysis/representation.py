@@ -1,4 +1,4 @@
-"""What the features of an encoder look like, and whether two losses agree on how to change it."""
+"""Measurements of a representation: rank and spread of features, and cosines between gradients of losses."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,11 @@ from replay import Batch
 
 
 def diagnose(agent: Agent, batch: Batch) -> dict[str, Tensor]:
-    """Costly measurements for the log. The agent and its random streams are afterwards as they were before.
+    """Costly measurements for the log. The agent and its random streams are not changed.
 
     Returns:
-        `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and `representation`: scalars, and
-        vectors whose histogram is of interest.
+        `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and the metrics of `representation`:
+        scalars, and vectors for histograms.
     """
     with agent.looking():
         features = agent.encoder(batch.obs)
@@ -28,8 +28,10 @@ def diagnose(agent: Agent, batch: Batch) -> dict[str, Tensor]:
 
 
 def representation(features: Tensor) -> dict[str, Tensor]:
-    """Of (B, Z) features `repr/effective_rank`, `repr/feature_stds`, the standard deviation over the batch of each
-    dimension (Z,), `repr/feature_std`, their mean, and `repr/dead_share`, of the dimensions that hardly have one.
+    """Metrics of (B, Z) features by tag.
+
+    `repr/effective_rank`; `repr/feature_stds`, the standard deviation (Z,) of each dimension over the batch;
+    `repr/feature_std`, their mean; `repr/dead_share`, the share of dimensions that hardly vary.
     """
     stds = features.std(0)
     return {
@@ -51,7 +53,7 @@ def effective_rank(features: Tensor) -> Tensor:
 
 
 def gradient_cosines(terms: Mapping[str, Tensor], reference: str, encoder: Encoder) -> dict[str, Tensor]:
-    """Cosine between the encoder gradient of each term and that of `reference`: negative means they conflict."""
+    """Cosine between the encoder gradients of each term and of `reference`; negative if they conflict."""
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     if not parameters:
         return {}

@@ -123,7 +123,7 @@ def _percentiles(values: Floats) -> tuple[float, float]:
 
 
 def probability_of_improvement(x: Tasks, y: Tasks) -> float:
-    """Mean over the tasks of the share of pairs of runs where x is above y, ties counting half."""
+    """Mean over the tasks of the share of pairs of runs in which x is above y; ties count half."""
     return float(np.mean([wins.mean() for wins in _wins(x, y)]))
 
 
@@ -160,7 +160,7 @@ def paired_difference(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, f
 
 
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
-    """Mean height of curves y (..., P) over x (P,), by trapezoids: the area over its width."""
+    """Mean height of curves y (..., P) over x (P,): the area by trapezoids, divided by its width."""
     at, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(at) == 1:
         return heights[..., 0]

@@ -13,16 +13,16 @@ from harness.signals import blocked
 
 
 class VideoWriter:
-    """Streams RGB frames into an mp4 (H.264, yuv420p); the file appears when the `with` block ends without error.
+    """Streams RGB frames into an mp4 (H.264, yuv420p). The file appears when the `with` block ends without error.
 
     Args:
-        path: where to; ends in .mp4.
+        path: of the file; ends in .mp4.
         fps: frames per second of playback.
-        comment: what the file says of itself, readable as it stands near its end.
+        comment: metadata, stored as plain text near the end of the file.
 
     Raises:
         ValueError: the path does not end in .mp4.
-        OSError: the file could not be written whole.
+        OSError: the file could not be written completely.
     """
 
     def __init__(self, path: Path, fps: float, comment: str = "") -> None:
@@ -38,7 +38,7 @@ class VideoWriter:
         return self
 
     def add(self, rgb: Pixels) -> None:
-        """Append a frame (H, W, 3), all of one size. H.264 wants even sizes: an odd last row or column is doubled."""
+        """Append a frame (H, W, 3); all have one size. H.264 needs even sizes: an odd last row or column is doubled."""
         height, width, _ = rgb.shape
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._ffmpeg is None:

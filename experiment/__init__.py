@@ -1,1 +1,1 @@
-"""How a config becomes a run: build its parts, claim its folder, save and restore. No loss is computed here."""
+"""How a config becomes a run: build its parts, claim its folder, save and restore. Losses are computed elsewhere."""

@@ -1,4 +1,4 @@
-"""From a config to the parts of a training."""
+"""Build the parts of a training from its config."""
 
 import logging
 from collections.abc import Sequence
@@ -53,9 +53,9 @@ class Streams(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What `train.py` runs."""
+    """The parts of a training."""
 
-    rollout: Collector
+    rollout: Collector  # steps the environment
     replay: Replay
     agent: Agent  # holds the auxiliary heads
     suite: AuxSuite
@@ -63,15 +63,15 @@ class Parts:
 
     @property
     def env(self) -> VectorEnv:
-        """The environment, whose copies the rollout steps here or elsewhere."""
+        """The environment. The rollout steps its copies, in this process or in others."""
         return self.rollout.env
 
     def draw(self, batch_size: int) -> Batch:
-        """A batch of what the agent and its tasks read."""
+        """A batch with all fields that the agent and its tasks read."""
         return self.replay.sample(batch_size, self.suite.reads, clip_length=self.suite.clip_length)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for the environment, which starts anew at a checkpoint."""
+        """Everything that the next step depends on, except the environment, which starts anew at a checkpoint."""
         replay = self.replay.state_dict()
         replay["storage"]["segments"] = [Segment(name, rows) for name, rows in replay["storage"]["segments"]]
         return {
@@ -103,7 +103,7 @@ def build(config: Config) -> Parts:
     """Build everything a run needs.
 
     Raises:
-        ValueError: parts do not fit each other, or a run; the message says which and what would.
+        ValueError: parts do not fit each other; the message says which parts and what would fit.
     """
     config.env.check_training()
     check_synthetic(config)
@@ -137,12 +137,12 @@ def build(config: Config) -> Parts:
 def build_player(
     config: Config, streams: Streams, device: torch.device
 ) -> tuple[VectorEnv, Agent, AuxSuite, TaskSpace | None]:
-    """The environment as the agent of a run sees it, the agent and its tasks, and the goal space that learns with them.
+    """The environment as the agent sees it, the agent, its tasks, and the goal space that learns with them, if any.
 
     Raises:
         ValueError: they do not fit each other.
     """
-    own = config.goal.space == OWN  # then a file of it in the folder of the run is of an earlier step
+    own = config.goal.space == OWN  # a file of it in the run folder is of an earlier step
     env = (config.env if own else env_of_run(config, run_folder(config))).build()
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
@@ -165,10 +165,13 @@ def build_player(
 
 
 def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
-    """Who steps the environment; `env` is one as a single process steps it.
+    """The collector that steps the environment: in this process, or on a Ray cluster.
+
+    Args:
+        env: as one process steps it.
 
     Raises:
-        ValueError: there is no such Ray cluster.
+        ValueError: the Ray cluster cannot be reached.
     """
     if config.collect.name == "local":
         return LocalCollector(agent, env, config.frame_stack, config.env.padding)
@@ -178,10 +181,10 @@ def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
 
 
 def own_agent(config: Config) -> AgentConfig:
-    """The hyperparameters of an agent of this suite.
+    """The hyperparameters of the agent, which must be one of this suite.
 
     Raises:
-        ValueError: the run is of another suite's agent.
+        ValueError: the agent is one of Stable-Baselines3.
     """
     if isinstance(config.agent, AgentConfig):
         return config.agent
@@ -205,13 +208,13 @@ def build_streams(seed: int, device: torch.device) -> Streams:
 
 
 def goal_functions(config: Config, env: VectorEnv, space: TaskSpace | None) -> GoalFunctions | None:
-    """What the replay needs to know of an environment's goals; None where there are none.
+    """What the replay needs to relabel goals; None for an environment without goals.
 
     Args:
-        space: that goes on learning.
+        space: the goal space that learns during the training, if there is one.
 
     Raises:
-        ValueError: goals are to be relabelled where there are none, or imagined where that is impossible.
+        ValueError: there are no goals to relabel, or goals cannot be imagined.
     """
     shares = config.replay.relabel.shares()
     if space and config.goal.source == "env" and "rollout" in shares:
@@ -223,7 +226,7 @@ def goal_functions(config: Config, env: VectorEnv, space: TaskSpace | None) -> G
             raise ValueError(f"replay.relabel gives batches other goals, but env={config.env.name} has no goals")
         return None
     if "imagined" in shares:
-        env.imagine(np.zeros((1, env.goal_dim), np.float32), np.random.default_rng(0))  # or it says why not
+        env.imagine(np.zeros((1, env.goal_dim), np.float32), np.random.default_rng(0))  # raises where it cannot
     return GoalFunctions(env.compute_reward, env.compute_terminated, env.imagine, space.embed if space else None)
 
 
@@ -234,7 +237,7 @@ def build_agent(
     streams: Streams,
     goal_dim: int = 0,
 ) -> tuple[Agent, AuxSuite]:
-    """The agent and its auxiliary tasks; encoder, agent and heads are initialised from streams of their own.
+    """The agent and its auxiliary tasks. Encoder, agent and heads are each initialised from their own random stream.
 
     Raises:
         ValueError: the agent is for other actions, or a part does not fit the observations.
@@ -275,7 +278,7 @@ def build_agent(
 
 
 def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int], seed: int) -> Encoder:
-    """The encoder as a run begins with it: from a stream of its own, or from a file."""
+    """The encoder at the start of a run: initialised from its own random stream, or loaded from `config.init`."""
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)
     if config.init:
@@ -284,12 +287,12 @@ def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]
 
 
 def without_init(config: C) -> C:
-    """The config for weights that are read from elsewhere: the file that the run began with may be gone."""
+    """The config without `encoder.init`, for weights that are loaded anyway: the initial file may be gone."""
     return replace(config, encoder=replace(config.encoder, init=None))
 
 
 def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]) -> None:
-    """Give each optimiser its saved state back."""
+    """Restore the saved state of each optimiser."""
     for optimizer, saved in zip(optimizers, states, strict=True):
         capturable = optimizer.param_groups[0]["capturable"]  # of this run, not of the one that saved it
         optimizer.load_state_dict(saved)
@@ -310,7 +313,7 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Config, Agent]:
     """The agent of a run folder or of a folder in zoo/: `config.yaml` beside `agent.safetensors`.
 
     Raises:
-        ValueError: something is missing, corrupt, or of another network; the message names the file.
+        ValueError: a file is missing, damaged, or of another network; the message names it.
     """
     config = read_config(path / "config.yaml", Config)
     weights = path / "agent.safetensors"

@@ -1,4 +1,4 @@
-"""Who collects the transitions of a training: the loop sees one interface."""
+"""The interface by which the training loop collects transitions, and its form in one process."""
 
 from functools import partial
 from typing import Any, Protocol
@@ -10,11 +10,11 @@ from envs import Episode, Goals, Padding, Rollout, Transition, VectorEnv
 
 
 class Collector(Protocol):
-    """A rollout with a policy that explores; `reset` comes first, `close` last."""
+    """A rollout with an exploring policy. Call `reset` first and `close` last."""
 
-    env: VectorEnv  # whose copies are stepped
+    env: VectorEnv  # the environment that is stepped
     frame: NDArray[Any]  # (N, C, H, W) newest single frames, after the last step
-    goals: Goals | None  # at `frame`, where there are goals
+    goals: Goals | None  # at `frame`; None for an environment without goals
     episodes: list[Episode]  # those that ended at the last step, by copy
 
     @property
@@ -28,7 +28,7 @@ class Collector(Protocol):
         """The next step of every copy.
 
         Raises:
-            EnvError: there is none. What was collected before is whole.
+            EnvError: the environment failed. The steps before are complete.
         """
 
     def drain(self) -> dict[str, float]:
@@ -39,7 +39,7 @@ class Collector(Protocol):
 
 
 class LocalCollector(Rollout):
-    """Collects in this process. The arguments are those of `Rollout`; `agent` acts."""
+    """Collects in this process, with the policy of `agent`. The other arguments are those of `Rollout`."""
 
     def __init__(self, agent: Agent, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
         super().__init__(env, frame_stack, padding)

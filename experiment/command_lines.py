@@ -1,4 +1,4 @@
-"""Command lines that make a run again, or go on from it."""
+"""Command lines that repeat a run, or that use its folder."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,11 +12,15 @@ from configs.schema import RunConfig, flatten
 from experiment.overrides import compose_words, quoted
 from experiment.run_folder import run_folder
 
-GROUPS = ("env", "agent", "encoder")  # of a training, whose member `name` says
+GROUPS = ("env", "agent", "encoder")  # config groups of a training; their key `name` names the chosen member
 
 
 def training_command(config: Mapping[str, Any]) -> str | None:
-    """`python train.py ...` for a config by dotted key; None where this version has other keys."""
+    """The `python train.py ...` that repeats a run; None if this version has other keys.
+
+    Args:
+        config: every value by dotted key.
+    """
     names = {group: config.get(f"{group}.name") for group in GROUPS}
     tasks = sorted({key.split(".")[1] for key in config if key.startswith("aux.")})
     words = [f"import={','.join(config['imports'])}"] if config.get("imports") else []
@@ -34,13 +38,13 @@ def training_command(config: Mapping[str, Any]) -> str | None:
 
 
 def follow_up(config: RunConfig, program: str, *words: str) -> str:
-    """The command line of another program on this run, `python evaluate.py import=my_module checkpoint=runs/...`."""
+    """The command line of a program for the folder of a run, `python evaluate.py checkpoint=runs/...`."""
     modules = [f"import={','.join(config.imports)}"] if config.imports else []
     return f"{program} {shlex.join([*modules, f'checkpoint={run_folder(config)}', *words])}"
 
 
 def _value(value: Any) -> str:
-    """As Hydra reads it."""
+    """A value in Hydra's grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool | int | float):

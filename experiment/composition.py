@@ -1,4 +1,4 @@
-"""From composed yaml and overrides to the typed, frozen config of a command, and back."""
+"""Typed, frozen configs: from what Hydra composed, from the file in a run folder, and back to yaml."""
 
 import re
 from collections.abc import Container, Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=AnyConfig)
 
-LARGEST = 2**63 - 1  # of whole numbers, as in the arrays that they become sizes of
+LARGEST = 2**63 - 1  # the largest whole number: it may become the size of an array
 
 COMMANDS: dict[str, type[AnyConfig]] = {
     "config": Config,
@@ -45,7 +45,7 @@ COMMANDS: dict[str, type[AnyConfig]] = {
     "compare": CompareConfig,
 }
 GROUPS: dict[str, Mapping[str, type]] = {"env": ENVS, "agent": {**AGENTS, **PEERS}, "source": SOURCES}
-# A config whose type is one of these is a member of the group; its key `name` says which.
+# A key with one of these types holds a member of the group; the key `name` in it names the member.
 UNIONS: dict[Any, Mapping[str, type]] = {
     EnvConfig: GROUPS["env"],
     AgentConfig | PeerConfig: GROUPS["agent"],
@@ -55,18 +55,18 @@ UNIONS: dict[Any, Mapping[str, type]] = {
 
 @dataclass(frozen=True)
 class Composed:
-    """What a command line says."""
+    """The config of a command line."""
 
     config: DictConfig
-    preset: DictConfig  # of the group choices alone, without the other words
+    preset: DictConfig  # with the group choices alone, without overrides of single keys
     words: tuple[str, ...]
     choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
 
 
 def register() -> None:
-    """Make every group and its types known to Hydra, so that unknown keys and wrong types are errors.
+    """Register every group and its types with Hydra, so that unknown keys and wrong types are errors.
 
-    A member of a group that has a yaml file in configs/ is defined by that.
+    A member of a group that has a yaml file in configs/ is defined by that file.
     """
     store, presets = ConfigStore.instance(), Path(configs.__path__[0])
 
@@ -94,7 +94,7 @@ def register() -> None:
 
 
 def with_tasks(composed: DictConfig) -> DictConfig:
-    """The config with the keys of its auxiliary tasks, typed as their constructors declare them.
+    """The config with the keys of its auxiliary tasks, with the types that the tasks' constructors declare.
 
     Raises:
         ValueError, OmegaConfBaseException: an unknown task, option or type.
@@ -129,7 +129,7 @@ def freeze(composed: DictConfig, kind: type[C]) -> C:
 
 
 def _frozen(hint: Any, value: Any) -> Any:
-    """`value` as what a config declares by `hint`."""
+    """`value`, converted to the type `hint`."""
     kind = without_none(hint)
     if value is None:
         return None
@@ -154,10 +154,10 @@ def _task_config(name: str, values: Mapping[str, Any]) -> TaskConfig:
 
 
 def _member(union: type, values: Mapping[str, Any]) -> type:
-    """The member of a group that `values` name.
+    """The config class of the group member that `values` name.
 
     Raises:
-        ValueError: they name none, or an unknown one.
+        ValueError: there is no such member.
     """
     members = UNIONS[union]
     name = values.get("name")
@@ -168,7 +168,7 @@ def _member(union: type, values: Mapping[str, Any]) -> type:
 
 @cache
 def _node(kind: Any) -> type:
-    """The same dataclass for Hydra: unfrozen, for no override can reach a frozen one; groups are filled in later."""
+    """The same dataclass for Hydra, not frozen: overrides cannot change a frozen one. Groups are filled in later."""
     hints = get_type_hints(kind)
 
     def member(declared: "Field[Any]") -> tuple[str, Any, Any]:
@@ -193,7 +193,7 @@ def _node(kind: Any) -> type:
 
 @cache
 def _task_node(task: "type[AuxTask]") -> type:
-    """`TaskConfig` for Hydra, with the options of one task, typed as its constructor declares them.
+    """`TaskConfig` for Hydra, with the options of one task and the types that its constructor declares.
 
     Raises:
         ValueError: an option has no default, or no type that a config can have.
@@ -213,7 +213,7 @@ def _task_node(task: "type[AuxTask]") -> type:
 
 
 def complete(config: C) -> C:
-    """The config with every option of its tasks, those that were left out at their defaults."""
+    """The config with every option of its tasks; options that were left out have their defaults."""
     aux = getattr(config, "aux", None)
     if not aux:
         return config
@@ -223,7 +223,7 @@ def complete(config: C) -> C:
 
 
 def without_none(hint: Any) -> Any:
-    """`X` of `X | None`, everything else as it is."""
+    """`X` for `X | None`; any other type unchanged."""
     members = get_args(hint)
     if NoneType not in members:
         return hint
@@ -231,7 +231,7 @@ def without_none(hint: Any) -> Any:
 
 
 def read_config(path: Path, kind: type[C]) -> C:
-    """The config that a run left in its folder.
+    """The config in the folder of a run.
 
     Raises:
         ValueError: missing, or not a config of this version.
@@ -258,7 +258,7 @@ def read_config(path: Path, kind: type[C]) -> C:
 
 
 def _runs_near(folder: Path) -> str:
-    """What to give instead of a folder that holds no run."""
+    """A hint for a path that holds no run: the nearest folder that does."""
     if folder.is_file() and (folder.parent / "config.yaml").exists():
         return f"give the folder {folder.parent}"
     if folder.is_dir():
@@ -270,7 +270,7 @@ def _runs_near(folder: Path) -> str:
 
 
 def _check_bools(given: Any, declared: Any, prefix: str = "") -> None:
-    """Raise ValueError unless every value of a key that is true or false is one of them: OmegaConf reads 2 as true."""
+    """Raise ValueError unless every boolean key has a boolean value: OmegaConf would read 2 as true."""
     for name, value in given.items() if isinstance(given, dict) and isinstance(declared, dict) else ():
         if isinstance(declared.get(name), bool) and not isinstance(value, bool):
             raise ValueError(f"{prefix}{name}={value}: must be true or false")
@@ -278,13 +278,13 @@ def _check_bools(given: Any, declared: Any, prefix: str = "") -> None:
 
 
 class UnknownNameError(ValueError):
-    """A config names what nothing defines."""
+    """A config names a group member or a task that is not registered."""
 
 
 def _check_names(loaded: Mapping[str, Any]) -> None:
-    """Raise UnknownNameError unless everything that a config chooses by name is there.
+    """Raise UnknownNameError unless every group member and task that a config names is registered.
 
-    Modules of the run that wrote the config are named to the user, never imported: the file may be anybody's.
+    The message names the modules that the run imported. They are never imported here: the file may be anybody's.
     """
     groups: dict[str, Container[str]] = {**GROUPS, "encoder": ENCODERS}
     chosen = [(group, loaded[group].get("name"), known) for group, known in groups.items() if loaded.get(group)]
@@ -298,6 +298,6 @@ def _check_names(loaded: Mapping[str, Any]) -> None:
 
 
 def write_config(config: AnyConfig, path: Path) -> None:
-    """Write every key of a run as yaml, at once."""
+    """Write every key of a run as yaml, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

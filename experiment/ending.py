@@ -1,4 +1,4 @@
-"""The end of a run: its evaluation, how it went beside chance, where everything is, and what to do next."""
+"""The end of a training: its evaluation beside random play, the video, and the log of files and next commands."""
 
 import json
 import logging
@@ -35,18 +35,18 @@ RANDOM_EPISODES = 8  # of random play, one in each copy
 
 @dataclass(frozen=True)
 class Player:
-    """What a training leaves to be evaluated."""
+    """A trained policy and what its evaluation needs."""
 
     policy: Policy  # without exploration
-    weights: Path  # in the folder of the run
+    weights: Path  # in the run folder
     action_space: Discrete | Box
     targets: Mapping[str, Scores]  # heads to explain in the video
-    command: str  # that evaluates it again
+    command: str  # repeats the evaluation
     has_goals: bool = False
 
 
 def finish(run: Training) -> None:
-    """Leave weights, report, line of the log and video, each unless it is there and of the last step."""
+    """Write weights, report, row of the log and video, where they are missing or of an earlier step."""
     config, run_dir, space = run.config, run.run_dir, run.parts.env.action_space
     export(run)
     if not config.eval_episodes:
@@ -59,7 +59,7 @@ def finish(run: Training) -> None:
 
 
 def write_score(config: Config, progress: Progress, logger: RunLogger, player: Player) -> None:
-    """Leave report, line of the log and video of a training, each unless it is there and of these weights."""
+    """Write report, row of the log and video of a training, where they are missing or of other weights."""
     weights = player.weights
     env = env_of_run(config, weights.parent)
     protocol = env.protocol()
@@ -92,9 +92,15 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
 def chance_play(
     config: Config, player: Player, protocol: Protocol, earlier: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """What uniformly random actions bring under a protocol, and doing nothing where there are goals to move to.
+    """Returns of uniformly random actions, and with goals also of zero actions, under a protocol.
 
-    `earlier`, a report of the run, may have it already. With goals, the episodes are those of the evaluation.
+    With goals, the episodes are those of the evaluation.
+
+    Args:
+        earlier: a report of the run, whose results are reused if they are of the same protocol and environment.
+
+    Returns:
+        Conditions and statistics by policy, `random_play` and `do_nothing`.
     """
     space, seed = player.action_space, config.seed
     policies: dict[str, Callable[[], Policy]] = {
@@ -121,7 +127,7 @@ def _do_nothing(shape: tuple[int, ...], obs: Observation) -> Actions:
 
 
 def read_earlier(path: Path) -> dict[str, Any]:
-    """A report of this run, empty where there is none that can be read."""
+    """The report of a run; empty if there is none or it cannot be read."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -129,7 +135,7 @@ def read_earlier(path: Path) -> dict[str, Any]:
 
 
 def log_score(summary: Mapping[str, Any], protocol: Protocol, chance: Mapping[str, Mapping[str, Any]]) -> None:
-    """The score of the policy, and what chance brings."""
+    """Log the score of the policy, and those it is compared with."""
     log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
     for name, played in chance.items():
         log.info("%-13s %s", name.replace("_", " "), with_interval(played))
@@ -143,7 +149,7 @@ def with_interval(summary: Mapping[str, Any]) -> str:
 
 
 def log_end(run: Training, begun: int) -> None:
-    """Where a training left everything, what it lacked, and the commands to go on with."""
+    """Log where the files of a training are, why it made no update if so, and the next commands."""
     config, progress, run_dir = run.config, run.progress, run.run_dir
     if begun and progress.steps == begun:
         log_finished(progress.steps, config)
@@ -158,13 +164,13 @@ def log_end(run: Training, begun: int) -> None:
 
 
 def log_views(run_dir: Path) -> None:
-    """The commands that show a run beside others, and its log."""
+    """Log the commands that compare a run with others and open its log."""
     log.info("compare       python compare.py %s", run_dir.parent)
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 
 
 def log_finished(step: int, config: Config | PretrainConfig) -> None:
-    """How a run that is at its end is continued."""
+    """Log how to continue a run that has ended."""
     if step >= config.steps:
         log.info("finished: all %s steps are done; give steps=%s to continue", f"{config.steps:,}", 2 * step)
     elif isinstance(config, Config):
@@ -172,7 +178,7 @@ def log_finished(step: int, config: Config | PretrainConfig) -> None:
 
 
 def why_no_update(config: Config, steps: int) -> str:
-    """The keys that kept a run of so many steps from learning."""
+    """Why a run of so many steps made no update: the keys that decided it."""
     if config.learning_starts >= steps:
         return f"learning_starts={config.learning_starts} is not below the {steps} steps"
     after = steps - config.learning_starts
@@ -180,7 +186,7 @@ def why_no_update(config: Config, steps: int) -> str:
 
 
 def log_places(places: Mapping[str, Path]) -> None:
-    """Where things are, of those that exist."""
+    """Log the places that exist, by name."""
     for what, path in places.items():
         if path.exists():
             log.info("%-13s %s", what.removesuffix(".safetensors"), path)

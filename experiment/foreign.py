@@ -1,4 +1,4 @@
-"""Folders that somebody else may have made: their config is read as data, and nothing is written into them."""
+"""Run folders outside of runs/, which others may have made: paths in them are refused, results go elsewhere."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from experiment.zoo import SHIPPED
 
-OWN = Path("runs")  # of the working folder: where training leaves its runs
+OWN = Path("runs")  # where trainings write their runs, in the working folder
 RESULTS = OWN / "evaluations"
 # Keys that name files to read or to write.
 PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space"}
@@ -18,7 +18,7 @@ def is_own(folder: Path) -> bool:
 
 
 def results_folder(folder: Path) -> Path:
-    """Where the results of evaluating the weights in `folder` go: there, or to `runs/evaluations/<its path>`."""
+    """The folder for results of the weights in `folder`: itself if it is one of ours, else in `runs/evaluations`."""
     if is_own(folder):
         return folder
     whole = folder.resolve()
@@ -27,7 +27,7 @@ def results_folder(folder: Path) -> Path:
 
 
 def check_paths(folder: Path, part: Any, advice: str) -> None:
-    """Raise ValueError if the config in `folder`, of which `part` is a part, names paths and is not the user's own."""
+    """Raise ValueError if `part` of the config in `folder` names paths and the folder is not under `runs/`."""
     if is_own(folder):
         return
     for key in fields(part):

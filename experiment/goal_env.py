@@ -1,4 +1,4 @@
-"""The environment that the agent of a run sees: as it is, or through a goal space."""
+"""The environment as the agent of a run sees it: unchanged, or through a goal space."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ from experiment.weights import read_weights
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
-EVALUATED = "evaluated"  # where the goals of an evaluation come from
-POOLED = 12  # pixels a side of goal.space=pixels
+EVALUATED = "evaluated"  # value of `GoalSpaceEnv.source` in an evaluation
+POOLED = 12  # pixels of a side, in goal.space=pixels
 
 
 class PixelSpace:
-    """Pictures averaged to 12 x 12 pixels as goals, the baseline without a representation."""
+    """Goals are pictures averaged to 12 x 12 pixels: the baseline without a learned representation."""
 
     def __init__(self, frame_shape: tuple[int, int, int]) -> None:
         self.goal_dim, self._size = frame_shape[0] * POOLED**2, frame_shape[1:]
@@ -61,15 +61,15 @@ class PixelSpace:
 
 @dataclass(frozen=True)
 class GoalSpaceEnv(EnvConfig):
-    """An environment seen through a goal space; all else is as `env` says."""
+    """An environment seen through a goal space; everything else is delegated to `env`."""
 
     env: EnvConfig = field(kw_only=True)
     space: str = field(kw_only=True)  # its file, or `pixels`
     observe: str = field(kw_only=True)
     source: str = field(kw_only=True)
-    picture: str | None = None  # to reach, in place of other goals
+    picture: str | None = None  # the goal, in place of all others
     device: str = "cpu"  # where pictures are embedded
-    demonstration: str | None = None  # to imitate, in place of any goals
+    demonstration: str | None = None  # to imitate, in place of reaching goals
     view: int = 0  # of the demonstration
 
     def build(self, labels: bool = False) -> GoalSpaceVector | ImitationVector:
@@ -107,7 +107,7 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.repeat
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """See `EnvConfig.protocol`: goals are those of the environment where it has pictures of them."""
+        """See `EnvConfig.protocol`. The goals are the environment's own if it has pictures of them."""
         protocol = self.env.protocol(name)
         env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source=EVALUATED)
         return replace(protocol, env=env)
@@ -131,22 +131,22 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.simulator
 
     def description(self) -> dict[str, Any]:
-        """See `EnvConfig.description`: the goal space by what it holds."""
+        """See `EnvConfig.description`. The goal space is described by the SHA-256 of its file."""
         space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
         seen = {"space": space, "observe": self.observe, "picture": self.picture, "demonstration": self.demonstration}
         return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 
 def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvConfig:
-    """The environment that the agent of a run sees.
+    """The environment as the agent of a run sees it.
 
     Args:
         config: of the run.
-        folder: of the run, which may hold its goal space.
-        picture: to reach in every episode.
+        folder: of the run; it may hold the goal space.
+        picture: the goal of every episode.
 
     Raises:
-        ValueError: the goal space is missing, or there is none for the picture.
+        ValueError: the goal space is missing, or the run has none to embed the picture in.
     """
     goal, device = config.goal, str(pick_device(config.device))
     if goal.space is None or (goal.space == OWN and not (folder / FILE).is_file()):
@@ -173,10 +173,10 @@ def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvC
 
 
 def read_demonstration(path: Path, view: int, size: int) -> NDArray[np.uint8]:
-    """The pictures (T, C, H, W) of a video, resized, or of a view of the first episode of a recording.
+    """The pictures (T, C, H, W) of a video, resized, or of one view of the first episode of a recording.
 
     Raises:
-        ValueError: it is neither, or the recording has no such view.
+        ValueError: the path is neither, or the recording has no such view.
     """
     if not path.is_dir():
         return np.stack([picture.transpose(2, 0, 1) for picture in read_video(path, size)])

@@ -1,4 +1,4 @@
-"""Goal spaces: an auxiliary task that defines goals, on disk and in use."""
+"""Goal spaces: auxiliary tasks that define goals, saved to a file, loaded and used."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -21,28 +21,28 @@ from experiment.zoo import locate
 from harness.files import replacing
 from harness.process import pick_device
 
-FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that used it
+FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that uses it
 PIXELS = "pixels"  # goal.space=pixels: the pictures themselves, as a baseline
-OWN = "aux"  # goal.space=aux: the auxiliary task of the run, which goes on learning
+OWN = "aux"  # goal.space=aux: the auxiliary task of the run, which learns during it
 
 
 # --- files ---
 
 
 def goal_task(suite: AuxSuite) -> tuple[str, GoalTask] | None:
-    """The auxiliary task that defines goals, and its name; None unless there is exactly one."""
+    """The name and the auxiliary task that defines goals; None unless there is exactly one."""
     tasks = [(name, task) for name, task in suite if isinstance(task, GoalTask)]
     return tasks[0] if len(tasks) == 1 else None
 
 
 def own_goal_task(suite: AuxSuite, encoder: Encoder) -> tuple[GoalTask, Encoder]:
-    """The auxiliary task that is the goal space of a run, and the encoder that it trains.
+    """The auxiliary task that is the goal space of its own run, and the encoder that it trains.
 
     Args:
         encoder: the agent's.
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: not exactly one task defines goals.
     """
     if (found := goal_task(suite)) is None:
         raise ValueError("goal.space=aux needs one auxiliary task that defines goals, such as aux=rig")
@@ -57,12 +57,12 @@ def export_goal_space(
     actions: tuple[int | None, int],
     folder: Path,
 ) -> None:
-    """Write `goal_space.safetensors`: encoder and goal task, with all that is needed to build them.
+    """Write `goal_space.safetensors`: encoder and goal task, and everything needed to build them.
 
     Nothing is written unless exactly one task of the run defines goals.
 
     Args:
-        actions: `num_actions` and `action_dim` of what the task learned from.
+        actions: `num_actions` and `action_dim` of the data that the task learned from.
     """
     if (found := goal_task(suite)) is None:
         return
@@ -86,7 +86,10 @@ def export_goal_space(
 
 
 def space_file(space: str) -> Path:
-    """The file of a goal space: `space` is it, or the folder of a pretraining.
+    """The file of a goal space.
+
+    Args:
+        space: the file, or the folder of a pretraining.
 
     Raises:
         ValueError: there is none.
@@ -101,12 +104,12 @@ def space_file(space: str) -> Path:
 
 
 def copy_goal_space(config: Config, run_dir: Path) -> None:
-    """Leave a copy of the goal space in the folder of a run, which can then be evaluated without the pretraining.
+    """Copy the goal space into the folder of a run, which can then be evaluated without the pretraining.
 
-    When it is put there, it is checked: see `check_goal_space`.
+    A new copy is checked by `check_goal_space`.
 
     Raises:
-        ValueError: the run there was trained with another one.
+        ValueError: the run was trained with another goal space.
     """
     if config.goal.space in (None, PIXELS, OWN):
         return
@@ -129,9 +132,9 @@ def copy_goal_space(config: Config, run_dir: Path) -> None:
 
 
 class TaskSpace:
-    """A goal task and its encoder behind NumPy: what `envs.goals.GoalSpace` asks for.
+    """A goal task and its encoder as an `envs.goals.GoalSpace`, which takes and returns NumPy arrays.
 
-    Neither is changed. If they go on learning, so do the goals.
+    Neither is changed here. If they go on learning, the goals change with them.
     """
 
     def __init__(self, task: GoalTask, encoder: Encoder, device: torch.device) -> None:
@@ -142,7 +145,7 @@ class TaskSpace:
         """The space in a file that `export_goal_space` wrote.
 
         Raises:
-            ValueError: missing, damaged, or of a task or encoder that is not here.
+            ValueError: the file is missing or damaged, or its task or encoder is not registered.
         """
         network = read_weights(file)[1]
         try:
@@ -182,7 +185,7 @@ class TaskSpace:
         """See `envs.goals.GoalSpace`.
 
         Raises:
-            ValueError: the pictures have another shape than those that it learned from.
+            ValueError: the pictures have another shape than those it was trained on.
         """
         if frames.shape[1:] != (shape := self.encoder.obs_shape):
             raise ValueError(f"the goal space is of pictures {shape}, these are {frames.shape[1:]}")

@@ -1,4 +1,4 @@
-"""What a goal space knows of an environment's own goals, before an agent trains in it."""
+"""How well a goal space represents the environment's own goals, measured before an agent trains in it."""
 
 import logging
 from contextlib import closing
@@ -20,34 +20,34 @@ log = logging.getLogger(__name__)
 
 COPIES, STEPS, FOLDS = 100, 20, 5  # many copies: each begins with a state of its own
 PAIRS = 5_000  # of moments
-LEAST_R2, LEAST_RANK = 0.8, 0.4  # RIG on the pusher has a rank correlation of 0.58
+LEAST_R2, LEAST_RANK = 0.8, 0.4  # below, a warning; RIG on the pusher has a rank correlation of 0.58
 
 
 class ComparingSpace(GoalSpace, Protocol):
-    """A goal space that says what its rewards depend on."""
+    """A goal space that can tell which part of a goal its rewards depend on."""
 
     def compared(self, goals: Embeddings) -> Embeddings:
         """The part (M, G') of goals (M, G) that rewards depend on."""
 
 
 def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[float]:
-    """R2 of each number of the environment's goals, read by a linear model from what the space compares of random play.
+    """R2 of each number of the environment's goals, predicted linearly from the embeddings of random play.
 
-    A warning says if one is below 0.8: the reward then hardly depends on where the object lies, and neither the loss
-    of the space nor the return in it shows that. Another one says if the reward hardly falls with the distance of the
+    Logs a warning if one is below 0.8: the reward then hardly depends on where the object lies, which neither the loss
+    of the space nor the return in it shows. Logs another one if the reward hardly falls with the distance of the
     environment's goals: Spearman's rank correlation below 0.4.
 
     Args:
-        env: with pixels; built anew, with 100 copies. Without goals of its own, or with goals that its frames do not
-            show, there is nothing to check.
-        space: of its pictures.
-        seed: of the play.
+        env: with pixels; built here, with 100 copies. Nothing is checked if it has no goals of its own, or goals that
+            its frames do not show.
+        space: the goal space of its pictures.
+        seed: of the random play.
     """
     with closing(replace(env, num_envs=COPIES).build()) as copies:
         if not copies.goal_dim:
             return []
         copies.reset(0)
-        if copies.outcome_frame() is not None:  # which object is held is no number to read
+        if copies.outcome_frame() is not None:  # the goal is which object is held, not a number
             return []
         embedded, achieved, copy = _play(copies, space, seed)
         one, other = numpy_stream(seed, "goal gate/pairs").integers(len(copy), size=(2, PAIRS))
@@ -66,7 +66,7 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
 
 
 def cross_validated_r2(features: Features, truth: Features, group: Features) -> list[float]:
-    """R2 of each column of (N, D) truth, by ridge regression from (N, G) features; each fold leaves out groups (N,)."""
+    """R2 of each column of (N, D) truth, by ridge regression on (N, G) features. Folds are split by group (N,)."""
     predicted = np.empty_like(truth)
     for train, test in GroupKFold(FOLDS).split(features, groups=group):
         known, asked = comparable(features[train], features[test])
@@ -76,7 +76,7 @@ def cross_validated_r2(features: Features, truth: Features, group: Features) -> 
 
 
 def _play(env: VectorEnv, space: ComparingSpace, seed: int) -> tuple[Features, Features, Features]:
-    """Embeddings (N, G) of random play, the goals (N, G') achieved there, and of which copy they are (N,)."""
+    """Embeddings (N, G) of random play, the achieved goals (N, G'), and the environment copy of each (N,)."""
     act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
     frame = env.reset(derive(seed, "goal gate"))
     context, embedded, achieved = frame.copy(), [], []

@@ -1,4 +1,4 @@
-"""The command line: Hydra's grammar, and one clear line for whatever is wrong with it."""
+"""Launch a command: read its words, run it or its sweep, and turn every error into one clear line."""
 
 import importlib
 import logging
@@ -78,9 +78,9 @@ def _launch(run: Callable[[Composed], int], name: str, argv: list[str], about: s
 
 
 def check_words(name: str, argv: list[str], about: str = "") -> None:
-    """Leave the process if a command line asks for help or is wrong.
+    """Exit if a command line asks for help or is wrong.
 
-    A command calls it before it imports what needs torch, so that the answer takes a fraction of a second.
+    Commands call it before they import torch, so that the answer takes a fraction of a second.
     """
     with unbreakable_output():
         jobs = _jobs(name, argv, about)
@@ -89,7 +89,7 @@ def check_words(name: str, argv: list[str], about: str = "") -> None:
 
 
 def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
-    """The runs that a command line asks for, or the exit code where it has been answered."""
+    """The runs that a command line asks for; or an exit code, if it was wrong or asked for help."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LineHandler()])
     try:
         options = set(read_options(argv))
@@ -113,9 +113,9 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for an error, 128 + its number for a signal.
+    """Call `run`; returns its exit code, 2 after an error, which is told in one line, or 128 + the number of a signal.
 
-    Python's development mode (`python -X dev train.py ...`) shows the traceback as well.
+    Python's development mode (`python -X dev train.py ...`) also prints the traceback.
     """
     try:
         return run()
@@ -130,14 +130,14 @@ def exit_code(run: Callable[[], int]) -> int:
 
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The signal that an error is, or follows from: a library that is interrupted may fail while it cleans up."""
+    """The interruption that caused an error: an interrupted library may fail while it cleans up."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
 
 
 def import_modules(words: list[str]) -> None:
-    """Import what the `import=` words name, from the working directory too, and every entry point `sidequest`.
+    """Import the modules of the `import=` words, from the working folder too, and every entry point `sidequest`.
 
     Raises:
         ValueError: a module cannot be imported.
@@ -156,7 +156,7 @@ def import_modules(words: list[str]) -> None:
 
 
 def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
-    """Where the runs of a sweep run: what the words `sweep=...` and `sweep.key=value` say.
+    """Where a sweep runs its runs, by the words `sweep=...` and `sweep.key=value`.
 
     Raises:
         ValueError, OmegaConfBaseException: an unknown name or a wrong value.
@@ -187,7 +187,7 @@ def _keys(job: Composed) -> str:
 
 
 def _with_checkpoint(name: str, words: list[str]) -> list[str]:
-    """The words, with `zoo/pong-dqn` alone read as `checkpoint=zoo/pong-dqn` by the commands that have that key."""
+    """The words, with a path alone as `checkpoint=<path>` for the commands that have this key."""
     bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
     if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
         return words
@@ -197,7 +197,7 @@ def _with_checkpoint(name: str, words: list[str]) -> list[str]:
 
 
 def _line(error: Exception) -> str:
-    """One line for an error of Hydra's, or of ours."""
+    """One line for an error of Hydra or of this suite."""
     cause = (error.__cause__ or error.__context__) if isinstance(error, HydraException) else error
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: give key=value, or \"key='value'\" if there are special signs in it"

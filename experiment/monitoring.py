@@ -1,4 +1,4 @@
-"""What a training writes to its log: metrics, measurements of the representation, pictures, evaluations."""
+"""What a training logs: metrics, measurements of the representation, pictures, probes and evaluations."""
 
 import logging
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ GOALS_SHOWN = 8  # episodes
 
 
 def log_metrics(run: Training) -> None:
-    """Average what happened since the last call into the log.
+    """Log the means of the metrics since the last call.
 
     Raises:
         NonFiniteError: a metric was NaN or infinite.
@@ -45,7 +45,7 @@ def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapp
 
 
 def episode_metrics(progress: Progress) -> dict[str, float]:
-    """Means over the recent training episodes, and the score of those that ended since the last call."""
+    """Means over the recent training episodes, and the score over those that ended since the last call."""
     metrics: dict[str, float] = {}
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
@@ -60,12 +60,12 @@ def episode_metrics(progress: Progress) -> dict[str, float]:
 
 
 def recent_score(progress: Progress) -> dict[str, float]:
-    """The mean return of the last training episodes, to be shown beside the progress."""
+    """The mean return of the last training episodes, for the line of progress."""
     return {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
 
 
 def warn_of_cuts(run: Training) -> None:
-    """Say once that checkpoints cut the episodes before they end: the scores are of the shortest alone, or of none."""
+    """Warn once if checkpoints come so often that episodes are cut before they end."""
     config, progress, copies = run.config, run.progress, run.parts.rollout.num_envs
     ended, progress.cuts_seen = progress.episodes - progress.cuts_seen, progress.episodes
     whole = progress.steps - progress.saved > config.checkpoint_every - copies  # since the last checkpoint
@@ -79,7 +79,7 @@ def warn_of_cuts(run: Training) -> None:
 
 
 def log_diagnosis(run: Training, batch: Batch) -> None:
-    """Costly measurements and pictures, outside the random streams of the training."""
+    """Log costly measurements and pictures. The random streams of the training are not used."""
     progress, parts, logger = run.progress, run.parts, run.logger
     metrics = diagnose(parts.agent, batch)
     scalars = {name: float(value) for name, value in metrics.items() if not value.ndim}
@@ -101,7 +101,7 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
 
 
 def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:
-    """A picture for each task of what its head sees and answers."""
+    """Log a picture for each task of what its head sees and predicts."""
     for name, seen in examples.items():
         frames = seen.frames or frame_stack
         pictures = {caption: pixels.cpu().numpy() for caption, pixels in seen.pictures.items()}
@@ -110,14 +110,14 @@ def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, 
 
 
 def log_probe(run: Training) -> None:
-    """What the features tell of the state of the environment, if the run has a probe."""
+    """Log how well the features predict the state of the environment, if the run has a probe."""
     if run.probe:
         scores = run.probe(run.parts.agent.encoder)
         run.logger.log_scalars(run.progress.steps, scores, **run.progress.clock(run.config))
 
 
 def log_evaluation(run: Training) -> None:
-    """Scores of the policy as it is now, in environments and with seeds of their own: the training is not disturbed."""
+    """Evaluate the current policy and log its scores. Environments and seeds are not those of the training."""
     config, progress, agent = run.config, run.progress, run.parts.agent
     if config.goal.space == OWN:
         export(run)  # the evaluation reads its goal space from there
@@ -129,7 +129,7 @@ def log_evaluation(run: Training) -> None:
 
 
 def eval_scores(summary: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, float]:
-    """The summary of an evaluation, and the means of its further columns, by the tags of Stable-Baselines3."""
+    """The summary of an evaluation and the means of its further columns, by Stable-Baselines3's tags."""
     goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
     further = {f"eval/{name}/mean_reward": column["mean"] for name, column in (columns or {}).items()}
     return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals | further

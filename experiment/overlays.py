@@ -1,4 +1,4 @@
-"""Pictures that augmentation mixes into observations."""
+"""The pictures that `agent.overlay_folder` gives to augmentation, which mixes them into observations."""
 
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,11 @@ from envs.distractors import check_apart
 from envs.scenes import SceneConfig
 from harness.media import IMAGES, VIDEOS, find_files, read_image, read_video
 
-MOST, OF_VIDEO = 1000, 50  # pictures, and of those of one video
+MOST, OF_VIDEO = 1000, 50  # pictures at most, in all and of one video
 
 
 def check_overlays(config: Config) -> None:
-    """Raise ValueError if a picture that augmentation mixes in is a background of the evaluation."""
+    """Raise ValueError if an overlay is also a background of the evaluation."""
     if not isinstance(config.agent, SACConfig) or not isinstance(config.env, SceneConfig):
         return
     if config.agent.overlay_folder and (folder := Path(config.agent.overlay_folder)).is_dir():
@@ -30,7 +30,7 @@ def read_overlays(config: Config, size: int) -> Tensor | None:
     """The pictures (M, 3, size, size) uint8 of `agent.overlay_folder`; None without one.
 
     Raises:
-        ValueError: there are none, or one is a background of the evaluation.
+        ValueError: there are none, or one is also a background of the evaluation.
     """
     if not isinstance(config.agent, SACConfig) or not config.agent.overlay_folder:
         return None

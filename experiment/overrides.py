@@ -28,7 +28,7 @@ OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m":
 
 
 def expand(word: str) -> list[str]:
-    """The words that a short one stands for: `env=dmc/walker_walk` is `env=dmc env.domain=walker env.task=walk`.
+    """The words that a short form stands for: `env=dmc/walker_walk` is `env=dmc env.domain=walker env.task=walk`.
 
     Raises:
         ValueError: the family of environments has no such member.
@@ -45,13 +45,13 @@ def expand(word: str) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """A value that Hydra reads as this text."""
+    """The text as a quoted string in Hydra's grammar."""
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def similar_env(name: str) -> str | None:
-    """`atari/pong` for `pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`; None where nothing is like the name."""
+    """`atari/pong` for `pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`; None if no environment has a similar name."""
     match = GYMNASIUM.fullmatch(name)
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", match[1]).lower() if match else name
     members = {member: f"{family}/{member}" for family, kind in ENVS.items() for member in kind.members()}
@@ -59,14 +59,14 @@ def similar_env(name: str) -> str | None:
 
 
 def typed_value(override: Override, tree: Any) -> Any:
-    """The value of a word as the type of its key wants it: a whole number may be written `1e6`.
+    """The value of a word, converted to the type of its key: a whole number may be written `1e6`.
 
     Args:
-        override: of the word.
-        tree: nested dictionaries of the values so far.
+        override: the parsed word.
+        tree: the values so far, as nested dictionaries.
 
     Raises:
-        ValueError: the key is true or false, and the word gives something else.
+        ValueError: the key is boolean and the value is not.
     """
     key, value = override.get_key_element(), override.value()
     for part in key.split("."):
@@ -82,7 +82,7 @@ def read_options(argv: Iterable[str]) -> Iterator[str]:
     """The options among the words, by their long names.
 
     Raises:
-        ValueError: an unknown one; `--experiment pong_cpu` is told to be `experiment=pong_cpu`.
+        ValueError: an option is unknown; for `--experiment pong_cpu` the message gives `experiment=pong_cpu`.
     """
     words = [*argv, ""]
     for word, after in itertools.pairwise(words):
@@ -99,13 +99,13 @@ def read_options(argv: Iterable[str]) -> Iterator[str]:
 
 
 def named_modules(words: list[str]) -> list[str]:
-    """What the `import=` words name."""
+    """The modules that the `import=` words name."""
     given = [match[1] for word in words if (match := IMPORT.fullmatch(word))]
     return list(dict.fromkeys(module for names in given for module in names.split(",")))
 
 
 def compose_words(name: str, *words: str) -> Composed:
-    """The config `name` with the words of one run.
+    """The config `name` with the words of one run applied.
 
     Raises:
         ValueError, HydraException: a word is wrong.
@@ -132,7 +132,7 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
 
 
 def _values(override: Override, sweep: bool) -> Iterator[str]:
-    """The word for each value of a sweep, or the one word."""
+    """One word for each value of a sweep, or the word itself."""
     word = str(override.input_line)
     if override.type is not OverrideType.CHANGE:
         raise ValueError(f"cannot read {word!r}: keys are neither added nor removed, give key=value")
@@ -145,7 +145,7 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
     else:
         values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
         if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
-            values = typed  # as they stand there: 2026_11_27 is not 20261127
+            values = typed  # as typed: Hydra would make 20261127 of 2026_11_27
         yield from (f"{override.get_key_element()}={value}" for value in values)
 
 
@@ -164,26 +164,26 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
             keys[key] = override
     untyped = compose(name, preset)
     _check_keys([key for key in keys if key.partition(".")[0] != "aux"], untyped)  # before the tasks load torch
-    alone = with_tasks(untyped)
-    _check_keys(keys, alone)
-    config, tree = alone.copy(), OmegaConf.to_container(alone)
+    composed = with_tasks(untyped)
+    _check_keys(keys, composed)
+    config, tree = composed.copy(), OmegaConf.to_container(composed)
     for key, override in keys.items():
         value = typed_value(override, tree)
         OmegaConf.update(config, key, value)
         if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
             typed = str(override.input_line).partition("=")[2].strip()
             OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
-    return Composed(config, alone, tuple(words), choices)
+    return Composed(config, composed, tuple(words), choices)
 
 
 def group_names(name: str) -> list[str]:
-    """The groups that the config `name` has."""
+    """The config groups of the config `name`."""
     runtime = compose(name, return_hydra_config=True).hydra.runtime
     return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
 
 
 def _check_choice(override: Override) -> None:
-    """Raise ValueError unless the group has all that is chosen from it."""
+    """Raise ValueError unless the group has every chosen member."""
     group, value = override.key_or_group, override.value()
     if isinstance(value, list) and group != "aux":
         raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
@@ -196,7 +196,7 @@ def _check_choice(override: Override) -> None:
 
 
 def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
-    """Raise ValueError unless the config has the dotted keys."""
+    """Raise ValueError unless the config has all dotted keys."""
     tree = OmegaConf.to_container(config)
     for key in keys:
         _check_key(key, tree)
@@ -219,7 +219,7 @@ def _check_key(key: str, tree: Any) -> None:
 
 
 def _elsewhere(key: str) -> str:
-    """Which commands have a key that this one has not."""
+    """The commands that have a key which this command lacks."""
     scripts = {"config": "train", **{name: name for name in COMMANDS if name != "config"}}
     having = [f"{scripts[name]}.py" for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
     return f"; it is a key of {', '.join(having)}" if having else ""

@@ -1,4 +1,4 @@
-"""Trainings of Stable-Baselines3's agents: worlds, log, evaluation and folder are those of our own."""
+"""Training of Stable-Baselines3's agents, with the environments, log, evaluation and run folder of this suite."""
 
 import logging
 import sys
@@ -39,12 +39,12 @@ from harness.signals import GracefulExit
 
 log = logging.getLogger("sidequest")
 
-NEVER = sys.maxsize  # SB3's own log
+NEVER = sys.maxsize  # episodes between rows of Stable-Baselines3's own log
 
 
 @dataclass(frozen=True)
 class PeerTraining:
-    """A training that has its folder."""
+    """A training of a Stable-Baselines3 agent in its run folder."""
 
     config: Config
     model: BaseAlgorithm
@@ -57,8 +57,8 @@ class PeerTraining:
 def train_peer(config: Config) -> int:
     """Run or resume a training; returns the exit code of the process: 0, or 128 + the signal that ended it.
 
-    What is saved is networks, optimisers and counts. A resumed run begins with an empty replay and new episodes, so it
-    goes on as Stable-Baselines3 would, not as if it had not been stopped.
+    Checkpoints hold networks, optimisers and counts. A resumed run begins with an empty replay and new episodes, so
+    it does not repeat an uninterrupted run.
     """
     threads = tune_process(config.threads)
     assert isinstance(config.agent, PeerConfig)
@@ -85,7 +85,7 @@ def train_peer(config: Config) -> int:
 
 
 class Follow(BaseCallback):
-    """Counts, logs, evaluates and saves where our own training loop does."""
+    """Counts, logs, evaluates and saves at the same steps as the training loop of this suite."""
 
     def __init__(self, run: PeerTraining) -> None:
         super().__init__()
@@ -113,10 +113,10 @@ class Follow(BaseCallback):
 
 
 def build_env(config: EnvConfig, frame_stack: int, clip_reward: bool) -> DummyVecEnv:
-    """The copies of an environment, each alone: one that ends an episode starts the next without the others.
+    """The environment copies, each as an environment of its own, as Stable-Baselines3 expects.
 
     Raises:
-        ValueError: the observations are no pixels.
+        ValueError: the observations are not pixels.
     """
 
     def one() -> gymnasium.Env[NDArray[np.uint8], Any]:
@@ -130,7 +130,7 @@ def build_env(config: EnvConfig, frame_stack: int, clip_reward: bool) -> DummyVe
 
 
 def policy_of(model: BaseAlgorithm) -> Callable[[Observation], NDArray[Any]]:
-    """The model without exploration."""
+    """The policy of the model, without exploration."""
 
     def act(obs: Observation) -> NDArray[Any]:
         return model.predict(obs.pixels, deterministic=True)[0]
@@ -139,7 +139,7 @@ def policy_of(model: BaseAlgorithm) -> Callable[[Observation], NDArray[Any]]:
 
 
 def log_peer(run: PeerTraining) -> None:
-    """What the agent logged since the last row, by the same tags, and the training episodes."""
+    """Log what the agent logged since the last row, and the training episodes."""
     progress, told = run.progress, run.model.logger.name_to_value
     metrics = {tag: float(value) for tag, value in told.items() if tag.startswith(("train/", "rollout/"))}
     progress.updates = int(metrics.get("train/n_updates", progress.updates))
@@ -149,7 +149,7 @@ def log_peer(run: PeerTraining) -> None:
 
 
 def save_peer(run: PeerTraining) -> None:
-    """Save networks, optimisers and counts, if there is something new; not the replay.
+    """Save networks, optimisers and counts, but not the replay, if there was a step since the last checkpoint.
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
@@ -187,11 +187,11 @@ def restore(model: BaseAlgorithm, run_dir: Path, seed: int) -> Progress:
 
 
 def finish_peer(run: PeerTraining, *, trained: bool) -> None:
-    """Leave the model as Stable-Baselines3 loads it, report, line of the log and video.
+    """Write the model in Stable-Baselines3's format, report, row of the log and video.
 
     Args:
         run: at its last step.
-        trained: whether there is anything new since the run was started.
+        trained: whether this process made any step.
     """
     config, model, weights = run.config, run.model, run.run_dir / "model.zip"
     if trained or not is_zipfile(weights):
@@ -204,7 +204,7 @@ def finish_peer(run: PeerTraining, *, trained: bool) -> None:
 
 
 def space_of(model: BaseAlgorithm) -> Discrete | Box:
-    """The actions of a model."""
+    """The action space of a model."""
     space = model.action_space
     assert isinstance(space, Discrete | Box)
     return space

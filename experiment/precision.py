@@ -1,4 +1,4 @@
-"""Replaces `agent.precision=auto` by the faster precision, once, before the run claims the folder that records it."""
+"""Replace `agent.precision=auto` by the faster precision, before the run folder records the config."""
 
 import logging
 import time
@@ -22,17 +22,17 @@ from replay import Batch
 
 log = logging.getLogger(__name__)
 
-GAIN = 1.1  # times as fast bfloat16 has to be: below, a busy machine could decide
-ROUNDS, SECONDS = 6, 1.0  # of the timing, at most
+GAIN = 1.1  # speed-up that bfloat16 needs: below, other load on the machine could decide
+ROUNDS, SECONDS = 6, 1.0  # the most that the timing takes
 
 
 def is_auto(config: RunConfig) -> bool:
-    """Whether a run leaves its precision open."""
+    """Whether the config has `agent.precision=auto`."""
     return isinstance(config, Config) and getattr(config.agent, "precision", None) is Precision.auto
 
 
 def settle_precision(config: Config) -> Config:
-    """The config with the precision that `auto` stands for: what the run began with, or else what is faster here.
+    """The config with a definite precision: the one the run began with, or else the faster one on this machine.
 
     Raises:
         ValueError: the run cannot be built.
@@ -49,9 +49,9 @@ def settle_precision(config: Config) -> Config:
 
 
 def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | None]:
-    """The precision for each run of a sweep that leaves it open, None for those that have begun: theirs is recorded.
+    """The precision for each run of a sweep with `auto`; None for runs that have begun, whose folder records it.
 
-    It is the same for all: that of one that has begun, or what is faster for the first that can be built.
+    It is the same for all: that of a run that has begun, or else the faster one for the first that can be built.
 
     Args:
         threads: of torch, for each run.
@@ -62,7 +62,7 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
     tune_process(threads)
     shared = next(filter(None, begun), None)
     for config in configs if not shared else ():
-        with suppress(ValueError):  # which the run itself will tell
+        with suppress(ValueError):  # the run itself will raise it
             shared = faster(config)
             break
     return [None if known else shared for known in begun]
@@ -70,14 +70,14 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
 
 def recorded(config: Config) -> Precision | None:
     """The precision in the folder of a run, if it has begun."""
-    with suppress(ValueError):  # no run there, or not one of this version, which `claim_run_dir` will tell
+    with suppress(ValueError):  # no run is there, or one of another version, for which `claim_run_dir` raises
         agent = read_config(run_folder(config) / "config.yaml", Config).agent
         return agent.precision if isinstance(agent, AgentConfig) else None
     return None
 
 
 def faster(config: Config) -> Precision:
-    """The precision in which this machine computes loss and gradients of the agent faster; float32 on a GPU."""
+    """The precision in which this machine computes the agent's loss and gradients faster; float32 on a GPU."""
     device = pick_device(config.device)
     if device.type != "cpu" or cpu_capability() in ("DEFAULT", "NO AVX", "AVX2"):
         log.info("agent.precision=auto: float32, as this is no CPU with AVX-512")
@@ -94,7 +94,7 @@ def faster(config: Config) -> Precision:
 
 
 def blank_batch(agent: Agent, env: VectorEnv, batch_size: int) -> Batch:
-    """Black pixels: no time depends on what is seen."""
+    """A batch of zeros, for timing."""
     obs = torch.from_numpy(np.zeros((batch_size, *agent.encoder.obs_shape), env.frame_dtype))
     obs = obs.contiguous(memory_format=torch.channels_last)
     space, number = env.action_space, torch.zeros(batch_size)
@@ -104,13 +104,13 @@ def blank_batch(agent: Agent, env: VectorEnv, batch_size: int) -> Batch:
 
 
 def time_precisions(agent: Agent, batch: Batch) -> dict[str, float]:
-    """CPU seconds of losses and gradients in each precision: the least of some rounds after one to warm up."""
+    """CPU seconds of loss and gradients in each precision: the minimum over some rounds, after one to warm up."""
     times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     begun = time.perf_counter()
     while len(times["bfloat16"]) < ROUNDS and time.perf_counter() - begun < SECONDS:
         for name, seconds in times.items():
             agent.config = replace(agent.config, precision=Precision(name))
-            start = time.process_time()  # other programs count little
+            start = time.process_time()  # hardly depends on other load
             with agent.autocast():
                 loss, _, _ = agent.td_loss(agent.encoder(batch.obs), batch, batch.nstep_obs)
             loss.mean().backward()  # type: ignore[no-untyped-call]

@@ -37,7 +37,7 @@ TEST_BATCHES = 8
 class PretrainingParts:
     """What a pretraining learns with and learns from."""
 
-    episodes: Episodes  # of the two below
+    episodes: Episodes  # of which `train` and `test` are parts
     train: EpisodeSampler
     test: EpisodeSampler
     encoder: Encoder
@@ -45,7 +45,7 @@ class PretrainingParts:
     optimizer: torch.optim.Optimizer  # of the encoder
     schedule: Schedule  # of the weights of the auxiliary tasks
     rng: np.random.Generator  # of the sampling
-    auxiliary: torch.Generator
+    auxiliary: torch.Generator  # of the tasks
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -53,7 +53,7 @@ class PretrainingParts:
         return [self.optimizer, *self.suite.optimizers]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """Everything that the next update depends on."""
         return {
             "encoder": self.encoder.state_dict(),
             "suite": self.suite.state_dict(),
@@ -92,7 +92,7 @@ def build_pretraining(config: PretrainConfig) -> PretrainingParts:
     """Build everything a pretraining needs.
 
     Raises:
-        ValueError: parts do not fit each other; the message says which and what would.
+        ValueError: parts do not fit each other; the message says which parts and what would fit.
     """
     device = pick_device(config.device)
     episodes = build_source(config.source, config.env, config.seed)
@@ -118,10 +118,10 @@ def build_pretraining(config: PretrainConfig) -> PretrainingParts:
 
 
 def load_pretraining(run: Path) -> PretrainingParts:
-    """A pretraining, heads and all, as its newest checkpoint left it.
+    """The parts of a pretraining, heads included, from its newest checkpoint.
 
     Raises:
-        ValueError: the folder has no checkpoint, or its source cannot be read any more.
+        ValueError: the folder has no checkpoint, or its source cannot be read.
     """
     parts = build_pretraining(without_init(read_config(run / "config.yaml", PretrainConfig)))
     warn_if_changed(run, parts.episodes)
@@ -145,7 +145,7 @@ def restore(parts: PretrainingParts, run_dir: Path) -> int:
 
 
 def warn_if_changed(run: Path, episodes: Episodes) -> None:
-    """Say where a source is not what a run learned from: then nobody knows what is held out."""
+    """Warn if the source has changed since the run: what is held out now may have been trained on."""
     if change := source_change(run, describe(episodes)):
         what = "what is held out now may have been learned from"
         log.warning("%s: the source has changed since (%s): %s", run, change, what)
@@ -159,10 +159,10 @@ def build_suite(
     generator: torch.Generator,
     seed: int,
 ) -> AuxSuite:
-    """The auxiliary tasks of `config` on an encoder and a source, their heads initialised from a stream of their own.
+    """The auxiliary tasks of `config` on an encoder and a source. Heads are initialised from their own random stream.
 
     Raises:
-        ValueError: a task does not fit the encoder, or reads what the source has not.
+        ValueError: a task does not fit the encoder, or reads a field that the source lacks.
     """
     setting = TaskSetting(encoder, source.frame_stack, *source.actions, gamma, generator)
     with seeded(seed, "init/auxiliary"):

@@ -23,7 +23,7 @@ log = logging.getLogger("sidequest")
 
 
 def denoising_scores(parts: Probing) -> dict[str, dict[str, float]]:
-    """What backgrounds leave in pixels and in the features of each encoder; empty where there are none."""
+    """The scores of `DenoisingTest` for pixels and for the features of each encoder; empty without backgrounds."""
     if not parts.denoising:
         return {}
     embeds: dict[str, Embed] = {"pixels": raw_pixels, **parts.encoders}
@@ -31,17 +31,17 @@ def denoising_scores(parts: Probing) -> dict[str, dict[str, float]]:
 
 
 class Draw(NamedTuple):
-    """A random subset of the examples."""
+    """A random subset of the examples, for training and testing a probe."""
 
     split: str
     seed: int
     train: Rows
     test: Rows
-    seen: int  # test examples left out, for a training example is the same byte for byte
+    seen: int  # test examples left out because a training example is byte for byte the same
 
 
 def measure(config: ProbeConfig, parts: Probing, stop: Callable[[], bool] = lambda: False) -> tuple[Scores, list[Draw]]:
-    """Every score for every seed, and the examples that they are over; `stop` is asked after each draw."""
+    """Every score for every seed, and the subsets of examples. `stop` is called after each subset; True ends here."""
     scores: Scores = defaultdict(list)
     draws = [draw(config, parts, split, seed) for split in parts.splits for seed in range(config.seeds)]
     linear_only = config.mode == "linear"
@@ -61,10 +61,10 @@ def measure(config: ProbeConfig, parts: Probing, stop: Callable[[], bool] = lamb
 
 
 def draw(config: ProbeConfig, parts: Probing, split: str, seed: int) -> Draw:
-    """Choose labelled examples and test examples; those that show what a labelled one shows are left out.
+    """Choose training and test examples at random. Test examples equal to a training example are left out.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no test example is left.
     """
     rng = numpy_stream(seed, "probe")
     wanted = zip(parts.splits[split], (config.train_labels, config.test_labels), strict=True)
@@ -76,7 +76,7 @@ def draw(config: ProbeConfig, parts: Probing, split: str, seed: int) -> Draw:
 
 
 def linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
-    """Scores of linear models and neighbours on features as they are."""
+    """Scores of linear models and nearest neighbours on the features of fixed encoders."""
     for features, given in both(parts, drawn):
         for scaling in ("standardised", "raw") if config.raw else ("standardised",):
             train, test = comparable(*given, standardise=scaling == "standardised")
@@ -86,7 +86,7 @@ def linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[R
 
 
 def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Features]]]:
-    """Every kind of features, of the training and of the test examples."""
+    """Every kind of features by name, of the training and of the test examples."""
     yield "pixels", (pixels(parts.sampler, drawn.train), pixels(parts.sampler, drawn.test))
     for name, encoder in parts.encoders.items():
         train, test = (embed(encoder, parts.sampler, rows) for rows in (drawn.train, drawn.test))
@@ -94,14 +94,14 @@ def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Fea
 
 
 def baseline(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
-    """Scores of the most frequent class, or of the mean."""
+    """Scores of always predicting the most frequent class, or the mean."""
     for label, values in parts.labels.items():
         found = guess(values[drawn.train], values[drawn.test])
         yield from ((Row(drawn.split, label, "baseline", "standardised", metric), found[metric]) for metric in found)
 
 
 def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -> Iterator[tuple[Row, float]]:
-    """Scores of encoders that were trained on the labelled examples."""
+    """Scores of encoders after training on the labelled examples."""
     for start in parts.encoders:
         learner = build_supervised(config, parts, start, drawn.train, drawn.seed)
         fit(config, learner, meter)
@@ -112,7 +112,7 @@ def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -
 
 
 def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:
-    """Train encoder and classifiers on the labels, and on the auxiliary tasks of the same batches."""
+    """Train encoder and classifiers on the labels, and on the auxiliary tasks with the same batches."""
     encoder, suite = learner.encoder, learner.suite
     for step in range(config.steps):
         batch = learner.sampler.sample(config.batch_size, suite.reads | {"obs"}, suite.clip_length, learner.rng)
@@ -134,7 +134,7 @@ def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:
 
 
 def encode(learner: Supervised, obs: Tensor) -> Tensor:
-    """Features (K, B, Z) of observations (B, C, H, W) in each of K transformations; K is 1 without any."""
+    """Features (K, B, Z) of observations (B, C, H, W) under each of K transformations; K is 1 without augmentation."""
     if learner.augmentation is None:
         return learner.encoder(obs)[None]  # type: ignore[no-any-return]
     ways = range(len(learner.augmentation.classes))
@@ -144,10 +144,10 @@ def encode(learner: Supervised, obs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(learner: Supervised, rows: Rows) -> list[Any]:
-    """The classes (M,) that each classifier sees at (M,) rows.
+    """The classes (M,) that each classifier predicts at (M,) rows.
 
-    Of K transformations, by the mean over them of a label's output for the transformation that was applied (Lee et al.
-    2020, "Self-supervised label augmentation via input transformations", equation 4).
+    With K transformations, the output for a label and the applied transformation is averaged over the transformations
+    (Lee et al. 2020, "Self-supervised label augmentation via input transformations", equation 4).
     """
     features = torch.cat([encode(learner, obs) for obs in observations(learner.sampler, rows)], dim=1)
     answers = []

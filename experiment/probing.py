@@ -1,8 +1,8 @@
-"""From a config to the parts of a probe: a run's encoder, the same as the run began, and labelled frames."""
+"""Build the parts of a probe: the encoder of a run, trained and untrained, and labelled frames."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,81 +40,82 @@ from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
 
-GROUP = "group"  # the label of what belongs together
+GROUP = "group"  # the label that says which frames belong together
 TEST_SHARE = 0.2  # of the episodes, where the run kept none for testing
-ONLINE_FRAMES, ONLINE_COPIES = 4_000, 16  # many copies: whole episodes are held out
+ONLINE_FRAMES, ONLINE_COPIES = 4_000, 16  # many copies, since whole episodes are held out
 
 Rows: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Probing:
-    """What `probe.py` compares, and where."""
+    """The parts of a probe."""
 
     run: RunConfig
     source: SourceConfig
     env: EnvConfig
     sampler: EpisodeSampler
     weights: Path  # of the trained encoder
-    encoders: dict[str, Encoder]  # `initial`, as the run began, and `trained`
+    encoders: dict[str, Encoder]  # `initial`, as at the start of the run, and `trained`
     labels: dict[str, Labels]  # (N,) each, of the sampler's frames
-    dropped: list[str]  # labels that vary too little
+    dropped: list[str]  # labels left out because they vary too little
     splits: dict[str, tuple[Rows, Rows]]  # training and test frames
-    report: Path  # where the scores go
-    denoising: DenoisingTest | None = None  # where there are backgrounds
+    report: Path  # the file for the scores
+    denoising: DenoisingTest | None = None  # None without backgrounds
 
 
 def build_probing(config: ProbeConfig) -> Probing:
-    """Build what a probe needs. The frames, and which of them are for testing, are those of the run.
+    """Build the parts of a probe. Frames, and which of them are held out, are those of the run.
 
     Raises:
-        ValueError: parts do not fit each other; the message says which and what would.
+        ValueError: parts do not fit each other; the message says which parts and what would fit.
     """
-    device, folder = pick_device(config.device), locate(config.checkpoint)
-    if config.encoder and folder.is_dir():
-        raise ValueError(f"{folder} is a run, whose config names its encoder: leave encoder=... out")
-    file = folder if config.encoder or folder.suffix == ".safetensors" else None
-    folder = folder.parent if file else folder
-    task = file.stem.partition("-")[2] if file else ""  # of `encoder-<task>.safetensors`
-    task = file.stem if file and config.encoder else task
+    device, place = pick_device(config.device), locate(config.checkpoint)
+    if config.encoder and place.is_dir():
+        raise ValueError(f"{place} is a run, whose config names its encoder: leave encoder=... out")
+    is_file = config.encoder is not None or place.suffix == ".safetensors"
+    folder = place.parent if is_file else place
+    task = place.stem.partition("-")[2] if is_file and not config.encoder else ""  # of `encoder-<task>.safetensors`
     run = run_of(config) or read_run(folder)
-    if not config.source and isinstance(run, PretrainConfig):
-        check_paths(folder, run.source, "give source=... and its paths")
-    if not config.env:
-        check_paths(folder, run.env, "give env=... and its paths")
-    check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
-    source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
-    env = config.env or run.env
-    report = Path(
-        config.report or results_folder(folder) / f"probe-{config.mode}-{source.name}{task and '-'}{task}.json"
-    )
+    source, env = source_of(config, run, folder)
+    name = "-".join(filter(None, ["probe", config.mode, source.name, place.stem if config.encoder else task]))
+    report = Path(config.report or results_folder(folder) / f"{name}.json")
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if not config.encoder and isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
         warn_if_changed(folder, episodes)
-    grayscale = sees_gray(run)
-    sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
+    sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=sees_gray(run), device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
     trained = deepcopy(initial)
-    weights = load_encoder(trained, file if file and config.encoder else folder, task)
+    weights = load_encoder(trained, place if config.encoder else folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE
     splits = split(episodes, share, run.seed)
     train = splits["held-out"][0]
     measure_norms(initial, sampler.observe(train[:: -(-len(train) // CHUNK)]))  # as the first batch of a run
-    labels = choose_labels(config, episodes.labels)
-    most = 0.0 if config.labels else MIN_ENTROPY  # what is asked for has to vary, no more
-    dropped = low_entropy(labels, *(part for parts in splits.values() for part in parts), most=most)
-    kept = {name: label for name, label in labels.items() if name not in dropped}
-    if not kept:
-        raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
+    labels, dropped = varying_labels(config, episodes, [part for parts in splits.values() for part in parts])
     denoising = build_denoising(env, trained, run.frame_stack)
-    return Probing(run, source, env, sampler, weights, encoders, kept, dropped, splits, report, denoising)
+    return Probing(run, source, env, sampler, weights, encoders, labels, dropped, splits, report, denoising)
+
+
+def source_of(config: ProbeConfig, run: RunConfig, folder: Path) -> tuple[SourceConfig, EnvConfig]:
+    """The labelled frames of a probe: those that its config names, or else those of the run in `folder`.
+
+    Raises:
+        ValueError: the run names paths and is not the user's own.
+    """
+    if not config.source and isinstance(run, PretrainConfig):
+        check_paths(folder, run.source, "give source=... and its paths")
+    if not config.env:
+        check_paths(folder, run.env, "give env=... and its paths")
+    check_paths(folder, run.encoder, "probe the encoder in a folder under runs/")
+    source = config.source or (run.source if isinstance(run, PretrainConfig) else FramesConfig())
+    return source, config.env or run.env
 
 
 def run_of(config: ProbeConfig) -> PretrainConfig | None:
-    """A pretraining that would begin with the encoder that a probe names, if it names one: on single RGB pictures."""
+    """The pretraining on single RGB pictures that stands for a probe's own `encoder`; None if it has none."""
     if not config.encoder or not config.source:
         return None
     tasks = config.aux or {"rotation": TaskConfig()}  # a pretraining has one
@@ -142,7 +143,7 @@ def sees_gray(run: RunConfig) -> bool:
 
 
 def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, Rows]]:
-    """`held-out` by episodes, by groups or as the source's own; where there are groups, `random` by frames as well."""
+    """The split `held-out` by episodes, groups or the source's own marks, and with groups also `random` by frames."""
     train, test = (part.rows() for part in episodes.split(share, seed))
     splits = {"held-out": (train, test)}
     if GROUP in episodes.labels:
@@ -152,7 +153,7 @@ def split(episodes: Episodes, share: float, seed: int) -> dict[str, tuple[Rows, 
 
 
 def choose_labels(config: ProbeConfig, labels: Mapping[str, Labels]) -> dict[str, Labels]:
-    """The labels that the config names, all by default; only classes where the encoder is trained on them.
+    """The labels that the config names, by default all; only classes, if the encoder is trained on them.
 
     Raises:
         ValueError: there is no such label.
@@ -168,23 +169,40 @@ def choose_labels(config: ProbeConfig, labels: Mapping[str, Labels]) -> dict[str
     return {name: known[name] for name in config.labels or known}
 
 
+def varying_labels(
+    config: ProbeConfig, episodes: Episodes, parts: Sequence[Rows]
+) -> tuple[dict[str, Labels], list[str]]:
+    """The labels to read, and the names of those left out because they hardly vary over one of the parts (N,).
+
+    Raises:
+        ValueError: no label is left.
+    """
+    labels = choose_labels(config, episodes.labels)
+    most = 0.0 if config.labels else MIN_ENTROPY  # a label that is asked for only has to vary
+    dropped = low_entropy(labels, *parts, most=most)
+    kept = {name: label for name, label in labels.items() if name not in dropped}
+    if not kept:
+        raise ValueError(f"the labels {', '.join(dropped)} have {most} nats of entropy or less: nothing to read")
+    return kept, dropped
+
+
 @dataclass(frozen=True)
 class Supervised:
-    """An encoder that learns classes, beside any auxiliary tasks."""
+    """An encoder and classifiers that learn labels, with or without auxiliary tasks."""
 
     sampler: EpisodeSampler  # of the labelled examples
     encoder: Encoder
     heads: nn.ModuleList  # a linear classifier for each label
-    classes: list[Labels]  # (K,) what the outputs of each stand for
-    targets: list[Tensor]  # (N,) which output is right at each frame
+    classes: list[Labels]  # (K,) the class of each output of each head
+    targets: list[Tensor]  # (N,) the index of the right output for each frame
     suite: AuxSuite
-    augmentation: TransformTask | None  # whose classes, beside each label, the outputs stand for
+    augmentation: TransformTask | None  # the outputs stand for pairs of a label and a transformation of this task
     optimizer: torch.optim.Optimizer  # of encoder and classifiers
     rng: np.random.Generator  # of the sampling
 
 
 def build_supervised(config: ProbeConfig, parts: Probing, start: str, rows: Rows, seed: int) -> Supervised:
-    """A copy of the encoder `start`, to learn the labels of (M,) rows; `seed` decides on everything random.
+    """A copy of the encoder `start` that is to learn the labels of (M,) rows. All randomness follows from `seed`.
 
     Raises:
         ValueError: a task does not fit the source.
@@ -221,7 +239,7 @@ def _augmentation(suite: AuxSuite) -> TransformTask:
 
 
 def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
-    """What a training measures every `probe_every` steps, on one recording for runs of all seeds; its cost is logged.
+    """The probe that a training runs every `probe_every` steps, on one recording for all seeds. Its cost is logged.
 
     Raises:
         ValueError: the environment has no labels, or none that varies.
@@ -243,9 +261,7 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
 
 
 def build_denoising(env: EnvConfig, encoder: Encoder, frame_stack: int) -> DenoisingTest | None:
-    """The test of what backgrounds leave in an encoder's features, on random play; None where there are none, or where
-    the encoder reads no pixels.
-    """
+    """The `DenoisingTest` of an encoder on random play; None without backgrounds or for an encoder of states."""
     if not isinstance(env, SceneConfig) or not env.distracted or encoder.obs_shape[1:] != (env.size, env.size):
         return None
     start = time.perf_counter()

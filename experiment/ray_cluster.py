@@ -1,4 +1,4 @@
-"""How this process joins a Ray cluster, and one clear line for each way in which it cannot."""
+"""Connect to a Ray cluster, with one clear line for each way in which that fails."""
 
 import os
 import socket
@@ -12,12 +12,12 @@ CONNECT_SECONDS = 5
 
 
 def connect(group: str, address: str | None, **local: Any) -> Any:
-    """The module `ray`, connected to the cluster at `address`, or to a new one of this machine alone.
+    """The module `ray`, connected to the cluster at `address`, or to a new cluster on this machine alone.
 
     Args:
-        group: which group of keys asks for it, for messages.
-        address: None, `auto` or `host:port`.
-        local: further settings of a new cluster.
+        group: the config group that asks for it, for messages.
+        address: `auto`, `host:port`, or None for a new cluster.
+        local: settings of a new cluster.
 
     Raises:
         ValueError: Ray is missing, or the cluster cannot be reached.
@@ -39,7 +39,7 @@ def check_nodes(ray: Any, key: str, resource: str, wanted: float, count: int = 1
     """Leave the cluster and raise ValueError unless its nodes hold `count` times `wanted` of a resource.
 
     Args:
-        key: that asks for them.
+        key: the config key of `wanted`, for messages.
         resource: CPU or GPU.
     """
     nodes = [node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]]

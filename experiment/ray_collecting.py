@@ -1,8 +1,8 @@
-"""Actors on a Ray cluster that collect for one learner, in the form of Ape-X (Horgan et al. 2018).
+"""Actors on a Ray cluster that collect for one learner, as in Ape-X (Horgan et al. 2018).
 
-Every actor computes a block of steps, with the weights that the learner had when it asked for it, while the learner
-works through the block before. Which weights act in a step follows from the number of the step, never from the clock:
-a training repeats bit for bit, and resumes so, unless an actor is lost.
+While the learner works through one block of steps, every actor computes the next one, with the weights that the learner
+had when it asked for the block. The number of a step decides which weights act in it, never the clock. So a training
+repeats and resumes bit for bit, unless an actor is lost.
 """
 
 import logging
@@ -32,29 +32,29 @@ from harness.seeding import derive, generator_state, numpy_stream, set_generator
 
 log = logging.getLogger(__name__)
 
-TRIES = 3  # actors lost one after the other before a block is given up
+TRIES = 3  # a block is given up after so many actors in a row were lost
 
 
 class Weights(NamedTuple):
-    """What an actor acts with."""
+    """The weights that an actor acts with."""
 
     values: dict[str, NDArray[Any]]
-    updates: int  # that made them
+    updates: int  # number of updates behind them
     step: int  # of the agent's schedule
 
 
 class Block(NamedTuple):
     """Consecutive steps of the M copies of an actor."""
 
-    rows: Transition  # columns (T + 1, M, ...); the last row would end the running episodes, as in `FrameStorage.cut`
-    episodes: list[list[Episode]]  # those that each of the T steps ended
+    rows: Transition  # columns (T + 1, M, ...); the last row ends the running episodes, as in `FrameStorage.cut`
+    episodes: list[list[Episode]]  # that ended at each of the T steps
     epsilon: float | None  # share of random actions, of an agent that has one
 
 
 class Actor:
-    """Copies of the environment and of the agent, in a process of Ray's.
+    """Environment copies and a copy of the agent, in a Ray process.
 
-    Everything is built at the first call, so that what fails there is an error of that call.
+    Everything is built at the first call of `collect`, which then raises what fails.
 
     Args:
         config: of this actor.
@@ -66,7 +66,7 @@ class Actor:
         self._built: tuple[Agent, LocalCollector] | None = None
 
     def collect(self, steps: int, weights: Weights, seed: int | None) -> Block:
-        """Step every copy so many times; with a seed, from new episodes and random streams on."""
+        """Step every copy `steps` times. With a seed, new episodes and new random streams begin first."""
         agent, collector = self._built = self._built or self._build()
         agent.load_state_dict({name: torch.tensor(value) for name, value in weights.values.items()}, strict=False)
         agent.updates = weights.updates
@@ -94,15 +94,15 @@ class Actor:
 
 
 class RayCollector:
-    """The learner's end: joins the steps of all actors into rows of all copies, those of actor i beside those of i + 1.
+    """The learner's `Collector`: joins the steps of all actors into rows over all copies, in the order of the actors.
 
-    The newest step of each block is held back until the next block is there: if the actor is lost instead, its running
-    episodes are truncated at that step, and another actor begins new ones in the same copies. See `Collector`.
+    The newest step of each block is held back until the next block arrives. If the actor is lost instead, its running
+    episodes are truncated at that step, and another actor begins new episodes in the same copies.
 
     Args:
         config: of the training.
-        env: as a single actor steps it. It is closed: its shapes alone are read.
-        agent: whose weights the actors get.
+        env: as a single actor steps it. Only its shapes are read; it is closed.
+        agent: the learner's, whose weights the actors get.
 
     Raises:
         ValueError: the cluster cannot be reached, or is too small.
@@ -126,7 +126,7 @@ class RayCollector:
         return self._config.num_envs
 
     def reset(self, seed: int) -> None:
-        """See `Collector`. Every actor's streams follow from the seed; what was asked for before is dropped."""
+        """See `Collector`. Every actor's random streams follow from the seed; blocks asked for before are dropped."""
         self._seed, self._losses, self._ages, self._epsilons = seed, 0, list[int](), list[float]()
         self._rows: Transition | None = None  # (T + 1, N, ...) as in `Block`; from the second block on, T is one more
         self._ended: list[list[Episode]] = []  # by each of the T steps
@@ -166,19 +166,19 @@ class RayCollector:
         return self._ray.remote(num_cpus=config.collect.cpus)(Actor).remote(config, os.getcwd())
 
     def _send(self) -> None:
-        """Put the weights of now where the actors find them."""
+        """Put the current weights into Ray's object store."""
         weights = {name: value.cpu().numpy() for name, value in acting_weights(self._agent).items()}
         own = {name: value for name, value in weights.items() if self._with_tasks or not name.startswith("suite.")}
         self._updates = self._agent.updates
         self._weights = self._ray.put(Weights(own, self._updates, self._agent.schedule.step))
 
     def _ask(self, actor: int, seed: int | None = None) -> Any:
-        """Ask for a block; for one step less of the successor of a lost actor, behind the row that `_cut` adds."""
+        """Ask for a block. The successor of a lost actor makes one step less, since `_cut` adds a row."""
         steps = self._config.collect.block - (seed is not None and self._rows is not None)
         return self._actors[actor].collect.remote(steps, self._weights, seed)
 
     def _receive(self) -> None:
-        """Wait for a block of every actor, and ask for the next ones with the weights of now."""
+        """Wait for a block of every actor, and ask for the next blocks with the current weights."""
         blocks = [self._block(actor) for actor in range(len(self._actors))]
         rows = _join(partial(np.concatenate, axis=1), [block.rows for block in blocks])
         if self._rows:
@@ -194,10 +194,10 @@ class RayCollector:
         self._asked = [self._ask(actor) for actor in range(len(blocks))]
 
     def _block(self, actor: int) -> Block:
-        """The block of an actor; in place of one that is lost, another is started.
+        """The block of an actor. A lost actor is replaced by a new one.
 
         Raises:
-            EnvError: what the actor does fails or takes too long, or actors are lost one after the other.
+            EnvError: the actor fails or takes too long, or too many actors in a row are lost.
         """
         errors = self._ray.exceptions
         for _ in range(TRIES):
@@ -217,7 +217,7 @@ class RayCollector:
         raise EnvError(f"actor {actor} was lost {TRIES} times in a row: {reason}")
 
     def _cut(self, actor: int, block: Block) -> Block:
-        """Truncate a lost actor's episodes at the step that is held back; its successor's block, behind their end."""
+        """Truncate a lost actor's episodes at the step held back; returns its successor's block after their end."""
         assert self._rows
         copies = self._config.env.num_envs
         own = _each(lambda column: column[-2:, actor * copies : (actor + 1) * copies], self._rows)

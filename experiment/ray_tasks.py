@@ -1,4 +1,4 @@
-"""The runs of a sweep as Ray tasks around the command; a run that was killed is retried and resumes."""
+"""The runs of a sweep as Ray tasks, each of which runs the command; a killed run is retried and resumes."""
 
 import ctypes
 import os
@@ -14,20 +14,20 @@ from configs.sweep import RaySweep
 from experiment.ray_cluster import check_nodes, check_shared, connect
 from harness.process import thread_variables
 
-STORE_BYTES = 100 << 20  # of Ray's object store, which holds nothing here
+STORE_BYTES = 100 << 20  # size of Ray's object store, which stays nearly empty
 POLL_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class KilledError(RuntimeError):
-    """The process of a run was killed; the task is to be retried."""
+    """A signal killed the process of a run, and Ray has to retry the task."""
 
 
 class RayLauncher:
     """Starts runs on a Ray cluster.
 
     Args:
-        command: what Python runs, to which the words of a run are added.
+        command: arguments of the process, before the words of a run.
         settings: of the sweep.
 
     Raises:
@@ -48,7 +48,7 @@ class RayLauncher:
         )(run_command)
 
     def start(self, words: Sequence[str], output: Path) -> "RayProcess":
-        """Queue one run; what it prints is appended to `output`."""
+        """Queue one run; its output is appended to `output`."""
         stop = output.with_suffix(".stop")
         stop.unlink(missing_ok=True)
         arguments = ([*self._command, *words], str(Path.cwd()), str(output), str(stop), self._variables)
@@ -60,7 +60,7 @@ class RayLauncher:
 
 
 class RayProcess:
-    """A run on the cluster, with the part of `subprocess.Popen` that a sweep uses."""
+    """A run on the cluster, with the methods of `subprocess.Popen` that a sweep uses."""
 
     def __init__(self, ray: Any, task: Any, output: Path, stop: Path) -> None:
         self._ray, self._task, self._output, self._stop = ray, task, output, stop
@@ -78,7 +78,7 @@ class RayProcess:
             return 1
 
     def send_signal(self, signum: int) -> None:
-        """SIGTERM saves the run and ends it; a run on another machine gets no other signal."""
+        """SIGTERM saves and ends the run; other signals do not reach it."""
         if signum == signal.SIGTERM:
             self._stop.touch()
 
@@ -86,11 +86,11 @@ class RayProcess:
 def run_command(
     command: Sequence[str], folder: str, output: str, stop: str, variables: dict[str, str]
 ) -> int:  # pragma: no cover - runs in Ray's worker
-    """Run the command in the shared `folder` until it ends, or until the file `stop` asks it to save and leave.
+    """Run the command in the shared `folder` until it ends. When the file `stop` appears, tell it to save and end.
 
     Raises:
         KilledError: a signal killed it.
-        ValueError: the folder is not here.
+        ValueError: the folder does not exist on this node.
     """
     check_shared(folder, "sweep")
     with (Path(folder) / output).open("ab") as printed:
@@ -116,6 +116,6 @@ def run_command(
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process with Ray's worker: the task that is retried must find the folder free."""
+    """Let the kernel kill this process together with Ray's worker: a retried task must find the run folder free."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,15 +1,15 @@
-"""Recording of play: frames, what was done, what it brought and what is known of the state, as plain .npy files.
+"""Recordings of play: frames, actions, rewards and labels of the state, as plain .npy files.
 
     folder/frames.npy         (N, C, H, W) uint8, one environment copy after the other
-           begin.npy end.npy  (E,) the episodes; what still ran at the end was cut there
+           begin.npy end.npy  (E,) rows of the episodes; those still running at the end were cut there
            action.npy         (N,) integers or (N, A) floats
            reward.npy         (N,) float32
-           views.npy          (N, V, C, H, W) uint8 in its place, of an environment with further views
+           views.npy          (N, V, C, H, W) uint8 in place of frames.npy, for an environment with several views
            labels/<name>.npy  (N,) each, of `VectorEnv.labels`
-           source.json        what decided all of this
+           source.json        the settings that decide the recording
 
-A recording is whole when it has its name: it is written beside, then renamed. What a killed process left of one is
-removed when the same is recorded again.
+A folder with its final name is complete: it is written under a temporary name, then renamed. What a killed process left
+under a temporary name is removed when the same recording is made again.
 """
 
 import fcntl
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CheckLabels: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], object]
 
-GRACE = 60  # seconds in which a new folder may not be locked yet
+GRACE = 60  # seconds in which a new temporary folder may not be locked yet
 
 
 def record(
@@ -54,17 +54,17 @@ def record(
     seed: int,
     check_labels: CheckLabels | None = None,
 ) -> None:
-    """Play until each copy has shown its part of `frames`, and leave the recording in `folder`.
+    """Play until each copy has given its share of `frames`, and write the recording to `folder`.
 
     Args:
-        policy: reads stacks of `frame_stack` frames; None if all actions are random.
+        policy: of stacks of `frame_stack` frames; None for random actions alone.
         padding: of those stacks.
-        folder: does not exist yet.
-        content: what decides the recording, for `source.json`.
+        folder: must not exist yet.
+        content: the settings that decide the recording, for `source.json`.
         random_share: probability of a random action, in [0, 1].
         frames: of all copies together, rounded up to a whole number of steps.
         seed: of the environment and the random actions.
-        check_labels: raises an error if frames with labels such as those of the first are not wanted.
+        check_labels: called with the labels of the first frames; an error that it raises ends the recording.
 
     Raises:
         MemoryError: the frames do not fit on the disk.
@@ -87,12 +87,12 @@ def record(
 
 @contextmanager
 def new_recording(folder: Path, content: Mapping[str, Any], num_actions: int | None) -> Iterator[Path]:
-    """A folder to write the files of a recording into, which has its name at the end of the block.
+    """A temporary folder for the files of a recording, renamed to `folder` when the block ends.
 
     Args:
-        folder: that name.
-        content: what decides the recording, for `source.json`.
-        num_actions: that there are to choose from, if actions are integers.
+        folder: the final name.
+        content: the settings that decide the recording, for `source.json`.
+        num_actions: number of different actions; None if actions are not integers.
 
     Raises:
         OSError: the disk does not take it.
@@ -103,7 +103,7 @@ def new_recording(folder: Path, content: Mapping[str, Any], num_actions: int | N
             yield temporary
             made_by = versions("ale-py", "dm-control", "mujoco")
             write_json({**content, "num_actions": num_actions, "versions": made_by}, temporary / "source.json")
-            temporary.chmod(0o755)  # the others may read it: that was a private folder
+            temporary.chmod(0o755)  # mkdtemp made it private
             temporary.rename(folder)
     except OSError:
         if not (folder / "source.json").is_file():
@@ -113,7 +113,7 @@ def new_recording(folder: Path, content: Mapping[str, Any], num_actions: int | N
 
 @contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, locked by this process and gone at the end of the block."""
+    """A new folder beside `folder`, locked by this process and removed when the block ends."""
     for path in folder.parent.iterdir():
         if re.fullmatch(rf"\.{re.escape(folder.name)}\.\w{{8}}", path.name) and _is_abandoned(path):
             log.info("source: removing %s, which a killed process left", path)
@@ -129,7 +129,7 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder holds parts of a recording, nothing else, and no process that still makes it."""
+    """Whether a folder holds nothing but parts of a recording that no process is making any more."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # a file, a link, or somebody else's
@@ -176,7 +176,7 @@ def write_moments(folder: Path, moments: Iterable[dict[str, NDArray[Any]]], shap
 def _play(
     rollout: Rollout, policy: Policy, steps: int, seed: int, check_labels: CheckLabels | None
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Columns (N, ...) of `steps` moments: the frame, what is known of it, what was done and what that brought."""
+    """Columns (N, ...) of each of `steps` moments: pictures, labels, actions and rewards."""
     rollout.reset(seed)
     if check_labels:
         check_labels(rollout.env.labels())
@@ -189,7 +189,7 @@ def _play(
 
 
 def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:
-    """`policy` with uniformly random actions at probability `share`, for each copy apart; all random without one."""
+    """`policy` with a uniformly random action at probability `share`, drawn for each copy; None is all random."""
     playing = random_policy(env.action_space, rng)
     if policy is None:
         return playing

@@ -1,4 +1,4 @@
-"""Whatever ends a run, what it learned is saved first."""
+"""Save what a run has learned before an error ends it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def saving_on_error(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
-    """When an error ends the block, save what was learned before, and raise it.
+    """When an error ends the block, save first, then raise the error.
 
     Args:
-        run_dir: of the run.
-        save: saves what is not saved yet; raises NonFiniteError where that is not finite.
+        run_dir: folder of the run.
+        save: saves what is not saved yet; raises NonFiniteError if it is not finite.
 
     Raises:
-        NonFiniteError: what ended the block is a NaN or infinity, or follows from one; the message names the tensor,
-            the step and the newest checkpoint, which is from before.
+        NonFiniteError: the error is, or follows from, a NaN or infinity. The message names the tensor, the step and
+            the last good checkpoint.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def saving_on_error(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
 
 
 def save_rest(run: Training) -> None:
-    """Save what a training learned since its last checkpoint, if there is something."""
+    """Save the steps of a training since its last checkpoint, if there are any."""
     progress = run.progress
     if progress.steps > progress.saved:
         if run.window or not progress.due(run.config.log_every):  # a NaN stops here: it is not saved

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, who may use it, and the config in it."""
+"""The folder of a run: its name, its lock, and the config in it."""
 
 import hashlib
 import os
@@ -18,18 +18,18 @@ from envs import EnvConfig
 from experiment.composition import Composed, complete, freeze, read_config, write_config
 from harness.process import exclusive
 
-# What may change when a run continues: it does not change the learning.
+# Keys that may change when a run continues, since they do not change the learning.
 FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir", "threads"}
 FREE |= {"collect.address", "collect.cpus", "milestones"}
-LONGEST = 100  # letters of the overrides in a name
-GROUPS = ("experiment", "encoder", "replay", "collect")  # whose chosen members are in a name by themselves
+LONGEST = 100  # characters of the overrides in a name
+GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose chosen member is a part of the name
 
 
 C = TypeVar("C", bound=RunConfig)
 
 
 def named(composed: Composed, kind: type[C]) -> C:
-    """The config of a run, with a folder of its own: two runs that differ in any setting never share one.
+    """The config of a run with its folder. Runs that differ in any setting get different folders.
 
     Raises:
         ValueError: a value is missing, of the wrong type or out of range.
@@ -46,8 +46,8 @@ def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[
 
     Args:
         config: the run.
-        preset: every value by dotted key, without the overrides of single keys.
-        choices: the group members that the command line names.
+        preset: every value by dotted key, before overrides of single keys.
+        choices: the group members that the command line chooses.
     """
     if isinstance(config, Config):
         label = config.env.label
@@ -62,7 +62,7 @@ def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[
 
 
 def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
-    """`learning_rate_0.001-rotation.weight_0.5`: what differs, by the shortest unique end of each key."""
+    """`learning_rate_0.001-rotation.weight_0.5`: the changed values, by the shortest unique end of each key."""
     changed, config = [], flat(run)
     for key in sorted(config):
         value = config[key]
@@ -82,25 +82,24 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
 
 
 def _in_label(env: EnvConfig, key: str, before: Any) -> bool:
-    """Whether the label of an environment shows that a key differs from `before`."""
+    """Whether the label of an environment would be another if a key had the value `before`."""
     return replace(env, **{key: before}).label != env.label
 
 
 def _plain(value: Any) -> str:
-    """A value without the signs that shells, file systems and Hydra read otherwise."""
+    """A value without characters that are special to shells, file systems or Hydra."""
     text = "_".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
 @contextmanager
 def claim_run_dir(config: RunConfig) -> Iterator[Path]:
-    """Make the run's folder and leave its config there, or check that the run found there is this one.
+    """Make the folder of a run and write its config, or check that the folder holds this run. Lock it for the block.
 
-    No other process gets in until the block ends. A longer run may continue a shorter one: the keys in `FREE` may
-    differ.
+    The keys in `FREE` may differ: a longer run may continue a shorter one.
 
     Raises:
-        ValueError: another process is in the folder, or it holds a run with other settings, or what no run leaves.
+        ValueError: another process uses the folder, or it holds a run with other settings, or files of no run.
     """
     run_dir = run_folder(config)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -111,9 +110,9 @@ def claim_run_dir(config: RunConfig) -> Iterator[Path]:
 
 
 def _check_no_links(run_dir: Path) -> None:
-    """Raise ValueError if a run that writes in its folder could write outside of it, or wait for ever.
+    """Raise ValueError if the folder holds a link or special file, through which a run could write elsewhere or hang.
 
-    `checkpoints` alone may be a link, to a larger disk; what is in there is verified and never written again.
+    Only `checkpoints` may be a link, to a larger disk: its files are verified and never overwritten.
     """
     for folder, folders, files in os.walk(run_dir):
         if Path(folder) == run_dir and "checkpoints" in folders:
@@ -140,5 +139,5 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
 
 
 def run_folder(config: RunConfig) -> Path:
-    """Where the run is, or will be."""
+    """The folder of a run, which need not exist yet."""
     return Path(config.run_dir or run_dir_name(config, flat(config), {}))

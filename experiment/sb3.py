@@ -1,4 +1,4 @@
-"""Encoders of this suite in the agents of Stable-Baselines3."""
+"""Trained encoders of this suite as features extractors for agents of Stable-Baselines3."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ class SidequestExtractor(BaseFeaturesExtractor):
     Args:
         observation_space: uint8 pixels (C, H, W), as the encoder was trained on; `envs.SingleEnv` gives them.
         checkpoint: a run folder or a folder of zoo/.
-        frozen: keep the encoder as it is; otherwise the agent trains it on.
+        frozen: keep the encoder fixed; otherwise the agent trains it further.
 
     Raises:
         ValueError: the encoder is for other observations, or its file is missing or damaged.

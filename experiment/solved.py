@@ -1,4 +1,4 @@
-"""Auxiliary tasks that teach no more, for they were solved early."""
+"""Warnings of auxiliary tasks that are solved early in a run and then teach the encoder little."""
 
 import logging
 from collections import defaultdict
@@ -9,20 +9,20 @@ from aux_tasks.config import options_of
 
 log = logging.getLogger(__name__)
 
-SOLVED = 0.99  # of the way from a blind guess, or from the trivial answer, to no error
-WINDOWS = 3  # rows of the log in a row
-EARLY = 0.5  # share of the run
+SOLVED = 0.99  # skill from which a task counts as solved
+WINDOWS = 3  # consecutive rows of the log in which it has to be solved
+EARLY = 0.5  # share of the run in which a warning is given
 
 
 def skill(task: str, metrics: Mapping[str, float]) -> float | None:
-    """How well a task is solved by the metrics that it declares: 0 like a blind guess, 1 without error.
+    """How well a task is solved, by the metrics that it declares: 0 is a blind guess or trivial answer, 1 no error.
 
     Args:
         task: its name.
         metrics: by tag; see `aux_tasks.AuxOutput`.
 
     Returns:
-        None where the task has no such metric, or where the guess is always right.
+        None if the task has no such metric, or if a blind guess is always right.
     """
     accuracy, chance = (metrics.get(f"aux/{task}/{name}") for name in ("accuracy", "chance"))
     if accuracy is not None and chance is not None:
@@ -32,10 +32,10 @@ def skill(task: str, metrics: Mapping[str, float]) -> float | None:
 
 
 class SolvedTasks:
-    """Says once of each task that it is solved, if that is so in the first part of a run.
+    """Warns once for each task that is solved in the first part of a run.
 
     Args:
-        tasks: those of the run, of some weight.
+        tasks: names of the tasks to watch.
         steps: of the run.
     """
 
@@ -44,7 +44,7 @@ class SolvedTasks:
         self._windows: defaultdict[str, int] = defaultdict(int)  # solved ones in a row
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Warn if a row of the log is the one that shows it."""
+        """Read a row of the log, and warn of each task that it shows to be solved."""
         for task in sorted(self._left) if step < EARLY * self._steps else ():
             known = skill(task, metrics)
             if known is None:  # no update in this row
@@ -56,7 +56,7 @@ class SolvedTasks:
 
 
 def advice(task: str, step: int, metrics: Mapping[str, float]) -> str:
-    """What to do about a task that is solved."""
+    """The warning of a task that is solved."""
     shown = (name for name in ("accuracy", "chance", "error_ratio") if f"aux/{task}/{name}" in metrics)
     numbers = ", ".join(f"{name} {metrics[f'aux/{task}/{name}']:.3g}" for name in shown)
     harder = ""

@@ -1,4 +1,4 @@
-"""From the config of a source to its episodes."""
+"""Build the episodes of a source from its config: read them, or record them first."""
 
 import hashlib
 import logging
@@ -53,12 +53,12 @@ from harness.seeding import numpy_stream
 log = logging.getLogger(__name__)
 
 SOURCE = "source.json"  # in the folder of a run: `describe`
-RANDOM_SHARE = 0.05  # of the actions of a trained agent: without, the games of many environments are all the same
-UNSEEN = {"name", "threads", "processes"}  # keys of an environment that change no frame, or stand elsewhere
+RANDOM_SHARE = 0.05  # random actions of a trained agent, without which all games of many environments are the same
+UNSEEN = {"name", "threads", "processes"}  # environment keys that change no frame, or are recorded separately
 
 
 def is_same(source: SourceConfig, other: SourceConfig) -> bool:
-    """Whether two configs name the same files, and say the same of how to read them."""
+    """Whether two configs name the same files, and read them in the same way."""
 
     def settings(config: SourceConfig) -> dict[str, Any]:
         return {
@@ -70,17 +70,17 @@ def is_same(source: SourceConfig, other: SourceConfig) -> bool:
 
 
 def describe(episodes: Episodes) -> dict[str, Any]:
-    """What tells one source from another, for `source.json` in the folder of a run."""
+    """Counts and hash that identify a source, for `source.json` in the folder of a run."""
     dealt = "as marked" if episodes.test is not None else "by number" if episodes.dealt_by is None else "by name"
     counts = {"frames": len(episodes.frames), "episodes": len(episodes.begin)}
     return {**counts, "sha256": episodes.fingerprint, "dealt": dealt}
 
 
 def save_source(run_dir: Path, found: Mapping[str, Any]) -> None:
-    """Leave the description of a source in the folder of a run that begins, or check that of a run that resumes.
+    """Write the description of a source into the folder of a new run, or check it against that of a resumed run.
 
     Raises:
-        ValueError: the checkpoints there learned from another source, or from another part of it.
+        ValueError: the checkpoints in the folder learned from another source, or from another part of it.
     """
     change = source_change(run_dir, found)
     if change and holds_checkpoints(run_dir / "checkpoints"):
@@ -90,7 +90,7 @@ def save_source(run_dir: Path, found: Mapping[str, Any]) -> None:
 
 
 def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
-    """How the source that was found differs from the one that a run learned from; empty if it does not.
+    """How a source differs from the one that a run learned from; empty if it does not.
 
     Raises:
         ValueError: the description in the folder of the run is damaged.
@@ -111,12 +111,12 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
     """The episodes that `source` describes.
 
     Args:
-        env, seed: of frames that have to be recorded or made.
-        check_labels: raises ValueError if frames with such labels need not be recorded.
+        env, seed: for frames that have to be recorded or generated.
+        check_labels: called with labels before frames are recorded; may raise ValueError.
 
     Raises:
-        ValueError: there are none, or others than these; the message says what is missing.
-        MemoryError: they do not fit.
+        ValueError: the episodes are missing, or not those that the config describes.
+        MemoryError: they do not fit into memory or on the disk.
     """
     match source:
         case FramesConfig():
@@ -149,7 +149,7 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
         ValueError: the folder holds something else, or the agent is for other frames.
     """
     policy = source.policy.strip("/").replace("/", "-")
-    label = env.label.replace("/", "_")  # it may be of somebody else's config
+    label = env.label.replace("/", "_")  # a config of somebody else may have put slashes there
     wanted = content(source, env, seed)
     folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{_short(wanted)}")
     episodes = _read_or_record(folder, wanted, partial(_record, source, env, seed, folder, wanted, check_labels))
@@ -170,7 +170,7 @@ def recorded_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Epis
 
 
 def _short(wanted: Mapping[str, Any]) -> str:
-    """Six digits for what decides a recording."""
+    """Six hexadecimal digits that stand for the settings of a recording."""
     return hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:6]
 
 
@@ -197,7 +197,7 @@ def _env_keys(env: EnvConfig) -> dict[str, Any]:
 
 
 def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
-    """What decides each byte of a recording, by dotted key."""
+    """The settings that decide every byte of a recording, by dotted key."""
     policy = "random"
     if source.policy != "random":
         weights = locate(source.policy) / "agent.safetensors"
@@ -232,7 +232,7 @@ def _record(
 
 
 def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
-    """How the agent of a folder plays, and how many frames it sees at once."""
+    """The greedy policy of the agent in a folder, and its number of stacked frames."""
     config, agent = load_agent(locate(path))
     channels, height, width = vector.frame_shape
     shown = (channels * config.frame_stack, height, width)
@@ -245,7 +245,7 @@ def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
 
 
 def of_run(run: Path) -> Episodes:
-    """The replay in the newest checkpoint of a training.
+    """The episodes in the replay of the newest checkpoint of a training.
 
     Raises:
         ValueError: there is none.

@@ -1,4 +1,4 @@
-"""Several runs at once: a process each, a table of their progress, and one exit code."""
+"""A sweep: several runs at once, a process for each, a table of their progress, and one exit code."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ LINE_SECONDS = 60  # between lines of progress where there is no terminal
 class Run:
     """One run of a sweep."""
 
-    label: str  # the words that are not those of every run
+    label: str  # the words that not all runs share
     words: tuple[str, ...]
     folder: Path
     config: RunConfig
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def output(self) -> Path:
-        """The file that holds what the run printed."""
+        """The file with the output of the run."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
@@ -60,14 +60,14 @@ class Run:
         return {0: "done", 129: "saved", 130: "saved", 143: "saved"}.get(self.code, "failed")
 
     def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
-        """Start the run, here or elsewhere."""
+        """Start the run, on this machine or on the cluster."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
         self.output.unlink(missing_ok=True)  # it may be a link
         self.output.write_bytes(b"")
         self.process = launcher.start(self.words, self.output)
 
     def refresh(self) -> None:
-        """Read how far the run is, and whether it ended."""
+        """Update exit code, step and score."""
         assert self.process is not None
         code = self.process.poll()
         self.code = None if code is None else code if code >= 0 else 128 - code
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The newest step that the log holds."""
+        """The newest step in the log."""
         return self.rows[-1][1] if self.rows else 0
 
     @property
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def last_line(self) -> str:
-        """What the run printed last."""
+        """The last line of the output."""
         lines = [line.decode(errors="replace").strip() for line in read_tail(self.output)]
         return next(filter(None, reversed(lines)), "it printed nothing")
 
@@ -101,7 +101,7 @@ class LocalLauncher:
     """Starts runs on this machine.
 
     Args:
-        command: what Python runs, to which the words of a run are added.
+        command: arguments of the process, before the words of a run.
         threads: of each run.
     """
 
@@ -110,7 +110,7 @@ class LocalLauncher:
         self._variables = thread_variables(threads)
 
     def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
-        """Start one run. It gets no signal from the terminal: the sweep passes them on, once."""
+        """Start one run. The terminal sends it no signals: the sweep passes each on, once."""
         with output.open("ab") as printed:
             return subprocess.Popen(
                 [*self._command, *words],
@@ -122,7 +122,7 @@ class LocalLauncher:
             )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: LocalSweep | RaySweep) -> int:
@@ -131,9 +131,9 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 go to each process that runs. A run that fails does not end the others.
 
     Args:
-        name: of the config, a training or a pretraining.
-        jobs: what to run.
-        module: of the command, whose file or name Python runs.
+        name: of the config, that of a training or of a pretraining.
+        jobs: the composed runs.
+        module: of the command; each process runs its file or name.
         settings: where the runs run, and how many at once.
 
     Returns:
@@ -169,7 +169,7 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
 
 
 def gpu_sharing() -> str:
-    """How processes share a GPU: MPS has a pipe where it runs."""
+    """How processes share a GPU. Where MPS runs, there is its pipe."""
     if (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")) / "control").exists():
         return "side by side under MPS"
     return "in turns: MPS, which lets their kernels run side by side, does not run (nvidia-cuda-mps-control -d)"
@@ -178,7 +178,7 @@ def gpu_sharing() -> str:
 def _follow(
     runs: Sequence[Run], launcher: "LocalLauncher | RayLauncher", at_once: int, stop: GracefulExit, screen: "_Screen"
 ) -> None:
-    """Start the runs, `at_once` at a time, until all have ended or those that were started have saved."""
+    """Start the runs, `at_once` at a time, until all have ended; after a signal, until the started ones have saved."""
     while any(run.code is None and (run.process or not stop.requested) for run in runs):
         running = [run for run in runs if run.process and run.code is None]
         for run in runs if not stop.requested else ():
@@ -209,7 +209,7 @@ def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
 
 
 def _share_precision(runs: Sequence[Run], threads: int) -> None:
-    """Give those with `agent.precision=auto` one precision, as a comparison needs it, and the folder that they have."""
+    """Give all runs with `agent.precision=auto` the same precision, so that they compare; folders stay the same."""
     auto = [(run, run.config) for run in runs if isinstance(run.config, Config) and is_auto(run.config)]
     precisions = settle_sweep([config for _, config in auto], threads)
     for (run, _), precision in zip(auto, precisions, strict=True):
@@ -227,7 +227,7 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 
 def _command(module: ModuleType) -> list[str]:
-    """How Python runs the command that this process is running."""
+    """The arguments that run the command of this process again."""
     assert module.__file__ is not None
     spec = module.__spec__
     if spec is not None and "." in spec.name:  # in an installed package
@@ -243,7 +243,7 @@ def _pass_on(runs: Sequence[Run], signum: signal.Signals) -> None:
 
 
 class _Screen:
-    """The table on a terminal; elsewhere a line where a state changes, and one for each run a minute."""
+    """A live table on a terminal; elsewhere a line when a state changes, and one a minute for each run."""
 
     def __init__(self) -> None:
         self._live = Live(console=CONSOLE, refresh_per_second=4) if CONSOLE.is_terminal else None
@@ -259,7 +259,7 @@ class _Screen:
             self._live.stop()
 
     def show(self, runs: Sequence[Run]) -> None:
-        """Show where the runs are."""
+        """Show the progress of the runs."""
         if self._live:
             self._live.update(_table(runs))
             return

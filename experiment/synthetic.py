@@ -1,4 +1,4 @@
-"""When batches may be partly synthetic, and what their transitions are made of."""
+"""Checks and features for `replay.synthetic`, whose batches are partly synthetic."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from replay.synthetic import Features
 
 
 def check_synthetic(config: Config) -> None:
-    """Raise ValueError if `replay.synthetic` is asked for and batches cannot hold features in place of pixels."""
+    """Raise ValueError if `replay.synthetic` is on but batches cannot hold features in place of pixels."""
     agent = config.agent
     if not config.replay.synthetic.share:
         return
@@ -31,10 +31,10 @@ def check_synthetic(config: Config) -> None:
 
 
 def synthetic_features(config: Config, agent: Agent, stream: torch.Generator) -> Features | None:
-    """Features of a frozen encoder, or states as they are; None where nothing is synthetic.
+    """The features of synthetic transitions: of a frozen encoder, or states; None without `replay.synthetic`.
 
     Raises:
-        ValueError: the agent pursues goals.
+        ValueError: the agent has goals.
     """
     if not config.replay.synthetic.share:
         return None

@@ -1,4 +1,4 @@
-"""How long a training still takes."""
+"""Estimate the time that a training still takes."""
 
 import logging
 import time
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 
 class TimeLeft:
-    """Seconds to the last step: by the rate since learning began; before, by an update that is timed and taken back."""
+    """Seconds to the last step: by the rate since learning began, or before by an update that is timed and undone."""
 
     def __init__(self, run: Training) -> None:
         self._run = run
         self._update: float | None = None
 
     def __call__(self, done: int) -> float | None:
-        """Seconds after `done` agent steps, None where nothing is known yet."""
+        """Seconds left after `done` agent steps; None if nothing is known yet."""
         run, meter = self._run, self._run.logger.meter
         if run.progress.updates or meter.seconds_each is None:
             return meter.by_rate(done)
@@ -38,14 +38,14 @@ class TimeLeft:
         return (step - done) * each + run.progress.updates_due(run.config, at=int(step)) * self._update
 
     def _log_milestones(self, done: int) -> None:
-        """Say when the scores of the preset's measurements are to be expected on this machine."""
+        """Log when to expect the scores of the preset's milestones on this machine."""
         pairs = [(score, step) for score, step in self._run.config.milestones if done < step <= self._run.config.steps]
         if told := [f"{score:g} after {self._until(step, done) / 60:.0f} minutes" for score, step in pairs]:
             log.info("expect training scores of about %s", ", ".join(told))
 
 
 def time_update(run: Training) -> float:
-    """Seconds of the second of two updates; nothing that the run depends on has changed afterwards."""
+    """Seconds of the second of two updates. Everything that the run depends on is restored afterwards."""
     parts, agent, suite = run.parts, run.parts.agent, run.parts.suite
     made, network = agent.updates, deepcopy(agent.state_dict())
     moments = [(optimizer, deepcopy(optimizer.state_dict())) for optimizer in optimizers(agent, suite)]

@@ -1,4 +1,4 @@
-"""How far a training is, its update, and how it is saved and restored."""
+"""A training: its progress, its update, and how it is saved and restored."""
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +33,7 @@ LAST = 10  # episodes whose mean return `until_score` is compared with
 
 @dataclass
 class Progress:
-    """How far a training is. Steps are agent steps over all copies of the environment."""
+    """The progress of a training. Steps are agent steps, summed over the environment copies."""
 
     steps: int = 0
     updates: int = 0
@@ -41,15 +41,15 @@ class Progress:
     episodes_logged: int = 0
     returns: list[float] = field(default_factory=list)  # raw, of the most recent episodes
     lengths: list[int] = field(default_factory=list)  # agent steps
-    successes: list[float] = field(default_factory=list)  # 1 where the goal was reached at the end; empty without goals
+    successes: list[float] = field(default_factory=list)  # 1 if the goal was reached at the end; empty without goals
     goal_distances: list[float] = field(default_factory=list)  # at the end
     saved: int = 0  # `steps` at the last checkpoint
     cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
     cuts_told: bool = False
-    stride: int = 0  # agent steps that one step of all copies adds
+    stride: int = 0  # agent steps in one step of all copies
 
     def check(self, steps: int, updates: int) -> None:
-        """Raise ValueError unless this can be how far a training of so many steps and updates is."""
+        """Raise ValueError unless this can be the progress of a training of so many steps and updates."""
         recent = {"returns", "lengths", "successes", "goal_distances"}
         counts = {key: value for key, value in asdict(self).items() if key not in recent | {"cuts_told"}}
         for name, count in counts.items():
@@ -64,7 +64,7 @@ class Progress:
             raise ValueError("its progress cannot be: returns and lengths are not all finite numbers")
 
     def add(self, rollout: Collector) -> None:
-        """Count the step that `rollout` has just given, and the episodes that it ended."""
+        """Count the last step of `rollout`, and the episodes that ended at it."""
         self.stride = rollout.num_envs
         self.steps += self.stride
         for episode in rollout.episodes:
@@ -74,7 +74,7 @@ class Progress:
                 self.goal_distances = [*self.goal_distances, episode.goal_distance][-RECENT:]
 
     def add_episode(self, score: float, length: int) -> None:
-        """Count an episode of that raw return and of so many agent steps."""
+        """Count an episode by its raw return and its agent steps."""
         self.episodes += 1
         self.returns = [*self.returns, score][-RECENT:]
         self.lengths = [*self.lengths, length][-RECENT:]
@@ -84,8 +84,8 @@ class Progress:
         return every > 0 and self.steps % every < self.stride
 
     def updates_due(self, config: Config, at: int | None = None) -> int:
-        """Updates to make now, or by step `at`: then there are `replay_ratio` for each step since learning started."""
-        # The fraction that was meant, 1/10 or 1/3: products of the float may fall just below a whole number.
+        """Updates still to make now, or by step `at`, for `replay_ratio` updates a step since learning started."""
+        # As a fraction, 1/10 or 1/3: products of the float may fall just below a whole number.
         ratio = Fraction(config.replay_ratio).limit_denominator(10_000)
         steps = self.steps if at is None else at
         return max(0, floor((steps - config.learning_starts) * ratio) - self.updates)
@@ -95,7 +95,7 @@ class Progress:
         return {"env_steps": self.steps * config.env.repeat, "updates": self.updates}
 
     def finished(self, config: Config) -> bool:
-        """Whether a training that was just saved is at its end: enough steps, or returns that are good enough."""
+        """Whether the training ends at this checkpoint: it has made its steps, or reached `until_score`."""
         if self.steps >= config.steps:
             return True
         recent = self.returns[-LAST:]
@@ -104,7 +104,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A training that has its folder: what `train.py` passes around."""
+    """A training in its run folder."""
 
     config: Config
     parts: Parts
@@ -117,8 +117,9 @@ class Training:
 
     @cached_property
     def learn(self) -> Captured[tuple[Batch, Update]]:
-        """An update that `update` has counted, of a batch, or where they are drawn on the device of one and with its
-        priorities.
+        """An update of the agent on a batch, which `update` has counted.
+
+        Without a batch, it draws one on the device and updates the priorities too.
         """
         agent, parts = self.parts.agent, self.parts
 
@@ -136,7 +137,7 @@ class Training:
 
     @cached_property
     def solved(self) -> SolvedTasks:
-        """Who says which auxiliary tasks teach no more; those that explore are needed to the end."""
+        """The warnings of solved tasks. Tasks that give a bonus are not watched: exploration needs them to the end."""
         taught = [name for name, task in self.config.aux.items() if task.weight and not task.bonus_weight]
         return SolvedTasks(taught, self.config.steps)
 
@@ -158,7 +159,7 @@ def restore(parts: Parts, run_dir: Path) -> Progress:
 
 
 def update(run: Training) -> Batch:
-    """One update of the agent and of the priorities; returns its batch."""
+    """Update the agent and the priorities once; returns the batch."""
     progress, agent, replay = run.progress, run.parts.agent, run.parts.replay
     if not progress.updates:
         run.logger.meter.count_from(progress.steps)
@@ -174,7 +175,7 @@ def update(run: Training) -> Batch:
 
 
 def export(run: Training) -> None:
-    """Leave the weights of the agent, and of its goal space if that goes on learning, in the folder of the run."""
+    """Write the weights of the agent, and of a goal space that learns with it, into the run folder."""
     config, parts, space = run.config, run.parts, run.parts.env.action_space
     export_agent(parts.agent, space, run.run_dir)
     if config.goal.space == OWN:
@@ -184,7 +185,7 @@ def export(run: Training) -> None:
 
 
 def save_training(run: Training) -> None:
-    """Cut the running episodes and save everything; a disk that does not take it keeps the previous checkpoint.
+    """Cut the running episodes and save everything. If the disk is full, warn and keep the previous checkpoint.
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
@@ -196,7 +197,7 @@ def save_training(run: Training) -> None:
     state = {"parts": parts.state_dict(), "progress": asdict(saved)}
     check_finite(state["parts"], progress.steps)
     try:
-        # First: the last checkpoint ends the run, and nothing may be missing then.
+        # Weights first: after the last checkpoint the run has ended, and nothing may be missing.
         export(run)
         save(run.run_dir / "checkpoints", progress.steps, state)
         progress.saved = saved.saved

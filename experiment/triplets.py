@@ -1,8 +1,9 @@
-"""Recording triplets: the tray before a grasp, the tray after it, and what the gripper holds.
+"""Recordings of triplets: the tray before a grasp, the tray after it, and the object in the gripper.
 
     folder/views.npy        (N, 3, C, H, W) uint8: before, after, outcome
-    folder/labels/          object, its number; x and y, where it was grasped, pixels from the left and upper edge
-and the other files of a recording (`experiment.recording`), of episodes of one frame.
+    folder/labels/          object: its number; x, y: where it was grasped, pixels from the left and upper edge
+
+The other files are those of a recording (`experiment.recording`), whose episodes have one frame.
 """
 
 import shutil
@@ -22,17 +23,17 @@ from replay.frames import check_room
 
 
 def record_triplets(config: GraspingConfig, folder: Path, content: Mapping[str, Any], grasps: int, seed: int) -> None:
-    """Grasp at objects drawn at random, each in its middle, and leave those that were held in `folder`.
+    """Grasp at the middle of objects drawn at random, and record the successful grasps in `folder`.
 
     Args:
         config: of the environment.
-        folder: does not exist yet.
-        content: what decides the recording, for `source.json`.
-        grasps: how many.
+        folder: must not exist yet.
+        content: the settings that decide the recording, for `source.json`.
+        grasps: number of successful grasps.
         seed: of the environment and the choice of objects.
 
     Raises:
-        MemoryError: the pictures do not fit.
+        MemoryError: the pictures do not fit on the disk.
         OSError: the disk does not take them.
     """
     what, advice = f"{grasps} grasps, {{}} pictures", "lower source.grasps"
@@ -59,5 +60,5 @@ def _grasps(env: GraspingVector, seed: int) -> Iterator[dict[str, NDArray[Any]]]
 
 
 def aim_at_any(env: GraspingVector, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Actions (N, 2) that grasp one object of each tray, drawn at random: a scripted policy, which sees the state."""
+    """Actions (N, 2) that grasp a random object of each tray: a scripted policy that reads the state."""
     return np.array([rng.choice(list(tray.values())) for tray in env.places()], np.float32)

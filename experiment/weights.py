@@ -1,5 +1,6 @@
-"""Weights on disk: safetensors files that say which network they are of, and files of torchvision's networks. None
-executes anything when it is read.
+"""Weights on disk: safetensors files with the network's shapes in their header, and files of torchvision's networks.
+
+Reading a file never executes code.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from harness.errors import first_line
 from harness.files import open_regular, replacing
 
 LARGEST = 1 << 30  # bytes of a file of weights
-UNREADABLE = (  # what damaged files raise in torch.load
+UNREADABLE = (  # errors of torch.load for damaged files
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -40,15 +41,14 @@ UNREADABLE = (  # what damaged files raise in torch.load
 )
 HEADER = "network"  # entry of the metadata
 PICKLED = {".pt", ".pth"}  # endings of what torch.save writes
-SEPARATE = "suite.encoders."  # how the names of those of auxiliary tasks begin
-ENCODER = "encoder."  # how the names of its weights begin among those of an agent
+ENCODER = "encoder."  # prefix of the encoder's weights among those of an agent
+SEPARATE = "suite.encoders."  # prefix of the weights of auxiliary tasks' own encoders
 
 
 def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> None:
-    """Write `agent.safetensors` and `encoder.safetensors` into the run's folder, each replaced at once, and
-    `encoder-<task>.safetensors` of tasks with an encoder of their own.
+    """Write `agent.safetensors` and `encoder.safetensors`, and `encoder-<task>.safetensors` for tasks with their own.
 
-    A file that holds these very weights is left alone.
+    Files are replaced atomically. A file that already holds the same weights is left alone.
     """
     weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space) | {"goal_dim": agent.goal_dim}
     _export(weights, run_dir / "agent.safetensors", shapes)
@@ -65,7 +65,7 @@ def separate_tasks(weights: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:
-    """Write `encoder.safetensors` into the run's folder, replaced at once, unless it holds these very weights."""
+    """Write `encoder.safetensors` into the run folder, atomically, unless it already holds the same weights."""
     _export(acting_weights(encoder), run_dir / "encoder.safetensors", shapes_of(encoder))
 
 
@@ -79,8 +79,9 @@ def _export(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, A
 
 
 def shapes_of(encoder: Encoder, action_space: Discrete | Box | None = None) -> dict[str, Any]:
-    """What the header of exported weights says of the network: `obs_shape` (C, H, W), and `num_actions` or
-    `action_shape`, so that loading an agent builds no environment.
+    """Shapes for the header of exported weights: `obs_shape` (C, H, W), and `num_actions` or `action_shape`.
+
+    With them an agent can be loaded without building its environment.
     """
     shapes: dict[str, Any] = {"obs_shape": encoder.obs_shape}
     match action_space:
@@ -95,7 +96,7 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box, int]:
     """Observation shape (C, H, W), action space and `goal_dim` of the agent in a file that `export_agent` wrote.
 
     Raises:
-        ValueError: missing or corrupt, or the file does not say.
+        ValueError: the file is missing or damaged, or its header lacks them.
     """
     header = read_weights(path)[1]
     try:
@@ -111,11 +112,14 @@ def read_shapes(path: Path) -> tuple[tuple[int, int, int], Discrete | Box, int]:
 
 
 def load_encoder(encoder: Encoder, path: Path, task: str = "") -> Path:
-    """Load a file, or the encoder of a run folder or of a folder in zoo/, where it may be part of `agent.safetensors`
-    alone; or that of an auxiliary task, if one is named.
+    """Load an encoder from a file, a run folder or a folder of zoo/.
+
+    Args:
+        path: the file or folder. In a folder, `encoder.safetensors` is read, or else part of `agent.safetensors`.
+        task: in a folder, load the own encoder of this auxiliary task.
 
     Returns:
-        The file.
+        The file that was read.
 
     Raises:
         ValueError: as `load_weights`.
@@ -132,13 +136,13 @@ def load_encoder(encoder: Encoder, path: Path, task: str = "") -> Path:
 
 
 def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
-    """Load a file into a module: all of an encoder, torchvision's part of one, or what acting needs of an agent.
+    """Load a file into a module: a whole encoder, torchvision's part of one, or the weights with which an agent acts.
 
     Args:
-        prefix: of the names in the file that are the module's; the others are passed over.
+        prefix: of the module's names in the file; other names are ignored.
 
     Raises:
-        ValueError: missing, corrupt, or of another network; the message names the file and the tensor.
+        ValueError: the file is missing, damaged, or of another network; the message names the file and the tensor.
     """
     held = read_pickled(path) if path.suffix in PICKLED else read_weights(path)[0]
     weights = {n.removeprefix(prefix): t for n, t in held.items() if n.startswith(prefix)}
@@ -155,12 +159,12 @@ def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
 def _completed(
     wanted: Mapping[str, torch.Tensor], names: Mapping[str, str], weights: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """A whole state of an encoder: torchvision's `weights` under our `names`, and what torchvision has not as it is.
+    """The state of an encoder with torchvision's `weights` under our `names`, and its own where torchvision has none.
 
-    Its classifier is left out. Its batch normalisations count as measured; old files do not say so.
+    The classifier is left out. Batch normalisations count as measured, which old files do not record.
 
     Raises:
-        ValueError: the first convolution reads other channels.
+        ValueError: the first convolution reads another number of channels.
     """
     first, ours = next(iter(names.items()))
     held, channels = weights.get(first, wanted[ours]), wanted[ours].shape[1]
@@ -175,7 +179,7 @@ def _completed(
 
 
 def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
-    """Raise ValueError, naming the first tensor, unless names and shapes of `weights` are those of `wanted`."""
+    """Raise ValueError, with the first tensor that differs, unless `weights` has the names and shapes of `wanted`."""
     expected, found = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (wanted, weights))
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -187,7 +191,7 @@ def check_network(wanted: Mapping[str, torch.Tensor], weights: Mapping[str, torc
 
 
 def write_weights(weights: dict[str, torch.Tensor], path: Path, shapes: Mapping[str, Any]) -> None:
-    """Write a safetensors file at once, with its SHA-256 and the network's shapes in the header."""
+    """Write a safetensors file atomically, with SHA-256 and shapes of the network in its header."""
     header = json.dumps({**shapes, "sha256": checksum(weights)})  # one entry: the order of several is not kept
     with replacing(path) as temporary:  # not by save_file, which lets nobody else read
         temporary.write_bytes(save(weights, {HEADER: header}))
@@ -197,7 +201,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and header of a safetensors file, verified.
 
     Raises:
-        ValueError: missing or corrupt; the message names the file.
+        ValueError: the file is missing or damaged; the message names it.
     """
     try:
         open_regular(path, LARGEST).close()
@@ -220,7 +224,7 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     """The tensors by name of a state dict that `torch.save` wrote; nothing else is unpickled.
 
     Raises:
-        ValueError: missing, corrupt, too large or something else; the message names the file.
+        ValueError: the file is missing, damaged, too large or something else; the message names it.
     """
     try:
         with open_regular(path, LARGEST) as file:
@@ -244,7 +248,7 @@ def _is_plain(value: object) -> bool:
 
 
 def checksum(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes; it stands in the header of exported weights."""
+    """SHA-256 of names, types, shapes and bytes, for the header of exported weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -1,14 +1,14 @@
-"""The trained agents that come with Sidequest."""
+"""Find the trained agents that are shipped with Sidequest."""
 
 from pathlib import Path
 
 import configs
 
-SHIPPED = Path(configs.__path__[0]).parent  # has zoo/, in a checkout and in an installed package
+SHIPPED = Path(configs.__path__[0]).parent  # the folder with zoo/, in a checkout and in an installed package
 
 
 def locate(path: str) -> Path:
-    """A path as it is given, or, where there is none and it begins with `zoo/`, the one that comes with Sidequest."""
+    """The path itself; or, if it does not exist and begins with `zoo/`, the shipped folder."""
     given = Path(path)
     if given.parts[:1] == ("zoo",) and not given.exists():
         return SHIPPED / given

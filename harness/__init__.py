@@ -1,1 +1,1 @@
-"""Plumbing that knows no reinforcement learning: checkpoints, files, pictures in files, logger, signals, processes."""
+"""Infrastructure without reinforcement learning: checkpoints, files, pictures, logger, seeding, signals, processes."""

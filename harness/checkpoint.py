@@ -1,11 +1,11 @@
-"""Checkpoints that survive crashes, full disks and bit rot, and that never execute code when read.
+"""Checkpoints that survive crashes, full disks and bit rot, and whose reading never executes code.
 
     root/step_000000123/manifest.json            format, step, entries, size and sha256 of every file; written last
                         agent.json               the shape of the tree `state["agent"]`
                         agent.safetensors        its arrays
                         segments/rows_0_4096.safetensors     immutable arrays, hard-linked between checkpoints
 
-A checkpoint is complete when it has its name: it is written and fsynced under `.tmp-<pid>-…`, then renamed.
+A folder with its final name is a complete checkpoint: it is written and fsynced under `.tmp-<pid>-…`, then renamed.
 """
 
 import errno
@@ -40,7 +40,7 @@ Record: TypeAlias = dict[str, Any]  # {"size": bytes, "sha256": hex}
 
 _FORMAT = 1
 _CHUNK = 1 << 24
-_LARGEST = 1 << 26  # bytes of JSON; a thousand times what a run writes
+_LARGEST = 1 << 26  # bytes of JSON; a run writes a thousandth of it
 _STEP = re.compile(r"step_(\d{9,})(\.old)?")
 _FILE = re.compile(rf"(segments/)?{NAME.pattern}\.(json|safetensors)")
 
@@ -50,12 +50,12 @@ _own_segments: dict[Path, dict[str, str]] = {}
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or what is on the disk does not verify."""
+    """A checkpoint could not be written, or does not verify."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. Arrays are private memory maps: writable, and writing never reaches the file."""
+    """A verified checkpoint. Arrays are private memory maps: they can be written, which never changes the file."""
 
     step: int
     path: Path
@@ -63,10 +63,10 @@ class Checkpoint:
 
     @contextmanager
     def restoring(self) -> Iterator[dict[str, Tree]]:
-        """The state, for a block that continues from it.
+        """The state, for a block that restores it.
 
         Raises:
-            CheckpointError: the block found the state of something else; one line that names the folder.
+            CheckpointError: the state does not fit what the block restores; one line that names the folder.
         """
         try:
             yield self.state
@@ -82,7 +82,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     A `Segment` that the newest earlier checkpoint already holds is hard-linked, not written.
 
     Args:
-        root: folder of one run's checkpoints, made if missing; one process writes there at a time.
+        root: folder of the checkpoints of one run, made if missing. Only one process may write there at a time.
         step: >= 0; orders the checkpoints.
         state: trees (see `encode`) by name; each name becomes a file name.
         keep_last: >= 1.
@@ -92,7 +92,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
 
     Raises:
         CheckpointError: the disk is full or cannot be written; earlier checkpoints are as they were.
-        TypeError, ValueError: something in `state` cannot be stored; nothing was touched.
+        TypeError, ValueError: something in `state` cannot be stored; nothing was written.
     """
     if step < 0 or keep_last < 1:
         raise ValueError(f"step is {step}, must be >= 0; keep_last is {keep_last}, must be >= 1")
@@ -122,7 +122,11 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
 
 
 def holds_checkpoints(root: Path) -> bool:
-    """Whether there are checkpoints, torn or whole; CheckpointError if the folder, or what it links to, is not read."""
+    """Whether there are checkpoints, damaged or not.
+
+    Raises:
+        CheckpointError: the folder, or what it links to, cannot be read.
+    """
     return bool(_found(root))
 
 
@@ -134,10 +138,10 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
         names: entries to read and verify; None means all.
 
     Returns:
-        The checkpoint, or None where `root` holds none at all, torn or whole.
+        The checkpoint, or None if `root` holds none at all, damaged or not.
 
     Raises:
-        CheckpointError: there are checkpoints but none verifies, or one may not be read; see `holds_checkpoints`.
+        CheckpointError: there are checkpoints but none verifies, or one cannot be read; see `holds_checkpoints`.
         ValueError: a checkpoint has no entry of such a name.
     """
     found = _found(root)
@@ -145,7 +149,7 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
         try:
             return load(path, names)
         except CheckpointError as error:
-            if isinstance(error.__cause__, PermissionError) or not path.is_dir():  # whole, for all that is known
+            if isinstance(error.__cause__, PermissionError) or not path.is_dir():  # it may be undamaged
                 raise
             log.warning("checkpoint skipped: %s", error)
     if found:
@@ -157,10 +161,10 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
 
 
 def load(path: Path, names: Collection[str] | None = None) -> Checkpoint:
-    """Read one checkpoint folder; sizes and hashes are verified before anything is parsed.
+    """Read one checkpoint folder. Sizes and hashes are verified before anything is parsed.
 
     Raises:
-        CheckpointError: a file is missing, torn, altered or malformed; names the file.
+        CheckpointError: a file is missing, damaged or malformed; the message names it.
         ValueError: there is no entry of such a name.
     """
     manifest = _read_manifest(path)
@@ -187,7 +191,7 @@ def _folder(step: int) -> str:
 
 
 def _found(root: Path) -> list[tuple[int, Path]]:
-    """(step, folder), newest first; a folder set aside while its step was replaced comes after its replacement."""
+    """(step, folder), newest first. A folder set aside while its step was replaced comes after its replacement."""
     try:
         names = os.listdir(root)
     except FileNotFoundError as error:
@@ -205,7 +209,7 @@ def _found(root: Path) -> list[tuple[int, Path]]:
 
 @dataclass
 class _Plan:
-    """What goes into each file of a checkpoint."""
+    """The content of each file of a checkpoint."""
 
     texts: dict[str, bytes] = field(default_factory=dict)
     arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
@@ -222,7 +226,7 @@ class _Plan:
 
 
 def _header(arrays: Mapping[str, Array]) -> bytes:
-    """The safetensors header; padded so that the data start at a multiple of 8, as the format asks."""
+    """The safetensors header, padded so that the data start at a multiple of 8, as the format requires."""
     entries, end = {}, 0
     for key, array in arrays.items():
         start, end = end, end + array.nbytes
@@ -237,14 +241,14 @@ def _size(arrays: Mapping[str, Array]) -> int:
 
 
 def _data(array: Array) -> memoryview:
-    """The bytes, C order; a copy only where the array is not contiguous or on another device."""
+    """The bytes in C order; copied only if the array is not contiguous or on another device."""
     if isinstance(array, Tensor):
         array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview]) -> Record:
-    """Write and hash in one pass, in chunks: a memory-mapped array never has to fit in memory."""
+    """Write and hash in one pass, in chunks, so that a memory-mapped array need not fit in memory."""
     size, digest = 0, hashlib.sha256()
     with path.open("xb") as file:
         for part in parts:
@@ -258,7 +262,7 @@ def _write(path: Path, parts: Iterable[bytes | memoryview]) -> Record:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> Record:
-    """A safetensors file, written here because the library neither streams, nor hashes, nor syncs."""
+    """Write a safetensors file. The library's own function neither streams, nor hashes, nor syncs."""
     # Widest dtype first, so that every array is aligned for a memory map.
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
     return _write(path, chain([_header(arrays)], map(_data, arrays.values())))
@@ -281,7 +285,7 @@ def _linkable(root: Path, step: int, plan: _Plan) -> dict[str, tuple[Path, Recor
 
 
 def _link(source: Path, record: Record, path: Path) -> Record | None:
-    """Hard-link where the file system can; None where the file has to be written."""
+    """Hard-link a file; None if the file system cannot, and the file has to be written."""
     try:
         if source.lstat().st_size == record["size"]:
             os.link(source, path)
@@ -292,7 +296,7 @@ def _link(source: Path, record: Record, path: Path) -> Record | None:
 
 
 def _write_folder(folder: Path, step: int, plan: _Plan, links: Mapping[str, tuple[Path, Record]]) -> dict[str, Record]:
-    """Write every file, the manifest last, and have all of it on the disk when this returns."""
+    """Write every file, the manifest last, and sync all of them to the disk."""
     folder.mkdir()  # fails where there is anything, a link too
     (folder / "segments").mkdir()
     files = {file: _write(folder / file, [text]) for file, text in plan.texts.items()}
@@ -311,7 +315,7 @@ def _digest(body: Any) -> str:
 
 
 def _publish(temporary: Path, root: Path, step: int) -> Path:
-    """Give the complete folder its name; at every instant the old or the new checkpoint of `step` can be found."""
+    """Rename the complete folder. At every instant the old or the new checkpoint of `step` can be found."""
     final = root / _folder(step)
     if final.exists():
         old = final.with_name(f"{final.name}.old")
@@ -338,7 +342,7 @@ def _prune(root: Path, step: int, keep_last: int) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what dead processes, and earlier saves of this one, left half written."""
+    """Remove half-written folders of dead processes, and of earlier saves of this one."""
     for path in root.glob(".tmp-*"):
         pid = path.name.split("-")[1]
         if pid == str(os.getpid()) or (pid.isdigit() and not psutil.pid_exists(int(pid))):
@@ -372,7 +376,7 @@ def _read_manifest(folder: Path) -> _Manifest:
 
 
 def _verified(folder: Path, file: str, manifest: _Manifest) -> Path:
-    """The path of a listed regular file whose size and hash are the manifest's."""
+    """The path of a file, after checking that it is regular and has the size and hash in the manifest."""
     path, record = folder / file, manifest.files[file]
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size != record["size"]:

@@ -1,10 +1,10 @@
-"""An error in one line."""
+"""Errors in one line."""
 
 from traceback import extract_tb
 
 
 def describe(error: BaseException) -> str:
-    """`KeyError: 'x' (.../agents/dqn.py:12)`: kind, first line and place of an error that nobody foresaw."""
+    """`KeyError: 'x' (.../agents/dqn.py:12)`: type, first line and place of an unforeseen error."""
     frames = extract_tb(error.__traceback__)[1:]  # without the one that caught it
     frames = [frame for frame in frames if "importlib" not in frame.filename]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
@@ -12,5 +12,5 @@ def describe(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind if it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

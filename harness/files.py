@@ -1,4 +1,4 @@
-"""Reading that never waits and never runs away, and writing that is never half there and never follows a link."""
+"""Safe file access: reading never blocks and is bounded; writing is atomic and never follows a link."""
 
 import errno
 import hashlib
@@ -24,12 +24,12 @@ def open_regular(path: Path, limit: int | None = None) -> BufferedReader:
     """Open a regular file for reading; a link to one counts as one.
 
     Args:
-        path: what to read; it may be somebody else's.
-        limit: bytes that the file may have.
+        path: of a file that may be somebody else's.
+        limit: bytes that the file may have at most.
 
     Raises:
-        ValueError: a folder, a pipe, a device or a socket, or longer than `limit`; one line that names the path.
-        OSError: missing, or it cannot be read.
+        ValueError: it is a folder, a pipe, a device or a socket, or longer than `limit`; one line that names the path.
+        OSError: it is missing or cannot be read.
     """
     _check_regular(path, path.stat().st_mode)  # before opening: a device may act on being opened
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 — returned
@@ -44,7 +44,7 @@ def open_regular(path: Path, limit: int | None = None) -> BufferedReader:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """All of a regular file of at most `limit` bytes.
+    """The content of a regular file of at most `limit` bytes.
 
     Raises:
         ValueError, OSError: as `open_regular`.
@@ -63,10 +63,10 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`, to write what replaces it when the block ends; a block that fails leaves nothing.
+    """A temporary file beside `path`, which replaces it when the block ends, or is removed when the block fails.
 
-    The file is new and its name cannot be foreseen, so that no link that somebody left there is followed; a link at
-    `path` itself is replaced. What was written is on the disk before it gets its name.
+    Its name is random, so that no link placed there is followed; a link at `path` itself is replaced. The content is
+    synced to the disk before the file is renamed.
     """
     _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
@@ -82,18 +82,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_png(image: "NDArray[np.uint8]", path: Path) -> None:
-    """Write an image (H, W, 3), as `replacing` does."""
-    from PIL import Image  # here: a command line is read without it
+    """Write an image (H, W, 3) atomically."""
+    from PIL import Image  # here, since composing a command line does without it
 
     with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, "png")
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of `path` and see that a file can be written there.
+    """Make the folder of `path`, and check that a file can be written there.
 
     Raises:
-        OSError: it cannot; names the place.
+        OSError: it cannot; the message names the path.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder")
@@ -106,7 +106,7 @@ def check_writable(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk when this returns."""
+    """Sync the names in `folder` to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -118,7 +118,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that were killed left of earlier writings of `path`."""
+    """Remove the temporary files of `path` that killed processes left."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]{{16}}\.tmp")
     for stale in path.parent.iterdir():
         if (match := pattern.fullmatch(stale.name)) and not psutil.pid_exists(int(match[1])):

@@ -1,4 +1,4 @@
-"""NaN and infinity stop a run before they are saved."""
+"""Check that state is finite, so that NaN and infinity stop a run before they are saved."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def check_finite(tree: Tree, step: int) -> None:
     """Check every tensor and array of floats in a tree (see `harness.tree`).
 
     Raises:
-        NonFiniteError: names the first that holds NaN or infinity, and the step.
+        NonFiniteError: one holds NaN or infinity; the message names the first and the step.
     """
     if found := next(_nonfinite(tree, ""), None):
         raise NonFiniteError(f"{found} at step {step}")

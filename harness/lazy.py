@@ -1,15 +1,15 @@
-"""Names that are imported when they are first used, so that a command line is checked before torch loads."""
+"""Lazy imports, so that a command line is checked before torch is imported."""
 
 from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
 from typing import Any, TypeVar
 
 V = TypeVar("V")
-OWN = __name__.removesuffix("harness.lazy")  # before the names of our modules: nothing, or "sidequest." in the wheel
+OWN = __name__.removesuffix("harness.lazy")  # prefix of our modules: empty, or "sidequest." in the wheel
 
 
 def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package (PEP 562) that finds each name in the module it is listed under."""
+    """The `__getattr__` of a package (PEP 562) that imports each name from the module under which it is listed."""
     where = {name: module for module, names in modules.items() for name in names}
 
     def getattr_(name: str) -> Any:

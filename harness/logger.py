@@ -1,4 +1,4 @@
-"""Where a run's numbers go: TensorBoard, metrics.jsonl, and one line of progress."""
+"""The log of a run: TensorBoard, metrics.jsonl, and one line of progress."""
 
 import json
 import logging
@@ -28,12 +28,12 @@ from harness.progress import Meter
 
 log = logging.getLogger(__name__)
 
-# Again under a tag that TensorBoard, which sorts them, shows before all others: capitals come first.
+# Logged again under a second tag that TensorBoard sorts before all others, since capitals come first.
 FIRST = {"rollout/score": "Score/training games", "eval/mean_reward": "Score/evaluation"}
 
 
 class MetricWindow:
-    """Means of the scalars of the updates since the last log, summed on the device so that no update waits for it."""
+    """Means of scalars over the updates since the last row of the log, summed on the device without synchronising."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], _Sums] = {}  # an update may lack some metrics
@@ -71,7 +71,7 @@ class MetricWindow:
 
 
 class _Sums:
-    """Sums of K scalars over updates, and of how many updates each was finite from the first on."""
+    """Sums of K scalars over updates, and the number of updates before each was first not finite."""
 
     def __init__(self, device: torch.device, size: int) -> None:
         self.steps: list[int] = []  # of the updates
@@ -84,20 +84,20 @@ class _Sums:
         self._finite += (self._total - self._total) == 0  # false for ever once NaN or infinite: cheaper than isfinite
 
     def read(self) -> tuple[list[float], list[float]]:
-        """Sums, and numbers of updates."""
+        """The sums and the numbers of finite updates."""
         total, finite = torch.stack([self._total, self._finite]).tolist()  # one transfer
         return total, finite
 
 
 class RunLogger:
-    """TensorBoard and metrics.jsonl in `run_dir`, continued after `step` without duplicates.
+    """Writes TensorBoard events and metrics.jsonl into `run_dir`; a resumed run has no duplicate rows.
 
-    A full disk leaves a gap and one warning, and the run goes on.
+    When the disk is full, the log has a gap, there is one warning, and the run goes on.
 
     Args:
         run_dir: folder of the run.
-        step: agent step that the run continues from; later records are dropped.
-        total: agent steps of the whole run, for the time left.
+        step: agent step from which the run continues; later rows are dropped.
+        total: agent steps of the whole run, for the remaining time.
         tasks: names of the auxiliary tasks, for the overlaid charts.
     """
 
@@ -129,7 +129,7 @@ class RunLogger:
         threading.excepthook = self._threads_hook
 
     def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread dies of a full disk with a traceback; the next call raises its error again."""
+        """Print no traceback when a full disk ends TensorBoard's thread: the next call raises that error again."""
         kept = getattr(failed.thread, "exception", None)  # what TensorBoard's thread keeps for the next call
         if not (isinstance(kept, OSError) and kept is failed.exc_value):
             self._threads_hook(failed)
@@ -163,11 +163,11 @@ class RunLogger:
             self._file.write(json.dumps({"step": step, **record, "clock": clock}) + "\n")
 
     def has_row(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Whether metrics.jsonl has a row of that step with these values."""
+        """Whether metrics.jsonl has a row of this step with these values."""
         return any(row["step"] == step and row.items() >= metrics.items() for row in read_rows(self._path)[0])
 
     def log_matmul_rate(self, step: int, rate: float) -> None:
-        """Write the matrix-product rate of the machine, GFLOP/s, where a run begins or continues."""
+        """Write the matrix-product rate of the machine, GFLOP/s, at the step where a run begins or resumes."""
         self._add_scalars(step, {"time/matmul_gflops": rate})
 
     def _add_scalars(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -198,7 +198,7 @@ class RunLogger:
             self.writer.add_image(tag, image, step, dataformats="HWC")
 
     def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
-        """Write how the (N,) values are distributed, for TensorBoard."""
+        """Write the distribution of (N,) values for TensorBoard."""
         with self._warn_on_disk_error():
             self.writer.add_histogram(tag, values, step)
 
@@ -214,22 +214,22 @@ class RunLogger:
             labels: (N,) each, two or more.
         """
         rows = list(zip(*labels.values(), strict=True))
-        shutil.rmtree(self._run_dir / _embedding(step), ignore_errors=True)  # of a process that was killed meanwhile
+        shutil.rmtree(self._run_dir / _embedding(step), ignore_errors=True)  # left by a killed process
         sprites = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
         with self._warn_on_disk_error():
             self.writer.add_embedding(features, rows, sprites, step, "features", list(labels))
 
     def has_embedding(self, step: int) -> bool:
-        """Whether the projector has points of that step; what names them is written last."""
+        """Whether the projector has all points of that step. The file that lists them is written last."""
         config = self._run_dir / "projector_config.pbtxt"
         return config.is_file() and f'"{_embedding(step)}/' in config.read_text(errors="replace")
 
     def flush(self) -> None:
-        """Write all that is buffered to the disk, so that a checkpoint never knows more than the log."""
+        """Write everything buffered to the disk, so that no checkpoint is ahead of the log."""
         with self._warn_on_disk_error():
             try:
                 self.writer.flush()
-            except OSError:  # its thread is dead for good: begin a new file
+            except OSError:  # its thread has ended: begin a new file
                 self.writer = SummaryWriter(str(self._run_dir))
                 raise
         with self._warn_on_disk_error():
@@ -246,12 +246,12 @@ def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _embedding(step: int) -> str:
-    """The folder in which TensorBoard keeps the points of a step."""
+    """The name of TensorBoard's folder for the points of a step."""
     return f"{step:05d}"
 
 
 def _drop_after(path: Path, step: int) -> float:
-    """Remove rows after `step`, and what is no row, from metrics.jsonl; returns the seconds of the last row left."""
+    """Remove damaged rows and those after `step` from metrics.jsonl; returns the seconds of the last row left."""
     if not path.exists():
         return 0.0
     lines = path.read_bytes().splitlines()
@@ -266,7 +266,7 @@ def _drop_after(path: Path, step: int) -> float:
 
 
 def _chart_layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """Charts that overlay the auxiliary tasks; TensorBoard overlays the runs."""
+    """The layout of charts that overlay the auxiliary tasks. TensorBoard itself overlays runs."""
     names = list(tasks)
     charts: dict[str, dict[str, list[Any]]] = {
         "Score": {"game score": ["Multiline", ["rollout/score", "eval/mean_reward"]]},

@@ -1,4 +1,4 @@
-"""Files of pictures: which there are in a folder, and their pixels. None can name another file or run a program."""
+"""Reading images and videos: the files in a folder, and their pixels. No file can open another or run a program."""
 
 import logging
 import re
@@ -18,27 +18,27 @@ from numpy.typing import NDArray
 
 from harness.files import open_regular
 
-if TYPE_CHECKING:  # elsewhere when it is needed, as ffmpeg: a command line is composed without
+if TYPE_CHECKING:  # imported where it is used, as is ffmpeg: composing a command line does without
     from PIL.Image import Image
 
-Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3): the middle square, or the whole on black, resized
+Picture: TypeAlias = NDArray[np.uint8]  # (size, size, 3), resized: the middle square, or the whole with black borders
 
 log = logging.getLogger(__name__)
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 VIDEOS = {".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"}
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever the ending says: others hand files to other programs
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever the ending: Pillow opens others by other programs
 VIDEO_FORMATS = "avi,gif,matroska,mov"  # demuxers that open no second file
 IMAGE_BYTES, VIDEO_BYTES = 1 << 30, 1 << 37  # the largest files that are opened
 VIDEO_PIXELS = 7680 * 4320  # of a frame: a decoder holds up to 17 of them
-NAMED = 3  # examples in a log line
+NAMED = 3  # file names in a log line
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) -> list[Path]:
-    """The files below `folder`, or only those in it, with one of the endings, by path.
+    """The files with one of the endings in `folder`, and unless `deep` is false in its subfolders, sorted by path.
 
-    Hidden files and folders are left out: editors, file managers and half-finished downloads leave them. One log line
-    says what was left out. Links to folders are followed.
+    Hidden files and folders are left out, as editors and unfinished downloads leave them. One log line says what was
+    left out. Links to folders are followed.
 
     Raises:
         ValueError: there are none.
@@ -88,8 +88,8 @@ def read_image(path: Path, size: int, *, whole: bool = False) -> Picture:
     """The first picture of an image file, upright.
 
     Raises:
-        ValueError: it is not an image of a known format, is torn or has more than 89 million pixels; the message names
-            the file.
+        ValueError: it is not an image of a known format, is damaged, or has more than 89 million pixels; the message
+            names the file.
     """
     from PIL import Image, ImageOps
 
@@ -111,10 +111,10 @@ def read_image(path: Path, size: int, *, whole: bool = False) -> Picture:
 
 
 def to_rgb(image: "Image") -> "Image":
-    """Any image with 8 bits a channel: of 16-bit grays 65,535 is white; what is transparent stands before black.
+    """Convert an image to RGB with 8 bits. In 16-bit grays 65,535 is white; transparent pixels get a black background.
 
     Raises:
-        ValueError: the pixels have no known range.
+        ValueError: the range of the pixels is not known.
     """
     from PIL import Image
 
@@ -134,10 +134,10 @@ def to_rgb(image: "Image") -> "Image":
 
 
 def read_video(path: Path, size: int, most: int | None = None, *, whole: bool = False) -> Iterator[Picture]:
-    """The pictures of a video or of an animated GIF as they are stored, each once, at most `most` of them.
+    """The stored pictures of a video or animated GIF, at most `most` of them.
 
     Raises:
-        ValueError: ffmpeg finds no picture in it, of a known format and at most 8K; the message names the file.
+        ValueError: ffmpeg finds no picture of a known format and at most 8K; the message names the file.
     """
     fit = f"scale={size}:{size}:force_original_aspect_ratio=increase,crop={size}:{size}"
     if whole:
@@ -160,10 +160,10 @@ def read_video(path: Path, size: int, most: int | None = None, *, whole: bool = 
 
 
 def count_pictures(path: Path) -> int:
-    """How many pictures a video has at most, without decoding one.
+    """An upper bound of the number of pictures in a video, without decoding it.
 
     Raises:
-        ValueError: none, or ffmpeg cannot read it; the message names the file.
+        ValueError: it has none, or ffmpeg cannot read it; the message names the file.
     """
     command = _ffmpeg(path, ["-c", "copy", "-progress", "-", "-f", "null", "-"])
     with tempfile.TemporaryFile() as errors:
@@ -175,7 +175,7 @@ def count_pictures(path: Path) -> int:
 
 
 def _ffmpeg(path: Path, output: list[str]) -> list[str]:
-    """The command that reads this file and no other, whatever its name and its content are."""
+    """An ffmpeg command that reads this file and no other, whatever its name and content."""
     import imageio_ffmpeg
 
     open_regular(path, VIDEO_BYTES).close()
@@ -185,7 +185,7 @@ def _ffmpeg(path: Path, output: list[str]) -> list[str]:
 
 
 def _reason(errors: IO[bytes]) -> str:
-    """The first thing that ffmpeg complained about, without the address of the part that did."""
+    """The first error of ffmpeg, without the memory address in it."""
     errors.seek(0)
     lines = errors.read(10_000).decode(errors="replace").splitlines()
     return re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] *", "", lines[0]) if lines else "ffmpeg finds no picture in it"

@@ -1,4 +1,4 @@
-"""Reading metrics.jsonl, of a run that may still be writing it or was killed in the middle of a line."""
+"""Reading metrics.jsonl, whose last line may be incomplete: the run may be writing it, or was killed."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 from harness.files import open_regular
 
-TAIL_BYTES = 1 << 16  # of a file; the last lines are in it
+TAIL_BYTES = 1 << 16  # bytes at the end of a file in which the last lines are
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a log, and how many lines are none: torn or damaged.
+    """The rows of a log, and the number of damaged lines.
 
     Raises:
-        ValueError, OSError: it is not a regular file, or cannot be read.
+        ValueError, OSError: the file is not regular, or cannot be read.
     """
     with open_regular(path) as file:
         rows = [parse_row(line) for line in file]
@@ -21,7 +21,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def parse_row(line: bytes) -> dict[str, Any] | None:
-    """The row in a line; None where there is none."""
+    """The row in a line; None if the line is damaged."""
     try:
         row = json.loads(line)
         return {**row, "step": int(row["step"])}
@@ -30,7 +30,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 
 def seconds_of(row: dict[str, Any]) -> float | None:
-    """Wall-clock seconds of the run up to a row; None where it does not say."""
+    """Wall-clock seconds of the run up to a row; None if they are missing."""
     try:
         return float(row["clock"]["seconds"])
     except (ValueError, TypeError, KeyError):
@@ -38,7 +38,7 @@ def seconds_of(row: dict[str, Any]) -> float | None:
 
 
 def read_tail(path: Path) -> list[bytes]:
-    """The last lines of a file, the first and the last of which may be torn; none where there is no file."""
+    """The last lines of a file, of which the first and the last may be incomplete; empty if there is no file."""
     if not path.is_file():
         return []
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How the process uses its machine: threads, the allocator, and folders of its own."""
+"""Resources of the process: threads, allocator, device, and locks on folders."""
 
 import ctypes
 import fcntl
@@ -21,11 +21,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def tune_process(threads: int) -> int:
-    """Settle threads and allocator before the first large tensor; returns the number of torch threads.
+    """Set threads and allocator; returns the number of torch threads. Call it before the first large tensor.
 
     Args:
-        threads: of torch; 0 for OMP_NUM_THREADS, or else the cores this process may use. Never more than those cores:
-            threads that wait for a core make an update many times slower.
+        threads: of torch; 0 for OMP_NUM_THREADS, or else the cores this process may use. They are limited to these
+            cores, since threads that wait for a core make an update many times slower.
 
     Raises:
         ValueError: OMP_NUM_THREADS is not a number of threads.
@@ -45,7 +45,7 @@ def tune_process(threads: int) -> int:
 
 
 def _environment_threads() -> int | None:
-    """OMP_NUM_THREADS, of OpenMP's list of nesting levels ("4,2") the first; None where it is not set."""
+    """OMP_NUM_THREADS, or the first of its list of nesting levels ("4,2"); None if it is not set."""
     variable = os.environ.get("OMP_NUM_THREADS", "")
     first = variable.partition(",")[0].strip()
     if not variable:
@@ -61,7 +61,7 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 
 def available_cores() -> int:
-    """Cores by affinity, capped by the cgroup v2 quota."""
+    """The cores this process may use, by affinity and cgroup v2 quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
@@ -72,7 +72,7 @@ def available_cores() -> int:
 
 
 def matmul_rate() -> float:
-    """GFLOP/s of float32 1024 x 1024 matrix products, the best of five: what other timings are worth."""
+    """GFLOP/s of float32 1024 x 1024 matrix products, the best of five, by which timings of machines compare."""
     a, seconds = torch.ones(1024, 1024), []
     for _ in range(5):
         start = time.perf_counter()
@@ -83,12 +83,12 @@ def matmul_rate() -> float:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[Path]:
-    """Keep other processes out of `folder` until the block, or the process, ends.
+    """Lock `folder` against other processes until the block, or the process, ends.
 
     Raises:
-        ValueError: another process is in it.
+        ValueError: another process holds the lock.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never follows, empties or waits for what is there
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never follows a link, truncates or blocks
     with os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+b", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,7 +98,7 @@ def exclusive(folder: Path) -> Iterator[Path]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is in the block of `exclusive`, without writing anything there."""
+    """Whether a process holds the lock of `exclusive`; nothing is written."""
     try:
         with open_regular(folder / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -110,10 +110,10 @@ def in_use(folder: Path) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a CUDA device where there is one; `cuda:1` is the second.
+    """The torch device of a name. `auto` is CUDA if there is a CUDA device; `cuda:1` is the second one.
 
     Raises:
-        ValueError: no such kind of device, or CUDA was asked for and there is none.
+        ValueError: the kind of device is unknown, or CUDA was asked for and there is none.
     """
     check_choice("device", name.partition(":")[0], ("auto", "cpu", "cuda"))
     if name == "auto":

@@ -1,4 +1,4 @@
-"""How far a loop is and how long it still takes: a bar on a terminal, lines elsewhere."""
+"""Progress of a loop and its remaining time: a bar on a terminal, lines elsewhere."""
 
 import logging
 import sys
@@ -16,24 +16,24 @@ from rich.text import Text
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Write nothing any more; rich would end the process."""
+        """Write nothing from now on; rich would end the process."""
         self.quiet = True
 
 
-CONSOLE = _Console(stderr=True)  # of all that people read, so that a line of the log goes above the bar
-REFRESH, LINE = 0.25, 30.0  # seconds between two pictures of the bar, and about between two lines
+CONSOLE = _Console(stderr=True)  # shared, so that lines of the log go above the bar
+REFRESH, LINE = 0.25, 30.0  # seconds between updates of the bar, and between lines
 
 
 def table_console() -> Console:
-    """Standard output, for tables; as wide as a table needs where it is no terminal."""
+    """A console on standard output for tables; wide enough for them if it is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else 140)
 
 
 class LineHandler(logging.Handler):
-    """Lines of the log, above the bar and never wrapped: paths and commands are there to be copied."""
+    """Prints log records above the bar, never wrapped, so that paths and commands can be copied."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one."""
+        """Print a record."""
         try:
             level = Text(f"{record.levelname:<8} ", "dim" if record.levelno < logging.WARNING else "bold yellow")
             CONSOLE.print(level + Text(self.format(record)), soft_wrap=True)
@@ -42,12 +42,12 @@ class LineHandler(logging.Handler):
 
 
 class Meter:
-    """The progress of one loop. Outside of `with` it shows nothing but lines.
+    """The progress of one loop. Outside of `with` it shows lines, no bar.
 
     Args:
-        what: is counted, "step".
-        total: at the end of the loop; None where nobody knows.
-        begun: of these are done before the loop.
+        what: the unit that is counted, such as "step".
+        total: count at the end of the loop; None if it is not known.
+        begun: count before the loop.
     """
 
     _open: ClassVar[list["Meter"]] = []  # a terminal shows the innermost
@@ -74,32 +74,32 @@ class Meter:
             self._open.remove(self)
 
     def count_from(self, done: int) -> None:
-        """Measure the rate from here on: what came before was other work."""
+        """Measure the rate from here on, since the work before was of another kind."""
         self.done, self._from, self._since = done, done, time.monotonic()
 
     @property
     def seconds_each(self) -> float | None:
-        """Seconds that one took since `count_from`, None where none is done."""
+        """Seconds for each unit since `count_from`; None if none is done."""
         done = self.done - self._from
         return (time.monotonic() - self._since) / done if done else None
 
     def by_rate(self, done: int) -> float | None:
-        """Seconds to the end if it goes on like that, None where nobody knows."""
+        """Seconds to the end at the current rate; None if it is not known."""
         each = self.seconds_each
         return None if each is None or self.total is None else max(0, self.total - done) * each
 
     def tick(self, done: int) -> None:
-        """Show how far the loop is if it is time; a loop calls it at each step, for a fraction of a microsecond."""
+        """Show the progress if it is time to. Loops call this at every step; it costs less than a microsecond."""
         self.done = done
         if time.monotonic() - self._last >= (REFRESH if self in self._open else LINE):
             self.show(done)
 
     def show(self, done: int, shown: Mapping[str, float] | None = None) -> None:
-        """Show how far the loop is, as far as that can be written: nobody may be reading any more.
+        """Show the progress. Errors of a closed terminal are ignored.
 
         Args:
-            done: of `total`.
-            shown: numbers beside it, which stay until others come.
+            done: count so far.
+            shown: numbers to show with it, which stay until the next ones.
         """
         self._last, self.done = time.monotonic(), done
         self._shown = self._shown if shown is None else dict(shown)
@@ -136,7 +136,7 @@ class Meter:
 
     @contextmanager
     def _while_there(self) -> Iterator[None]:
-        """Give the terminal up once it is gone."""
+        """Stop drawing when the terminal is closed."""
         try:
             yield
         except OSError:
@@ -152,5 +152,5 @@ def clock(seconds: float) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits, or all of a larger whole number."""
+    """Three significant digits, or all digits of a larger whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

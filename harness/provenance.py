@@ -1,4 +1,4 @@
-"""Reports: JSON that says where its numbers come from."""
+"""JSON reports, and the versions that they record."""
 
 import json
 import platform
@@ -11,7 +11,7 @@ from harness.files import read_regular, replacing
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of the suite, what every report depends on, some more packages, and the machine."""
+    """Versions of the suite, torch, NumPy, further packages, Python, and the machine."""
     return {name: _version(name) for name in ("sidequest", "torch", "numpy", *packages)} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -20,17 +20,17 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a report, at once."""
+    """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, limit: int = 1 << 26) -> dict[str, Any]:
-    """The keys of a JSON file of at most `limit` bytes, which may be somebody else's.
+    """The object in a JSON file of at most `limit` bytes, which may be somebody else's.
 
     Raises:
-        ValueError, OSError: it cannot be read, is no JSON, or holds no keys.
+        ValueError, OSError: the file cannot be read, or is no JSON object.
     """
     try:
         content = json.loads(read_regular(path, limit))
@@ -44,7 +44,7 @@ def read_json(path: Path, limit: int = 1 << 26) -> dict[str, Any]:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # of a checkout that was never installed
+    except PackageNotFoundError:  # such as a checkout that was never installed
         return "not installed"
 
 

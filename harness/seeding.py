@@ -1,4 +1,4 @@
-"""One generator a purpose: every random stream of a run follows from (seed, name) and disturbs no other."""
+"""Random streams: one generator for each purpose, seeded from (seed, name) and independent of all others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +18,19 @@ def numpy_stream(seed: int, name: str) -> np.random.Generator:
 
 
 def torch_stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The torch stream `name` of a run. Devices have different algorithms, so their numbers differ."""
+    """The torch stream `name` of a run. Devices use different algorithms, so their numbers differ."""
     return torch.Generator(device).manual_seed(derive(seed, name))
 
 
 def generator_state(generator: Generator) -> Any:
-    """All that is needed to go on: a dict of ints and strings for NumPy, a uint8 tensor for torch."""
+    """The state of a generator: a dict of ints and strings for NumPy, a uint8 tensor for torch."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     return generator.bit_generator.state
 
 
 def set_generator_state(generator: Generator, state: Any) -> None:
-    """Continue where `generator_state` was taken.
+    """Restore a state from `generator_state`.
 
     Raises:
         TypeError: the state is of the other kind of generator.
@@ -46,9 +46,10 @@ def set_generator_state(generator: Generator, state: Any) -> None:
 
 @contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Initialise weights from the stream `name`; torch's global generator is afterwards as it was before.
+    """Seed torch's global generator for the block, as for initialising weights, and restore it afterwards.
 
-    Only the CPU generator is seeded: make modules on the CPU and move them, and each device starts from equal weights.
+    Only the CPU generator is seeded. Make modules on the CPU and then move them, so that weights do not depend on the
+    device.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, name))

@@ -1,4 +1,4 @@
-"""Stop and save on request, at a moment that the program chooses; no signal ends it with a traceback."""
+"""Signals: stop or save at a moment that the program chooses, and never end with a traceback."""
 
 import atexit
 import os
@@ -24,21 +24,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 def guard_imports() -> None:
-    """The first call of a program: a signal during its imports ends it in one line, SIGUSR1 does nothing."""
+    """Handle signals during imports: they end the program with one line, and SIGUSR1 does nothing. Call it first."""
     occupy_descriptors()
     _install({**dict.fromkeys(STOPPING, _end), SAVING: _pass})
     atexit.register(_ignore)
 
 
 def _ignore() -> None:
-    """Ignore all signals from here on: Python restores their defaults at shutdown, and they would end the process."""
+    """Ignore all signals: at shutdown Python restores their defaults, which would end the process with an error."""
     for number in (*STOPPING, SAVING):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` in the block when SIGINT, SIGTERM or SIGHUP arrives; SIGUSR1 finds nothing to save there."""
+    """Raise `Interrupted` in the block when SIGINT, SIGTERM or SIGHUP arrives; SIGUSR1 does nothing."""
     previous = _install({**dict.fromkeys(STOPPING, _raise), SAVING: _pass})
     try:
         yield
@@ -48,7 +48,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Hold signals back from this thread until the block ends; a process that is started in it never gets them."""
+    """Block signals in this thread until the block ends. Processes started in it never get them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*STOPPING, SAVING])
     try:
         yield
@@ -63,16 +63,16 @@ class GracefulExit:
             while not stop.requested: ...
         sys.exit(stop.exit_code)
 
-    Enter it in the main thread. The second signal to stop ends the process at once. Leaving restores the handlers that
-    were there before; by a KeyboardInterrupt, because a stop was requested, it raises `Interrupted` instead.
+    Enter it in the main thread. A second stopping signal ends the process at once. Leaving restores the previous
+    handlers. A KeyboardInterrupt after a requested stop becomes `Interrupted`.
     """
 
     requested: str | None = None  # "SIGTERM", "SIGINT" or "SIGHUP"
-    save_requested: bool = False  # by each of them; whoever saves sets it back to False
+    save_requested: bool = False  # by any of the signals; who saves sets it back to False
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal: 143 after SIGTERM, 130 after SIGINT; 0 where nothing was requested."""
+        """128 + the number of the signal: 143 after SIGTERM, 130 after SIGINT; 0 without a request."""
         return 128 + signal.Signals[self.requested] if self.requested else 0
 
     def __enter__(self) -> Self:
@@ -86,7 +86,7 @@ class GracefulExit:
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.requested, self.save_requested = signal.Signals(signum).name, True
-        # The kernel then acts on the second one, even while the process is stuck in native code.
+        # The kernel acts on a second signal, even while the process is stuck in native code.
         for number in self._previous.keys() - {SAVING}:
             signal.signal(number, signal.SIG_DFL)
 
@@ -95,7 +95,7 @@ class GracefulExit:
 
 
 def _install(handlers: Mapping[signal.Signals, Handler]) -> dict[signal.Signals, Any]:
-    """Install the handlers; returns those that they replace. What nohup ignores stays ignored."""
+    """Install the handlers; returns those that they replace. A SIGHUP that nohup ignores stays ignored."""
     return {
         number: signal.signal(number, handler)
         for number, handler in handlers.items()

@@ -1,4 +1,4 @@
-"""Standard output and error that never end a program: a closed pipe, a full disk or a lost terminal drops the text."""
+"""Standard output and error that never end a program: on a closed pipe or terminal or a full disk, text is dropped."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-_GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # for good; a full disk may have space again
+_GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # errors that stay; a full disk may have space again
 
 
 def occupy_descriptors() -> None:
@@ -21,7 +21,7 @@ def occupy_descriptors() -> None:
 
 @contextmanager
 def unbreakable_output() -> Iterator[None]:
-    """Replace `sys.stdout` and `sys.stderr` within the block; what cannot be written is dropped."""
+    """Replace `sys.stdout` and `sys.stderr` in the block by streams that drop what cannot be written."""
     before = sys.stdout, sys.stderr
     occupy_descriptors()
     sys.stdout, sys.stderr = opened = (_open(before[0], 1), _open(before[1], 2))
@@ -34,7 +34,7 @@ def unbreakable_output() -> Iterator[None]:
 
 
 class _Unbreakable:
-    """A text stream without errors."""
+    """A text stream that raises no errors."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -43,7 +43,7 @@ class _Unbreakable:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or drop."""
+        """Write, or drop the text."""
         try:
             return self._stream.write(text)
         except (OSError, ValueError) as error:  # ValueError: closed
@@ -51,14 +51,14 @@ class _Unbreakable:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or keep what is buffered."""
+        """Flush, or keep the buffered text."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
             self._drop(error)
 
     def finish(self) -> None:
-        """Flush for the last time: the interpreter must not fail at it when it ends."""
+        """Flush for the last time, so that the interpreter does not fail at it when it exits."""
         try:
             self._stream.flush()
         except (OSError, ValueError):
@@ -69,7 +69,7 @@ class _Unbreakable:
             self._discard()
 
     def _discard(self) -> None:
-        """Point the descriptor at /dev/null; the libraries that write to it by number get it too."""
+        """Point the descriptor at /dev/null, also for libraries that write to it by number."""
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
@@ -77,5 +77,5 @@ class _Unbreakable:
 
 
 def _open(stream: TextIO | None, number: int) -> Any:
-    """The stream made unbreakable; of one that is closed, or None for lack of a descriptor, a new one on `number`."""
+    """The stream made unbreakable; if it is closed or None, a new stream on the descriptor `number`."""
     return _Unbreakable(os.fdopen(number, "w", closefd=False) if stream is None or stream.closed else stream)

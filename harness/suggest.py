@@ -1,24 +1,24 @@
-"""What a wrong name may have meant."""
+"""Suggestions for misspelt names."""
 
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 
-CUTOFF = 0.65  # similarity from 0 to 1 below which two names have nothing to do with each other
-LIST_WIDTH = 320  # characters of a list of names
+CUTOFF = 0.65  # similarity from 0 to 1 below which a name is no suggestion
+LIST_WIDTH = 320  # characters of a list of names at most
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` where a known name is close, or else `there are a, b, c`, of bounded length."""
+    """`did you mean 'x'?` if a known name is close, or else `there are a, b, c`, of bounded length."""
     names = list(known)
     near = closest(name, names)
     return f"did you mean {near!r}?" if near else _listed(names)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, None where none is.
+    """The known name that is most similar to `name`; None if none is similar.
 
-    Names may be dotted keys. Their last parts are compared: `lr` and `agent.rate` find `agent.learning_rate`.
-    Among equals, the first of those that resemble the whole name most.
+    Of dotted keys, the last parts are compared: `lr` and `agent.rate` find `agent.learning_rate`. Among equals, the
+    similarity of whole names decides, then the order.
     """
     scores = {other: (_likeness(name, other), _ratio(name, other)) for other in known}
     best = max(scores, key=lambda other: scores[other], default=None)
@@ -26,7 +26,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _likeness(name: str, other: str) -> float:
-    """From 0 to 1."""
+    """Similarity of the last parts of two keys, from 0 to 1."""
     given, known = (key.lower().rpartition(".")[2] for key in (name, other))
     words = known.split("_")
     same = [
@@ -53,7 +53,7 @@ def _listed(names: list[str]) -> str:
 
 
 def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError, with a valid value if one is close, unless `value` is one of `known`."""
+    """Raise ValueError, with the closest valid value if there is one, unless `value` is one of `known`."""
     if value not in known:
         near = closest(str(value), known)
         hint = f": did you mean {near!r}?" if near else ""

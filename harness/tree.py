@@ -1,4 +1,4 @@
-"""State as trees: a JSON structure beside a flat dict of arrays, from which the same tree is rebuilt."""
+"""State as trees, which are split into a JSON structure and a flat dict of arrays, and rebuilt from them."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 Array: TypeAlias = Tensor | NDArray[Any]
 Tree: TypeAlias = Any  # None, bool, int, float, str, Array, numpy scalar, Segment, or dict, list, tuple of trees
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # what may become a file name
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # names that may become file names
 _CODES = {
     "bool": "BOOL",
     "bfloat16": "BF16",
@@ -27,23 +27,23 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Segment:
-    """An immutable array whose `name` is its identity: in one process the same name means the same bytes."""
+    """An immutable array. In one process, segments of the same `name` have the same bytes."""
 
-    name: str  # letters, digits, "_", "-", "."; for example the absolute row range
+    name: str  # letters, digits, "_", "-", "."; for example the row range
     array: Array
 
 
 def encode(tree: Tree) -> tuple[Any, dict[str, Array]]:
     """Split a tree into a JSON structure and its arrays, which are neither copied nor moved.
 
-    Scalars stand for themselves; everything else is a pair [tag, content]. Subclasses of dict, list, tuple and
-    Tensor come back as the plain type, tensors on the CPU.
+    In the structure, scalars stand for themselves; everything else is a pair [tag, content]. Subclasses of dict, list,
+    tuple and Tensor are rebuilt as the plain type, tensors on the CPU.
 
     Returns:
         The structure, and the arrays by key; the key of a segment is `segments/<name>`.
 
     Raises:
-        TypeError: a leaf, key or dtype that a checkpoint cannot hold; names its place in the tree.
+        TypeError: a checkpoint cannot hold a leaf, key or dtype; the message names its place in the tree.
     """
     arrays: dict[str, Array] = {}
 
@@ -82,10 +82,10 @@ def encode(tree: Tree) -> tuple[Any, dict[str, Array]]:
 
 
 def decode(structure: Any, arrays: Mapping[str, Array]) -> Tree:
-    """Rebuild the tree of `encode`.
+    """Rebuild a tree from `encode`.
 
     Raises:
-        ValueError, TypeError, KeyError: the structure is not one that `encode` makes.
+        ValueError, TypeError, KeyError: `encode` makes no such structure.
     """
     if not isinstance(structure, list):
         return structure

@@ -1,1 +1,1 @@
-"""Finished runs side by side: what is read, grouped and measured of them, and the tables, figures and pages of that."""
+"""Comparison of finished runs: reading, grouping and measuring them, and writing tables, figures and pages."""

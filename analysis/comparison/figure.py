@@ -1,4 +1,4 @@
-"""Curves, points and profiles of a comparison as one figure, PNG and SVG."""
+"""A comparison as a figure, PNG and SVG: curves, final scores and performance profiles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ GREY = "#888888"
 
 
 def colour(i: int) -> str:
-    """Of the i-th group; they repeat after eight."""
+    """The colour of the i-th group; colours repeat after eight."""
     return COLOURS[i % len(COLOURS)]
 
 
 def _style(i: int) -> dict[str, str]:
-    """Colour of the i-th group, and a line that tells it from the group eight before."""
+    """Colour and line style of the i-th group; the style tells it from the group eight before."""
     return {"color": colour(i), "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
 
 
 def caption(comparison: Comparison) -> str:
-    """What lines, bands and points are."""
+    """The caption: what lines, bands and points are."""
     few = any(len(runs) < FEW for group in comparison.groups for runs in group.runs.values())
     many = any(len(runs) >= FEW for group in comparison.groups for runs in group.runs.values())
     band = "Bands: 95 % bootstrap interval of the mean over the seeds. " if many else ""
@@ -44,7 +44,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def write_figure(comparison: Comparison, published: Sequence[Published], *paths: Path) -> None:
-    """Write it to .png or .svg: a row for each task, with curves, final scores and their profile."""
+    """Write the figure to .png or .svg: a row for each task, with curves, final scores and performance profile."""
     scores = normalised_scores(comparison)
     rows = len(comparison.tasks) + bool(scores)
     figure = Figure(figsize=(13, 3.9 * rows), layout="constrained")
@@ -63,12 +63,12 @@ def write_figure(comparison: Comparison, published: Sequence[Published], *paths:
 
 
 def metric_name(comparison: Comparison) -> str:
-    """Of the curves."""
+    """The name of the curves' metric."""
     return "mean return of the training episodes" if comparison.metric == SCORE else comparison.metric
 
 
 def axis_label(comparison: Comparison) -> str:
-    """Of the curves' x axis."""
+    """The label of the curves' x axis."""
     return "agent steps" if comparison.x == "steps" else "seconds of wall clock"
 
 
@@ -139,7 +139,7 @@ def _draw_profile(axes: Any, comparison: Comparison, task: str) -> None:
 
 
 def _draw_overall(panels: Any, comparison: Comparison, scores: Mapping[str, list[list[float]]]) -> None:
-    """Share of runs, and of tasks by their mean, above each normalised score."""
+    """Share of runs, and of tasks by their means, above each normalised score."""
     highest = max(value for tasks in scores.values() for runs in tasks for value in runs)
     thresholds = np.linspace(0, max(0.1, 1.05 * highest), 200)
     shades = {group.label: colour(i) for i, group in enumerate(comparison.groups)}
@@ -157,5 +157,5 @@ def _draw_overall(panels: Any, comparison: Comparison, scores: Mapping[str, list
 
 
 def _plain(text: str) -> str:
-    """Without matplotlib's mathematics."""
+    """The text with dollar signs escaped for matplotlib."""
     return text.replace("$", r"\$")

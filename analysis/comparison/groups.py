@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, and labels that say in what the groups differ."""
+"""Groups of runs that differ only in the seed, and labels for the differences between groups."""
 
 import re
 from collections import defaultdict
@@ -12,37 +12,37 @@ from harness.suggest import nearest
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting, whose mean has a meaning."""
+    """Runs of one setting on one or several tasks."""
 
-    words: Mapping[str, Any]  # what is particular of it: {"aux": "rotation", "learning_rate": 0.001}
-    runs: dict[str, list[Run]]  # of each task, by seed
+    words: Mapping[str, Any]  # what tells it from the others: {"aux": "rotation", "learning_rate": 0.001}
+    runs: dict[str, list[Run]]  # by task, ordered by seed
     settings: Mapping[str, Any]  # every key that differs between the groups
 
     @property
     def label(self) -> str:
-        """`aux=rotation learning_rate=0.001`; of a group alone, its agent and auxiliary tasks."""
+        """`aux=rotation learning_rate=0.001`; agent and auxiliary tasks, if there is no other group."""
         first = self.all_runs[0]
         name = "+".join([str(_get(first, "agent.name") or "agent"), *first.tasks])
         return first.label or " ".join(f"{key}={value}" for key, value in self.words.items()) or name
 
     @property
     def all_runs(self) -> list[Run]:
-        """Those of every task."""
+        """The runs of all tasks."""
         return [run for runs in self.runs.values() for run in runs]
 
 
 def group_runs(runs: Sequence[Run], ignored: Collection[str]) -> list[Group]:
-    """The groups, without an auxiliary task first.
+    """Group runs; groups without auxiliary tasks come first.
 
-    A key tells groups apart if it differs between two runs of one task; what differs between tasks alone belongs to
-    the tasks.
+    A key tells groups apart if it differs between two runs of the same task. A key that differs only between tasks
+    belongs to the tasks.
 
     Args:
-        runs: to be grouped.
-        ignored: keys that do not change the learning, and the seed.
+        runs: the runs to group.
+        ignored: keys that tell no groups apart, such as the seed.
 
     Raises:
-        ValueError: two runs of a group have one seed, or were evaluated under different protocols.
+        ValueError: two runs of a group have the same seed, or were evaluated under different protocols.
     """
     keys = differing_keys(runs, ignored)
     members: dict[tuple[str, ...], list[Run]] = defaultdict(list)
@@ -60,10 +60,10 @@ def group_runs(runs: Sequence[Run], ignored: Collection[str]) -> list[Group]:
 
 
 def with_baseline(groups: list[Group], baseline: str | None) -> list[Group]:
-    """The groups with the baseline first: the one so labelled, or the only one that has `baseline` in its label.
+    """The groups with the baseline first: the group with this label, or the only one with `baseline` in its label.
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: there is no such group, or there are several.
     """
     if baseline is None:
         return groups
@@ -76,7 +76,7 @@ def with_baseline(groups: list[Group], baseline: str | None) -> list[Group]:
 
 
 def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
-    """The keys of configs that tell groups apart."""
+    """The config keys that tell groups apart."""
     by_task: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.config:
@@ -86,13 +86,13 @@ def differing_keys(runs: Sequence[Run], ignored: Collection[str]) -> list[str]:
 
 
 def _get(run: Run, key: str) -> Any:
-    """A value, without the seed that a path may have: each seed may start from an encoder of its own."""
+    """A value, without the seed in a path: each seed may start from its own encoder."""
     value = run.config.get(key)
     return re.sub(rf"(?<=/)s{run.seed}(?=/|$)", "s*", value) if isinstance(value, str) else value
 
 
 def _comparable(run: Run, key: str) -> str:
-    """A value, equal for 1 and 1.0: older configs have the one, newer the other."""
+    """A value as text, equal for 1 and 1.0, which differ between older and newer configs."""
     value = _get(run, key)
     return repr(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
@@ -122,7 +122,7 @@ def _check(group: Group) -> None:
 
 
 def protocol(run: Run) -> tuple[str, Any]:
-    """The name and the random actions of the protocol of the final evaluation."""
+    """The name and the share of random actions of the final evaluation's protocol."""
     told = run.report.get("protocol")
     told = told if isinstance(told, dict) else {}
     return str(told.get("name")), told.get("epsilon")
@@ -132,7 +132,7 @@ def protocol(run: Run) -> tuple[str, Any]:
 
 
 def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """What is particular of each group, by its first run."""
+    """The words that tell each group from the others, by its first run."""
     parts = [key.partition(".")[0] for key in keys if key.startswith("aux.") or re.fullmatch(r"\w+\.name", key)]
     words = dict.fromkeys(sorted(parts, key="aux".__ne__))
     chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
@@ -144,7 +144,7 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
     for key in keys:
         part = key.partition(".")[0]
         seen = {(choice.get(part), _comparable(run, key)) for run, choice in zip(firsts, chosen, strict=True)}
-        if part in words and len(seen) == len({choice for choice, _ in seen}):  # what was chosen implies it
+        if part in words and len(seen) == len({choice for choice, _ in seen}):  # the choice implies the value
             continue
         for label, run in zip(told, firsts, strict=True):
             if key in run.config:
@@ -153,12 +153,12 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
 
 
 def _chosen(run: Run, part: str) -> str:
-    """The member of a group of the config, or the auxiliary tasks."""
+    """The chosen member of a config group, or the auxiliary tasks."""
     return ("+".join(run.tasks) or "none") if part == "aux" else str(_get(run, f"{part}.name"))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """`rotation.weight` of `aux.rotation.weight`, `learning_rate` of `agent.learning_rate` where that is clear."""
+    """`rotation.weight` for `aux.rotation.weight`; `learning_rate` for `agent.learning_rate` if that is unique."""
     plain = key.replace(".options.", ".").removeprefix("aux.")
     last = plain.rpartition(".")[2]
     alone = sum(other.rpartition(".")[2] == last for other in keys) == 1

@@ -1,4 +1,4 @@
-"""What is measured of each run, and what follows for each group."""
+"""Measurements of each run, and estimates for each group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from analysis.comparison.runs import SCORE, Run
 from analysis.statistics import Floats, area_under_curve, curve_interval, mean_of_tasks, stratified_interval
 
 POINTS = 120  # of a curve
-WINDOW = 0.1  # of the longest run: training returns are averaged over that much
-FEW = 5  # runs below which an interval says little
-TAIL = 0.1  # of a run: the end, where metrics of auxiliary tasks are read
+WINDOW = 0.1  # share of the longest run over which training returns are averaged
+FEW = 5  # number of runs below which an interval says little
+TAIL = 0.1  # share of a run, at its end, over which metrics of auxiliary tasks are averaged
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over runs, with a 95 % interval if there are two runs or more."""
+    """A mean over n runs, with a 95 % interval for two runs or more."""
 
     value: float
     n: int
@@ -33,26 +33,26 @@ class Curve:
 
     x: Floats  # (P,) agent steps or seconds
     runs: Floats  # (n, P)
-    low: Floats  # (P,) 95 % bootstrap interval of the mean; the lowest run where there are fewer than five
+    low: Floats  # (P,) 95 % bootstrap interval of the mean; lowest and highest run if there are fewer than five
     high: Floats  # (P,)
 
     @property
     def mean(self) -> Floats:
-        """(P,)."""
+        """Mean (P,) over the runs."""
         return np.asarray(self.runs.mean(0))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is measured of one run; None where there is nothing to measure."""
+    """The measurements of one run; None where they are missing."""
 
     run: Run
     final: float | None  # mean return of the final evaluation
-    best: float | None  # of the training: highest mean of a whole window
-    last: float | None
-    area: float | None  # mean height of the curve, over what all runs of the task have
+    best: float | None  # highest mean training return over a whole window
+    last: float | None  # mean training return over the last window
+    area: float | None  # mean height of the curve, over the steps that all runs of the task have
     seconds: float | None  # wall clock up to the end of the shortest run
-    per_update: float | None  # seconds from the first update to the last, for each: with the environment's steps
+    per_update: float | None  # seconds for an update, with the environment steps between updates
 
 
 OUTCOMES = ("final", "best", "last", "area", "seconds", "per_update")
@@ -60,40 +60,40 @@ OUTCOMES = ("final", "best", "last", "area", "seconds", "per_update")
 
 @dataclass(frozen=True)
 class Cell:
-    """A group on one task."""
+    """The measurements of a group on one task."""
 
     group: Group
     outcomes: list[Outcome]
     curve: Curve | None
 
     def values(self, name: str) -> list[float]:
-        """Those of the runs that have it."""
+        """A measurement of all runs that have it."""
         found = (getattr(outcome, name) for outcome in self.outcomes)
         return [value for value in found if value is not None]
 
     def estimate(self, name: str) -> Estimate | None:
-        """Of the runs that have it."""
+        """Mean and interval of a measurement over the runs that have it."""
         return estimate(self.values(name))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups, the first of which is the baseline, on tasks."""
+    """The measurements of all groups on all tasks. The first group is the baseline."""
 
     groups: list[Group]
     tasks: list[str]
-    cells: dict[tuple[str, str], Cell]  # of task and label
-    x: str  # steps or seconds
-    metric: str
+    cells: dict[tuple[str, str], Cell]  # by task and label
+    x: str  # of the curves, steps or seconds
+    metric: str  # of the curves
     ends: dict[str, float]  # agent steps of the shortest run of each task
 
     def of_task(self, task: str) -> list[Cell]:
-        """The groups that have runs there, in order."""
+        """The cells of the groups that have runs of a task, in order."""
         return [self.cells[task, group.label] for group in self.groups if (task, group.label) in self.cells]
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean and its interval; None of nothing."""
+    """The mean and its interval; None without values."""
     if not values:
         return None
     bounds = stratified_interval([values], mean_of_tasks) if len(values) > 1 else (None, None)
@@ -133,7 +133,7 @@ def compare(groups: list[Group], x: str = "steps", metric: str = SCORE) -> Compa
 
 
 def smooth(run: Run, metric: str, window: float) -> tuple[NDArray[np.int64], Floats]:
-    """A metric of a run; returns of training episodes as the mean of the rows within `window` steps up to each."""
+    """Steps and values of a metric of a run; returns of training episodes as moving means over `window` steps."""
     steps, values = run.series(metric)
     if metric != SCORE or not len(steps):
         return steps, values
@@ -144,7 +144,7 @@ def smooth(run: Run, metric: str, window: float) -> tuple[NDArray[np.int64], Flo
 
 
 def on_grid(x: NDArray[Any], values: Floats, grid: Floats) -> Floats:
-    """The last value at or before each point; the first of them before all."""
+    """The last value at or before each grid point; the first value before all of them."""
     return values[np.maximum(np.searchsorted(x, grid, side="right") - 1, 0)]
 
 
@@ -159,7 +159,7 @@ def _curve(runs: Sequence[Run], series: Sequence[tuple[NDArray[np.int64], Floats
     if not lines:
         return None
     grid = np.linspace(max(at[0] for at, _ in lines), max(min(at[-1] for at, _ in lines), 1e-9), POINTS)
-    if grid[0] >= grid[-1]:  # one ends before another begins
+    if grid[0] >= grid[-1]:  # a run ends before another begins
         grid = grid[-1:]
     heights = np.array([on_grid(at, values, grid) for at, values in lines])
     low, high = curve_interval(heights) if len(heights) >= FEW else (heights.min(0), heights.max(0))
@@ -169,7 +169,7 @@ def _curve(runs: Sequence[Run], series: Sequence[tuple[NDArray[np.int64], Floats
 def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, window: float, span: tuple[float, float]) -> Outcome:
     best, last = (None, None)
     if len(values):
-        whole = values[steps >= window]  # a mean of few episodes may be high by luck
+        whole = values[steps >= window]  # a mean over few episodes may be high by chance
         best, last = float(max(whole, default=values[-1])), float(values[-1])
     area: float | None = None
     if len(values) and span[0] <= span[1]:
@@ -180,7 +180,7 @@ def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, window: float, 
 
 
 def _cost(run: Run, end: float) -> tuple[float | None, float | None]:
-    """Seconds up to an agent step, and per update since learning began."""
+    """Seconds up to an agent step, and seconds for an update since learning began."""
     steps, seconds, updates = run.clock()
     if not len(steps):
         return None, None
@@ -197,28 +197,28 @@ def _cost(run: Run, end: float) -> tuple[float | None, float | None]:
 
 
 def tail_mean(run: Run, tag: str) -> float | None:
-    """Mean of a metric over the last tenth of what was logged."""
+    """Mean of a metric over the last tenth of its rows."""
     values = run.series(tag)[1]
     return float(values[-max(1, int(len(values) * TAIL)) :].mean()) if len(values) else None
 
 
 def negative_share(run: Run, tag: str) -> float | None:
-    """How often a metric was below zero."""
+    """Share of rows in which a metric was below zero."""
     values = run.series(tag)[1]
     return float((values < 0).mean()) if len(values) else None
 
 
 def over_runs(runs: Sequence[Run], tag: str, of: Callable[[Run, str], float | None] = tail_mean) -> Estimate | None:
-    """A metric of the runs that have it."""
+    """Mean and interval of a metric over the runs that have it."""
     return estimate([value for run in runs if (value := of(run, tag)) is not None])
 
 
 def ratio(value: Estimate | None, baseline: Estimate | None) -> float | None:
-    """Of two means."""
+    """The ratio of two means; None if one is missing or the baseline is 0."""
     return value.value / baseline.value if value and baseline and baseline.value else None
 
 
 def machine(run: Run) -> str:
-    """Where a run was made, as far as it tells."""
+    """The processor and the device of a run, as far as its report tells."""
     versions: Mapping[str, Any] = run.report.get("versions") or {}
     return f"{versions.get('cpu', '?')}, {run.config.get('device', '?')}"

@@ -1,4 +1,4 @@
-"""What weakens a comparison: differences beside the settings, unfinished runs, too few seeds."""
+"""Warnings about a comparison: different evaluations, unfinished runs, too few seeds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from analysis.comparison.runs import Run
 from configs.schema import flatten
 
 NOT_SIMULATORS = ("sidequest", "torch", "numpy", "python", "platform", "cpu")
-SAME_LENGTH = 0.98
-NO_EFFECT = ("num_envs", "threads")  # of an evaluation environment
+SAME_LENGTH = 0.98  # share of the longest run from which a run counts as equally long
+NO_EFFECT = ("num_envs", "threads")  # keys of an evaluation environment that change no score
 
 
 @dataclass(frozen=True)
 class Note:
-    """A warning, and the groups that it concerns, whose names are marked with its number; none: all."""
+    """A warning, and the labels of the groups that it concerns; without labels it concerns all."""
 
     text: str
     labels: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Note:
 
 
 def notes(comparison: Comparison) -> list[Note]:
-    """All there is to say."""
+    """All warnings about a comparison."""
     found = [replace(note, task=task) for task in comparison.tasks for note in _of_task(comparison, task)]
     runs = [run for group in comparison.groups for run in group.all_runs]
     if len(runs) == 1:
@@ -37,7 +37,7 @@ def notes(comparison: Comparison) -> list[Note]:
 
 
 def marks(found: list[Note], label: str, task: str) -> str:
-    """The numbers of the notes on a group in a task: ` [1] [3]`."""
+    """The numbers of the notes on a group on a task: ` [1] [3]`."""
     return "".join(f" [{i}]" for i, note in enumerate(found, 1) if label in note.labels and task == note.task)
 
 
@@ -69,7 +69,7 @@ def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
 
 
 def _unlike(task: str, cells: list[Cell], text: str, of: Callable[[Run], Any]) -> Iterator[Note]:
-    """A note on the groups that differ from the first that was evaluated."""
+    """A note for each way in which groups were evaluated unlike the first one."""
     evaluated = [(cell, of(o.run)) for cell in cells for o in cell.outcomes if o.run.report]
     for value in dict.fromkeys(repr(value) for _, value in evaluated[1:]):
         if value != repr(evaluated[0][1]):
@@ -89,7 +89,7 @@ def _simulators(run: Run) -> str:
 
 
 def _short(task: str, cells: list[Cell]) -> Iterator[Note]:
-    """Groups with finished runs that are shorter than the longest run by more than a row of its log."""
+    """Notes on groups whose ended runs are shorter than the longest run."""
     longest = max(o.run.steps for cell in cells for o in cell.outcomes)
     for cell in cells:
         ended = [o.run for o in cell.outcomes if not o.run.state.startswith("running")]
@@ -101,7 +101,7 @@ def _short(task: str, cells: list[Cell]) -> Iterator[Note]:
 
 
 def _few(task: str, cells: list[Cell]) -> Iterator[Note]:
-    """What an interval over so few seeds cannot say."""
+    """Notes on groups whose seeds are too few for their interval."""
     for n in range(1, FEW):
         labels = tuple(cell.group.label for cell in cells if len(cell.outcomes) == n)
         if not labels:

@@ -1,4 +1,4 @@
-"""A comparison on the terminal, as Markdown and as CSV."""
+"""A comparison as tables on the terminal, as Markdown and as CSV."""
 
 import csv
 import io
@@ -13,11 +13,11 @@ from analysis.comparison.measure import OUTCOMES, Comparison, over_runs
 from analysis.comparison.notes import Note
 from analysis.comparison.tables import Table
 
-BESIDE = ("Runs", "What differs")  # tables that are written alone
+BESIDE = ("Runs", "What differs")  # tables that are written to files but not shown
 
 
 def print_tables(tables: Iterable[Table], found: Sequence[Note], console: Console) -> None:
-    """Warnings and tables for people; what is as wide as paths is left to the files."""
+    """Print warnings and tables. Tables as wide as paths are left to the files."""
     for i, note in enumerate(found, 1):
         console.print(rf"[yellow]\[{i}][/yellow] {escape(note.text)}", highlight=False)
     for table in tables:
@@ -42,14 +42,14 @@ def markdown(title: str, tables: Iterable[Table], found: Sequence[Note], command
 
 
 def markdown_table(table: Table) -> str:
-    """Title, rows and caption."""
+    """A table in Markdown, with its title and caption."""
     lines = [table.header, ["---"] * len(table.header), *table.rows]
     rows = "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in lines)
     return "\n\n".join([f"## {_cell(table.title)}", rows] + ([_cell(table.caption)] if table.caption else []))
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """The text, escaped for a cell of a Markdown table."""
     return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text.replace("\n", " "))
 
 

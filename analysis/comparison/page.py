@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: curves that can be hovered or touched, tables, pictures."""
+"""A comparison as one self-contained HTML file: interactive curves, tables, pictures and videos."""
 
 import base64
 import json
@@ -20,10 +20,10 @@ from analysis.comparison.tables import Table, show
 from analysis.statistics import Floats, run_profile
 from harness.files import read_regular
 
-WIDTH, HEIGHT = 640, 360  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 54  # around the plot
-PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is put into the page
-Bounds = tuple[float, float, float, float]  # of the data: left, right, low, high
+WIDTH, HEIGHT = 640, 360  # of a chart, in SVG units
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 54  # margins around the plot
+PICTURE_LIMIT, VIDEO_LIMIT = 400_000, 2_000_000  # bytes of a file that is embedded
+Bounds = tuple[float, float, float, float]  # left, right, low and high of the data in a plot
 
 
 def html_page(
@@ -34,7 +34,7 @@ def html_page(
     published: Sequence[Published],
     commands: Iterable[str],
 ) -> str:
-    """The page as text."""
+    """The HTML of the page."""
     legend = "".join(
         f'<li><span style="background:{colour(i)}"></span>{escape(group.label)} (n={len(group.all_runs)})</li>'
         for i, group in enumerate(comparison.groups)
@@ -73,7 +73,7 @@ def _table(table: Table) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Text whose lines may break within names."""
+    """Escaped text whose lines may break within names."""
     return re.sub(r"([_=+/]|\.(?=\D))", r"\1<wbr>", escape(text))
 
 
@@ -130,7 +130,7 @@ def _until(right: float, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _points(comparison: Comparison, task: str) -> str:
-    """The final evaluation of every seed, which says its value when touched."""
+    """A chart of the final evaluation of every seed, with tooltips."""
     cells = [cell for cell in comparison.of_task(task) if cell.values("final")]
     if not cells:
         return "<p>No final evaluation.</p>"
@@ -153,7 +153,7 @@ def _points(comparison: Comparison, task: str) -> str:
 
 
 def _profile(comparison: Comparison, task: str) -> str:
-    """The share of seeds whose final evaluation is above each score."""
+    """A chart of the share of seeds whose final evaluation is above each score."""
     scores = [(cell.group, values) for cell in comparison.of_task(task) if (values := cell.values("final"))]
     if not scores:
         return ""
@@ -202,7 +202,7 @@ def _path(x: Any, y: Any, bounds: Bounds) -> str:
 
 
 def _at(x: float, y: float, bounds: Bounds) -> tuple[float, float]:
-    """Where a point of the data is in the chart."""
+    """The position in the chart of a point of the data."""
     left, right, low, high = bounds
     across, up = (x - left) / (right - left), (y - low) / (high - low)
     return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
@@ -216,7 +216,7 @@ def _short(values: Any) -> list[float]:
 
 
 def _media(comparison: Comparison) -> str:
-    """Of the first seed of each group: its video, and the latest picture of each auxiliary task."""
+    """Video and latest pictures of each auxiliary task, for the first seed of each group."""
     shown = []
     for group in comparison.groups:
         for run in group.all_runs[:1]:
@@ -233,7 +233,7 @@ def _media(comparison: Comparison) -> str:
 
 
 def _embed(path: Path, limit: int, form: str) -> str:
-    """An element with the content of a file; empty where there is none, or it is too large for a page."""
+    """An HTML element with the content of a file; empty if the file is missing or too large."""
     kinds = {".mp4": "video/mp4", ".png": "image/png"}
     try:
         content = base64.b64encode(read_regular(path, limit)).decode()

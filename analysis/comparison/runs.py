@@ -1,4 +1,4 @@
-"""Runs as they are found: folders of trainings, reports kept as JSON, and a user's own CSV files."""
+"""Reading runs: folders of trainings, reports kept as JSON, and a user's own CSV files."""
 
 import logging
 import math
@@ -28,16 +28,16 @@ EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .
 
 @dataclass(frozen=True)
 class Run:
-    """A training, or what is known of one."""
+    """A training, or as much of one as its files tell."""
 
-    name: str  # its path
-    task: str  # what it is trained on
+    name: str  # path
+    task: str  # label of the environment
     seed: int
     config: Mapping[str, Any]  # every value by dotted key; empty if there is none
     rows: list[dict[str, Any]]  # of the log
     report: Mapping[str, Any] = field(default_factory=dict)  # of the final evaluation; empty if there is none
     state: str = "finished"
-    label: str = ""  # of its group, where there is no config
+    label: str = ""  # of the group, for a run without config
 
     @property
     def steps(self) -> int:
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """Its auxiliary tasks."""
+        """Names of the auxiliary tasks."""
         return sorted({key.split(".")[1] for key in self.config if key.startswith("aux.")})
 
     @property
@@ -56,13 +56,13 @@ class Run:
         return float(summary["mean"]) if is_number(summary.get("mean")) else None
 
     def series(self, tag: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Agent steps where a metric was logged, and its values."""
+        """The agent steps at which a metric was logged, and its values."""
         found = [(row["step"], row[tag]) for row in self.rows if is_number(row.get(tag))]
         steps, values = zip(*found, strict=True) if found else ((), ())
         return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
 
     def clock(self) -> NDArray[np.float64]:
-        """Agent steps, seconds and updates of the rows of the training itself (3, P)."""
+        """Agent steps, seconds and updates (3, P) of the rows, without those of evaluations."""
         found = [
             (row["step"], row["clock"]["seconds"], row["clock"].get("updates", 0))
             for row in self.rows
@@ -74,15 +74,15 @@ class Run:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a file is a finite number."""
+    """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def find_runs(words: Iterable[str]) -> list[Path]:
-    """The run folders, kept reports and CSV files that paths and patterns name; folders are searched.
+    """The run folders, kept reports and CSV files that paths and patterns name. Folders are searched for runs.
 
     Raises:
-        ValueError: a word names none.
+        ValueError: a path or pattern names none.
     """
     found: dict[Path, Path] = {}
     for word in words:
@@ -105,10 +105,10 @@ def _in_place(place: Path) -> list[Path]:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """The trainings among `paths`; of what is none, and of damaged logs, there is one line each.
+    """The trainings among `paths`. A warning is logged for anything else, and for damaged logs.
 
     Raises:
-        ValueError: nothing is left, or a CSV file is wrong.
+        ValueError: no training is left, or a CSV file is wrong.
     """
     runs: list[Run] = []
     files: list[Path] = []
@@ -151,7 +151,7 @@ def _read_folder(folder: Path) -> Run:
 
 
 def _read_kept(path: Path) -> Run:
-    """A report with the training that it is of, as benchmarks keep it in results/."""
+    """A report together with its training, as benchmarks keep it in results/."""
     report = read_report(path)
     training = report.get("training")
     if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
@@ -181,7 +181,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """A report of an evaluation.
 
     Raises:
-        ValueError, OSError: it cannot be read, or is none.
+        ValueError, OSError: the file cannot be read, or is no report.
     """
     try:
         report = read_json(path)
@@ -193,10 +193,10 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(content: str, path: Path) -> dict[str, Any]:
-    """The keys of a config that may be somebody else's, as data.
+    """The keys of a config, which may be somebody else's, as plain data.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the content is no config.
     """
     try:
         return parse_plain(content)
@@ -205,7 +205,7 @@ def read_yaml(content: str, path: Path) -> dict[str, Any]:
 
 
 def task_name(env: Any) -> str:
-    """The label of an environment, of older versions too."""
+    """The label of an environment by its config, which may be of an older version."""
     if not isinstance(env, dict):
         return str(env)
     try:

@@ -1,4 +1,4 @@
-"""Scales from 0 to about 1 on which returns of different tasks can be averaged."""
+"""Normalised scores, from 0 to about 1, which can be averaged over tasks."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ MEANING = {
 
 
 def normaliser(comparison: Comparison, task: str) -> tuple[str, Callable[[float], float]] | None:
-    """The scale of a task, one of `MEANING`, and how returns get there; None without one."""
+    """The scale of a task, a key of `MEANING`, and the function that normalises returns; None if there is no scale."""
     if task in ATARI:
         random, human = ATARI[task]
         return "human-normalised", lambda score: (score - random) / (human - random)
@@ -25,10 +25,9 @@ def normaliser(comparison: Comparison, task: str) -> tuple[str, Callable[[float]
 
 
 def normalised_scores(comparison: Comparison) -> dict[str, list[list[float]]]:
-    """The final evaluations of each task, of the groups that have some on all; empty without several tasks and a scale.
+    """Normalised final evaluations of each task, by label of the groups that have some on every task.
 
-    Returns:
-        By label.
+    Empty if there is one task alone, or a task without a scale.
     """
     scales = [normaliser(comparison, task) for task in comparison.tasks]
     if len(scales) < 2 or not all(scales):

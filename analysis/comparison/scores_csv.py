@@ -1,4 +1,4 @@
-"""A user's own scores in CSV: columns step, score and perhaps seed, or the monitor.csv of Stable-Baselines3."""
+"""Reading scores from CSV: columns step, score and perhaps seed, or the monitor.csv of Stable-Baselines3."""
 
 import csv
 import re
@@ -20,7 +20,7 @@ Rows = list[tuple[int, float, float | None]]  # agent step, score, seconds
 
 @dataclass(frozen=True)
 class Published:
-    """A curve of another protocol, drawn for orientation."""
+    """A published curve, of another protocol, drawn for orientation."""
 
     label: str
     steps: NDArray[np.float64]  # (P,)
@@ -30,10 +30,10 @@ class Published:
 
 
 def read_scores(path: Path) -> dict[int | None, Rows]:
-    """The rows by step of each seed; of None where there is no column seed.
+    """The rows of each seed, ordered by step; the seed is None without a column for it.
 
     Raises:
-        ValueError: a column is missing, or a cell is no number; names the line.
+        ValueError: a column is missing, or a cell is not a number; the message names the line.
     """
     columns = _columns(path)
     runs: dict[int | None, Rows] = defaultdict(list)
@@ -54,10 +54,10 @@ def read_scores(path: Path) -> dict[int | None, Rows]:
 
 
 def read_published(path: Path) -> Published:
-    """A curve with the columns step, score, and perhaps low and high.
+    """A curve from the columns step, score, and perhaps low and high.
 
     Raises:
-        ValueError: a column is missing, or a cell is no number; names the line.
+        ValueError: a column is missing, or a cell is not a number; the message names the line.
     """
     columns = _columns(path)
     if not {"step", "score"} <= columns.keys():
@@ -69,7 +69,7 @@ def read_published(path: Path) -> Published:
 
 
 def with_seed(path: Path) -> tuple[str, int]:
-    """The label and the seed that a path tells: `ppo-s1.csv`, `ppo/s1/monitor.csv`, `ppo/1.monitor.csv`."""
+    """The label and the seed in a path: `ppo-s1.csv`, `ppo/s1/monitor.csv`, `ppo/1.monitor.csv`."""
     stem = path.stem if path.stem != "monitor" else ""
     if match := re.fullmatch(r"(\d+)\.monitor", stem):
         return path.absolute().parent.name, int(match[1])
@@ -80,7 +80,7 @@ def with_seed(path: Path) -> tuple[str, int]:
 
 
 def _optional(columns: dict[str, list[float]], name: str) -> list[float] | list[None]:
-    """A column, or as many None."""
+    """A column, or None for every row if it is missing."""
     return columns.get(name) or [None] * len(next(iter(columns.values())))
 
 

@@ -1,4 +1,4 @@
-"""A comparison as tables of text, which the terminal, Markdown and the HTML page show alike."""
+"""A comparison as tables of text, for the terminal, Markdown and the HTML page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ AGGREGATES: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text."""
+    """A table of text."""
 
     title: str
     header: list[str]
@@ -48,7 +48,7 @@ class Table:
 
 
 def tables(comparison: Comparison, found: list[Note]) -> list[Table]:
-    """Everything that was measured."""
+    """All tables of a comparison, without empty ones."""
     first = [of(comparison, task, found) for of in (_scores, _differences) for task in comparison.tasks]
     later = [of(comparison, task, found) for of in (_costs, _auxiliary) for task in comparison.tasks]
     every = [*first, _aggregates(comparison), *later, _settings(comparison), _runs(comparison)]
@@ -56,7 +56,7 @@ def tables(comparison: Comparison, found: list[Note]) -> list[Table]:
 
 
 def show(value: float | None, digits: int | None = None) -> str:
-    """A number with about three significant digits, or as many behind the point as are given."""
+    """A number with about three significant digits, or with `digits` decimal places."""
     if value is None:
         return NONE
     if digits is None:
@@ -65,7 +65,7 @@ def show(value: float | None, digits: int | None = None) -> str:
 
 
 def with_interval(found: Estimate | None, signed: bool = False) -> str:
-    """`value [low, high]`, with one number of digits."""
+    """`value [low, high]`, all with the same number of decimal places."""
     if found is None:
         return NONE
     size = max(abs(bound) for bound in (found.value, found.low or 0, found.high or 0))
@@ -116,7 +116,7 @@ def _differences(comparison: Comparison, task: str, _: list[Note]) -> Table:
 
 
 def _free(x: list[float], y: list[float]) -> tuple[Estimate, Estimate]:
-    """The difference of the means, and the probability that x is better, of independent runs."""
+    """The difference of the means and the probability of improvement, of independent runs."""
     n, difference = min(len(x), len(y)), float(mean_of_tasks([x]) - mean_of_tasks([y]))
     chance = probability_of_improvement([x], [y])
     if n == 1:
@@ -126,7 +126,7 @@ def _free(x: list[float], y: list[float]) -> tuple[Estimate, Estimate]:
 
 
 def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
-    """The difference of the runs whose seed both have, and how many these are."""
+    """The mean difference over the seeds of both groups, and the number of these seeds."""
     ours, theirs = ({o.run.seed: getattr(o, name) for o in c.outcomes} for c in (cell, baseline))
     seeds = [s for s in ours if ours[s] is not None and theirs.get(s) is not None]
     if len(seeds) < 2:
@@ -136,7 +136,7 @@ def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
 
 
 def _aggregates(comparison: Comparison) -> Table:
-    """Over all tasks, where they have a common scale."""
+    """Aggregates over all tasks, if they have a common scale."""
     rows, every = [], normalised_scores(comparison)
     baseline = comparison.groups[0].label
     for label, scores in every.items():
@@ -186,7 +186,7 @@ def _auxiliary(comparison: Comparison, task: str, _: list[Note]) -> Table:
 
 
 def _solved(runs: Sequence[Run], aux: str) -> list[str]:
-    """How well an auxiliary task is solved, beside chance, and whether it conflicts with the agent's loss."""
+    """The cells of an auxiliary task: its metric beside chance, and how its gradient agrees with the agent's."""
     found = {name: over_runs(runs, f"aux/{aux}/{name}") for name in ("accuracy", "error_ratio", "loss", "chance")}
     metric = next((name for name in ("accuracy", "error_ratio") if found[name]), "loss")
     chance = {"accuracy": show(_value(found["chance"]), 3), "error_ratio": "1", "loss": NONE}[metric]
@@ -201,7 +201,7 @@ def _value(found: Estimate | None) -> float | None:
 
 
 def _settings(comparison: Comparison) -> Table:
-    """The keys that differ."""
+    """The config keys that differ between groups."""
     keys = list(comparison.groups[0].settings)
     rows = []
     for key in keys:

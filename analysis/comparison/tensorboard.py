@@ -1,4 +1,4 @@
-"""A comparison for TensorBoard: a run for each group with mean, low and high, and a table of hyperparameters."""
+"""A comparison for TensorBoard: a run with mean and interval for each group, and a table of hyperparameters."""
 
 import hashlib
 import re
@@ -10,8 +10,8 @@ from torch.utils.tensorboard import SummaryWriter, summary
 
 from analysis.comparison.measure import Cell, Comparison
 
-SUFFIX = ".compare"  # of the event files, so that a later comparison finds and replaces them
-LONGEST = 100  # letters of a folder's name
+SUFFIX = ".compare"  # of the event files, by which a later comparison finds and replaces them
+LONGEST = 100  # characters of a folder name
 SCORES = ("final", "best", "last")
 
 
@@ -50,9 +50,9 @@ def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: i
 
 
 def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Write a line in the table of hyperparameters, whose scores are the scalars that `metrics` names.
+    """Write a row of the table of hyperparameters, which shows the scalars that `metrics` names.
 
-    `SummaryWriter.add_hparams` would write the scores again, in a folder of its own.
+    `SummaryWriter.add_hparams` would write these scalars again, in another folder.
     """
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items()}
     for part in summary.hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
@@ -60,6 +60,6 @@ def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: M
 
 
 def _name(text: str) -> str:
-    """A folder's name."""
+    """The text as a folder name."""
     plain = re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_"
     return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
