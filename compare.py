@@ -8,38 +8,15 @@ Runs are folders, folders of those, patterns, reports kept as .json, or .csv fil
 monitor.csv of Stable-Baselines3). Runs that differ only in the seed form a group.
 """
 
-import sys
-
 if __name__ == "__main__":
-    from harness.signals import guard_imports
+    from experiment.start import start
 
-    guard_imports()  # a signal may come while the rest is imported
-
-import re
-import shlex
-from pathlib import Path
-
-from experiment.launch import check_words, launch
-from experiment.overrides import quoted
-
-
-def with_paths(argv: list[str]) -> list[str]:
-    """The words of a command line, with bare words (paths and patterns) as `runs=[...]`."""
-    paths, words = [], []
-    for word in argv:
-        key, equals, value = word.partition("=")
-        if word.startswith("-") or (equals and re.fullmatch(r"[\w.]+", key) and not Path(word).exists()):
-            words.append(f"{key}={quoted(value)}" if key == "baseline" and value[:1] not in "'\"" else word)
-        else:
-            paths.append(quoted(word))
-    return [*words, f"runs=[{','.join(paths)}]"] if paths else words
-
-
-if __name__ == "__main__":
-    check_words("compare", with_paths(sys.argv[1:]), __doc__)  # before torch loads
-
+    start("compare", __doc__)  # before torch is imported
 
 import logging
+import shlex
+import sys
+from pathlib import Path
 
 from analysis.comparison.figure import caption, write_figure
 from analysis.comparison.groups import group_runs, with_baseline
@@ -54,6 +31,7 @@ from analysis.comparison.tensorboard import write_groups
 from configs.schema import CompareConfig
 from experiment.command_lines import training_command
 from experiment.composition import freeze
+from experiment.launch import launch
 from experiment.run_folder import FREE
 from harness.files import replacing
 from harness.progress import table_console
@@ -110,8 +88,7 @@ def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    given = with_paths(words)
-    return launch(lambda composed: run(freeze(composed.config, CompareConfig), words), "compare", given, __doc__)
+    return launch(lambda composed: run(freeze(composed.config, CompareConfig), words), "compare", words, __doc__)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,14 @@ python evaluate.py zoo/pong-permutation
 python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
 """
 
-import sys
-
 if __name__ == "__main__":
-    from harness.signals import guard_imports
+    from experiment.start import start
 
-    guard_imports()  # a signal may come while the rest is imported
-
-    from experiment.launch import check_words
-
-    check_words("evaluate", sys.argv[1:], __doc__)  # before torch loads
+    start("evaluate", __doc__)  # before torch is imported
 
 import logging
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -7,18 +7,13 @@ Start an agent from the encoder that it writes by `python train.py encoder.init=
 Run the same command again to resume.
 """
 
-import sys
-
 if __name__ == "__main__":
-    from harness.signals import guard_imports
+    from experiment.start import start
 
-    guard_imports()  # a signal may come while the rest is imported
-
-    from experiment.launch import check_words
-
-    check_words("pretrain", sys.argv[1:], __doc__)  # before torch loads
+    start("pretrain", __doc__)  # before torch is imported
 
 import logging
+import sys
 from functools import partial
 
 from configs.schema import PretrainConfig

@@ -8,19 +8,14 @@
 Every comparison is paired: the same weights before and after training, the same examples, the same probe.
 """
 
-import sys
-
 if __name__ == "__main__":
-    from harness.signals import guard_imports
+    from experiment.start import start
 
-    guard_imports()  # a signal may come while the rest is imported
-
-    from experiment.launch import check_words
-
-    check_words("probe", sys.argv[1:], __doc__)  # before torch loads
+    start("probe", __doc__)  # before torch is imported
 
 import logging
 import shlex
+import sys
 import time
 from dataclasses import asdict
 from typing import Any

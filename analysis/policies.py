@@ -38,3 +38,15 @@ def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: n
         return np.where(random, rng.integers(choices, size=len(chosen)), chosen)
 
     return act
+
+
+def mix_random(policy: Policy, space: Discrete | Box, share: float, rng: np.random.Generator) -> Policy:
+    """`policy` with uniformly random actions at probability `share`, drawn for each copy, of any kind of actions."""
+    playing = random_policy(space, rng)
+
+    def act(obs: Observation) -> Actions:
+        random = playing(obs)
+        kept = [mine if rng.random() < share else its for mine, its in zip(random, policy(obs), strict=True)]
+        return np.array(kept, random.dtype)
+
+    return act

@@ -54,7 +54,6 @@ def demonstrate(env: EnvConfig, seed: int) -> None:
         {"controller": "to the middle"},
         frame_stack=1,
         padding="zeros",
-        random_share=0.0,
         frames=50,
         seed=seed,
     )

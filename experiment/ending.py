@@ -72,10 +72,12 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
         asked = (config.frame_stack, config.eval_episodes, config.seed)
-        played, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, env, *asked)
-        write_report(played, report, weights, player.command, **with_columns(columns), **chance)
-        summary = played.summary
-    log_score(summary, protocol, columns | chance)
+        result, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, env, *asked)
+        write_report(result, report, weights, player.command, **with_columns(columns), **chance)
+        summary = result.summary
+    log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
+    for name, played in (columns | chance).items():
+        log.info("%-13s %s", name.replace("_", " "), with_interval(played))
     scores = eval_scores(summary, columns)
     if not logger.has_row(progress.steps, scores):
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
@@ -132,13 +134,6 @@ def read_earlier(path: Path) -> dict[str, Any]:
         return read_json(path)
     except (OSError, ValueError):
         return {}
-
-
-def log_score(summary: Mapping[str, Any], protocol: Protocol, chance: Mapping[str, Mapping[str, Any]]) -> None:
-    """Log the score of the policy, and those it is compared with."""
-    log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
-    for name, played in chance.items():
-        log.info("%-13s %s", name.replace("_", " "), with_interval(played))
 
 
 def with_interval(summary: Mapping[str, Any]) -> str:

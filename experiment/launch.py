@@ -5,7 +5,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +18,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, freeze, register
-from experiment.overrides import CONFIGS, SWEEP, compose_jobs, group_names, named_modules, quoted, read_options
+from experiment.overrides import CONFIGS, SWEEP, compose_jobs, group_names, named_modules, read_options, with_keys
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
@@ -93,7 +92,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LineHandler()])
     try:
         options = set(read_options(argv))
-        words = _with_checkpoint(name, [word for word in argv if not word.startswith("-")])
+        words = with_keys(name, [word for word in argv if not word.startswith("-")])
         import_modules(words)
         sweep_settings(words)
         if "--multirun" not in options and (of_sweep := [word for word in words if word.startswith(SWEEP)]):
@@ -184,16 +183,6 @@ def _groups(name: str) -> str:
 def _keys(job: Composed) -> str:
     keys = "".join(f"  {line}\n" for line in OmegaConf.to_yaml(job.config).splitlines())
     return f"key=value, here with what your command line makes of them:\n{keys}"
-
-
-def _with_checkpoint(name: str, words: list[str]) -> list[str]:
-    """The words, with a path alone as `checkpoint=<path>` for the commands that have this key."""
-    bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
-    if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
-        return words
-    if any(word.startswith("checkpoint=") for word in words):
-        return words
-    return [f"checkpoint={quoted(bare[0])}" if word == bare[0] else word for word in words]
 
 
 def _line(error: Exception) -> str:

@@ -41,7 +41,8 @@ def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapp
     """Write a row of the log: `metrics`, and means over the recent training episodes. Show the progress."""
     row = {**metrics, **episode_metrics(progress)}
     logger.log_scalars(progress.steps, row, **progress.clock(config))
-    logger.log_health(progress.steps, recent_score(progress) | shown_losses(row))
+    recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
+    logger.log_health(progress.steps, recent | shown_losses(row))
 
 
 def episode_metrics(progress: Progress) -> dict[str, float]:
@@ -57,11 +58,6 @@ def episode_metrics(progress: Progress) -> dict[str, float]:
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
         progress.episodes_logged = progress.episodes
     return metrics
-
-
-def recent_score(progress: Progress) -> dict[str, float]:
-    """The mean return of the last training episodes, for the line of progress."""
-    return {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
 
 
 def warn_of_cuts(run: Training) -> None:

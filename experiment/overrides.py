@@ -50,6 +50,31 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def with_keys(name: str, words: list[str]) -> list[str]:
+    """The words, with bare paths as values of a key: `runs=[...]` of a comparison, `checkpoint=...` elsewhere."""
+    return _with_runs(words) if name == "compare" else _with_checkpoint(name, words)
+
+
+def _with_runs(words: list[str]) -> list[str]:
+    paths, rest = [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and re.fullmatch(r"[\w.]+", key) and not Path(word).exists():
+            rest.append(f"{key}={quoted(value)}" if key == "baseline" and value[:1] not in "'\"" else word)
+        else:
+            paths.append(quoted(word))
+    return [*rest, f"runs=[{','.join(paths)}]"] if paths else rest
+
+
+def _with_checkpoint(name: str, words: list[str]) -> list[str]:
+    bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
+    if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
+        return words
+    if any(word.startswith("checkpoint=") for word in words):
+        return words
+    return [f"checkpoint={quoted(bare[0])}" if word == bare[0] else word for word in words]
+
+
 def similar_env(name: str) -> str | None:
     """`atari/pong` for `pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`; None if no environment has a similar name."""
     match = GYMNASIUM.fullmatch(name)

@@ -199,12 +199,6 @@ def finish_peer(run: PeerTraining, *, trained: bool) -> None:
             model.save(file)
     if config.eval_episodes:
         command = training_command(flat(config)) or f"the config of {run.run_dir}"
-        player = Player(policy_of(model), weights, space_of(model), {}, command)
+        assert isinstance(model.action_space, Discrete | Box)
+        player = Player(policy_of(model), weights, model.action_space, {}, command)
         write_score(config, run.progress, run.logger, player)
-
-
-def space_of(model: BaseAlgorithm) -> Discrete | Box:
-    """The action space of a model."""
-    space = model.action_space
-    assert isinstance(space, Discrete | Box)
-    return space

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -82,7 +82,14 @@ def linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[R
             train, test = comparable(*given, standardise=scaling == "standardised")
             for label, values in parts.labels.items():
                 found = read(train, values[drawn.train], test, values[drawn.test])
-                yield from ((Row(drawn.split, label, features, scaling, metric), found[metric]) for metric in found)
+                yield from score_rows(found, drawn.split, label, features, scaling)
+
+
+def score_rows(
+    found: Mapping[str, float], split: str, label: str, features: str, scaling: str = "standardised"
+) -> Iterator[tuple[Row, float]]:
+    """The scores of some features by row; `found` are the scores by metric."""
+    return ((Row(split, label, features, scaling, metric), score) for metric, score in found.items())
 
 
 def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Features]]]:
@@ -97,7 +104,7 @@ def baseline(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
     """Scores of always predicting the most frequent class, or the mean."""
     for label, values in parts.labels.items():
         found = guess(values[drawn.train], values[drawn.test])
-        yield from ((Row(drawn.split, label, "baseline", "standardised", metric), found[metric]) for metric in found)
+        yield from score_rows(found, drawn.split, label, "baseline")
 
 
 def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -> Iterator[tuple[Row, float]]:
@@ -107,8 +114,7 @@ def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -
         fit(config, learner, meter)
         for (label, values), predicted in zip(parts.labels.items(), predict(learner, drawn.test), strict=True):
             found = class_scores(predicted, values[drawn.test])
-            features = f"{start} output"
-            yield from ((Row(drawn.split, label, features, "standardised", metric), found[metric]) for metric in found)
+            yield from score_rows(found, drawn.split, label, f"{start} output")
 
 
 def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:

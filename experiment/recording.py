@@ -28,10 +28,9 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from analysis.policies import random_policy
-from envs import Actions, Observation, Padding, Policy, Rollout, VectorEnv
+from envs import Padding, Policy, Rollout, VectorEnv
 from harness.provenance import versions, write_json
-from harness.seeding import derive, numpy_stream
+from harness.seeding import derive
 from replay.frames import allocate, check_room
 
 log = logging.getLogger(__name__)
@@ -43,13 +42,12 @@ GRACE = 60  # seconds in which a new temporary folder may not be locked yet
 
 def record(
     env: VectorEnv,
-    policy: Policy | None,
+    policy: Policy,
     folder: Path,
     content: Mapping[str, Any],
     *,
     frame_stack: int,
     padding: Padding,
-    random_share: float,
     frames: int,
     seed: int,
     check_labels: CheckLabels | None = None,
@@ -57,13 +55,12 @@ def record(
     """Play until each copy has given its share of `frames`, and write the recording to `folder`.
 
     Args:
-        policy: of stacks of `frame_stack` frames; None for random actions alone.
+        policy: of stacks of `frame_stack` frames.
         padding: of those stacks.
         folder: must not exist yet.
         content: the settings that decide the recording, for `source.json`.
-        random_share: probability of a random action, in [0, 1].
         frames: of all copies together, rounded up to a whole number of steps.
-        seed: of the environment and the random actions.
+        seed: of the environment.
         check_labels: called with the labels of the first frames; an error that it raises ends the recording.
 
     Raises:
@@ -79,8 +76,7 @@ def record(
     check_room(count, shown, free, "disk", who="source", what=what, advice=advice)
     choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
     with new_recording(folder, content, choices) as temporary:
-        acting = mix_random(policy, env, random_share, numpy_stream(seed, "record/actions"))
-        moments = _play(Rollout(env, frame_stack, padding), acting, steps, derive(seed, "record/env"), check_labels)
+        moments = _play(Rollout(env, frame_stack, padding), policy, steps, derive(seed, "record/env"), check_labels)
         views = (1 + env.num_views,) if env.num_views else ()
         write_moments(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))
 
@@ -186,17 +182,3 @@ def _play(
         row = rollout.step(policy)
         pictures = row.frame if further is None else np.concatenate([row.frame[:, None], further], axis=1)
         yield {"pictures": pictures, "first": row.first, "action": row.action, "reward": row.reward, **labels}
-
-
-def mix_random(policy: Policy | None, env: VectorEnv, share: float, rng: np.random.Generator) -> Policy:
-    """`policy` with a uniformly random action at probability `share`, drawn for each copy; None is all random."""
-    playing = random_policy(env.action_space, rng)
-    if policy is None:
-        return playing
-
-    def act(obs: Observation) -> Actions:
-        random = playing(obs)
-        kept = [mine if rng.random() < share else its for mine, its in zip(random, policy(obs), strict=True)]
-        return np.array(kept, random.dtype)
-
-    return act

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
-from envs import EnvConfig
 from experiment.composition import Composed, complete, freeze, read_config, write_config
 from harness.process import exclusive
 
@@ -68,8 +67,11 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
         value = config[key]
         if key in FREE | {"seed", "device"} or (key in preset and preset[key] == value):
             continue
-        if key.startswith("env.") and _in_label(run.env, key.removeprefix("env."), preset[key]):
-            continue
+        if (
+            key.startswith("env.")
+            and replace(run.env, **{key.removeprefix("env."): preset[key]}).label != run.env.label
+        ):
+            continue  # the label of the environment shows it
         words = key.replace(".options.", ".").split(".")
         ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
         taken = [other.replace(".options.", ".") for other in config if other != key]
@@ -79,11 +81,6 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
     if len(name) <= LONGEST:
         return name
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _in_label(env: EnvConfig, key: str, before: Any) -> bool:
-    """Whether the label of an environment would be another if a key had the value `before`."""
-    return replace(env, **{key: before}).label != env.label
 
 
 def _plain(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gymnasium.spaces import Discrete
 
-from analysis.policies import greedy
+from analysis.policies import greedy, mix_random, random_policy
 from configs.schema import Config
 from configs.sources import (
     BallsConfig,
@@ -216,7 +216,10 @@ def _record(
     check_labels: CheckLabels | None,
 ) -> None:
     with closing(env.build(labels=True)) as vector:
-        policy, frame_stack = (None, 1) if source.policy == "random" else _player(source.policy, vector)
+        policy, frame_stack = random_policy(vector.action_space, rng := numpy_stream(seed, "record/actions")), 1
+        if source.policy != "random":
+            trained, frame_stack = _player(source.policy, vector)
+            policy = mix_random(trained, vector.action_space, RANDOM_SHARE, rng)
         record(
             vector,
             policy,
@@ -224,7 +227,6 @@ def _record(
             wanted,
             frame_stack=frame_stack,
             padding=env.padding,
-            random_share=RANDOM_SHARE,
             frames=source.frames,
             seed=seed,
             check_labels=check_labels,

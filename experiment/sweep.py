@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -157,14 +157,16 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
         if at_once > 1 and any(job.config.device != "cpu" for job in jobs) and torch.cuda.is_available():
             log.info("%d at a time on one GPU, %s", at_once, gpu_sharing())
     _share_precision(runs, threads)
-    with GracefulExit() as stop, _Screen() as screen:
-        _follow(runs, launcher, at_once, stop, screen)
+    live = Live(console=CONSOLE, refresh_per_second=4) if CONSOLE.is_terminal else None
+    with GracefulExit() as stop, live or nullcontext():
+        _follow(runs, launcher, at_once, stop, _Screen(live))
     launcher.close()
     for run in runs:
         if run.state == "failed":
             log.error("%s failed (exit code %d): %s", run.label, run.code, run.last_line)
     if COMMANDS[name] is Config and all(run.code == 0 for run in runs):
-        log.info("compare       %s", comparison_of(runs))
+        folders = dict.fromkeys(str(run.folder.parent) for run in runs)  # each with all of its seeds
+        log.info("compare       python compare.py %s", shlex.join(folders))
     return stop.exit_code or max(run.code or 0 for run in runs)
 
 
@@ -192,12 +194,6 @@ def _follow(
         for run in running:
             run.refresh()
         screen.show(runs)
-
-
-def comparison_of(runs: Sequence[Run]) -> str:
-    """The command that compares these runs, each folder with all of its seeds."""
-    folders = dict.fromkeys(str(run.folder.parent) for run in runs)
-    return f"python compare.py {shlex.join(folders)}"
 
 
 def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
@@ -245,18 +241,9 @@ def _pass_on(runs: Sequence[Run], signum: signal.Signals) -> None:
 class _Screen:
     """A live table on a terminal; elsewhere a line when a state changes, and one a minute for each run."""
 
-    def __init__(self) -> None:
-        self._live = Live(console=CONSOLE, refresh_per_second=4) if CONSOLE.is_terminal else None
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
         self._shown: dict[Path, tuple[str, float]] = {}
-
-    def __enter__(self) -> "_Screen":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
 
     def show(self, runs: Sequence[Run]) -> None:
         """Show the progress of the runs."""

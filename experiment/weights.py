@@ -53,15 +53,11 @@ def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> N
     weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space) | {"goal_dim": agent.goal_dim}
     _export(weights, run_dir / "agent.safetensors", shapes)
     places = {ENCODER: "encoder.safetensors"}
-    places |= {f"{SEPARATE}{name}.": f"encoder-{name}.safetensors" for name in separate_tasks(weights)}
+    tasks = sorted({n.removeprefix(SEPARATE).partition(".")[0] for n in weights if n.startswith(SEPARATE)})
+    places |= {f"{SEPARATE}{task}.": f"encoder-{task}.safetensors" for task in tasks}
     for prefix, place in places.items():
         encoder = {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
         _export(encoder, run_dir / place, shapes)
-
-
-def separate_tasks(weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """The auxiliary tasks with an encoder of their own, by the names of an agent's weights."""
-    return list(dict.fromkeys(n.removeprefix(SEPARATE).partition(".")[0] for n in weights if n.startswith(SEPARATE)))
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """Lazy imports, so that a command line is checked before torch is imported."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import UserDict
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -20,30 +21,14 @@ def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
     return getattr_
 
 
-class Registry(MutableMapping[str, V]):
+class Registry(UserDict[str, V]):
     """Objects by the name that a config uses. An object given as "module:name" is imported when it is first read."""
 
     def __init__(self, entries: dict[str, str]) -> None:
-        self._entries: dict[str, V | str] = dict(entries)
+        self.data: dict[str, Any] = dict(entries)
 
     def __getitem__(self, name: str) -> V:
-        entry = self._entries[name]
-        if isinstance(entry, str):
+        if isinstance(entry := self.data[name], str):
             module, _, attribute = entry.partition(":")
-            entry = self._entries[name] = getattr(import_module(OWN + module), attribute)
-        return entry
-
-    def __setitem__(self, name: str, value: V) -> None:
-        self._entries[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
+            entry = self.data[name] = getattr(import_module(OWN + module), attribute)
+        return entry  # type: ignore[no-any-return]

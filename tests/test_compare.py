@@ -17,7 +17,7 @@ import compare as script
 from configs.schema import CompareConfig, flat
 from experiment.command_lines import training_command
 from experiment.composition import complete, freeze
-from experiment.overrides import compose_words
+from experiment.overrides import compose_words, with_keys
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"
@@ -41,16 +41,16 @@ def report(tmp_path_factory):
         (["runs=[a]", "out=b"], ["runs=[a]", "out=b"]),
         (["a/b=c/s0"], ["runs=['a/b=c/s0']"]),
         (["it's"], [r"runs=['it\'s']"]),
-        (["baseline=aux=none", "--help"], ["baseline='aux=none'", "--help"]),
+        (["baseline=aux=none"], ["baseline='aux=none'"]),
     ],
 )
 def test_bare_words_are_runs(words, expected):
-    assert script.with_paths(words) == expected
+    assert with_keys("compare", words) == expected
 
 
 @pytest.mark.parametrize("path", ["a b", "it's", "x=1/s0", "back\\slash", "back\\", "é[1],{2}", "a\\'b"])
 def test_hydra_reads_a_path_as_it_is(path):
-    assert list(compose_words("compare", *script.with_paths([f"d/{path}"])).config.runs) == [f"d/{path}"]
+    assert list(compose_words("compare", *with_keys("compare", [f"d/{path}"])).config.runs) == [f"d/{path}"]
 
 
 def test_what_is_written(report):

@@ -82,7 +82,7 @@ class Comparison:
 
     groups: list[Group]
     tasks: list[str]
-    cells: dict[tuple[str, str], Cell]  # by task and label
+    cells: dict[tuple[str, str], Cell]  # by task and label, ordered by task, then as the groups
     x: str  # of the curves, steps or seconds
     metric: str  # of the curves
     ends: dict[str, float]  # agent steps of the shortest run of each task

@@ -56,40 +56,36 @@ def _cell(text: str) -> str:
 def runs_csv(comparison: Comparison) -> str:
     """One row for each run."""
     rows = [["group", "task", "seed", "agent_steps", *OUTCOMES, "state", "run"]]
-    for task in comparison.tasks:
-        for cell in comparison.of_task(task):
-            for o in cell.outcomes:
-                numbers = ["" if (value := getattr(o, name)) is None else str(value) for name in OUTCOMES]
-                first = [cell.group.label, task, str(o.run.seed), str(o.run.steps)]
-                rows.append([*first, *numbers, o.run.state, o.run.name])
+    for (task, label), cell in comparison.cells.items():
+        for o in cell.outcomes:
+            numbers = ["" if (value := getattr(o, name)) is None else str(value) for name in OUTCOMES]
+            rows.append([label, task, str(o.run.seed), str(o.run.steps), *numbers, o.run.state, o.run.name])
     return _csv(rows)
 
 
 def groups_csv(comparison: Comparison) -> str:
     """One row for each group, task and quantity: mean over the seeds, 95 % interval, number of seeds."""
     rows = [["group", "task", "quantity", "mean", "low", "high", "n"]]
-    for task in comparison.tasks:
-        for cell in comparison.of_task(task):
-            found = {name: cell.estimate(name) for name in OUTCOMES}
-            runs = [o.run for o in cell.outcomes]
-            tags = sorted({tag for run in runs for row in run.rows for tag in row if re.match("aux/|repr/", tag)})
-            found |= {tag: over_runs(runs, tag) for tag in tags}
-            for name, one in found.items():
-                if one:
-                    bounds = ["" if bound is None else str(bound) for bound in (one.low, one.high)]
-                    rows.append([cell.group.label, task, name, str(one.value), *bounds, str(one.n)])
+    for (task, label), cell in comparison.cells.items():
+        found = {name: cell.estimate(name) for name in OUTCOMES}
+        runs = [o.run for o in cell.outcomes]
+        tags = sorted({tag for run in runs for row in run.rows for tag in row if re.match("aux/|repr/", tag)})
+        found |= {tag: over_runs(runs, tag) for tag in tags}
+        for name, one in found.items():
+            if one:
+                bounds = ["" if bound is None else str(bound) for bound in (one.low, one.high)]
+                rows.append([label, task, name, str(one.value), *bounds, str(one.n)])
     return _csv(rows)
 
 
 def curves_csv(comparison: Comparison) -> str:
     """One row for each point of the curve of each group."""
     rows = [["group", "task", comparison.x, "mean", "low", "high", "n"]]
-    for task in comparison.tasks:
-        for cell in comparison.of_task(task):
-            if curve := cell.curve:
-                points = zip(curve.x, curve.mean, curve.low, curve.high, strict=True)
-                n = str(len(curve.runs))
-                rows += [[cell.group.label, task, *(f"{value:.6g}" for value in point), n] for point in points]
+    for (task, label), cell in comparison.cells.items():
+        if curve := cell.curve:
+            points = zip(curve.x, curve.mean, curve.low, curve.high, strict=True)
+            n = str(len(curve.runs))
+            rows += [[label, task, *(f"{value:.6g}" for value in point), n] for point in points]
     return _csv(rows)
 
 

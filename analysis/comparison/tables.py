@@ -212,11 +212,9 @@ def _settings(comparison: Comparison) -> Table:
 
 def _runs(comparison: Comparison) -> Table:
     rows = []
-    for task in comparison.tasks:
-        for cell in comparison.of_task(task):
-            for o in cell.outcomes:
-                scores = [show(getattr(o, name)) for name in OUTCOMES[:4]]
-                first = [cell.group.label, task, str(o.run.seed), f"{o.run.steps:,}"]
-                rows.append([*first, *scores, o.run.state, o.run.name])
+    for (task, label), cell in comparison.cells.items():
+        for o in cell.outcomes:
+            scores = [show(getattr(o, name)) for name in OUTCOMES[:4]]
+            rows.append([label, task, str(o.run.seed), f"{o.run.steps:,}", *scores, o.run.state, o.run.name])
     header = ["group", "task", "seed", "agent steps", "final", "best", "last", "area", "state", "run"]
     return Table("Runs", header, rows)

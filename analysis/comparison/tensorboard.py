@@ -22,14 +22,16 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
     """
     for old in folder.rglob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
-    for task in comparison.tasks:
-        for cell in comparison.of_task(task):
-            place = folder / _name(task) / _name(cell.group.label)
-            _write_curve(cell, comparison.metric, place)
-            for outcome in cell.outcomes:
-                scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
-                settings = {"task": task, **cell.group.words, "seed": outcome.run.seed}
-                _write_run(settings, scores, outcome.run.steps, place / f"s{outcome.run.seed}")
+    for (task, label), cell in comparison.cells.items():
+        place = folder / _name(task) / _name(label)
+        _write_curve(cell, comparison.metric, place)
+        for outcome in cell.outcomes:
+            scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
+            settings = {"task": task, **cell.group.words, "seed": outcome.run.seed}
+            with SummaryWriter(str(place / f"s{outcome.run.seed}"), filename_suffix=SUFFIX) as writer:
+                _write_hparams(writer, settings, scores)
+                for name, value in scores.items():
+                    writer.add_scalar(name, value, outcome.run.steps)
 
 
 def _write_curve(cell: Cell, metric: str, place: Path) -> None:
@@ -40,13 +42,6 @@ def _write_curve(cell: Cell, metric: str, place: Path) -> None:
                 for tag, value in zip(tags, values, strict=True):
                     writer.add_scalar(tag, value, int(x))
         writer.add_custom_scalars({"Groups": {f"{metric}, mean and band over the seeds": ["Margin", tags]}})
-
-
-def _write_run(settings: Mapping[str, Any], scores: Mapping[str, float], step: int, place: Path) -> None:
-    with SummaryWriter(str(place), filename_suffix=SUFFIX) as writer:
-        _write_hparams(writer, settings, scores)
-        for name, value in scores.items():
-            writer.add_scalar(name, value, step)
 
 
 def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

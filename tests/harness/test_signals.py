@@ -116,9 +116,9 @@ def test_a_process_started_while_signals_are_blocked_gets_none(capfd: pytest.Cap
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_guards_its_imports(command: str) -> None:
-    lines = Path(f"{command}.py").read_text().partition('"""\n\n')[2].split("\n\n")
-    assert lines[:2] == ["import sys", 'if __name__ == "__main__":\n    from harness.signals import guard_imports']
-    assert lines[2].startswith("    guard_imports()")
+    first = [Path(path).read_text().partition('"""\n\n')[2] for path in (f"{command}.py", "experiment/start.py")]
+    assert first[0].startswith('if __name__ == "__main__":\n    from experiment.start import start\n\n    start(')
+    assert first[1].startswith("import sys\n\nfrom harness.signals import guard_imports\n\n\n")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(s, 128 + s) for s in STOPPING] + [(signal.SIGUSR1, 0)])
