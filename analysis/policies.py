@@ -26,6 +26,15 @@ def random_policy(space: Discrete | Box, rng: np.random.Generator) -> Policy:
     return act
 
 
+def zero_policy(space: Box) -> Policy:
+    """A policy of zero actions."""
+
+    def act(obs: Observation) -> Actions:
+        return np.zeros((len(obs.pixels), *space.shape), np.float32)
+
+    return act
+
+
 def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
     """`policy` with uniformly random actions at probability `epsilon`. Continuous actions are not changed."""
     if not isinstance(space, Discrete):

@@ -2,22 +2,20 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from analysis.attribution import Scores
 from analysis.episode import PANEL, attribution_targets, play_moments, write_video
 from analysis.evaluation import evaluate, evaluate_columns, goals_reached, summary_of, with_columns, write_report
-from analysis.policies import greedy, random_policy
+from analysis.policies import greedy, random_policy, zero_policy
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
-from envs import Actions, Observation, Policy, Protocol
+from envs import Policy, Protocol
 from experiment.build import load_agent
 from experiment.command_lines import follow_up
 from experiment.goal_env import env_of_run
@@ -104,12 +102,9 @@ def chance_play(
     Returns:
         Conditions and statistics by policy, `random_play` and `do_nothing`.
     """
-    space, seed = player.action_space, config.seed
-    policies: dict[str, Callable[[], Policy]] = {
-        "random_play": lambda: random_policy(space, numpy_stream(seed, "evaluate/random"))
-    }
-    if player.has_goals and isinstance(space, Box):
-        policies["do_nothing"] = partial(partial, _do_nothing, space.shape)
+    policies = {"random_play": random_policy(player.action_space, numpy_stream(config.seed, "evaluate/random"))}
+    if player.has_goals and isinstance(player.action_space, Box):
+        policies["do_nothing"] = zero_policy(player.action_space)
     episodes = config.eval_episodes if player.has_goals else RANDOM_EPISODES
     conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": protocol.env.description()}))
     results = {}
@@ -117,15 +112,11 @@ def chance_play(
         played: Any = earlier.get(name)
         if not (isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions):
             log.info("playing %d episodes for comparison: %s", episodes, name.replace("_", " "))
-            summary = evaluate(policy(), protocol, config.frame_stack, episodes, seed).summary
+            summary = evaluate(policy, protocol, config.frame_stack, episodes, config.seed).summary
             kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance", "goal_distance_interval")
             played = conditions | {key: summary[key] for key in kept if key in summary}
         results[name] = dict(played)
     return results
-
-
-def _do_nothing(shape: tuple[int, ...], obs: Observation) -> Actions:
-    return np.zeros((len(obs.pixels), *shape), np.float32)
 
 
 def read_earlier(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from analysis.comparison.runs import Run
@@ -98,10 +100,8 @@ def _comparable(run: Run, key: str) -> str:
 
 
 def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    tasks: dict[str, list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (run.task, run.seed)):
-        tasks[run.task].append(run)
-    return dict(tasks)
+    ordered = sorted(runs, key=attrgetter("task", "seed"))
+    return {task: list(same) for task, same in groupby(ordered, attrgetter("task"))}
 
 
 def _check(group: Group) -> None:
