@@ -67,10 +67,8 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
         value = config[key]
         if key in FREE | {"seed", "device"} or (key in preset and preset[key] == value):
             continue
-        if (
-            key.startswith("env.")
-            and replace(run.env, **{key.removeprefix("env."): preset[key]}).label != run.env.label
-        ):
+        of_env = key.removeprefix("env.")
+        if of_env != key and replace(run.env, **{of_env: preset[key]}).label != run.env.label:
             continue  # the label of the environment shows it
         words = key.replace(".options.", ".").split(".")
         ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
