@@ -41,10 +41,7 @@ def gaps(scores: Scores) -> Scores:
     A stopped probe has more seeds of the held-out groups. Accuracies of single classes are left out, since a class may
     be missing in some draws.
     """
-    paired = {}
-    for row, (random, held_out) in both_splits(scores).items():
-        paired[row] = [float(v) for v in np.subtract(random, held_out)]
-    return paired
+    return {row: [float(v) for v in np.subtract(*pair)] for row, pair in both_splits(scores).items()}
 
 
 def both_splits(scores: Scores) -> dict[Row, tuple[list[float], list[float]]]:

@@ -25,42 +25,41 @@ def iqm(scores: ArrayLike) -> Any:
     return ordered[..., n // 4 : n - n // 4].mean(-1)
 
 
-def mean(scores: ArrayLike) -> Any:
-    """Mean over the last axis."""
-    return np.asarray(scores, dtype=np.float64).mean(-1)
-
-
 # --- aggregates over tasks ---
 
 
 def mean_of_tasks(tasks: Tasks) -> Any:
     """Mean over the tasks of the mean of each."""
-    return np.mean([mean(scores) for scores in tasks], axis=0)
+    return np.mean([np.mean(scores, axis=-1) for scores in tasks], axis=0)
 
 
 def median_of_tasks(tasks: Tasks) -> Any:
     """Median over the tasks of the mean of each."""
-    return np.median([mean(scores) for scores in tasks], axis=0)
+    return np.median([np.mean(scores, axis=-1) for scores in tasks], axis=0)
 
 
 def pooled_iqm(tasks: Tasks) -> Any:
     """Interquartile mean of all scores."""
-    return iqm(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1))
+    return iqm(_pooled(tasks))
 
 
 def optimality_gap(tasks: Tasks) -> Any:
     """Mean distance of all scores below 1; scores above 1 count as 1."""
-    return 1 - mean(np.minimum(np.concatenate([np.asarray(scores) for scores in tasks], axis=-1), 1))
+    return 1 - np.minimum(_pooled(tasks), 1).mean(-1)
 
 
 def run_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
     """Share of all scores above each threshold."""
-    return _above(np.concatenate([np.asarray(scores) for scores in tasks]), thresholds)
+    return _above(_pooled(tasks), thresholds)
 
 
 def mean_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
     """Share of the tasks whose mean is above each threshold."""
-    return _above(np.array([mean(scores) for scores in tasks]), thresholds)
+    return _above(np.array([np.mean(scores) for scores in tasks]), thresholds)
+
+
+def _pooled(tasks: Tasks) -> NDArray[Any]:
+    return np.concatenate([np.asarray(scores) for scores in tasks], axis=-1)
 
 
 def _above(scores: NDArray[Any], thresholds: ArrayLike) -> Floats:
@@ -156,7 +155,7 @@ def difference_interval(x: Tasks, y: Tasks) -> tuple[float, float]:
 def paired_difference(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, float]]:
     """Mean of x - y, and its 95 % interval by a bootstrap over the seeds. The i-th runs of x and y share a seed."""
     differences = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
-    return float(mean(differences)), stratified_interval([differences], mean_of_tasks)
+    return float(differences.mean()), stratified_interval([differences], mean_of_tasks)
 
 
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:

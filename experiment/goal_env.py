@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from configs.schema import Config
+from configs.schema import Config, GoalConfig
 from datasets.readers import read_recording
 from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEnv
 from envs.base import Padding
@@ -18,7 +18,6 @@ from experiment.weights import read_weights
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
-EVALUATED = "evaluated"  # value of `GoalSpaceEnv.source` in an evaluation
 POOLED = 12  # pixels of a side, in goal.space=pixels
 
 
@@ -65,12 +64,10 @@ class GoalSpaceEnv(EnvConfig):
 
     env: EnvConfig = field(kw_only=True)
     space: str = field(kw_only=True)  # its file, or `pixels`
-    observe: str = field(kw_only=True)
-    source: str = field(kw_only=True)
+    goal: GoalConfig = field(kw_only=True)  # what the agent observes, where goals come from, what it imitates
     picture: str | None = None  # the goal, in place of all others
     device: str = "cpu"  # where pictures are embedded
-    demonstration: str | None = None  # to imitate, in place of reaching goals
-    view: int = 0  # of the demonstration
+    evaluated: bool = False  # whether goals are those of an evaluation
 
     def build(self, labels: bool = False) -> GoalSpaceVector | ImitationVector:
         """See `EnvConfig.build`."""
@@ -79,14 +76,14 @@ class GoalSpaceEnv(EnvConfig):
             space: TaskSpace | PixelSpace = PixelSpace(env.frame_shape)
             if self.space != PIXELS:
                 space = TaskSpace.load(Path(self.space), torch.device(self.device))
-            if self.demonstration:
-                shown = read_demonstration(Path(self.demonstration), self.view, env.frame_shape[1])
+            if self.goal.demonstration:
+                shown = read_demonstration(Path(self.goal.demonstration), self.goal.view, env.frame_shape[1])
                 return ImitationVector(env, space, shown)
-            source = self.source
-            if source == EVALUATED:  # where there are no pictures of goals, the space imagines them
+            source = self.goal.source
+            if self.evaluated:  # without pictures of its own goals, the space imagines them
                 source = "env" if type(env).goal_frame is not VectorEnv.goal_frame else "imagined"
             picture = read_image(Path(self.picture), env.frame_shape[1]).transpose(2, 0, 1) if self.picture else None
-            return GoalSpaceVector(env, space, observe=self.observe, source=source, goal=picture)
+            return GoalSpaceVector(env, space, observe=self.goal.observe, source=source, goal=picture)
         except ValueError:
             env.close()
             raise
@@ -109,7 +106,7 @@ class GoalSpaceEnv(EnvConfig):
     def protocol(self, name: str | None = None) -> Protocol:
         """See `EnvConfig.protocol`. The goals are the environment's own if it has pictures of them."""
         protocol = self.env.protocol(name)
-        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, source=EVALUATED)
+        env = replace(self, env=protocol.env, num_envs=protocol.env.num_envs, evaluated=True)
         return replace(protocol, env=env)
 
     def display(self, size: int) -> EnvConfig | None:
@@ -133,7 +130,8 @@ class GoalSpaceEnv(EnvConfig):
     def description(self) -> dict[str, Any]:
         """See `EnvConfig.description`. The goal space is described by the SHA-256 of its file."""
         space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
-        seen = {"space": space, "observe": self.observe, "picture": self.picture, "demonstration": self.demonstration}
+        seen = {"space": space, "observe": self.goal.observe, "picture": self.picture}
+        seen |= {"demonstration": self.goal.demonstration}
         return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 
@@ -159,16 +157,7 @@ def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvC
     elif space != PIXELS:
         space = str(space_file(space))
     return GoalSpaceEnv(
-        "goal_space",
-        config.env.num_envs,
-        env=config.env,
-        space=space,
-        observe=goal.observe,
-        source=goal.source,
-        picture=picture,
-        device=device,
-        demonstration=goal.demonstration,
-        view=goal.view,
+        "goal_space", config.env.num_envs, env=config.env, space=space, goal=goal, picture=picture, device=device
     )
 
 
