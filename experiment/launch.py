@@ -34,6 +34,7 @@ from harness.suggest import check_choice, closest, nearest
 log = logging.getLogger(__name__)
 CONFIGS = Path(configs.__path__[0])
 OWN = ("sweep=", "sweep.")  # words of a sweep, which are no keys
+SCRIPTS = {name: f"{'train' if name == 'config' else name}.py" for name in COMMANDS}
 IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 USAGE = """\
 Options:
@@ -239,7 +240,7 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
         override = parser.parse_override(expanded[0])
         key = override.get_key_element()
         if key in groups:
-            _check_choice(override)
+            _check_choice(name, override)
             preset += expanded
             choices[key] = word.partition("=")[2]
         else:
@@ -264,17 +265,31 @@ def _group_names(name: str) -> list[str]:
     return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
 
 
-def _check_choice(override: Override) -> None:
+def _choices(name: str, group: str) -> list[str]:
+    """What a command can choose from a group; of the experiments, `pretrain_...` are those of pretrain.py."""
+    known = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+    own = name == "pretrain"
+    return known if group != "experiment" else [each for each in known if each.startswith("pretrain_") == own]
+
+
+def _check_choice(name: str, override: Override) -> None:
     """Raise ValueError unless the group has all that is chosen from it."""
     group, value = override.key_or_group, override.value()
     if isinstance(value, list) and group != "aux":
         raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
-    known = GlobalHydra.instance().config_loader().get_group_options(group)
+    known = _choices(name, group)
     for choice in value if isinstance(value, list) else [value]:
         if choice not in known:
-            similar = similar_env(str(choice)) if group == "env" and not closest(str(choice), known) else None
-            hint = f"did you mean {similar!r}?" if similar else nearest(str(choice), known)
-            raise ValueError(f"unknown {group} {choice!r}: {hint}")
+            raise ValueError(f"unknown {group} {choice!r}: {_known_choice(name, group, str(choice), known)}")
+
+
+def _known_choice(name: str, group: str, choice: str, known: list[str]) -> str:
+    """What an unknown choice may have meant."""
+    other = "config" if name == "pretrain" else "pretrain"
+    if group == "experiment" and choice in _choices(other, group):
+        return f"it is one of {SCRIPTS[other]}"
+    similar = similar_env(choice) if group == "env" and not closest(choice, known) else None
+    return f"did you mean {similar!r}?" if similar else nearest(choice, known)
 
 
 def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
@@ -302,8 +317,7 @@ def _check_key(key: str, tree: Any) -> None:
 
 def _elsewhere(key: str) -> str:
     """Which commands have a key that this one has not."""
-    scripts = {"config": "train", **{name: name for name in COMMANDS if name != "config"}}
-    having = [f"{scripts[name]}.py" for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
+    having = [SCRIPTS[name] for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
     return f"; it is a key of {', '.join(having)}" if having else ""
 
 
@@ -318,8 +332,7 @@ def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
 def _groups(name: str) -> str:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        loader = GlobalHydra.instance().config_loader()
-        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in _group_names(name))
+        lines = (f"  {group}: {', '.join(_choices(name, group))}\n" for group in _group_names(name))
         return f"group=choice:\n{''.join(lines)}"
 
 
