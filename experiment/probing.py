@@ -93,7 +93,7 @@ def build_probing(config: ProbeConfig) -> Probing:
         warn_if_changed(folder, episodes)
     grayscale = sees_gray(run)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=grayscale, device=device)
-    initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
+    initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed, run.frame_stack)
     trained = deepcopy(initial)
     weights = load_encoder(trained, file if file and config.encoder else folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
