@@ -364,6 +364,8 @@ def main() -> None:
     given = options(
         minutes=9.0, device="cuda", out=str(RESULTS), updates=200, seconds=15.0, runs=str(ROOT / "runs" / "gpu")
     )
+    if given["device"].startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("error: no CUDA device is here, or torch is a build for the CPU; device=cpu tries the command")
     missing = [name for name in ("hydra", "gymnasium", "ale_py", "dm_control") if not importlib.util.find_spec(name)]
     print(f"packages that are missing: {', '.join(missing) or 'none'}", flush=True)
     session = Session(Path(given["out"]) / "gpu.json", given["minutes"], given["device"])

@@ -25,6 +25,7 @@ from common import (
     config_of,
     finish,
     made_on,
+    need_env,
     options,
     read_json,
     result_of,
@@ -41,7 +42,6 @@ from configs.schema import PretrainConfig
 from encoders import Encoder, standardize
 from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
-from envs.rendering import choose_backend
 from experiment.goal_space import TaskSpace, space_file
 from experiment.pretraining import build_pretraining
 from experiment.triplets import aim_at_any
@@ -330,12 +330,12 @@ def main() -> None:
     """Measure one goal space, or run what is missing and write the table."""
     chosen = options(seeds=3, steps=12_000, episodes=1_000, jobs=1, space="", picture="", report="")
     count = chosen["episodes"]
+    need_env(GraspingConfig())  # it chooses the renderer once, not in each process
     if chosen["space"]:
         measure_one(chosen["space"], count, chosen["picture"], chosen["report"])
         return
     seeds, steps = range(chosen["seeds"]), chosen["steps"]
     missing = [(seed, steps, count) for seed in seeds if not result_of(folder_of(seed), steps)]
-    choose_backend()  # once, not in each process
     failed = side_by_side(run, missing, chosen["jobs"])
     results = [result for seed in seeds if (result := result_of(folder_of(seed), steps))]
     if results:

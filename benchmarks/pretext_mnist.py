@@ -24,6 +24,7 @@ from common import (
     gains,
     log_of,
     made_on,
+    need,
     options,
     origins,
     read_json,
@@ -115,6 +116,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run what is missing and write the table."""
+    need("data/mnist", "make mnist")
     chosen = options(tasks=",".join(TASKS), seeds=3, steps=600, device="auto", jobs=1)
     names, steps = chosen["tasks"].split(","), chosen["steps"]
     pairs = [(name, seed) for name in names for seed in range(chosen["seeds"])]

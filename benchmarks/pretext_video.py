@@ -28,6 +28,7 @@ from common import (
     gain_cells,
     gains,
     made_on,
+    need,
     options,
     origins,
     read_json,
@@ -342,6 +343,8 @@ def main() -> None:
     """Run what is missing and write the tables."""
     chosen = options(sources=",".join(SOURCES), tasks=",".join(TASKS), seeds=1, steps=1000, device="auto", jobs=1)
     steps, seeds = chosen["steps"], range(chosen["seeds"])
+    if "clips" in chosen["sources"].split(","):
+        need("data/clips", "make clips")
     pairs = list(product(chosen["sources"].split(","), chosen["tasks"].split(",")))
     wanted = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
     missing = [(*each, steps, chosen["device"]) for each in wanted if not result_of(folder_of(*each), steps)]

@@ -19,7 +19,19 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import RESULT, RESULTS, config_of, finish, options, read_json, result_of, side_by_side, table, with_block
+from common import (
+    RESULT,
+    RESULTS,
+    config_of,
+    finish,
+    need_env,
+    options,
+    read_json,
+    result_of,
+    side_by_side,
+    table,
+    with_block,
+)
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -243,7 +255,9 @@ def main() -> None:
     given = options(world="pointmass", tasks="tcn,mftcn,single_view_tcn", seeds=3, steps=500, jobs=1)
     world, steps = given["world"], given["steps"]
     tasks, seeds = given["tasks"].split(","), range(given["seeds"])
-    share = pretraining(world, tasks[0], 0, steps).test_share
+    config = pretraining(world, tasks[0], 0, steps)
+    need_env(config.env)
+    share = config.test_share
     train, held_out = recording(world).split(share, 0)
     each = [(world, task, seed) for seed in seeds for task in tasks]
     missing = [(*one, steps) for one in each if not result_of(folder_of(*one), steps)]
