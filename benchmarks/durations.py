@@ -44,7 +44,8 @@ def measure(preset: str, seconds: int) -> dict[str, Any]:
         try:
             seen = watch(run, Path(folder), seconds)
         finally:
-            run.kill()
+            if run.poll() is None:
+                run.kill()
             run.wait()
     before, after = rate([one for one in seen if not one.updates]), rate([one for one in seen if one.updates][1:])
     starts = min(config.learning_starts, config.steps)
@@ -80,7 +81,7 @@ def watch(run: psutil.Popen, folder: Path, seconds: int) -> list[Seen]:
             if len(learned) > 2 and learned[-1].seconds - learned[1].seconds >= seconds:  # the first update allocates
                 return seen
     said = (folder / "stderr").read_text().splitlines()
-    sys.exit(f"{shlex.join(run.args)} ended too soon: {said[-1] if said else 'it said nothing'}")
+    sys.exit(f"{shlex.join(run.args)} ended: {said[-1] if said else 'it said nothing'}")
 
 
 def rate(seen: list[Seen]) -> float:
