@@ -46,7 +46,7 @@ ARMS = {
     "epsilon-greedy": "none",
     "contrastive UCB": "contrastive_ucb",
     "forward-model error": "self_prediction",
-    "error of DBC's model": "dbc",
+    "DBC model error": "dbc",
     "exact counts": "counts",
 }
 MOVES = 12  # steps of an episode, that of the reset included
