@@ -103,7 +103,7 @@ class AuxTask(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
-        """Move what no optimiser moves: queues, momentum copies. No other method changes the task, but `BonusTask.count`.
+        """Move what no optimiser moves: queues, momentum copies. No other method but `BonusTask.count` changes a task.
 
         Args:
             batch: the batch of the update.
