@@ -21,8 +21,8 @@ class ContrastiveGoal(GoalTask):
     penalty 0.1 * logsumexp^2 of Bortkiewicz et al. 2025, "Accelerating goal-conditioned RL algorithms and research").
 
     There the critic embeds state and action by one network and the goal by another. Here one psi without the action
-    stands on both sides, so that the energy gives the reward of any two pictures. The future is `Batch.future`; chance is
-    1 / B.
+    stands on both sides, so that the energy gives the reward of any two pictures. The future is `Batch.future`; chance
+    is 1 / B.
 
     Args:
         setting: the run.
