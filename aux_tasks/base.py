@@ -103,7 +103,7 @@ class AuxTask(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
-        """Move what no optimiser moves: queues, counts, momentum copies. No other method changes the task.
+        """Move what no optimiser moves: queues, momentum copies. No other method but `BonusTask.count` changes a task.
 
         Args:
             batch: the batch of the update.
@@ -131,6 +131,10 @@ class BonusTask(AuxTask):
 
         It is called without gradient, before encoder and heads move, and changes nothing.
         """
+
+    def count(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+        """Move what only the bonus reads, after each update of a run that uses it; see `after_step`."""
+        return None
 
 
 def check_least(least: int, **options: int) -> None:

@@ -172,6 +172,10 @@ class AuxSuite(nn.Module):
             self.adversary_optimizer.step()
         for name, task in self:
             task.after_step(batch, self.encoder_of(name, encoder))
+        for name in self.explorers:
+            explorer = self.tasks[name]
+            assert isinstance(explorer, BonusTask)
+            explorer.count(batch, self.encoder_of(name, encoder))
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
         """Return what the heads see and answer on a batch, by task, of those that can show it; `aside` included."""

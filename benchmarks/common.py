@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import chain, groupby
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -24,10 +25,12 @@ from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
 from analysis.statistics import t_interval
 from configs.schema import PretrainConfig
+from envs import EnvConfig
 from experiment.composition import freeze
 from experiment.overrides import compose_words
 from experiment.pretraining import Pretraining, PretrainingParts
 from experiment.run_folder import claim_run_dir
+from harness.errors import first_line
 from harness.logger import RunLogger
 from harness.metrics import read_rows
 from harness.provenance import write_json
@@ -45,6 +48,20 @@ def options(**defaults: Any) -> dict[str, Any]:
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"unknown {', '.join(unknown)}: there are {', '.join(defaults)}")
     return defaults | {name: type(defaults[name])(word) for name, word in given.items()}
+
+
+def need(what: str, remedy: str) -> None:
+    """End the program, saying how to get it, unless a package is installed, or a folder such as data/mnist is there."""
+    if not (Path(what).is_dir() if "/" in what else find_spec(what)):
+        sys.exit(f"error: {what} is missing: {remedy}")
+
+
+def need_env(env: EnvConfig) -> None:
+    """End the program in one line where an environment cannot be built: a package or a renderer is missing."""
+    try:
+        replace(env, num_envs=1).build().close()
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {first_line(error)}")
 
 
 def config_of(name: str, words: Sequence[str], kind: Any) -> Any:

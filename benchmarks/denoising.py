@@ -26,6 +26,7 @@ from common import (
     config_of,
     finish,
     made_on,
+    need_env,
     options,
     read_json,
     result_of,
@@ -43,7 +44,6 @@ from aux_tasks import AuxSuite
 from configs.schema import Config
 from configs.sources import FramesConfig
 from datasets import EpisodeSampler
-from envs.rendering import choose_backend
 from experiment.build import build_agent, build_streams
 from experiment.probing import build_denoising
 from experiment.sources import build_source
@@ -166,8 +166,8 @@ def main() -> None:
     )  # fmt: skip
     given["command"] = shlex.join(["python", "benchmarks/denoising.py", *sys.argv[1:]])
     if not given["render"]:
-        choose_backend()  # a process that is spawned relies on it
         of = config("none", 0, given)
+        need_env(of.env)  # it chooses the renderer, on which a process that is spawned relies
         build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)  # or all cells would record at once
         each = [
             (arm, place, seed, given)

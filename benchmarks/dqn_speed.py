@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import RESULTS, config_of, read_json, table, with_block
+from common import RESULTS, config_of, need, read_json, table, with_block
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
@@ -201,6 +201,7 @@ def variants(options: dict[str, int]) -> dict[str, Any]:
 
 def networks(options: dict[str, int]) -> dict[str, Any]:
     """Speed and memory of the networks beside Stable-Baselines3."""
+    need("cv2", "pip install 'opencv-python-headless>=4.10,<5', with which Stable-Baselines3 scales Atari's frames")
     options["threads"] = tune_process(options["threads"])
     ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
     peer: list[tuple[float, float]] = []

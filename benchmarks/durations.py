@@ -39,11 +39,13 @@ def measure(preset: str, seconds: int) -> dict[str, Any]:
     often = ["log_every=10", "diagnose_every=0", f"learning_starts={SOON}", "checkpoint_every=1000000"]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *words, *often, f"run_dir={folder}/run"]
-        run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with Path(folder, "stderr").open("w") as output:
+            run = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=output)
         try:
-            seen = watch(run, Path(folder) / "run" / "metrics.jsonl", seconds)
+            seen = watch(run, Path(folder), seconds)
         finally:
-            run.kill()
+            if run.poll() is None:
+                run.kill()
             run.wait()
     before, after = rate([one for one in seen if not one.updates]), rate([one for one in seen if one.updates][1:])
     starts = min(config.learning_starts, config.steps)
@@ -66,9 +68,9 @@ class Seen(NamedTuple):
     seconds: float  # of CPU time
 
 
-def watch(run: psutil.Popen, path: Path, seconds: int) -> list[Seen]:
+def watch(run: psutil.Popen, folder: Path, seconds: int) -> list[Seen]:
     """A run each time its log grows, until it has learned for so many seconds."""
-    seen: list[Seen] = []
+    seen, path = list[Seen](), folder / "run" / "metrics.jsonl"
     while run.poll() is None:
         time.sleep(0.05)
         used = sum(run.cpu_times()[:2])
@@ -78,7 +80,8 @@ def watch(run: psutil.Popen, path: Path, seconds: int) -> list[Seen]:
             learned = [one for one in seen if one.updates]
             if len(learned) > 2 and learned[-1].seconds - learned[1].seconds >= seconds:  # the first update allocates
                 return seen
-    sys.exit(f"{shlex.join(run.args)} ended too soon")
+    said = (folder / "stderr").read_text().splitlines()
+    sys.exit(f"{shlex.join(run.args)} ended: {said[-1] if said else 'it said nothing'}")
 
 
 def rate(seen: list[Seen]) -> float:

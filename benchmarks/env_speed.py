@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from common import RESULTS, options, read_json, table, with_block
+from common import RESULTS, need_env, options, read_json, table, with_block
 from numpy.typing import NDArray
 
 from envs import EnvConfig, GymGoalConfig, PusherConfig, PusherVector, VectorEnv
 from envs.pusher import scripted_action
-from envs.rendering import choose_backend
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "env_speed.json", RESULTS / "env_speed.md"
@@ -96,8 +95,8 @@ def play(policy: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write the page."""
-    choose_backend()
     chosen = options(rounds=5)
+    need_env(PUSHER)
     content = {
         "command": f"python benchmarks/env_speed.py rounds={chosen['rounds']}",
         "rounds": chosen["rounds"],

@@ -46,7 +46,7 @@ ARMS = {
     "epsilon-greedy": "none",
     "contrastive UCB": "contrastive_ucb",
     "forward-model error": "self_prediction",
-    "error of DBC's model": "dbc",
+    "DBC model error": "dbc",
     "exact counts": "counts",
 }
 MOVES = 12  # steps of an episode, that of the reset included
@@ -70,7 +70,7 @@ class Counts(BonusTask):
         """Return 1 / sqrt(1 + n) (B,)."""
         return (1 + self.get_buffer("counts")[self._place(batch), batch.action]).rsqrt()
 
-    def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
+    def count(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Count."""
         one = torch.ones_like(batch.reward)
         self.get_buffer("counts").index_put_((self._place(batch), batch.action), one, accumulate=True)

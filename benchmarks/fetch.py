@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, ROOT, config_of, log_of, options, read_json, table, with_block
+from common import RESULTS, ROOT, config_of, log_of, need_env, options, read_json, table, with_block
 
 from agents.config import SACConfig
 from configs.schema import Config
@@ -130,6 +130,7 @@ def main() -> None:
     """Train both and write the page."""
     given = options(task="FetchPush", minutes=30.0, seed=0, more="")
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    need_env(config_of("config", settings(given["task"], given["seed"], given["more"]), Config).env)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         found = {of: pool.submit(of, *given.values()) for of in (ours, theirs)}
         curves = {"Sidequest" if of is ours else "Stable-Baselines3": curve.result() for of, curve in found.items()}

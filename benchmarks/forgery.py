@@ -25,6 +25,7 @@ from common import (
     finish,
     gain_cell,
     gains,
+    need,
     options,
     read_json,
     side_by_side,
@@ -48,7 +49,7 @@ from harness.seeding import numpy_stream
 from pretrain import pretrain
 
 JSON, PAGE = RESULTS / "forgery.json", RESULTS / "forgery.md"
-RUNS, FOLDER = ROOT / "runs" / "forgery", ROOT / "data" / "forgery"
+RUNS, FOLDER, CLIPS = ROOT / "runs" / "forgery", ROOT / "data" / "forgery", ROOT / "data" / "clips"
 SIZE, PIECE = 64, 6  # pixels, frames
 PATCH, BLUR, QUALITY = 36, 1.5, 20  # pixels of a patch, deviation of its blur, and quality of its JPEG
 ROTATION = ["aux=rotation", "learning_rate=1e-3"]
@@ -72,9 +73,10 @@ def make_set(folder: Path) -> None:
     """Write the pictures, folder/class/piece/frame.png, unless they are there."""
     if folder.is_dir():
         return
+    need(str(CLIPS), "make clips")
     whole, folder = folder, folder.with_name(f".{folder.name}")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    clips, rng = read_videos(ROOT / "data" / "clips", SIZE, 1, 40.0), numpy_stream(0, "forgery")
+    clips, rng = read_videos(CLIPS, SIZE, 1, 40.0), numpy_stream(0, "forgery")
     shots = list(zip(clips.begin, clips.end, strict=True))
     for number, (begin, end) in enumerate(shots):
         pieces = range(begin, end - PIECE + 1, PIECE)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import RESULTS, log_of, read_json, table, with_block
+from common import RESULTS, log_of, need_env, read_json, table, with_block
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -188,6 +188,7 @@ def remade(page: str | None) -> str:
 
 def main() -> None:
     """Measure the runs of the command line."""
+    need_env(PusherConfig())
     tune_process(1)
     rows = {row["task"]: row for row in read_json(JSON).get("rows", [])}
     for run in map(Path, sys.argv[1:]):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import RESULTS, config_of, options, read_json, table, with_block
+from common import RESULTS, config_of, need_env, options, read_json, table, with_block
 
 from configs.schema import Config
 from experiment.build import Parts, build, build_agent, build_streams
@@ -83,6 +83,7 @@ def remade(page: str | None) -> str:
 
 if __name__ == "__main__":
     rounds = options(rounds=15)["rounds"]
+    need_env(config_of("config", ["experiment=her_pusher"], Config).env)
     torch.set_num_threads(1)
     sampling = {name: filled(words)[1].replay for name, words in SAMPLING.items()}
     rows = measure({name: partial(r.sample, BATCH, frozenset()) for name, r in sampling.items()}, rounds)

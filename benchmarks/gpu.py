@@ -58,6 +58,10 @@ UPDATES = {
     "DQN, rotation": f"{PONG} aux=rotation",
     "SAC, batch 256, shifts": f"{CONTROL} {SHIFTS}",
     **{f"SAC, {task}": f"{CONTROL} {SHIFTS} aux={task}" for task in TASKS},
+    "DQN, replay in RAM": f"{PONG} replay.storage=ram",
+    "DQN, bfloat16": f"{PONG} agent.precision=bfloat16",
+    "DQN, compiled": f"{PONG} agent.compile=true",
+    "SAC, network and batch of the papers": f"{CONTROL} {SHIFTS} batch_size=512 encoder=control agent.hidden=1024",
 }
 CARTPOLE = f"experiment=sac_cartpole batch_size=256 {SHIFTS} {STORED}"
 SPEEDS = {  # words, runs at once, and arms
@@ -360,6 +364,8 @@ def main() -> None:
     given = options(
         minutes=9.0, device="cuda", out=str(RESULTS), updates=200, seconds=15.0, runs=str(ROOT / "runs" / "gpu")
     )
+    if given["device"].startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("error: no CUDA device is here, or torch is a build for the CPU; device=cpu tries the command")
     missing = [name for name in ("hydra", "gymnasium", "ale_py", "dm_control") if not importlib.util.find_spec(name)]
     print(f"packages that are missing: {', '.join(missing) or 'none'}", flush=True)
     session = Session(Path(given["out"]) / "gpu.json", given["minutes"], given["device"])

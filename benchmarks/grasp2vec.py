@@ -26,6 +26,7 @@ from common import (
     finish,
     made_on,
     measured,
+    need_env,
     options,
     read_json,
     table,
@@ -40,7 +41,6 @@ from configs.schema import PretrainConfig
 from encoders import Encoder, standardize
 from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
-from envs.rendering import choose_backend
 from experiment.goal_space import TaskSpace, space_file
 from experiment.pretraining import build_pretraining, draw
 from experiment.triplets import aim_at_any
@@ -329,11 +329,11 @@ def main() -> None:
     """Measure one goal space, or run what is missing and write the table."""
     chosen = options(seeds=3, steps=12_000, episodes=1_000, jobs=1, space="", picture="", report="")
     count = chosen["episodes"]
+    need_env(GraspingConfig())  # it chooses the renderer once, not in each process
     if chosen["space"]:
         measure_one(chosen["space"], count, chosen["picture"], chosen["report"])
         return
     seeds, steps = range(chosen["seeds"]), chosen["steps"]
-    choose_backend()  # once, not in each process
     runs = {folder_of(seed): (seed, steps, count) for seed in seeds}
     results, failed = measured(run, runs, steps, chosen["jobs"])
     if results:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, log_of, read_json, table, with_block
+from common import RESULTS, log_of, need_env, read_json, table, with_block
 from grasp2vec import COPIES, SEED, argmax_policy, cell, episodes, load, shares
 from numpy.typing import NDArray
 
@@ -74,6 +74,7 @@ def remade(page: str) -> str:
 
 def main() -> None:
     """Measure the runs of the command line."""
+    need_env(GraspingConfig())
     tune_process(1)
     counts = [int(word.partition("=")[2]) for word in sys.argv[1:] if word.startswith("episodes=")]
     count, kept = (counts or [1_000])[-1], read_json(JSON)

@@ -33,10 +33,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator
-from cosmic_ray.work_db import WorkDB, use_db
+try:
+    import_module("coverage")
+    from cosmic_ray.commands import init
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+    from cosmic_ray.work_db import WorkDB, use_db
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is missing: pip install 'cosmic-ray>=8.7,<9' coverage")
 
 PACKAGES = {"agents": ["agents"], "replay": ["replay", "datasets"], "aux_tasks": ["aux_tasks"]}  # datasets left replay
 PRELOADED = [

@@ -21,7 +21,7 @@ import pretext_mnist
 import pretext_video
 import torch
 import torch.nn.functional as F
-from common import RESULTS, config_of, options, origins, read_json, renewed, table, with_block
+from common import RESULTS, config_of, need, options, origins, read_json, renewed, table, with_block
 from torch import Tensor, nn
 
 from configs.schema import PretrainConfig
@@ -84,6 +84,8 @@ def main() -> None:
     """Measure one after the other and write the table."""
     every = dict.fromkeys([*pretext_mnist.TASKS, *pretext_video.TASKS])
     chosen = options(tasks=",".join(every), device="cpu")
+    if pretext_mnist.TASKS.keys() & chosen["tasks"].split(","):
+        need("data/mnist", "make mnist")
     tune_process(1)
     command = shlex.join(["python", *sys.argv])
     made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"

@@ -25,6 +25,7 @@ from common import (
     log_of,
     made_on,
     measured,
+    need,
     options,
     origins,
     read_json,
@@ -114,6 +115,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run what is missing and write the table."""
+    need("data/mnist", "make mnist")
     chosen = options(tasks=",".join(TASKS), seeds=3, steps=600, device="auto", jobs=1)
     names, steps = chosen["tasks"].split(","), chosen["steps"]
     pairs = [(name, seed) for name in names for seed in range(chosen["seeds"])]

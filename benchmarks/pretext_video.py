@@ -29,6 +29,7 @@ from common import (
     gains,
     made_on,
     measured,
+    need,
     options,
     origins,
     read_json,
@@ -340,6 +341,8 @@ def main() -> None:
     """Run what is missing and write the tables."""
     chosen = options(sources=",".join(SOURCES), tasks=",".join(TASKS), seeds=1, steps=1000, device="auto", jobs=1)
     steps, seeds = chosen["steps"], range(chosen["seeds"])
+    if "clips" in chosen["sources"].split(","):
+        need("data/clips", "make clips")
     pairs = list(product(chosen["sources"].split(","), chosen["tasks"].split(",")))
     for seed in seeds if "pong" in chosen["sources"] else ():  # or all of its runs would record at once
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)

@@ -15,11 +15,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import RESULTS, read_json, table, with_block
+from common import RESULTS, need_env, read_json, table, with_block
 
 from envs import DmcConfig
 from envs.dmc import _Copy
-from envs.rendering import choose_backend
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "rendering.json", RESULTS / "rendering.md"
@@ -69,7 +68,7 @@ def rows(domain: str, rounds: int) -> list[dict[str, Any]]:
 def main(argv: list[str]) -> None:
     """Measure and write the table."""
     options = {"rounds": 7} | {k: int(v) for k, _, v in (word.partition("=") for word in argv)}
-    choose_backend()
+    need_env(DmcConfig(domain="cartpole", task=TASKS["cartpole"]))
     content = {
         "command": f'make bench-rendering ARGS="{" ".join(argv)}"',
         "options": options,

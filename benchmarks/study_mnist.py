@@ -23,6 +23,7 @@ from common import (
     finish,
     gain_cells,
     gains,
+    need,
     options,
     read_json,
     side_by_side,
@@ -99,6 +100,7 @@ def cells(row: dict[str, Any], arms: list[str]) -> list[str]:
 def main() -> None:
     """Train what is missing and write the table."""
     given = options(seeds=3, steps=5000, labels=60_000, device="auto", jobs=1)
+    need("data/mnist", "make mnist")
     seeds, steps, labels = (given[key] for key in ("seeds", "steps", "labels"))
     each = [(arm, seed, steps, labels) for seed in range(seeds) for arm in ARMS]
     missing = [(*one, given["device"]) for one in each if not file_of(*one).is_file()]

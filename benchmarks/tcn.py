@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, with_block
+from common import RESULT, RESULTS, config_of, finish, measured, need_env, options, read_json, table, with_block
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -242,7 +242,9 @@ def main() -> None:
     given = options(world="pointmass", tasks="tcn,mftcn,single_view_tcn", seeds=3, steps=500, jobs=1)
     world, steps = given["world"], given["steps"]
     tasks, seeds = given["tasks"].split(","), range(given["seeds"])
-    share = pretraining(world, tasks[0], 0, steps).test_share
+    config = pretraining(world, tasks[0], 0, steps)
+    need_env(config.env)
+    share = config.test_share
     train, held_out = recording(world).split(share, 0)
     runs = {folder_of(world, task, seed): (world, task, seed, steps) for seed in seeds for task in tasks}
     results, failed = measured(run, runs, steps, given["jobs"])

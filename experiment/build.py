@@ -19,6 +19,7 @@ from agents.learning import check_ownership
 from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, FrozenEncoder, StateEncoder, build_encoder
+from encoders.backbones import ImageNetPixels
 from envs import GoalSpaceVector, VectorEnv
 from experiment.collecting import Collector, LocalCollector
 from experiment.composition import read_config
@@ -243,7 +244,7 @@ def build_agent(
         ValueError: the agent is for other actions, or a part does not fit the observations.
     """
     agent_config = own_agent(config)
-    encoder = build_initial_encoder(config.encoder, obs_shape, config.seed)
+    encoder = build_initial_encoder(config.encoder, obs_shape, config.seed, config.frame_stack)
     if config.replay.synthetic.share and not isinstance(encoder, StateEncoder):
         encoder = FrozenEncoder(encoder)
     num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
@@ -277,10 +278,22 @@ def build_agent(
     return agent, suite
 
 
-def build_initial_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int], seed: int) -> Encoder:
-    """The encoder at the start of a run: initialised from its own random stream, or loaded from `config.init`."""
+def build_initial_encoder(
+    config: EncoderConfig, obs_shape: tuple[int, int, int], seed: int, frame_stack: int = 1
+) -> Encoder:
+    """The encoder at the start of a run: initialised from its own random stream, or loaded from `config.init`.
+
+    Raises:
+        ValueError: it does not fit the observations (C, H, W), or would take gray frames for the colours of one.
+    """
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)
+    scaled = any(isinstance(part, ImageNetPixels) for part in encoder.modules())
+    if scaled and obs_shape[0] == frame_stack and frame_stack % 3 == 0:
+        raise ValueError(
+            f"encoder={config.name} would take three gray frames for one in RGB: give colour frames (grayscale=false), "
+            f"or another frame_stack than {frame_stack}"
+        )
     if config.init:
         load_encoder(encoder, locate(config.init))
     return encoder

@@ -11,14 +11,22 @@ from pathlib import Path
 from traceback import print_exc
 
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
 from experiment.composition import COMMANDS, Composed, freeze, register
-from experiment.overrides import CONFIGS, SWEEP, compose_jobs, group_names, named_modules, read_options, with_keys
+from experiment.overrides import (
+    CONFIGS,
+    SWEEP,
+    choices,
+    compose_jobs,
+    group_names,
+    named_modules,
+    read_options,
+    with_keys,
+)
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
@@ -175,8 +183,7 @@ def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
 def _groups(name: str) -> str:
     register()
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        loader = GlobalHydra.instance().config_loader()
-        lines = (f"  {group}: {', '.join(sorted(loader.get_group_options(group)))}\n" for group in group_names(name))
+        lines = (f"  {group}: {', '.join(choices(name, group))}\n" for group in group_names(name))
         return f"group=choice:\n{''.join(lines)}"
 
 

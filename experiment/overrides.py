@@ -22,6 +22,7 @@ SHORTHAND = re.compile(r"env=(\w+)/([\w-]+)")
 GAME = re.compile(r"(source=frames)/(\w+)")
 GYMNASIUM = re.compile(r"(?:ALE/)?(\w+?)(?:NoFrameskip|Deterministic)?-v\d+")  # of Atari: ALE/Pong-v5
 CONFIGS = Path(configs.__path__[0])
+SCRIPTS = {name: f"{'train' if name == 'config' else name}.py" for name in COMMANDS}
 SWEEP = ("sweep=", "sweep.")  # how the words of a sweep begin, which are no keys of a config
 IMPORT = re.compile(r"imports?=\[?(.*?)\]?")
 OPTIONS = {"--help": "--help", "-h": "--help", "--multirun": "--multirun", "-m": "--multirun", "--cfg": "--cfg"}
@@ -175,16 +176,16 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
 
 
 def _compose(name: str, words: Sequence[str], groups: list[str], parser: OverridesParser) -> Composed:
-    choices: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     preset, keys = [], {}
     for word in words:
         expanded = expand(word)
         override = parser.parse_override(expanded[0])
         key = override.get_key_element()
         if key in groups:
-            _check_choice(override)
+            _check_choice(name, override)
             preset += expanded
-            choices[key] = word.partition("=")[2]
+            chosen[key] = word.partition("=")[2]
         else:
             keys[key] = override
     untyped = compose(name, preset)
@@ -198,7 +199,7 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
         if isinstance(value, int | float) and isinstance(OmegaConf.select(config, key), str):
             typed = str(override.input_line).partition("=")[2].strip()
             OmegaConf.update(config, key, typed)  # not the number: a folder called 1e3 or 2026_11_27
-    return Composed(config, composed, tuple(words), choices)
+    return Composed(config, composed, tuple(words), chosen)
 
 
 def group_names(name: str) -> list[str]:
@@ -207,17 +208,31 @@ def group_names(name: str) -> list[str]:
     return sorted(group for group in runtime.choices if not group.startswith("hydra/"))
 
 
-def _check_choice(override: Override) -> None:
+def choices(name: str, group: str) -> list[str]:
+    """The members of a group that a command can choose; of the experiments, `pretrain_...` are those of pretrain.py."""
+    known = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+    own = name == "pretrain"
+    return known if group != "experiment" else [each for each in known if each.startswith("pretrain_") == own]
+
+
+def _check_choice(name: str, override: Override) -> None:
     """Raise ValueError unless the group has every chosen member."""
     group, value = override.key_or_group, override.value()
     if isinstance(value, list) and group != "aux":
         raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
-    known = GlobalHydra.instance().config_loader().get_group_options(group)
+    known = choices(name, group)
     for choice in value if isinstance(value, list) else [value]:
         if choice not in known:
-            similar = similar_env(str(choice)) if group == "env" and not closest(str(choice), known) else None
-            hint = f"did you mean {similar!r}?" if similar else nearest(str(choice), known)
-            raise ValueError(f"unknown {group} {choice!r}: {hint}")
+            raise ValueError(f"unknown {group} {choice!r}: {_known_choice(name, group, str(choice), known)}")
+
+
+def _known_choice(name: str, group: str, choice: str, known: list[str]) -> str:
+    """A suggestion for an unknown choice."""
+    other = "config" if name == "pretrain" else "pretrain"
+    if group == "experiment" and choice in choices(other, group):
+        return f"it is one of {SCRIPTS[other]}"
+    similar = similar_env(choice) if group == "env" and not closest(choice, known) else None
+    return f"did you mean {similar!r}?" if similar else nearest(choice, known)
 
 
 def _check_keys(keys: Iterable[str], config: DictConfig) -> None:
@@ -245,8 +260,7 @@ def _check_key(key: str, tree: Any) -> None:
 
 def _elsewhere(key: str) -> str:
     """The commands that have a key which this command lacks."""
-    scripts = {"config": "train", **{name: name for name in COMMANDS if name != "config"}}
-    having = [f"{scripts[name]}.py" for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
+    having = [SCRIPTS[name] for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
     return f"; it is a key of {', '.join(having)}" if having else ""
 
 

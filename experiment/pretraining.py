@@ -103,7 +103,7 @@ def build_pretraining(config: PretrainConfig) -> PretrainingParts:
         for half in episodes.split(config.test_share, config.seed)
     )
     generator = torch_stream(config.seed, "auxiliary", device)
-    encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed).to(device)
+    encoder = build_initial_encoder(config.encoder, train.obs_shape, config.seed, config.frame_stack).to(device)
     suite = build_suite(config, encoder, train, config.gamma, generator, config.seed)
     for half, what in ((train, "to learn from"), (test, "held out")):
         try:

@@ -85,7 +85,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     if not config.encoder and isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:
         warn_if_changed(folder, episodes)
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=sees_gray(run), device=device)
-    initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed)
+    initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed, run.frame_stack)
     trained = deepcopy(initial)
     weights = load_encoder(trained, place if config.encoder else folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels

@@ -24,6 +24,11 @@ class Column:
         self.host, self._place = host, place
         self.view: Array = host if place is None else torch.from_numpy(host.copy()).to(place)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of `host`, and of a copy on a device."""
+        return int(self.host.nbytes + (0 if self._place is None else self.view.nbytes))
+
     def sync(self, *index: int | slice | NDArray[np.int64]) -> None:
         """Copy the values at an index from `host` into `view`."""
         if self._place is not None:

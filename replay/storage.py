@@ -91,8 +91,9 @@ class FrameStorage:
     @property
     def nbytes(self) -> int:
         """Bytes of everything held, pages not yet touched included."""
-        columns = (self.action.host, self.reward.host, self.flags.host, self.achieved, self.desired)
-        return self._frames.nbytes + sum(column.nbytes for column in columns)
+        columns = (self.action, self.reward, self.flags, *self.bounds.columns)
+        goals = self.achieved.nbytes + self.desired.nbytes
+        return self._frames.nbytes + goals + sum(column.nbytes for column in columns)
 
     def add(
         self,

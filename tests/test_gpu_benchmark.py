@@ -22,7 +22,8 @@ def gpu(monkeypatch):
 def test_its_command_lines_are_of_this_suite(gpu):
     words = [*gpu.UPDATES.values(), *(words for words, *_ in gpu.SPEEDS.values()), *gpu.LEARNING.values()]
     for each in words:
-        assert gpu.config_of("config", [*each.split(), gpu.ARMS["captured"]], gpu.Config).replay.storage == "cuda"
+        config = gpu.config_of("config", [*each.split(), gpu.ARMS["captured"]], gpu.Config)
+        assert config.replay.storage == ("ram" if each.endswith("ram") else "cuda")
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ class ContrastiveUCB(BonusTask):
         return torch.linalg.solve_triangular(factor, phi.T, upper=False).norm(dim=0).float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def after_step(self, batch: Batch, encoder: Encoder) -> None:
+    def count(self, batch: Batch, encoder: Encoder) -> None:
         """Add the batch to Sigma."""
         phi = self._phi(encoder(batch.obs), batch.action).double()
         self.get_buffer("covariance").addmm_(phi.T, phi)

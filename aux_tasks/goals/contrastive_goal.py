@@ -21,8 +21,8 @@ class ContrastiveGoal(GoalTask):
     penalty 0.1 * logsumexp^2 of Bortkiewicz et al. 2025, "Accelerating goal-conditioned RL algorithms and research").
 
     There the critic embeds state and action by one network and the goal by another. Here one psi without the action
-    stands on both sides, so that the energy is the reward of any two pictures. The future is `Batch.future`; chance is
-    1 / B.
+    stands on both sides, so that the energy gives the reward of any two pictures. The future is `Batch.future`; chance
+    is 1 / B.
 
     Args:
         setting: the run.
@@ -34,7 +34,7 @@ class ContrastiveGoal(GoalTask):
 
     def __init__(self, setting: TaskSetting, *, latent_dim: int = 16, hidden: int = 256) -> None:
         super().__init__(setting)
-        self.goal_dim = latent_dim
+        self.goal_dim, self.gamma = latent_dim, setting.gamma
         self.psi = mlp(setting.feature_dim, hidden, latent_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
@@ -49,6 +49,10 @@ class ContrastiveGoal(GoalTask):
         """Return psi (B, G)."""
         embedding: Tensor = self.psi(encoder(obs)).float()
         return embedding
+
+    def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Return the energy times 1 - gamma (B,): critics fit returns of hundreds slowly."""
+        return (1 - self.gamma) * super().reward(achieved, desired)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

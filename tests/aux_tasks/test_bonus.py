@@ -48,7 +48,7 @@ def test_the_bonus_is_that_of_all_features_seen(continuous):
     batch, seen = transitions(continuous=continuous), []
     for k in range(3):
         drawn = replace(batch, obs=batch.obs.roll(k, 0), action=batch.action.flip(0))
-        task.after_step(drawn, encoder)
+        task.count(drawn, encoder)
         seen += [slow_phi(task, z, a) for z, a in zip(array(encoder(drawn.obs)), action_array(drawn), strict=True)]
         with torch.no_grad():
             task.phi[0].weight.add_(0.1)  # what was seen keeps its features
@@ -66,7 +66,7 @@ def test_the_bonus_falls_most_where_the_agent_was():
     torch.testing.assert_close(before, torch.full_like(before, 2**0.5))  # 1 / sqrt(lambda)
     once = replace(batch, obs=batch.obs[:1], action=batch.action[:1])
     for n in range(1, 4):
-        task.after_step(once, encoder)
+        task.count(once, encoder)
         after = task.bonus(batch, encoder(batch.obs), encoder)
         assert float(after[0]) == pytest.approx((0.5 + n) ** -0.5)
     assert (after[1:] > after[0]).all()
@@ -116,6 +116,20 @@ def test_an_agent_learns_from_returns_with_the_bonus(kind):
     same = again.update(replace(batch, nstep_reward=batch.nstep_reward + 1))
     torch.testing.assert_close(same.td_error, with_bonus.td_error)
     assert "train/bonus" not in without.metrics
+
+
+@pytest.mark.parametrize("name", ["contrastive_ucb", "self_prediction", "dbc"])
+def test_what_the_bonus_alone_reads_is_counted_only_where_there_is_a_bonus(name):
+    encoder, batch, encoded = small_encoder(), batch_for_all(), []
+    encoder.register_forward_hook(lambda *_: encoded.append(1))
+    for case, passes in ((name, 0), (f"{name}/bonus", int(name == "contrastive_ucb"))):
+        suite = suite_of(case, encoder)
+        before = {key: value.clone() for key, value in suite.named_buffers()}
+        encoded.clear()
+        suite.after_step(batch, encoder)
+        assert len(encoded) == passes
+        moved = [key for key, value in suite.named_buffers() if not torch.equal(value, before[key])]
+        assert moved == ["tasks.contrastive_ucb.covariance"] * passes
 
 
 def test_a_pretraining_has_no_agent_to_explore():

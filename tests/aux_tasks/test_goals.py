@@ -181,6 +181,14 @@ def test_contrastive_goals_against_a_loop():
     assert float(output.metrics["accuracy"]) == pytest.approx(np.mean(energy.argmax(1) == np.arange(B)))
 
 
+@pytest.mark.parametrize(("name", "unit"), [("rig", 1), ("temporal_distance", 0.2), ("contrastive_goal", 0.2)])
+def test_rewards_are_distances_in_units_that_critics_can_fit(name, unit):
+    _, task = made(name)
+    achieved, desired = torch.randn(2, 5, task.goal_dim)
+    distance = np.sqrt(((array(achieved) - array(desired)) ** 2).sum(1))
+    np.testing.assert_allclose(array(task.reward(achieved, desired)), -unit * distance, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["temporal_distance", "contrastive_goal"])
 def test_a_space_without_a_prior_says_that_it_cannot_imagine(name):
     _, task = made(name)

@@ -13,6 +13,8 @@ SHORT = {  # a run that is over soon
     "train": ["steps=18", "checkpoint_every=0", "eval_episodes=0"],
     "pretrain": ["steps=2"],
     "evaluate": ["episodes=2", "video=null"],
+    "probe": ["seeds=1"],
+    "compare": [],
 }
 NAMES = {"train": "config"}  # of the configs, where it is not that of the command
 ENDLESS = {"steps", "episodes", "eval_episodes", "eval_every_episodes", "time_limit", "length", "run_dir"}

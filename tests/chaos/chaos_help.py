@@ -28,7 +28,7 @@ class Program:
     """A command line, run from an empty working folder; it leaves its results in `run`."""
 
     name: str
-    command: str  # the module: train, pretrain, probe, evaluate
+    command: str  # the module: train, pretrain, probe, evaluate, compare
     words: tuple[str, ...]
 
     def having(self, *words: str) -> "Program":
@@ -41,9 +41,12 @@ TRAIN = """device=cpu threads=1 steps=60 learning_starts=12 replay_ratio=0.2 bat
 TOY = f"{TRAIN} env=toy env.num_envs=3 env.time_limit=9 encoder=der agent.hidden=8 agent.random_shift=2"
 POINT = f"""{TRAIN} env=pointmass env.num_envs=3 env.time_limit=9 frame_stack=2 encoder=control_fast
     encoder.feature_dim=6 agent=sac agent.hidden=8 agent.random_shift=2 replay.n_step=1"""
+GOALS = f"""{TRAIN} experiment=her_bitflip env.num_envs=3 env.bits=6 agent.hidden=8"""
 PRETRAIN = """device=cpu threads=1 source=balls source.episodes=4 source.length=12 encoder=small steps=12 batch_size=8
     log_every=2 diagnose_every=6 checkpoint_every=4 run_dir=run"""
 EVALUATE = "checkpoint=run episodes=4 num_envs=2 device=cpu json=run/again.json video=run/again.mp4"
+PROBE = "checkpoint=run seeds=2 train_labels=20 test_labels=20 device=cpu threads=1 report=run/probe.json"
+COMPARE = "runs=[run] out=run"
 
 
 def _program(name: str, command: str, words: str) -> Program:
@@ -57,8 +60,16 @@ DQN = _program(
 )
 SAC = _program("SAC, DBC", "train", f"{POINT} aux=dbc")
 ADVERSARY = _program("pretraining with an adversary (BiGAN)", "pretrain", f"{PRETRAIN} aux=bigan")
-EVALUATION = _program("evaluation", "evaluate", EVALUATE)
-PROGRAMS = {"dqn": DQN, "sac": SAC, "adversary": ADVERSARY, "evaluation": EVALUATION}
+PROGRAMS = {
+    "dqn": DQN,
+    "sac": SAC,
+    "goals": _program("goals in hindsight", "train", GOALS),
+    "adversary": ADVERSARY,
+    "evaluation": _program("evaluation", "evaluate", EVALUATE),
+    "probe": _program("probe", "probe", PROBE),
+    "comparison": _program("comparison", "compare", COMPARE),
+}
+AFTER = {"evaluation": "dqn", "probe": "adversary", "comparison": "goals"}  # programs that read the run of another
 
 
 @dataclass(frozen=True)
@@ -160,9 +171,11 @@ def remains(folder: Path) -> dict[str, object]:
     for name in ("report.json", "again.json"):
         if (root / name).is_file():
             left[name] = json.loads((root / name).read_text())["summary"]
-    left |= {path.name: True for path in root.glob("*.mp4")}
-    left |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.glob("*.safetensors")}
-    return left
+    if (root / "probe.json").is_file():
+        left["probe.json"] = json.loads((root / "probe.json").read_text())["scores"]
+    left |= {path.name: True for pattern in ("*.mp4", "*.html") for path in root.glob(pattern)}
+    hashed = [path for pattern in ("*.safetensors", "*.csv") for path in root.glob(pattern)]
+    return left | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in hashed}
 
 
 def check_whole(folder: Path, expected: dict[str, object]) -> None:

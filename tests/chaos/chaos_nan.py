@@ -9,7 +9,7 @@ from chaos_help import Program
 
 import agents.base
 import pretrain
-from envs import PointMassVector, ToyVector
+from envs import BitFlipVector, PointMassVector, ToyVector
 from experiment import pretraining
 from experiment.weights import read_weights
 from harness.checkpoint import load
@@ -22,7 +22,7 @@ def poison(program: Program, where: str, value: float, at: int) -> None:
     if where == "loss":
         module.weighted_sum = _at(at, module.weighted_sum, lambda loss, *_: loss * value)
     elif where == "reward":
-        for vector in (ToyVector, PointMassVector):
+        for vector in (ToyVector, PointMassVector, BitFlipVector):
             vector.step = _at(at, vector.step, lambda step, *_: replace(step, reward=step.reward + value))
     elif program.command == "pretrain":
         pretrain.update = _at(at, pretrain.update, lambda done, parts, *_: _spoil(parts.suite, value, done))

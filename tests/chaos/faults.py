@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos_help import (
+    AFTER,
     OUTPUT,
+    PROGRAMS,
     RUN,
     Ended,
     Program,
@@ -115,7 +117,7 @@ def damage(case: Case) -> None:
     """A file of the newest checkpoint, or of the folder, damaged: the run falls back, or is refused in one line."""
     case.finished()
     checkpoints = sorted((case.folder / RUN / "checkpoints").glob("step_*"))
-    if case.program.command == "evaluate":  # reads none
+    if case.program.command not in ("train", "pretrain"):  # reads none
         checkpoints = []
     inside = [path for path in checkpoints[-1].rglob("*") if path.is_file()] if checkpoints else []
     beside = [path for path in (case.folder / RUN).iterdir() if path.is_file()]
@@ -249,7 +251,7 @@ def random_config(case: Case) -> None:
         raise AssertionError(f"{' '.join(words)}: {error}") from error
 
 
-TRAININGS, ALL = ("dqn", "sac", "adversary"), ("dqn", "sac", "adversary", "evaluation")
+ALL, TRAININGS = tuple(PROGRAMS), tuple(name for name in PROGRAMS if name not in AFTER)
 FAULTS: dict[Fault, tuple[str, ...]] = {
     kill: ALL,
     stop: ALL,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_help import EVALUATION, PROGRAMS, run
+from chaos_help import AFTER, PROGRAMS, run
 from faults import (
     FAULTS,
     Case,
@@ -35,8 +35,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     @cache
     def make(name: str) -> tuple[Path, Path, float]:
         whole, start = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp(f"{name}-start")
-        if PROGRAMS[name] is EVALUATION:
-            shutil.copytree(make("dqn")[0], start, dirs_exist_ok=True)
+        if name in AFTER:
+            shutil.copytree(make(AFTER[name])[0], start, dirs_exist_ok=True)
         shutil.copytree(start, whole, dirs_exist_ok=True)
         return whole, start, run(PROGRAMS[name], whole).check(0).seconds
 

@@ -161,6 +161,7 @@ WRONG = {
         "experiment=pong": "experiment 'pong'.*'pong_cpu'?",
         "experiment=": "experiment '': there are .*pong_cpu",
         "experiment=null": "experiment None: there are .*pong_cpu",
+        "experiment=pretrain_tcn": "experiment 'pretrain_tcn': it is one of pretrain.py$",
         "aux=rotation,permutation": r"aux=rotation,permutation .*aux=\[rotation,permutation\].*-m",
         "seed=0,1": r"seed=0,1 .*key=\[a,b\].*-m",
         "agent=[dqn,sac]": "agent takes one choice",
@@ -203,6 +204,7 @@ WRONG = {
         "agent=dqn": "'agent': there are source, env, encoder, aux",
         "replay.capacity=3": "'replay.capacity': there are source, env",
         "lr=1": "'learning_rate'?",
+        "experiment=her_pusher": "experiment 'her_pusher': it is one of train.py$",
     },
     "probe": {
         "checkpont=x": "'checkpont'.*'checkpoint'?",
@@ -333,18 +335,19 @@ def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
     assert capsys.readouterr().err.count("\n") == bool(code)
 
 
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_lists_groups_choices_and_keys(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launched(f"{option} agent.learning_rate=1e-3") == (0, [])
-    text = capsys.readouterr().out
+@pytest.mark.parametrize(("option", "name"), [("--help", "config"), ("-h", "config"), ("-h", "pretrain")])
+def test_help_lists_groups_choices_and_keys(option: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launched(f"{option} seed=3", name=name) == (0, [])
+    text, presets = capsys.readouterr().out, [path.stem for path in (module.CONFIGS / "experiment").iterdir()]
     groups = {
-        "agent": {**AGENTS, **PEERS},
         "aux": ["none", "dbc_mico", "dbc_released", "dbc_robust", "dbc_simsr", *TASKS],
         "encoder": ENCODERS,
         "env": ENVS,
+        "experiment": [preset for preset in presets if preset.startswith("pretrain_") == (name == "pretrain")],
+        **({"agent": {**AGENTS, **PEERS}} if name == "config" else {}),
     }
     assert all(f"{group}: {', '.join(sorted(choices))}\n" in text for group, choices in groups.items())
-    assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  learning_rate: 0.001\n"))
+    assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  seed: 3\n"))
     assert "Hydra" not in text
     assert "schema" not in text
 

@@ -1,6 +1,8 @@
 """Files in torchvision's naming: what loads, and what is refused in one line."""
 
 import pickle
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agents import DQNConfig
+from aux_tasks import TaskConfig
+from configs.schema import Config, PretrainConfig
+from configs.sources import BallsConfig
 from encoders import ENCODERS, Encoder, EncoderConfig
 from encoders.backbones import _resnet, torchvision_names
+from envs import ToyConfig
 from experiment import weights as module
-from experiment.build import build_initial_encoder
+from experiment.build import build, build_initial_encoder
+from experiment.pretraining import build_pretraining
 from experiment.weights import export_encoder, load_encoder
+from replay import ReplayConfig
 
 SHAPE = (3, 32, 32)
 
@@ -23,8 +32,8 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODERS, "tiny", lambda channels: _resnet(channels, (3, 3), (1, 1), widening=1))
 
 
-def tiny(shape: tuple[int, int, int] = SHAPE, seed: int = 0, **config: Any) -> Encoder:
-    return build_initial_encoder(EncoderConfig("tiny", **config), shape, seed)
+def tiny(shape: tuple[int, int, int] = SHAPE, seed: int = 0, frame_stack: int = 1, **config: Any) -> Encoder:
+    return build_initial_encoder(EncoderConfig("tiny", **config), shape, seed, frame_stack)
 
 
 def state() -> dict[str, Tensor]:
@@ -127,3 +136,27 @@ def test_names_of_other_networks_are_not_taken_for_torchvisions(tmp_path: Path) 
         build_initial_encoder(EncoderConfig("small", init=str(path)), SHAPE, 0)
     with pytest.raises(ValueError, match="for 3 channels, but observations have 1: single RGB frames have 3"):
         tiny((1, 32, 32), init=str(path))
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gray_frames_are_not_taken_for_colours(channels: int, stack: int, tmp_path: Path) -> None:
+    shape = (channels * stack, 32, 32)
+    assert build_initial_encoder(EncoderConfig("small"), shape, 0, stack).obs_shape == shape
+    if channels == 1 and stack in (3, 6):
+        torch.save(state(), path := tmp_path / "w.pth")
+        for init in (None, str(path)):
+            with pytest.raises(ValueError, match=r"^encoder=tiny would take three gray frames for one in RGB: give"):
+                tiny(shape, frame_stack=stack, init=init)
+    else:
+        assert tiny(shape, frame_stack=stack).trunk[0].moments.shape[1] == (channels * stack if channels == 3 else 1)
+
+
+@pytest.mark.parametrize("stack", [3, 4])
+def test_a_run_says_how_many_gray_frames_it_stacks(stack: int) -> None:
+    encoder, shared = EncoderConfig("tiny"), {"frame_stack": stack, "device": "cpu"}
+    training = Config(ToyConfig(), DQNConfig(), encoder, ReplayConfig(capacity=100), **shared)
+    pretraining = PretrainConfig(BallsConfig(episodes=4, length=8), ToyConfig(), encoder, {"rotation": TaskConfig()})
+    for function, config in ((build, training), (build_pretraining, replace(pretraining, **shared))):
+        with pytest.raises(ValueError, match="three gray frames") if stack == 3 else nullcontext():
+            function(config)

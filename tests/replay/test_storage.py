@@ -12,8 +12,9 @@ import torch
 from gymnasium.spaces import Discrete
 from replay_help import NEXT, World, assert_equal_batches, build, filled
 
+from replay.device_sampler import DeviceSampler
 from replay.frames import check_room, free_memory
-from replay.samplers import UniformSampler
+from replay.samplers import PrioritizedSampler, UniformSampler
 from replay.storage import FIRST, VALID, EpisodeBounds, FrameStorage
 
 
@@ -58,8 +59,41 @@ def test_segments_keep_their_names_and_bytes():
 @pytest.mark.parametrize(("prioritized", "sampler"), [(False, 1_000_000), (True, 8_128_000)])
 def test_memory_of_a_million_atari_transitions(prioritized, sampler):
     replay = build(World(8, (1, 84, 84), seed=0), 1_000_000, prioritized=prioritized)
-    assert replay.nbytes == 1_000_000 * (84 * 84 + 4 + 4 + 1) + sampler  # frame, action, reward and flags
-    assert replay.bytes_per_transition <= 84 * 84 + 20
+    bounds = 3 * 8  # of episodes
+    assert replay.nbytes == 1_000_000 * (84 * 84 + 4 + 4 + 1 + bounds) + sampler  # frame, action, reward and flags
+    assert replay.bytes_per_transition <= 84 * 84 + 42
+
+
+def held(owner, seen):
+    """Bytes of the arrays and tensors that an object holds, by their memory."""
+    if isinstance(owner, np.ndarray | torch.Tensor):
+        return {owner.data_ptr() if isinstance(owner, torch.Tensor) else owner.ctypes.data: owner.nbytes}
+    parts, found = getattr(owner, "__dict__", owner), {}
+    if id(owner) not in seen and isinstance(parts, dict | tuple | list):
+        seen.add(id(owner))
+        for part in parts.values() if isinstance(parts, dict) else parts:
+            found |= held(part, seen)
+    return found
+
+
+ON_CPU = {"device": torch.device("cpu")}
+HOLDERS = {
+    "ram": lambda cells, _: FrameStorage(cells, 2, (1, 5, 7), Discrete(3)),
+    "goals": lambda cells, _: FrameStorage(cells, 2, (1, 5, 7), Discrete(3), goal_dim=3),
+    "mmap": lambda cells, folder: FrameStorage(cells, 2, (1, 5, 7), Discrete(3), path=str(folder / f"{cells}.bin")),
+    "device": lambda cells, _: FrameStorage(cells, 2, (1, 5, 7), Discrete(3), **ON_CPU),
+    "goals on a device": lambda cells, _: FrameStorage(cells, 2, (1, 5, 7), Discrete(3), **ON_CPU, goal_dim=3),
+    "uniform": lambda cells, _: UniformSampler(cells),
+    "prioritised": lambda cells, _: PrioritizedSampler(cells, 0.5),
+    "sampler on a device": lambda cells, _: DeviceSampler(cells, None, **ON_CPU),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_all_memory_is_counted_that_grows_with_the_capacity(kind, tmp_path):
+    small, large = (HOLDERS[kind](cells, tmp_path) for cells in (128, 1024))
+    grown = sum(held(large, set()).values()) - sum(held(small, set()).values())
+    assert grown == large.nbytes - small.nbytes > 0
 
 
 @pytest.mark.parametrize(("device", "free", "told"), [("cuda", 10**6, True), ("cuda", 10**3, False), ("cpu", 0, False)])
