@@ -19,7 +19,7 @@ from typing import Any
 
 from analysis.attribution import write_maps
 from analysis.episode import PANEL, Moment, attribution_targets, evenly_spaced, play_moments, write_video
-from analysis.evaluation import Report, evaluate, evaluate_columns, goals_reached, with_columns, write_report
+from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, with_columns, write_report
 from analysis.policies import greedy
 from analysis.video import VideoWriter
 from configs.schema import Config, EvaluateConfig
@@ -93,7 +93,7 @@ def show_scores(config: EvaluateConfig, report: Report, columns: Mapping[str, An
     of = f" of {config.episodes}" if report.partial else ""
     low, high = report.summary["mean_interval"]
     score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
-    sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{goals_reached(report.summary)}\n")
+    sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{format_goals(report.summary)}\n")
 
 
 def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvConfig:

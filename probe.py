@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.probe_table import Scores, differences, format_gaps, gaps, print_denoising, print_tables, summarise
+from analysis.probe_table import Scores, differences, format_gaps, format_summary, gaps, print_denoising, print_tables
 from analysis.statistics import t_interval
 from configs.schema import ProbeConfig, flat
 from experiment.composition import freeze
@@ -58,7 +58,7 @@ def probe(config: ProbeConfig, argv: list[str]) -> int:
         print_tables(scores, compared)
         if denoised:
             print_denoising(denoised)
-        sys.stdout.write(format_gaps(scores) + summarise(compared) + "\n")
+        sys.stdout.write(format_gaps(scores) + format_summary(compared) + "\n")
     if stop.requested:
         log.warning("%s: the report is of %d of %d draws", stop.requested, len(draws), config.seeds * len(parts.splits))
     return stop.exit_code

@@ -24,7 +24,7 @@ from harness.files import write_png
 from harness.provenance import write_json
 from harness.seeding import seeded
 
-Scores: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
+Head: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
 PANEL = 252  # pixels of a side of each frame in a picture
 AGREEMENT = "agreement.json"
 NOISE = 25.0  # standard deviation, grey levels
@@ -32,7 +32,7 @@ CHUNK = 64  # images in a forward pass
 EPS = 1e-12
 
 
-def smoothgrad(scores: Scores, obs: Tensor, *, frames: int = 1, samples: int = 32) -> NDArray[np.float32]:
+def smoothgrad(scores: Head, obs: Tensor, *, frames: int = 1, samples: int = 32) -> NDArray[np.float32]:
     """Squared gradients of the greatest score, averaged over noisy copies of the pixels.
 
     Args:
@@ -69,7 +69,7 @@ def covered_window(height: int) -> int:
     return max(2, round(height / 12))
 
 
-def occlusion(scores: Scores, obs: Tensor, *, frames: int = 1) -> NDArray[np.float32]:
+def occlusion(scores: Head, obs: Tensor, *, frames: int = 1) -> NDArray[np.float32]:
     """How much the greatest score changes, up or down, when a square of one frame is covered by `background`.
 
     The squares overlap by half. A pixel has the mean over the squares that cover it.
@@ -149,10 +149,10 @@ def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
     return cut.reshape(len(values), rows, side, columns, side).swapaxes(2, 3)
 
 
-def on_device(heads: Mapping[str, Scores], device: torch.device) -> dict[str, Scores]:
+def on_device(heads: Mapping[str, Head], device: torch.device) -> dict[str, Head]:
     """The same heads, whose networks are on `device`, as functions of pixels on the CPU."""
 
-    def there(scores: Scores, obs: Tensor) -> Tensor:
+    def there(scores: Head, obs: Tensor) -> Tensor:
         return scores(obs.to(device))
 
     return {name: partial(there, scores) for name, scores in heads.items()}
@@ -165,7 +165,7 @@ def overlay(image: Pixels, heat: NDArray[np.floating]) -> Pixels:
     return blend
 
 
-def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, size: int, samples: int) -> list[Pixels]:
+def heat_panels(targets: Mapping[str, Head], obs: Pixels, frame_stack: int, size: int, samples: int) -> list[Pixels]:
     """For each head, its heat map over the newest frame of one observation (C, H, W)."""
     batch, newest = torch.from_numpy(obs[None]), rgb_frames(obs, frame_stack)[-1]
     heats = {name: smoothgrad(scores, batch, samples=samples)[0, 0] for name, scores in targets.items()}
@@ -173,7 +173,7 @@ def heat_panels(targets: Mapping[str, Scores], obs: Pixels, frame_stack: int, si
 
 
 def write_maps(
-    folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Scores], frame_stack: int
+    folder: Path, observations: Iterable[Pixels], targets: Mapping[str, Head], frame_stack: int
 ) -> list[Pixels]:
     """Write `moment_<k>.png` for each observation (C, H, W): its frames, and the maps of each head by each method.
 

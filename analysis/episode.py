@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import Agent
-from analysis.attribution import Scores, heat_panels, on_device
+from analysis.attribution import Head, heat_panels, on_device
 from analysis.evaluation import begin, env_seed
 from analysis.picture import panel, rgb_frames, side_by_side
 from analysis.video import VideoWriter
@@ -70,14 +70,14 @@ def evenly_spaced(items: Iterable[T], count: int) -> list[T]:
     return kept[:: -(-len(kept) // count)]
 
 
-def attribution_targets(agent: Agent) -> dict[str, Scores]:
+def attribution_targets(agent: Agent) -> dict[str, Head]:
     """The heads to explain, by name: action values, and the class that each task predicts for unchanged pixels."""
     pixels_decide = not agent.goal_dim and not isinstance(agent.encoder, StateEncoder)
     values = {"Q": agent.q_values} if pixels_decide else {}
     return on_device(values | questions(agent, agent.encoder), agent.device)
 
 
-def write_video(moments: Iterable[Moment], targets: Mapping[str, Scores], frame_stack: int, video: VideoWriter) -> None:
+def write_video(moments: Iterable[Moment], targets: Mapping[str, Head], frame_stack: int, video: VideoWriter) -> None:
     """Write an episode as a video: the picture with the return so far, and the attribution map of each head."""
     with video, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):

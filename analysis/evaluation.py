@@ -123,7 +123,7 @@ def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
     return {f"{name}{end}": each[f"mean{end}"] for name, each in found.items() for end in ("", "_interval")}
 
 
-def goals_reached(summary: Mapping[str, Any]) -> str:
+def format_goals(summary: Mapping[str, Any]) -> str:
     """`, goal reached in 93 %, final distance 0.02`; empty without goals."""
     if "success_rate" not in summary:
         return ""

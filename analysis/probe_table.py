@@ -60,7 +60,7 @@ def format_gaps(scores: Scores) -> str:
     lines, leaked = [], gaps(scores)
     for row, (random, held_out) in both_splits(scores).items():
         if row.metric in MAIN_METRICS and row.scaling == "standardised" and row.features != "baseline":
-            gap = with_interval(leaked[row])
+            gap = format_mean(leaked[row])
             told = f"random {np.mean(random):.3f}, held-out groups {np.mean(held_out):.3f}, gap {gap}"
             lines.append(f"{row.label} {row.metric} at {row.features}: {told}\n")
     return "".join(lines)
@@ -85,7 +85,7 @@ def print_tables(scores: Scores, compared: Scores) -> None:
                     row = Row(split, label, features, scaling, metric)
                     cells.append(f"{np.mean(scores[row]):.3f}" if row in scores else "")
                     if features.startswith("trained"):
-                        cells.append(with_interval(compared[row]) if row in compared else "")
+                        cells.append(format_mean(compared[row]) if row in compared else "")
                 table.add_row(f"{label} {metric}", *cells)
         console.print(table)
 
@@ -113,18 +113,18 @@ def shown_metrics(scores: Scores) -> dict[str, list[str]]:
     return chosen
 
 
-def with_interval(values: list[float]) -> str:
+def format_mean(values: list[float]) -> str:
     """`+mean [low, high]`."""
     bounds = t_interval(values)
     return f"{np.mean(values):+.3f}" + (f" [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
 
 
-def summarise(compared: Scores) -> str:
+def format_summary(compared: Scores) -> str:
     """One line: trained minus initial on the held-out split, mean over the labels."""
     groups: dict[str, list[list[float]]] = defaultdict(list)
     for row, values in compared.items():
         if row.metric in MAIN_METRICS and (row.split, row.scaling) == ("held-out", "standardised"):
             groups[f"{row.metric} at {row.features.removeprefix('trained ')}"].append(values)
     return "trained - initial: " + ", ".join(
-        f"{name} {with_interval(list(np.mean(values, 0)))}" for name, values in groups.items()
+        f"{name} {format_mean(list(np.mean(values, 0)))}" for name, values in groups.items()
     )

@@ -20,7 +20,7 @@ from lost_points import MOVES
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attribution import Scores, agreement, background, occlusion, smoothgrad
+from analysis.attribution import Head, agreement, background, occlusion, smoothgrad
 from analysis.episode import attribution_targets, evenly_spaced
 from analysis.evaluation import begin
 from analysis.policies import greedy
@@ -91,7 +91,7 @@ def masks(found: list[Boxes]) -> dict[str, Tensor]:
     return places
 
 
-def measure(scores: Scores, names: Tensor, obs: Tensor, places: dict[str, Tensor]) -> dict[str, Any]:
+def measure(scores: Head, names: Tensor, obs: Tensor, places: dict[str, Tensor]) -> dict[str, Any]:
     """Of one head on observations (M, 4, 84, 84) with masks of their shape: what covering changes, and SmoothGrad.
 
     `names` (K,) are equal for classes that are one answer.

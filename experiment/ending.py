@@ -9,9 +9,9 @@ from typing import Any
 
 from gymnasium.spaces import Box, Discrete
 
-from analysis.attribution import Scores
+from analysis.attribution import Head
 from analysis.episode import PANEL, attribution_targets, play_moments, write_video
-from analysis.evaluation import evaluate, evaluate_columns, goals_reached, summary_of, with_columns, write_report
+from analysis.evaluation import evaluate, evaluate_columns, format_goals, summary_of, with_columns, write_report
 from analysis.policies import greedy, random_policy, zero_policy
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
@@ -38,7 +38,7 @@ class Player:
     policy: Policy  # without exploration
     weights: Path  # in the run folder
     action_space: Discrete | Box
-    targets: Mapping[str, Scores]  # heads to explain in the video
+    targets: Mapping[str, Head]  # heads to explain in the video
     command: str  # repeats the evaluation
     has_goals: bool = False
 
@@ -73,9 +73,9 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
         result, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, env, *asked)
         write_report(result, report, weights, player.command, **with_columns(columns), **chance)
         summary = result.summary
-    log.info("score         %s, protocol %s", with_interval(summary), protocol.name)
+    log.info("score         %s, protocol %s", format_score(summary), protocol.name)
     for name, played in (columns | chance).items():
-        log.info("%-13s %s", name.replace("_", " "), with_interval(played))
+        log.info("%-13s %s", name.replace("_", " "), format_score(played))
     scores = eval_scores(summary, columns)
     if not logger.has_row(progress.steps, scores):
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
@@ -127,11 +127,11 @@ def read_earlier(path: Path) -> dict[str, Any]:
         return {}
 
 
-def with_interval(summary: Mapping[str, Any]) -> str:
+def format_score(summary: Mapping[str, Any]) -> str:
     """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
     low, high = summary["mean_interval"]
     score = f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
-    return score + goals_reached(summary)
+    return score + format_goals(summary)
 
 
 def log_end(run: Training, begun: int) -> None:

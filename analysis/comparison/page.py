@@ -16,7 +16,7 @@ from analysis.comparison.figure import GREY, axis_label, caption, colour, span
 from analysis.comparison.measure import FEW, Comparison, Curve
 from analysis.comparison.notes import Note
 from analysis.comparison.scores_csv import Published
-from analysis.comparison.tables import Table, show
+from analysis.comparison.tables import Table, format_number
 from analysis.statistics import Floats, run_profile
 from harness.files import read_regular
 
@@ -142,7 +142,7 @@ def _points(comparison: Comparison, task: str) -> str:
         mean = cell.estimate("final")
         for j, o in enumerate(scored):
             x, y = _at(k + 0.5 + 0.3 * ((j + 0.5) / len(scored) - 0.5), o.final or 0.0, bounds)
-            said = escape(f"{cell.group.label}, seed {o.run.seed}: {show(o.final)}")
+            said = escape(f"{cell.group.label}, seed {o.run.seed}: {format_number(o.final)}")
             shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{shade}"><title>{said}</title></circle>')
         if mean:
             xs = np.array([k + 0.2, k + 0.8])

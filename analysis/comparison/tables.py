@@ -55,7 +55,7 @@ def tables(comparison: Comparison, found: list[Note]) -> list[Table]:
     return [table for table in every if table.rows]
 
 
-def show(value: float | None, digits: int | None = None) -> str:
+def format_number(value: float | None, digits: int | None = None) -> str:
     """A number with about three significant digits, or with `digits` decimal places."""
     if value is None:
         return NONE
@@ -64,7 +64,7 @@ def show(value: float | None, digits: int | None = None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def with_interval(found: Estimate | None, signed: bool = False) -> str:
+def format_estimate(found: Estimate | None, signed: bool = False) -> str:
     """`value [low, high]`, all with the same number of decimal places."""
     if found is None:
         return NONE
@@ -82,11 +82,11 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
         final = cell.values("final")
         row = [cell.group.label + marks(found, cell.group.label, task), str(len(cell.outcomes))]
         fewer = f" (n={len(final)})" if len(final) < len(cell.outcomes) else ""
-        row += [with_interval(cell.estimate("final")) + fewer]
-        row += [show(pooled_iqm([final]) if final else None)]
-        row += [with_interval(cell.estimate(name)) for name in ("best", "last", "area")]
+        row += [format_estimate(cell.estimate("final")) + fewer]
+        row += [format_number(pooled_iqm([final]) if final else None)]
+        row += [format_estimate(cell.estimate(name)) for name in ("best", "last", "area")]
         if normal:
-            row.append(show(normal[1](sum(final) / len(final)) if final else None))
+            row.append(format_number(normal[1](sum(final) / len(final)) if final else None))
         rows.append(row)
     header = ["group", "seeds", "final evaluation", "its IQM", "best training", "last training", "area under curve"]
     caption = (
@@ -107,7 +107,7 @@ def _differences(comparison: Comparison, task: str, _: list[Note]) -> Table:
             x, y = cell.values(name), baseline.values(name)
             if x and y:
                 value, chance = _free(x, y)
-                shown = [with_interval(value, signed=True), *_paired(cell, baseline, name), with_interval(chance)]
+                shown = [format_estimate(value, signed=True), *_paired(cell, baseline, name), format_estimate(chance)]
                 rows.append([cell.group.label, title, *shown])
     header = ["group", "of", "difference", "paired by seed", "pairs", "probability of improvement"]
     title = f"Difference from {baseline.group.label}: {task}" if cells else task
@@ -132,7 +132,7 @@ def _paired(cell: Cell, baseline: Cell, name: str) -> list[str]:
     if len(seeds) < 2:
         return [NONE, str(len(seeds))]
     value, bounds = paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds])
-    return [with_interval(Estimate(value, len(seeds), *bounds), signed=True), str(len(seeds))]
+    return [format_estimate(Estimate(value, len(seeds), *bounds), signed=True), str(len(seeds))]
 
 
 def _aggregates(comparison: Comparison) -> Table:
@@ -145,7 +145,7 @@ def _aggregates(comparison: Comparison) -> Table:
         if label != baseline and baseline in every:
             bounds = improvement_interval(scores, every[baseline])
             better = Estimate(probability_of_improvement(scores, every[baseline]), 0, *bounds)
-        rows.append([label, *map(with_interval, [*shown, better])])
+        rows.append([label, *map(format_estimate, [*shown, better])])
     caption = "Of normalised final evaluations; 95 % intervals by a bootstrap stratified by task."
     return Table("Over all tasks", ["group", *AGGREGATES, "probability of improvement"], rows, caption)
 
@@ -159,7 +159,8 @@ def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:
             continue
         base = [ratio(value, cells[0].estimate(name)) for name, value in (("seconds", seconds), ("per_update", update))]
         minutes, milli = seconds.value / 60 if seconds else None, 1000 * update.value if update else None
-        rows.append([cell.group.label, show(minutes), show(base[0], 2), show(milli), show(base[1], 2)])
+        shown = [format_number(minutes), format_number(base[0], 2), format_number(milli), format_number(base[1], 2)]
+        rows.append([cell.group.label, *shown])
     header = ["group", "minutes", "ratio", "ms per update", "ratio "]
     caption = (
         f"Wall clock up to {comparison.ends[task]:,.0f} agent steps, and from the first update to the last for each, "
@@ -172,7 +173,7 @@ def _auxiliary(comparison: Comparison, task: str, _: list[Note]) -> Table:
     rows = []
     for cell in comparison.of_task(task):
         runs = [o.run for o in cell.outcomes]
-        rank = show(_value(over_runs(runs, "repr/effective_rank")))
+        rank = format_number(_value(over_runs(runs, "repr/effective_rank")))
         solved = [[*_solved(runs, aux), rank] for aux in runs[0].tasks]
         rows += [[cell.group.label, *row] for row in solved if {*row[2:]} != {NONE}]
         if not runs[0].tasks and rank != NONE:
@@ -189,11 +190,11 @@ def _solved(runs: Sequence[Run], aux: str) -> list[str]:
     """The cells of an auxiliary task: its metric beside chance, and how its gradient agrees with the agent's."""
     found = {name: over_runs(runs, f"aux/{aux}/{name}") for name in ("accuracy", "error_ratio", "loss", "chance")}
     metric = next((name for name in ("accuracy", "error_ratio") if found[name]), "loss")
-    chance = {"accuracy": show(_value(found["chance"]), 3), "error_ratio": "1", "loss": NONE}[metric]
+    chance = {"accuracy": format_number(_value(found["chance"]), 3), "error_ratio": "1", "loss": NONE}[metric]
     cosine = over_runs(runs, f"aux/{aux}/grad_cosine")
     below = over_runs(runs, f"aux/{aux}/grad_cosine", negative_share)
-    conflict = [show(_value(cosine), 3), f"{100 * below.value:.0f} %" if below else NONE]
-    return [aux, metric, show(_value(found[metric]), 3), chance, *conflict]
+    conflict = [format_number(_value(cosine), 3), f"{100 * below.value:.0f} %" if below else NONE]
+    return [aux, metric, format_number(_value(found[metric]), 3), chance, *conflict]
 
 
 def _value(found: Estimate | None) -> float | None:
@@ -214,7 +215,7 @@ def _runs(comparison: Comparison) -> Table:
     rows = []
     for (task, label), cell in comparison.cells.items():
         for o in cell.outcomes:
-            scores = [show(getattr(o, name)) for name in OUTCOMES[:4]]
+            scores = [format_number(getattr(o, name)) for name in OUTCOMES[:4]]
             rows.append([label, task, str(o.run.seed), f"{o.run.steps:,}", *scores, o.run.state, o.run.name])
     header = ["group", "task", "seed", "agent steps", "final", "best", "last", "area", "state", "run"]
     return Table("Runs", header, rows)

@@ -12,7 +12,7 @@ from analysis.comparison.groups import group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
 from analysis.comparison.notes import notes
 from analysis.comparison.runs import SCORE, Run, find_runs, read_runs
-from analysis.comparison.tables import show, tables, with_interval
+from analysis.comparison.tables import format_estimate, format_number, tables
 from compare import IGNORED
 
 
@@ -202,13 +202,13 @@ def test_games_have_a_scale_and_tasks_with_scales_an_aggregate(tmp_path):
     ("value", "text"), [(None, "-"), (0.0, "0.00"), (1234.5, "1,234"), (12.34, "12.3"), (0.0123, "0.0123")]
 )
 def test_numbers_have_about_three_digits(value, text):
-    assert show(value) == text
+    assert format_number(value) == text
 
 
 def test_an_interval_has_the_digits_of_its_value():
-    assert with_interval(Estimate(1.234, 3, 1.0, 2.0)) == "1.23 [1.00, 2.00]"
-    assert with_interval(Estimate(-1234.5, 3, -2000, 0.5), signed=True) == "-1,234 [-2,000, 0]"
-    assert with_interval(Estimate(1.5, 1)) == "1.50"
+    assert format_estimate(Estimate(1.234, 3, 1.0, 2.0)) == "1.23 [1.00, 2.00]"
+    assert format_estimate(Estimate(-1234.5, 3, -2000, 0.5), signed=True) == "-1,234 [-2,000, 0]"
+    assert format_estimate(Estimate(1.5, 1)) == "1.50"
 
 
 # --- what is wrong with the runs ---
