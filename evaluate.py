@@ -1,7 +1,7 @@
 """Evaluate a trained agent: full episodes under a named protocol, a report, a video, and attribution maps.
 
-    python evaluate.py zoo/pong-permutation
-    python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
+python evaluate.py zoo/pong-permutation
+python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong.mp4 attribution=maps
 """
 
 if __name__ == "__main__":
