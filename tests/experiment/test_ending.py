@@ -42,7 +42,7 @@ def test_a_training_ends_with_its_score_beside_random_play_and_the_next_commands
     assert re.search("finished: .*48 steps .*steps=96", said(caplog))
 
     # on: random play is not measured again, unless the protocol is another one
-    monkeypatch.setattr(experiment.ending, "random_policy", None)
+    monkeypatch.setattr(experiment.ending, "random_policy", lambda *_: None)  # which cannot play
     assert run_help.run(replace(config, steps=96)) == 0
     assert json.loads((tmp_path / "run" / "report.json").read_text())["random_play"] == random
     assert "finished" not in said(caplog)
