@@ -30,12 +30,12 @@ def iqm(scores: ArrayLike) -> Any:
 
 def mean_of_tasks(tasks: Tasks) -> Any:
     """Mean over the tasks of the mean of each."""
-    return np.mean([np.mean(scores, axis=-1) for scores in tasks], axis=0)
+    return np.mean([np.asarray(scores).mean(-1) for scores in tasks], axis=0)
 
 
 def median_of_tasks(tasks: Tasks) -> Any:
     """Median over the tasks of the mean of each."""
-    return np.median([np.mean(scores, axis=-1) for scores in tasks], axis=0)
+    return np.median([np.asarray(scores).mean(-1) for scores in tasks], axis=0)
 
 
 def pooled_iqm(tasks: Tasks) -> Any:
@@ -55,7 +55,7 @@ def run_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
 
 def mean_profile(tasks: Tasks, thresholds: ArrayLike) -> Floats:
     """Share of the tasks whose mean is above each threshold."""
-    return _above(np.array([np.mean(scores) for scores in tasks]), thresholds)
+    return _above(np.array([np.asarray(scores).mean() for scores in tasks]), thresholds)
 
 
 def _pooled(tasks: Tasks) -> NDArray[Any]:
