@@ -59,7 +59,7 @@ def contact_sheet(
     """A sheet with a question and a row for each sample: its pictures, and the predicted and correct answers.
 
     Args:
-        question: what the head predicts.
+        question: the heading, such as what a head predicts.
         pictures: by caption, (K, frame_stack * C, H, W) of K samples, C 1 or 3.
         predicted: K answers, written in green if correct, else in red; None if the pictures are the answers.
         correct: K answers.

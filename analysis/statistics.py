@@ -44,7 +44,7 @@ def pooled_iqm(tasks: Tasks) -> Any:
 
 
 def optimality_gap(tasks: Tasks) -> Any:
-    """Mean distance of all scores below 1; scores above 1 count as 1."""
+    """Mean amount by which scores fall short of 1; scores above 1 count as 1."""
     return 1 - np.minimum(_pooled(tasks), 1).mean(-1)
 
 

@@ -120,7 +120,7 @@ class BonusTask(AuxTask):
     """A task that also tells how new a transition is, for an agent that explores: see `TaskConfig.bonus_weight`.
 
     Attributes:
-        offers_bonus: whether it does with its options.
+        offers_bonus: whether the task gives a bonus with its options.
     """
 
     offers_bonus = True

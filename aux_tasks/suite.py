@@ -52,9 +52,9 @@ class AuxSuite(nn.Module):
                 built[name] = TASKS[name](setting, **config.options)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"aux.{name}: {error}") from error
-            if config.bonus_weight and not getattr(built[name], "offers_bonus", False):
-                known = ", ".join(task for task in TASKS if issubclass(TASKS[task], BonusTask))
-                text = f"with these options it offers no bonus; tasks that can: {known}"
+            if config.bonus_weight and not (isinstance(built[name], BonusTask) and built[name].offers_bonus):
+                able = [task for task in TASKS if issubclass(TASKS[task], BonusTask)]
+                text = "no bonus with these options" if name in able else f"only {', '.join(able)} offer a bonus"
                 raise ValueError(f"aux.{name}.bonus_weight={config.bonus_weight}: {text}")
         self.tasks = nn.ModuleDict(built)
         self.explorers = [name for name, config in tasks.items() if config.bonus_weight]

@@ -51,7 +51,7 @@ def options(**defaults: Any) -> dict[str, Any]:
 
 
 def need(what: str, remedy: str) -> None:
-    """End the program, saying how to get it, unless a package is installed, or a folder such as data/mnist is there."""
+    """End the program and say how to get `what`, a package or a folder such as data/mnist, if it is missing."""
     if not (Path(what).is_dir() if "/" in what else find_spec(what)):
         sys.exit(f"error: {what} is missing: {remedy}")
 
@@ -131,7 +131,10 @@ def train(config: PretrainConfig, parts: PretrainingParts) -> None:
         RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
         GracefulExit() as stop,
     ):
-        learn(Pretraining(config, parts, folder, logger), stop)
+        run = Pretraining(config, parts, folder, logger)
+        learn(run, stop)
+    if run.saved < run.step:
+        sys.exit(f"{folder}: saved up to step {run.saved}; make space and run the same command")
     if stop.requested:
         sys.exit(stop.exit_code)
 

@@ -58,9 +58,7 @@ UPDATES = {
     "DQN, rotation": f"{PONG} aux=rotation",
     "SAC, batch 256, shifts": f"{CONTROL} {SHIFTS}",
     **{f"SAC, {task}": f"{CONTROL} {SHIFTS} aux={task}" for task in TASKS},
-    "DQN, replay in RAM": f"{PONG} replay.storage=ram",
     "DQN, bfloat16": f"{PONG} agent.precision=bfloat16",
-    "DQN, compiled": f"{PONG} agent.compile=true",
     "SAC, network and batch of the papers": f"{CONTROL} {SHIFTS} batch_size=512 encoder=control agent.hidden=1024",
 }
 CARTPOLE = f"experiment=sac_cartpole batch_size=256 {SHIFTS} {STORED}"

@@ -34,6 +34,7 @@ from common import (
     origins,
     read_json,
     renewed,
+    result_of,
     table,
     train,
     with_block,
@@ -344,11 +345,11 @@ def main() -> None:
     if "clips" in chosen["sources"].split(","):
         need("data/clips", "make clips")
     pairs = list(product(chosen["sources"].split(","), chosen["tasks"].split(",")))
-    for seed in seeds if "pong" in chosen["sources"] else ():  # or all of its runs would record at once
-        config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
-        build_source(config.source, config.env, seed)
     each = [(*pair, control, seed) for pair in pairs for control in (False, True) for seed in seeds]
     runs = {folder_of(*one): (*one, steps, chosen["device"]) for one in each}
+    for seed in {one[3] for folder, one in runs.items() if one[0] == "pong" and not result_of(folder, steps)}:
+        config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
+        build_source(config.source, config.env, seed)  # or all of its runs would record at once
     results, failed = measured(run, runs, steps, chosen["jobs"])
     made, before = f"`{shlex.join(['python', *sys.argv])}`", read_json(JSON)
     told, score = before.get("sources", {}), before.get("score_changes")
@@ -360,7 +361,7 @@ def main() -> None:
         if real:
             row = {"made": made, "steps": steps, **row_of(source, task, real, control)}
             told[source] = renewed(told.get(source, []), [row], TASKS)
-    if "pong" in chosen["sources"]:
+    if "pong" in chosen["sources"].split(","):
         score = score_changes(0)
     write_json({"sources": {name: told[name] for name in SOURCES if name in told}, "score_changes": score}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))

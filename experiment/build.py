@@ -284,7 +284,7 @@ def build_initial_encoder(
     """The encoder at the start of a run: initialised from its own random stream, or loaded from `config.init`.
 
     Raises:
-        ValueError: it does not fit the observations (C, H, W), or would take gray frames for the colours of one.
+        ValueError: it does not fit the observations (C, H, W), or would take gray frames for colour channels.
     """
     with seeded(seed, "init/encoder"):
         encoder = build_encoder(config, obs_shape)

@@ -135,7 +135,7 @@ def format_score(summary: Mapping[str, Any]) -> str:
 
 
 def log_end(run: Training, begun: int) -> None:
-    """Log where the files of a training are, why it made no update if so, and the next commands."""
+    """Log where the files of a training are, the next commands, and, if it made no update, why."""
     config, progress, run_dir = run.config, run.progress, run.run_dir
     if begun and progress.steps == begun:
         log_finished(progress.steps, config)

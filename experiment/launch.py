@@ -61,8 +61,8 @@ def launch(
         module: of the command. A sweep then runs it in several processes; without it, one run follows another here.
 
     Returns:
-        The exit code of the run. In a sweep it is the highest. Without `module`, a sweep ends with a run that a signal
-        ended (128 or more).
+        The exit code of the run. In a sweep it is the highest. Without `module`, a sweep ends after the first run
+        that a signal ended (128 or more).
     """
     with unbreakable_output(), interruptible():
         return exit_code(partial(_launch, run, name, argv, about, module))

@@ -1,6 +1,7 @@
 """Words of a command line: their short forms, their types, and the configs that Hydra composes from them."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -60,7 +61,7 @@ def _with_runs(words: list[str]) -> list[str]:
     paths, rest = [], []
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and re.fullmatch(r"[\w.]+", key) and not Path(word).exists():
+        if equals and re.fullmatch(r"[\w.]+", key) and not os.path.exists(word):
             rest.append(f"{key}={quoted(value)}" if key == "baseline" and value[:1] not in "'\"" else word)
         else:
             paths.append(quoted(word))
@@ -68,7 +69,7 @@ def _with_runs(words: list[str]) -> list[str]:
 
 
 def _with_checkpoint(name: str, words: list[str]) -> list[str]:
-    bare = [word for word in words if "=" not in word and ("/" in word or Path(word).exists())]
+    bare = [word for word in words if "=" not in word and ("/" in word or os.path.exists(word))]
     if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
         return words
     if any(word.startswith("checkpoint=") for word in words):

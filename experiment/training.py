@@ -185,7 +185,7 @@ def export(run: Training) -> None:
 
 
 def save_training(run: Training) -> None:
-    """Cut the running episodes and save everything. If the disk is full, warn and keep the previous checkpoint.
+    """Cut the running episodes and save everything. If the disk refuses, warn and keep the previous checkpoint.
 
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 VIDEOS = {".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"}
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever the ending: Pillow opens others by other programs
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever the ending: Pillow passes some others to external programs
 VIDEO_FORMATS = "avi,gif,matroska,mov"  # demuxers that open no second file
 IMAGE_BYTES, VIDEO_BYTES = 1 << 30, 1 << 37  # the largest files that are opened
 VIDEO_PIXELS = 7680 * 4320  # of a frame: a decoder holds up to 17 of them
@@ -37,7 +37,7 @@ NAMED = 3  # file names in a log line
 def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) -> list[Path]:
     """The files with one of the endings in `folder`, and unless `deep` is false in its subfolders, sorted by path.
 
-    Hidden files and folders are left out, as editors and unfinished downloads leave them. One log line says what was
+    Hidden files and folders are left out: editors and unfinished downloads create them. One log line says what was
     left out. Links to folders are followed.
 
     Raises:

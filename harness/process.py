@@ -72,7 +72,7 @@ def available_cores() -> int:
 
 
 def matmul_rate() -> float:
-    """GFLOP/s of float32 1024 x 1024 matrix products, the best of five, by which timings of machines compare."""
+    """GFLOP/s of float32 1024 x 1024 matrix products, the best of five, to compare timings between machines."""
     a, seconds = torch.ones(1024, 1024), []
     for _ in range(5):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """What a benchmark says where a package, a data set or a device is missing that it needs: one line, at its start."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -40,6 +40,16 @@ def raising(error: Exception) -> Callable[..., Any]:
         raise error
 
     return function
+
+
+@pytest.fixture(autouse=True)
+def _without_traces() -> Iterator[None]:
+    """Benchmarks import each other, here with folders of the test."""
+    before = set(sys.modules)
+    yield
+    for name in sys.modules.keys() - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
 
 
 @pytest.mark.timeout(60)

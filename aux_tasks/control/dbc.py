@@ -37,8 +37,8 @@ class DBC(BonusTask):
     - `rap`: (d - gamma * W2)^2 matches (r_i - r_j)^2 less the variances of both, by a normal R on latents (Chen and Pan
       2022).
 
-    The exploration bonus is the squared error of P's mean: while all rewards are equal, all states are bisimilar
-    (Kemertas and Aumentado-Armstrong 2021). `mico` has no P, so it has none.
+    The exploration bonus is the squared error of P's mean. It guides the agent while all rewards are equal, when all
+    states are bisimilar (Kemertas and Aumentado-Armstrong 2021). `mico` has no P and no bonus.
 
     Args:
         setting: the run.

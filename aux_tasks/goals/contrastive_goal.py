@@ -51,7 +51,7 @@ class ContrastiveGoal(GoalTask):
         return embedding
 
     def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        """Return the energy times 1 - gamma (B,): critics fit returns of hundreds slowly."""
+        """Return the energy times 1 - gamma of the pretraining (B,), so that returns stay small."""
         return (1 - self.gamma) * super().reward(achieved, desired)
 
     @torch.no_grad()
