@@ -40,9 +40,9 @@ from analysis.comparison.runs import SCORE, Run, read_runs
 from harness.metrics import seconds_of
 
 GOALS = {"pong": (0, 10, 15, 18), "breakout": (15, 30, 100), "freeway": (10, 21, 27), "boxing": (10, 35, 60)}
-BASELINES = ("dqn", "none", "quantile")  # the first of them that is there
+BASELINES = ("dqn", "none", "quantile_400k")  # the first of them that is there
 PAGE = RESULTS / "atari.md"
-WINDOW, DRAWN = 50_000, 25_000  # agent steps
+WINDOW = 50_000  # agent steps
 HEADER = ["arm", "seed", "updates", "minutes", "GFLOP/s at its start", "`nature` (95 %)", "`rainbow`"]
 
 
@@ -123,8 +123,8 @@ def draw(game: str, reports: dict[str, dict[str, Any]], folder: Path) -> None:
     for i, (arm, seeds) in enumerate(arms(reports)):
         label = arm
         for training in (report["training"] for report in seeds.values()):
-            points = curve(training["games"], training["steps"] // DRAWN * DRAWN, DRAWN)
-            ends = [(k + 1) * DRAWN / 1000 for k in range(len(points))]
+            points = curve(training["games"], training["steps"] // WINDOW * WINDOW, WINDOW)
+            ends = [(k + 1) * WINDOW / 1000 for k in range(len(points))]
             axes.plot(ends, points, linewidth=1, color=plt.get_cmap("tab20")(i % 20), label=label)
             label = "_"  # once
     axes.set(xlabel="agent steps, thousands", ylabel="mean return of the training episodes", title=game.capitalize())
