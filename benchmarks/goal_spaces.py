@@ -95,13 +95,14 @@ def row_of(run: Path) -> list[dict[str, Any]]:
     clock = log_of(run)[-1]["clock"]
     made = {"steps": clock["updates"], "seed": config.seed, "seconds": clock["seconds"]}
     made |= {"latents": space.goal_dim, "env": world, "config": (run / "config.yaml").read_text()}
-    shuffled = compared[rng.permutation(len(embedded))]
+    shuffled, features = compared[rng.permutation(len(embedded))], space.features(seen.frames)
     with torch.no_grad():
         encoder = build_initial_encoder(replace(config.encoder, init=None), seen.frames.shape[1:], config.seed)
         untrained = encoder(torch.from_numpy(seen.frames)).numpy()
     pixels = PixelSpace(seen.frames.shape[1:]).embed(seen.frames, seen.context)
     rows = [
         {"task": f"{world}/{task}", **trained, **made},
+        {"task": f"{world}/{task}, features", **scores(features, euclid(features), seen, pairs)},
         {"task": f"{world}/{task}, shuffled", **scores(shuffled, euclid(shuffled), seen, pairs)},
         {"task": f"{world}/untrained encoder", **scores(untrained, euclid(untrained), seen, pairs)},
         {"task": f"{world}/pixels, 12 x 12", **scores(pixels, euclid(pixels), seen, pairs)},
