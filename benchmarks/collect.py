@@ -1,11 +1,12 @@
-"""Collection by the process that learns, or by one or two Ray actors: speed, CPU time, age of the weights, scores.
+"""Collection between or beside updates, or by one or two Ray actors: speed, CPU time, age of the weights, scores.
 
     python benchmarks/collect.py [rounds=2] [steps=2000] [catch=2] [pong=1]
 
-Rounds of Pong (`experiment=pong_cpu aux=none`, eight copies) give the speeds, in alternation: collecting alone, before
-learning begins, and learning. Every process has one thread. CPU time is counted too, since other programs on the same
-cores change it little. Trainings on so many seeds of Catch and of Pong give scores at equal steps and at equal times. A
-zero keeps what is there. Writes results/collect.json and the block of its page.
+Rounds of Pong (`experiment=pong_cpu`, eight copies) and of cartpole (`experiment=sac_cartpole`) give the speeds, in
+alternation: collecting alone, before learning begins, and learning. Every process has one thread. CPU time is counted
+too, since other programs on the same cores change it little. Trainings on so many seeds of Catch and of Pong give
+scores at equal steps and at equal times. A zero keeps what is there. Writes results/collect.json and the block of its
+page.
 """
 
 import itertools
@@ -28,9 +29,8 @@ from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "collect.json", RESULTS / "collect.md"
 COPIES = 8
-STARTS = 2_000  # steps before learning begins; the first of them start everything
-ACTORS = {"local": 0, "ray, 1 actor": 1, "ray, 2 actors": 2}
-PONG = ["experiment=pong_cpu", "aux=none", "until_score=null", f"learning_starts={STARTS}", "log_every=200"]
+ACTORS = {"ray, 1 actor": 1, "ray, 2 actors": 2}
+SCORED = ("local", *ACTORS)
 CATCH = [
     *("env=toy", "encoder=der", "replay=prioritized", "replay.capacity=20000", "learning_starts=500"),
     *("agent.learning_rate=1e-3", "agent.hidden=64", "agent.target_tau=0.02", "agent.epsilon_steps=6000"),
@@ -47,15 +47,30 @@ TRAINED = {  # game: its settings and the environment copies of all actors toget
         COPIES,
     ),
 }
+
+
+class Timed(NamedTuple):
+    """What is timed, and by which arms."""
+
+    words: str
+    copies: int  # of the environment, of all actors together
+    starts: int  # steps before learning begins; the first of them start everything
+    slower: int  # than Pong: so many times fewer steps
+    arms: Sequence[str]
+
+
+TIMED = {
+    "Pong": Timed("experiment=pong_cpu until_score=null", COPIES, 2_000, 1, ("local", "overlap", *ACTORS)),
+    "cartpole": Timed("experiment=sac_cartpole env.processes=1", 1, 1_000, 10, ("local", "overlap")),
+}
 SHARED = ["threads=1", "diagnose_every=0", "eval_episodes=0", "checkpoint_every=1000000", "device=cpu"]
 
 
 def words(arm: str, copies: int) -> list[str]:
     """Who collects, with so many environment copies together."""
     if not (actors := ACTORS.get(arm)):
-        return [f"env.num_envs={copies}", "threads=2" if "2 threads" in arm else "threads=1"]
+        return [f"collect={arm}", f"env.num_envs={copies}"]
     return [
-        "threads=1",
         "collect=ray",
         f"collect.actors={actors}",
         "collect.cpus=0.5",
@@ -72,19 +87,23 @@ class Seen(NamedTuple):
     actors: float
 
 
-def speeds(arm: str, steps: int) -> dict[str, float]:
-    """Steps a second before and after learning begins, CPU milliseconds a step, and updates that weights are old."""
-    seen = watch([*PONG, *SHARED, *words(arm, COPIES)], STARTS + steps)
+def speeds(game: str, arm: str, steps: int) -> dict[str, float | None]:
+    """Steps a second before and after learning begins, CPU milliseconds a step, and by how many updates an actor's
+    weights are old.
+    """
+    given, copies, starts, slower, _ = TIMED[game]
+    logged = [f"learning_starts={starts}", f"log_every={200 // slower}"]
+    seen = watch([*given.split(), *logged, *SHARED, *words(arm, copies)], starts + steps // slower)
     before = [one for one in seen if not one.row["clock"]["updates"]][2:]
     after = [one for one in seen if one.row["clock"]["updates"]][1:]
-    ages = [one.row.get("collect/weight_age", 0.0) for one in after]
+    ages = [one.row["collect/weight_age"] for one in after if "collect/weight_age" in one.row]
     made = after[-1].row["step"] - after[0].row["step"]
     return {
         "collecting": rate(before),
         "learning": rate(after),
         "learner": (after[-1].learner - after[0].learner) / made * 1e3,
         "actors": (after[-1].actors - after[0].actors) / made * 1e3,
-        "age": statistics.mean(ages),
+        "age": statistics.mean(ages) if ages else None,
     }
 
 
@@ -138,23 +157,30 @@ def scores_table(game: str, arms: dict[str, list[list[dict[str, float]]]]) -> st
     return table([game, *(f"{step:,} steps" for step in steps), f"after {least:.0f} s", "s for all steps"], rows)
 
 
+def speeds_table(game: str, arms: dict[str, list[dict[str, Any]]]) -> str:
+    """Medians over the rounds, and the ratio of each to `local` in its round."""
+    header = [game, "steps/s, collecting alone", "ratio", "steps/s, learning", "ratio"]
+    header += ["CPU ms a step, learner", "CPU ms a step, actors", "weights' age, updates"]
+    lines = []
+    for arm, rounds in arms.items():
+        cells = [arm]
+        for phase in ("collecting", "learning"):
+            ratios = [one[phase] / base[phase] for one, base in zip(rounds, arms["local"], strict=True)]
+            cells += [f"{statistics.median(one[phase] for one in rounds):.3g}", " ".join(f"{r:.2f}" for r in ratios)]
+        for key in ("learner", "actors", "age"):
+            found = [one[key] for one in rounds if one[key] is not None]
+            cells.append(f"{statistics.median(found):.1f}" if found else "-")
+        lines.append(cells)
+    return table(header, lines)
+
+
 def remade(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
-    header = ["Pong", "steps/s, collecting alone", "ratio", "steps/s, learning", "ratio"]
-    header += ["CPU ms a step, learner", "CPU ms a step, actors", "weights' age, updates"]
-    lines = []
-    for arm, rounds in content["speeds"].items():
-        cells = [arm]
-        for phase in ("collecting", "learning"):
-            found = [one[phase] for one in rounds]
-            ratios = [one[phase] / base[phase] for one, base in zip(rounds, content["speeds"]["local"], strict=True)]
-            cells += [f"{statistics.median(found):.0f}", " ".join(f"{ratio:.2f}" for ratio in ratios)]
-        cells += [f"{statistics.median(one[key] for one in rounds):.1f}" for key in ("learner", "actors", "age")]
-        lines.append(cells)
+    timed = [speeds_table(game, arms) for game, arms in content["speeds"].items()]
     trained = [scores_table(game, arms) for game, arms in content["scores"].items()]
     made = "".join(f"- {line}\n" for line in content["made"].values())
-    return with_block(page, __file__, "\n".join([made, table(header, lines), *trained]))
+    return with_block(page, __file__, "\n".join([made, *timed, *trained]))
 
 
 def main() -> None:
@@ -166,18 +192,18 @@ def main() -> None:
     made = f"`{command}`: {{}}, {machine}, load {{:.0f}} at the end"
     content.setdefault("made", {})
     if given["rounds"]:
-        content["speeds"] = {arm: [] for arm in ACTORS}
-        for _ in range(given["rounds"]):
-            for arm, rounds in content["speeds"].items():
-                rounds.append(speeds(arm, given["steps"]))
-                print(arm, rounds[-1], flush=True)
-        content["made"]["speeds"] = made.format(f"Pong, {given['rounds']} rounds", os.getloadavg()[0])
+        content["speeds"] = {game: {arm: [] for arm in one.arms} for game, one in TIMED.items()}
+        for _, (game, timed) in itertools.product(range(given["rounds"]), content["speeds"].items()):
+            for arm, rounds in timed.items():
+                rounds.append(speeds(game, arm, given["steps"]))
+                print(game, arm, rounds[-1], flush=True)
+        content["made"]["speeds"] = made.format(f"speeds, {given['rounds']} rounds", os.getloadavg()[0])
         write_json(content, JSON)
     for game in TRAINED:
         if seeds := given[game.lower()]:
-            arms: dict[str, list[Any]] = {arm: [] for arm in ACTORS}
+            arms: dict[str, list[Any]] = {arm: [] for arm in SCORED}
             content.setdefault("scores", {})[game] = arms
-            for seed, arm in itertools.product(range(seeds), ACTORS):
+            for seed, arm in itertools.product(range(seeds), SCORED):
                 arms[arm].append(scores(game, arm, seed))
                 print(game, arm, seed, arms[arm][-1], flush=True)
             content["made"][game] = made.format(f"{game}, {seeds} seeds", os.getloadavg()[0])

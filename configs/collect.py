@@ -1,17 +1,19 @@
-"""Who steps the environment of a training: the process that learns, or actors on a Ray cluster."""
+"""Who steps the environment of a training: the process that learns, others beside it, or actors on a Ray cluster."""
 
 from dataclasses import dataclass, fields
 
 from harness.suggest import check_choice
 
-PLACES = ("local", "ray")
+PLACES = ("local", "overlap", "ray")
 
 
 @dataclass(frozen=True)
 class CollectConfig:
     """Where transitions are collected. Every actor has `env.num_envs` copies of the environment."""
 
-    name: str = "local"  # local: in the process that learns; ray: by actors on a Ray cluster
+    # local: between updates; overlap: while updates run, by actions that do not know these updates yet; ray: by actors
+    # on a Ray cluster
+    name: str = "local"
     actors: int = 1  # ray: processes that collect for the one that learns
     block: int = 16  # ray: steps of each copy that an actor sends at once; its weights are one to two blocks old
     cpus: float = 1.0  # ray: of each actor; a fraction shares a core
@@ -24,6 +26,6 @@ class CollectConfig:
                 raise ValueError(f"collect.{name}={getattr(self, name)}: must be at least {least}")
         if not self.cpus > 0:
             raise ValueError(f"collect.cpus={self.cpus}: must be above 0")
-        for key in fields(self) if self.name == "local" else ():
+        for key in fields(self)[1:] if self.name != "ray" else ():
             if (value := getattr(self, key.name)) != key.default:
                 raise ValueError(f"collect.{key.name}={value}: belongs to collect=ray")

@@ -100,6 +100,8 @@ def atari_games() -> list[str]:
 class AtariVector(VectorEnv):
     """N copies of one Atari game. Rewards are the game's own points."""
 
+    asynchronous = True
+
     def __init__(self, config: AtariConfig, labels: bool = False) -> None:
         """`labels`: know what AtariARI reads from the console's memory, at the price of a second emulation."""
         self._ale: Any = AtariVectorEnv(
@@ -143,11 +145,21 @@ class AtariVector(VectorEnv):
 
     def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: Actions) -> None:
+        """See `VectorEnv.step_async`."""
         self._check_action(action)  # ALE would wait for ever on a bad one
-        obs, reward, game_ended, truncated, info = self._ale.step(action.astype(np.int64))
+        self._action = action
+        self._ale.send(action.astype(np.int64))
+
+    def step_wait(self) -> VectorStep:
+        """See `VectorEnv.step_wait`."""
+        obs, reward, game_ended, truncated, info = self._ale.recv()
         first, self._over = self._over, game_ended | truncated
         if self._consoles:
-            self._consoles.step(action, first, reward, info["episode_frame_number"])
+            self._consoles.step(self._action, first, reward, info["episode_frame_number"])
         lives, self._lives = self._lives, info["lives"]
         # Lives reaching 0 is left to the end of the game: some games play their last life at 0.
         life_lost = self._life_loss & (self._lives < lives) & (self._lives > 0) & ~first

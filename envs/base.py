@@ -142,6 +142,7 @@ class VectorEnv(ABC):
     frame_shape: tuple[int, int, int]  # (C, H, W)
     frame_dtype: type[np.uint8 | np.float32] = np.uint8  # float32: states in place of pixels
     num_views: int = 0  # V, further pictures of each moment
+    asynchronous: bool = False  # other threads or processes make the steps: there are `step_async` and `step_wait`
     goal_dim: int = 0  # G, numbers in a goal; 0: there are no goals
 
     @abstractmethod
@@ -164,6 +165,14 @@ class VectorEnv(ABC):
         Raises:
             ValueError: an action is out of range or NaN, or the shape or kind is wrong.
         """
+
+    def step_async(self, action: Actions) -> None:
+        """Begin a step, which `step_wait` ends; see `step`."""
+        raise NotImplementedError(f"{type(self).__name__} is not asynchronous")
+
+    def step_wait(self) -> VectorStep:
+        """What the step that `step_async` began has led to; see `step`."""
+        raise NotImplementedError(f"{type(self).__name__} is not asynchronous")
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """What is known of the moment that the newest frames show, (N,) each, integers or floats."""

@@ -121,6 +121,7 @@ class DmcVector(VectorEnv):
         self.num_envs = config.num_envs
         self.frame_shape = (3, config.size, config.size)
         self.num_views = len(config.views)
+        self.asynchronous = config.processes > 0
         self._seed: int | None = None
         self._shares: list[Local | Worker] = []
         pixels = SPAWN.RawArray(c_ubyte, config.num_envs * 3 * config.size**2)
@@ -149,9 +150,17 @@ class DmcVector(VectorEnv):
         Raises:
             RuntimeError: a worker died or hangs.
         """
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: Actions) -> None:
+        """See `VectorEnv.step_async`."""
         self._check_action(action)
-        answers = self._ask("step", self._deal(action))
-        reward, terminated, truncated, made = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        self._send("step", self._deal(action))
+
+    def step_wait(self) -> VectorStep:
+        """See `VectorEnv.step_wait`."""
+        reward, terminated, truncated, made = map(np.concatenate, zip(*self._answers(), strict=True))
         first, self._over = self._over, terminated | truncated
         return VectorStep(self._frames.copy(), reward, terminated, truncated, self._over, first, made)
 
@@ -178,9 +187,19 @@ class DmcVector(VectorEnv):
         return [(part,) for part in np.array_split(items, len(self._shares))]
 
     def _ask(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        self._send(method, arguments)
+        return self._answers()
+
+    def _send(self, method: str, arguments: list[tuple[Any, ...]]) -> None:
         try:
             for share, given in zip(self._shares, arguments, strict=True):
                 share.ask(method, *given)
+        except ValueError:
+            self.close()
+            raise
+
+    def _answers(self) -> list[Any]:
+        try:
             return [share.answer() for share in self._shares]
         except WorkerError as error:
             self.close()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvError, Goals, Padding, VectorEnv
+from envs.base import Actions, EnvError, Goals, Padding, VectorEnv, VectorStep
 from envs.stack import FrameStack
 
 
@@ -81,7 +81,10 @@ class Rollout:
                 the step.
         """
         action = policy(self.observation)
-        step = self.env.step(action)
+        return self._take(action, self.env.step(action))
+
+    def _take(self, action: Actions, step: VectorStep) -> Transition:
+        """The step of every copy that an action has led to."""
         if not np.isfinite(step.reward).all():
             copy = int(np.isfinite(step.reward).argmin())
             raise EnvError(f"copy {copy} of the environment gave a reward of {step.reward[copy]}: it must be finite")

@@ -21,7 +21,7 @@ from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, FrozenEncoder, StateEncoder, build_encoder
 from encoders.backbones import ImageNetPixels
 from envs import GoalSpaceVector, VectorEnv
-from experiment.collecting import Collector, LocalCollector
+from experiment.collecting import Collector, LocalCollector, OverlappedCollector
 from experiment.composition import read_config
 from experiment.goal_env import env_of_run
 from experiment.goal_space import OWN, TaskSpace, own_goal_task
@@ -166,16 +166,17 @@ def build_player(
 
 
 def build_collector(config: Config, env: VectorEnv, agent: Agent) -> Collector:
-    """The collector that steps the environment: in this process, or on a Ray cluster.
+    """The collector that steps the environment.
 
     Args:
         env: as one process steps it.
 
     Raises:
-        ValueError: the Ray cluster cannot be reached.
+        ValueError: the environment cannot step beside updates, or the Ray cluster cannot be reached.
     """
-    if config.collect.name == "local":
-        return LocalCollector(agent, env, config.frame_stack, config.env.padding)
+    if config.collect.name != "ray":
+        kind = OverlappedCollector if config.collect.name == "overlap" else LocalCollector
+        return kind(agent, env, config.frame_stack, config.env.padding)
     from experiment.ray_collecting import RayCollector
 
     return RayCollector(config, env, agent)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from agents import Agent
-from envs import Episode, Goals, Padding, Rollout, Transition, VectorEnv
+from envs import Actions, Episode, Goals, Padding, Rollout, Transition, VectorEnv
 
 
 class Collector(Protocol):
@@ -24,6 +24,9 @@ class Collector(Protocol):
     def reset(self, seed: int) -> None:
         """Start an episode in every copy."""
 
+    def begin(self) -> None:
+        """Let the next step run while the caller does something else, where the collector can."""
+
     def collect(self) -> Transition:
         """The next step of every copy.
 
@@ -39,7 +42,7 @@ class Collector(Protocol):
 
 
 class LocalCollector(Rollout):
-    """Collects in this process, with the policy of `agent`. The other arguments are those of `Rollout`."""
+    """Collects with the policy of `agent`. The other arguments are those of `Rollout`."""
 
     def __init__(self, agent: Agent, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
         super().__init__(env, frame_stack, padding)
@@ -49,6 +52,9 @@ class LocalCollector(Rollout):
     def num_envs(self) -> int:
         """See `Collector`."""
         return self.env.num_envs
+
+    def begin(self) -> None:
+        """See `Collector`: it cannot."""
 
     def collect(self) -> Transition:
         """See `Collector`."""
@@ -61,3 +67,35 @@ class LocalCollector(Rollout):
     def close(self) -> None:
         """See `Collector`."""
         self.env.close()
+
+
+class OverlappedCollector(LocalCollector):
+    """Collects while the agent learns: a step that was begun goes on in the threads or processes of the environment.
+
+    Raises:
+        ValueError: the environment has none.
+    """
+
+    def __init__(self, agent: Agent, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
+        if not env.asynchronous:
+            raise ValueError(
+                "collect=overlap: this environment steps in the process that learns; those of Atari do not, nor does "
+                "env=dmc with env.processes=1"
+            )
+        super().__init__(agent, env, frame_stack, padding)
+        self._begun: Actions | None = None  # the action of a step that runs
+
+    def begin(self) -> None:
+        """See `Collector`."""
+        self._begun = self._act()
+
+    def collect(self) -> Transition:
+        """See `Collector`."""
+        action = self._act() if self._begun is None else self._begun
+        self._begun = None
+        return self._take(action, self.env.step_wait())
+
+    def _act(self) -> Actions:
+        action = self._explore(self.observation)
+        self.env.step_async(action)
+        return action

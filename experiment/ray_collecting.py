@@ -149,6 +149,9 @@ class RayCollector:
         self.goals = None if after.achieved is None or after.desired is None else Goals(after.achieved, after.desired)
         return row
 
+    def begin(self) -> None:
+        """See `Collector`: the actors always do."""
+
     def drain(self) -> dict[str, float]:
         """See `Collector`: the mean age of the weights in updates, and the mean share of random actions."""
         ages, self._ages = self._ages, []

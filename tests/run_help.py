@@ -14,6 +14,7 @@ from agents import Agent, DQNConfig, SACConfig
 from agents.base import AuxSchedule
 from agents.config import Conflict, Target
 from aux_tasks import TaskConfig
+from configs.collect import CollectConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcVector, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
@@ -128,6 +129,11 @@ def atari(run_dir: Path, **changes: Any) -> Config:
     return small(run_dir, **{**parts, **changes})
 
 
+def overlapped(run_dir: Path, **changes: Any) -> Config:
+    """The same, stepped while the agent learns."""
+    return atari(run_dir, collect=CollectConfig("overlap"), **changes)
+
+
 def exported_agent(config: Config, folder: Path) -> Agent:
     """An untrained agent for the environment of `config`, as a run leaves it in `folder`."""
     parts = build(config)
@@ -154,7 +160,8 @@ def in_child(function: Callable[[], int]) -> int:
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Call `action` when the environment is about to bring the run to `step` agent steps, counted from its start."""
     taken = 0
-    originals = {kind: kind.step for kind in (ToyVector, PointMassVector, AtariVector, DmcVector)}
+    names = {ToyVector: "step", PointMassVector: "step", AtariVector: "step_async", DmcVector: "step_async"}
+    originals = {kind: getattr(kind, name) for kind, name in names.items()}
 
     def counted(self: VectorEnv, actions: Any) -> Any:
         nonlocal taken
@@ -163,8 +170,8 @@ def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPat
             action()
         return originals[type(self)](self, actions)
 
-    for kind in originals:
-        monkeypatch.setattr(kind, "step", counted)
+    for kind, name in names.items():
+        monkeypatch.setattr(kind, name, counted)
 
 
 def run(config: Config) -> int:

@@ -24,6 +24,7 @@ from run_help import (
     gated,
     hard,
     in_child,
+    overlapped,
     run,
     small,
     synthetic,
@@ -63,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     [(small, 27), (small, 51), (hard, 3), (hard, 24), (hard, 48), (hard, 51), (hard, 96), (hard, 120)]
     + [(continuous, kill) for kill in (24, 51, 99)]
     + [(alternating, 51), (gated, 51), (synthetic, 51), (synthetic, 99), (exploring, 51)]
-    + [pytest.param(atari, 150, marks=pytest.mark.slow)],
+    + [pytest.param(kind, 150, marks=pytest.mark.slow) for kind in (atari, overlapped)],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kind: Any, kill: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

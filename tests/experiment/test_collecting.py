@@ -1,4 +1,4 @@
-"""Actors that collect for one learner: on a Ray that runs here, and on a real one where it is installed."""
+"""Collecting beside updates; actors, on a Ray that runs here, and on a real one where it is installed."""
 
 import os
 import pickle
@@ -16,18 +16,23 @@ import psutil
 import pytest
 import run_help
 import torch
+from gymnasium.spaces import Discrete
 
+import train as script
 from agents import SACConfig
 from aux_tasks import TaskConfig
 from configs.collect import CollectConfig
 from configs.schema import Config, GoalConfig
 from encoders import EncoderConfig
-from envs import BitFlipConfig, EnvError, PointMassConfig, Rollout, ToyConfig
+from envs import AtariConfig, BitFlipConfig, DmcConfig, EnvError, PointMassConfig, Rollout, ToyConfig
+from envs.atari import AtariVector
 from experiment import ray_collecting
 from experiment.build import build
+from experiment.collecting import OverlappedCollector
 from experiment.composition import read_config
 from experiment.launch import launch
 from experiment.ray_cluster import check_nodes, connect
+from experiment.training import save_training
 from harness.seeding import derive
 from replay import ReplayConfig
 
@@ -105,6 +110,60 @@ def same(row, expected):
 
 def each(function, row):
     return type(row)(*(None if column is None else function(column) for column in row))
+
+
+@pytest.mark.parametrize(
+    "config", [AtariConfig(num_envs=2, size=42), DmcConfig(num_envs=2, size=16, processes=1)], ids=lambda c: c.name
+)
+def test_a_step_that_was_begun_has_the_actions_of_its_beginning(config):
+    env, weights = config.build(), 0
+
+    def act(_, explore=True):
+        assert explore
+        rng = np.random.default_rng(weights)
+        if isinstance(env.action_space, Discrete):
+            return rng.integers(env.action_space.n, size=2)
+        return rng.uniform(-1, 1, (2, *env.action_space.shape)).astype(np.float32)
+
+    plain = Rollout(config.build(), 2, "zeros")
+    overlapped = OverlappedCollector(SimpleNamespace(act=act), env, 2, "zeros")
+    for rollout in (plain, overlapped):
+        rollout.reset(5)
+    for begun in (False, True, True, False, True):
+        expected = plain.step(act)
+        if begun:
+            overlapped.begin()
+            weights += 1  # an update
+        assert same(overlapped.collect(), expected)
+        assert np.array_equal(overlapped.observation.pixels, plain.observation.pixels)
+    assert weights == 3
+    for rollout in (plain, overlapped):
+        rollout.env.close()
+
+
+def test_updates_run_while_the_environment_steps_and_no_step_is_lost_at_a_checkpoint(tmp_path, monkeypatch):
+    events = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: (events.append(name), original(*given))[1])
+
+    for owner, name in ((AtariVector, "step_async"), (AtariVector, "step_wait"), (script, "update")):
+        watch(owner, name)
+    monkeypatch.setattr(script, "save_training", lambda run: (events.append("save"), save_training(run)))
+    env = AtariConfig(num_envs=2, size=42)
+    config = small(tmp_path, env=env, collect=CollectConfig("overlap"), eval_episodes=0)
+    assert run_help.run(config) == 0
+    letters = {"step_async": "<", "step_wait": ">", "update": "u", "save": "s"}
+    order = "".join(letters[event] for event in events)
+    assert re.fullmatch("((<u*>)+u*s)+", order), order
+    assert "<u>" in order
+    assert order.count("s") == 3
+
+
+def test_an_environment_that_steps_in_the_process_that_learns_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="collect=overlap: this environment steps in the process that learns"):
+        build(small(tmp_path, collect=CollectConfig("overlap")))
 
 
 def test_every_actor_plays_its_own_games_with_the_weights_of_its_block(near, tmp_path):
@@ -277,7 +336,7 @@ def test_actors_that_are_always_lost_end_the_run(near, tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["collect=slurm"], "local, ray"),
+        (["collect=slurm"], "local, overlap, ray"),
         (["collect.actors=2"], "collect.actors=2: belongs to collect=ray"),
         (["collect=ray", "collect.actors=0"], "collect.actors=0: must be at least 1"),
         (["collect=ray", "collect.block=1"], "collect.block=1: must be at least 2"),
