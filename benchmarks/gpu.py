@@ -44,6 +44,7 @@ from harness.progress import Meter
 from harness.provenance import versions, write_json
 
 ARMS = {"eager": "agent.capture=off", "captured": "agent.capture=on"}
+SPEED_ARMS = ARMS | {"overlapped": "agent.capture=on collect=overlap"}
 STORED = "replay.storage=cuda"
 PONG = f"experiment=pong_cpu aux=none until_score=null encoder=nature env.num_envs=16 {STORED}"
 # Pixels and batch of the Control Suite, without its simulator.
@@ -63,9 +64,9 @@ UPDATES = {
 }
 CARTPOLE = f"experiment=sac_cartpole batch_size=256 {SHIFTS} {STORED}"
 SPEEDS = {  # words, runs at once, and arms
-    "one Pong run, 16 copies": (f"{PONG} log_every=1000 env.threads=8", 1, tuple(ARMS)),
+    "one Pong run, 16 copies": (f"{PONG} log_every=1000 env.threads=8", 1, tuple(SPEED_ARMS)),
     "16 Pong runs, 16 copies each": (f"{PONG} log_every=1000 replay.capacity=100000", 16, ("captured",)),
-    "one cartpole run": (f"{CARTPOLE} log_every=250", 1, ("captured",)),
+    "one cartpole run": (f"{CARTPOLE} log_every=250 env.processes=1", 1, ("captured", "overlapped")),
 }
 LEARNING_AT_ONCE = 6  # runs
 DRQ = f"experiment=sac_paper batch_size=512 {SHIFTS} eval_episodes=20 diagnose_every=0 checkpoint_every=6250"
@@ -172,7 +173,7 @@ def measure_speed(
     """Agent steps a second of one or more runs, from their first update on, by arm."""
     found: dict[str, Any] = {}
     for arm in arms:
-        more = ARMS[arm]
+        more = SPEED_ARMS[arm]
         folders = [folder / f"{arm}-{time.time_ns()}-{job}" for job in range(jobs)]
         processes = [
             start(f"{words} {more} seed={job} steps=100000000 eval_episodes=0", path, device)
@@ -318,7 +319,7 @@ def run_learning(session: Session, folder: Path) -> None:
     """Learning runs, some at once, until the time is over."""
     waiting = [name for name in LEARNING if "report" not in session.content["learning"].get(name, {})]
     running: dict[str, subprocess.Popen[bytes]] = {}
-    more = list(ARMS.values())[-1]
+    more = ARMS["captured"]
     while (waiting or running) and session.left() > 40:
         while waiting and len(running) < LEARNING_AT_ONCE:
             name = waiting.pop(0)
