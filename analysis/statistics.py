@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Tasks: TypeAlias = Sequence[ArrayLike]  # (..., n_t) of each task
 RESAMPLES, FEW_RESAMPLES = 50_000, 2_000  # of a comparison; of each report, and of each point of a curve
 BLOCK = 2_000_000  # scores drawn at once
-CONFIDENCE = 0.95  # of the intervals
+TAILS = (0.025, 0.975)  # probabilities of the ends of 95 % intervals
 
 
 def iqm(scores: ArrayLike) -> Any:
@@ -94,7 +94,7 @@ def curve_interval(runs: ArrayLike) -> tuple[Floats, Floats]:
     curves = np.asarray(runs, dtype=np.float64)
     picked = np.random.default_rng(0).integers(len(curves), size=(FEW_RESAMPLES, len(curves)))
     means = np.mean([curves[column] for column in picked.T], axis=0)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    low, high = np.quantile(means, TAILS, axis=0)
     return low, high
 
 
@@ -102,7 +102,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % t interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    half = stats.t.ppf(TAILS[1], len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
@@ -114,7 +114,7 @@ def _blocks(resamples: int, scores: int) -> Iterator[int]:
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(values, TAILS)
     return float(low), float(high)
 
 
