@@ -81,7 +81,7 @@ bench-rendering: $(VENV)/installed ## measure dm_control's pictures, writes resu
 	$(RUN) benchmarks/rendering.py $(ARGS)
 
 docs: $(VENV)/docs ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 docs-serve: $(VENV)/docs ## show the documentation at http://127.0.0.1:8000, rebuilt at each change
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve

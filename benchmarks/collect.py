@@ -166,7 +166,8 @@ def speeds_table(game: str, arms: dict[str, list[dict[str, Any]]]) -> str:
         cells = [arm]
         for phase in ("collecting", "learning"):
             ratios = [one[phase] / base[phase] for one, base in zip(rounds, arms["local"], strict=True)]
-            cells += [f"{statistics.median(one[phase] for one in rounds):.3g}", " ".join(f"{r:.2f}" for r in ratios)]
+            median = statistics.median(one[phase] for one in rounds)
+            cells += [f"{median:.{0 if median > 100 else 1}f}", " ".join(f"{ratio:.2f}" for ratio in ratios)]
         for key in ("learner", "actors", "age"):
             found = [one[key] for one in rounds if one[key] is not None]
             cells.append(f"{statistics.median(found):.1f}" if found else "-")
