@@ -38,8 +38,7 @@ class SyntheticReplay(Replay):
 
     Args:
         features: what observations become.
-        action_dim: A.
-        The others are those of `Replay`.
+        action_dim: A. The others are those of `Replay`.
     """
 
     def __init__(self, *args: Any, features: Features, action_dim: int, **kwargs: Any) -> None:
