@@ -1,6 +1,6 @@
 """Which auxiliary task takes the background out of an encoder? Denoising factors after learning from recorded play.
 
-    python benchmarks/denoising.py [world=cartpole_swingup] [background=gas] [arms=none,self_prediction,...]
+    python benchmarks/denoising.py [world=cartpole_swingup] [background=gas|noise|video] [arms=none,self_prediction,...]
                                    [places=separate,shared] [seeds=3] [steps=1500] [frames=10000] [jobs=1]
     python benchmarks/denoising.py render=1
 
@@ -8,7 +8,8 @@ Each cell trains an encoder on the same recorded random play: `separate` by the 
 SAC's critics, from the same weights. Cells that are done in runs/denoising are kept (run the same command again to
 resume). Then results/denoising-<world>-<background>.json, with all cells of that world, background, `steps` and
 `frames`, and the block of results/denoising.md are written; `render=1` writes that block alone. An arm is a task, or
-one of `ARMS`. The batch of 128, the encoder and all settings are those of `experiment=sac_cartpole`.
+one of `ARMS`. The batch of 128, the encoder and all settings are those of `experiment=sac_cartpole`. `background=video`
+shows the clips of `make clips`.
 """
 
 import shlex
@@ -26,6 +27,7 @@ from common import (
     config_of,
     finish,
     made_on,
+    need,
     need_env,
     options,
     read_json,
@@ -58,7 +60,8 @@ ARMS = {
     "dbc_normed": ["aux=dbc", "aux.dbc.options.form=normed", "aux.dbc.options.pairs=all"],
     "dbc_rap": ["aux=dbc", "aux.dbc.options.form=rap"],
 }
-DEFAULT = "none,self_prediction,deepmdp,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,reconstruction,inverse_dynamics"
+DEFAULT = "none,self_prediction,deepmdp,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,soda,reconstruction"
+DEFAULT += ",inverse_dynamics"
 SCORES = ("seen", "unseen", "state_r2", "background_r2")
 READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
 
@@ -68,6 +71,7 @@ def config(arm: str, seed: int, given: dict[str, Any]) -> Config:
     domain, _, task = given["world"].rpartition("_")
     words = ["experiment=sac_cartpole", f"env.domain={domain}", f"env.task={task}"]
     words += [f"env.background={given['background']}"]
+    words += ["env.background_folder=data/clips"] if given["background"] == "video" else []
     words += [*ARMS.get(arm, [f"aux={arm}"]), f"seed={seed}", "device=cpu", "threads=1"]
     return config_of("config", words, Config)  # type: ignore[no-any-return]
 
@@ -167,6 +171,8 @@ def main() -> None:
     given["command"] = shlex.join(["python", "benchmarks/denoising.py", *sys.argv[1:]])
     if not given["render"]:
         of = config("none", 0, given)
+        if given["background"] == "video":
+            need("data/clips", "make clips")
         need_env(of.env)  # it chooses the renderer, on which a process that is spawned relies
         build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)  # or all cells would record at once
         each = [
