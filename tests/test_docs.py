@@ -48,13 +48,22 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert broken(page) == ["#none", "gone.md#"]
 
 
+@pytest.mark.parametrize("folder", ["docs", "results"])
+def test_the_site_leads_to_every_page(folder: str) -> None:
+    shown = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    base = ROOT / "docs" if folder == "docs" else ROOT
+    assert {page.relative_to(base).as_posix() for page in (ROOT / folder).rglob("*.md")} <= shown
+
+
 def commands() -> list[tuple[str, str]]:
     """Program and words of each command in a block of the user's pages, with the lines that continue it."""
     found = {}
-    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")]:
         text = page.read_text().replace("\\\n", " ")
-        for program, words in re.findall(r"^ {4}(?:\$ )?python (\w+)\.py(.*)$", text, re.MULTILINE):
-            if program in PROGRAMS and "import=" not in words:
+        if shared := re.search(r'COMMON="(.*?)"', text, re.DOTALL):
+            text = text.replace("$COMMON", " ".join(shared[1].split()))
+        for program, words in re.findall(r"^(?: {4}|)(?:\$ )?python (\w+)\.py(.*)$", text, re.MULTILINE):
+            if program in PROGRAMS and not re.search("import=|<", words):
                 found[program, " ".join(shlex.split(words, comments=True))] = None
     return [*found]
 
