@@ -24,7 +24,7 @@ from analysis.comparison.measure import Comparison, compare
 from analysis.comparison.notes import notes
 from analysis.comparison.output import curves_csv, groups_csv, markdown, print_tables, runs_csv
 from analysis.comparison.page import html_page
-from analysis.comparison.runs import find_runs, read_runs
+from analysis.comparison.runs import Run, find_runs, read_runs
 from analysis.comparison.scores_csv import read_published
 from analysis.comparison.tables import tables
 from analysis.comparison.tensorboard import write_groups
@@ -80,10 +80,15 @@ def reproduce(comparison: Comparison, argv: list[str]) -> list[str]:
     for group in comparison.groups:
         for runs in group.runs.values():
             seeds = ", ".join(str(each.seed) for each in runs)
-            made = training_command(runs[0].config) if runs[0].config else None
-            where = made or (f"the config of {runs[0].name}" if runs[0].config else f"a file: {runs[0].name}")
-            commands += [f"# {group.label}, seeds {seeds}", where if made else f"# {where}"]
+            commands += [f"# {group.label}, seeds {seeds}", _command(runs[0])]
     return [*commands, "# this comparison", f"python compare.py {shlex.join(argv)}"]
+
+
+def _command(run: Run) -> str:
+    """The command that repeats a run, or a comment that says where its settings are."""
+    if not run.config:
+        return f"# a file: {run.name}"
+    return training_command(run.config) or f"# the config of {run.name}"
 
 
 def main(words: list[str]) -> int:

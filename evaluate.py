@@ -57,9 +57,9 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         if place:
             check_writable(Path(place))  # now, not when all episodes are played
     with GracefulExit() as stop:
-        asked = (frame_stack, config.episodes, config.seed, config.num_envs, lambda: bool(stop.requested))
-        report = evaluate(greedy(agent), protocol, *asked)
-        columns = {} if config.protocol else evaluate_columns(greedy(agent), env, *asked)  # a named protocol is alone
+        settings = (frame_stack, config.episodes, config.seed, config.num_envs, lambda: bool(stop.requested))
+        report = evaluate(greedy(agent), protocol, *settings)
+        columns = {} if config.protocol else evaluate_columns(greedy(agent), env, *settings)
     command = f"python evaluate.py {shlex.join(argv)}"
     try:
         write_report(report, written, checkpoint / "agent.safetensors", command, **with_columns(columns))
@@ -67,9 +67,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     finally:  # a full disk does not take the score
         show_scores(config, report, columns)
     if report.partial:
-        log.warning(
-            "%s: the report holds only the episodes that had ended, more short ones than long ones", stop.requested
-        )
+        log.warning("%s: the report contains only finished episodes, which favours short ones", stop.requested)
     if stop.requested:
         return stop.exit_code
 
@@ -102,8 +100,8 @@ def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvC
     Raises:
         ValueError: see `with_backgrounds` and `env_of_run`.
     """
-    if not (checkpoint / FILE).is_file():
-        check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}")
+    allowed = {"space"} if (checkpoint / FILE).is_file() else set[str]()
+    check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}", allowed)
     trained = replace(trained, env=with_backgrounds(trained.env, config))
     if is_own(checkpoint):
         check_overlays(trained)
@@ -116,16 +114,14 @@ def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
     Raises:
         ValueError: the environment has no backgrounds, or a config that may be somebody else's names their folder.
     """
-    if config.background:
-        if not isinstance(env, SceneConfig):
-            raise ValueError(f"background={config.background}: env={env.name} has no backgrounds")
-        env = replace(env, background=config.background)
-    if not config.background_folder:
+    given = {key: value for key in ("background", "background_folder") if (value := getattr(config, key))}
+    if given and not isinstance(env, SceneConfig):
+        key, value = next(iter(given.items()))
+        raise ValueError(f"{key}={value}: env={env.name} has no backgrounds")
+    env = replace(env, **given)
+    if "background_folder" not in given:
         check_paths(Path(config.checkpoint), env, "give background_folder=...")
-        return env
-    if not hasattr(env, "background_folder"):
-        raise ValueError(f"background_folder={config.background_folder}: env={env.name} has no backgrounds")
-    return replace(env, background_folder=config.background_folder)  # type: ignore[call-arg]
+    return env
 
 
 def main(words: list[str]) -> int:

@@ -76,7 +76,7 @@ def train(config: Config) -> int:
 
 
 def learn(run: Training, stop: GracefulExit) -> None:
-    """The training loop, from `run.progress` to the last step or a signal."""
+    """The training loop, from `run.progress` to the last step, `until_score` or a signal."""
     config, progress, agent, rollout = run.config, run.progress, run.parts.agent, run.parts.rollout
     agent.schedule.advance(progress.steps)
     while not progress.finished(config):

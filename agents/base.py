@@ -42,7 +42,7 @@ class Suite(Protocol):
     def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Move heads, adversaries and momentum copies, after the encoder has moved."""
 
-    def aside(self) -> AbstractContextManager[None]:
+    def preserved_streams(self) -> AbstractContextManager[None]:
         """Compute losses without moving the random stream."""
 
 
@@ -335,11 +335,11 @@ class Agent(nn.Module, ABC):
         return found
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def preserved_streams(self) -> Iterator[None]:
         """Compute losses without moving a random stream of the training."""
         states = [(stream, stream.get_state()) for stream in (self.streams.augment, self.streams.policy)]
         try:
-            with self.suite.aside():
+            with self.suite.preserved_streams():
                 yield
         finally:
             for stream, state in states:

@@ -108,7 +108,7 @@ class Captured(Generic[R]):
 
     def _run_eagerly(self, reason: str) -> None:
         """From now on, in every phase."""
-        log.warning("agent.capture: it cannot be recorded and runs eagerly: %s", reason)
+        log.warning("agent.capture: recording failed, running eagerly: %s", reason)
         self._records = False
         for program in self._programs.values():
             program.graph = None

@@ -83,7 +83,7 @@ class AgentConfig(ABC):
         if self.precision is Precision.auto and self.compile:
             raise ValueError("agent.precision=auto would compile both: give agent.precision=float32 or bfloat16")
         if self.conflict is not Conflict.none and not self.encoder_scale:
-            raise ValueError(f"agent.conflict={self.conflict}: nothing conflicts where agent.encoder_scale=0")
+            raise ValueError(f"agent.conflict={self.conflict} has no effect: agent.encoder_scale=0 freezes the encoder")
 
     def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
         """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
@@ -143,7 +143,7 @@ class DQNConfig(AgentConfig):
     head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
     double: bool = True  # the online network chooses the action that the target network values; false: that one does
-    hidden: int = 256  # width of each stream of the dueling head
+    hidden: int = 256  # width of each stream of a dueling head; head=places: feature maps of its hidden layer
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time
     target_tau: float = 0.005  # target=soft: share of the online network blended in at each update
@@ -182,7 +182,7 @@ class DQNConfig(AgentConfig):
 
 @dataclass(frozen=True)
 class SACConfig(AgentConfig):
-    """Hyperparameters: those of DrQ (Kostrikov et al. 2020), but for `hidden` and `num_shifts`."""
+    """Hyperparameters of DrQ (Kostrikov et al. 2020), except `hidden`, `num_shifts` and `random_shift`."""
 
     name: str = field(default="sac", kw_only=True)
     hidden: int = 256  # width of both hidden layers of actor and critics
@@ -203,7 +203,7 @@ class SACConfig(AgentConfig):
         if self.num_shifts > 1 and not self.random_shift:
             raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
         if self.overlay_folder and self.svea is not Svea.overlay:
-            raise ValueError(f"agent.overlay_folder={self.overlay_folder} is read with agent.svea=overlay alone")
+            raise ValueError(f"agent.overlay_folder={self.overlay_folder} is only used with agent.svea=overlay")
 
     def build(
         self, encoder: "Encoder", action_space: Discrete | Box, suite: "Suite", streams: "Streams", goal_dim: int = 0

@@ -19,8 +19,8 @@ from replay import Batch
 
 
 class DQN(Agent):
-    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016), unless `double` is false, and a dueling
-    head, which may be distributional.
+    """DQN (Mnih et al. 2015) with double targets (van Hasselt et al. 2016), unless `double` is false, and one of the
+    heads in `agents.heads`.
 
     Args:
         num_actions: A. The others are those of `Agent`.
@@ -71,10 +71,14 @@ class DQN(Agent):
         """Greedy actions (N,) of the network that learns."""
         return self.online_q(obs, goal).argmax(1)
 
+    @property
+    def copies_target(self) -> bool:
+        """Whether the newest update copies the online network into the target network."""
+        return self.config.target is Target.hard and self.updates % self.config.target_every == 0
+
     def phase(self) -> Hashable:
         """See `Agent.phase`: whether the target is copied."""
-        copies = self.config.target is Target.hard and self.updates % self.config.target_every == 0
-        return super().phase(), copies
+        return super().phase(), self.copies_target
 
     def online_q(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
         """Action values (B, A) of the network that learns, at pixels (B, C, H, W)."""
@@ -136,9 +140,9 @@ class DQN(Agent):
         """Blend or copy the online network into the target network, and blend it into the average."""
         if self.config.target is Target.soft:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
-        elif self.updates % self.config.target_every == 0:  # in `phase` too
+        elif self.copies_target:
             torch._foreach_copy_(self.target, self.online)
-        if self.average:  # begun late enough to forget the first weights
+        if self.average:  # the share falls from 0.9, so that the average forgets the first weights
             averaged = self.get_buffer("averaged").add_(1)
             share = (9 / (9 + averaged)).clamp_min(self.config.average_tau).to(torch.float32)
             torch._foreach_lerp_(list(self.average.parameters()), self.online, [share] * len(self.online))
@@ -165,7 +169,10 @@ def build_head(
     """
     if config.head == Head.places:
         if encoder.feature_dim != math.prod(shape := encoder.map_shape):
-            raise ValueError("agent.head=places reads the encoder's maps: encoder.feature_dim=null, not encoder=vit")
+            raise ValueError(
+                "agent.head=places needs features that are the encoder's maps: give encoder.feature_dim=null and an "
+                "encoder of convolutions alone, control_fast for example"
+            )
         return PlacesHead(shape, goal_dim, num_actions, config.hidden)
     inputs = encoder.feature_dim + goal_dim
     if config.head == Head.plain:

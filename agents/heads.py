@@ -1,4 +1,4 @@
-"""Heads of DQN: dueling action values, or dueling quantiles of the return."""
+"""Heads of DQN: dueling action values, dueling quantiles of the return, and values of places."""
 
 import math
 
@@ -98,7 +98,7 @@ class QuantileHead(nn.Module):
 
     def quantiles(self, features: Tensor, fractions: Tensor) -> Tensor:  # noqa: ARG002 - they never change
         """Quantiles (B, N, A) of the return at the midpoints."""
-        return self.dueling(features).float()  # type: ignore[no-any-return]
+        return self.dueling(features).float().view(len(features), self.number, -1)  # type: ignore[no-any-return]
 
 
 class ImplicitHead(nn.Module):

@@ -61,8 +61,8 @@ def format_gaps(scores: Scores) -> str:
     for row, (random, held_out) in both_splits(scores).items():
         if row.metric in MAIN_METRICS and row.scaling == "standardised" and row.features != "baseline":
             gap = format_mean(leaked[row])
-            told = f"random {np.mean(random):.3f}, held-out groups {np.mean(held_out):.3f}, gap {gap}"
-            lines.append(f"{row.label} {row.metric} at {row.features}: {told}\n")
+            text = f"random {np.mean(random):.3f}, held-out groups {np.mean(held_out):.3f}, gap {gap}"
+            lines.append(f"{row.label} {row.metric} at {row.features}: {text}\n")
     return "".join(lines)
 
 

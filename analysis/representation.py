@@ -17,7 +17,7 @@ def diagnose(agent: Agent, batch: Batch) -> dict[str, Tensor]:
         `aux/<task>/grad_cosine` with the gradient of the TD loss on the encoder, and the metrics of `representation`:
         scalars, and vectors for histograms.
     """
-    with agent.looking():
+    with agent.preserved_streams():
         features = agent.encoder(batch.obs)
         rewarded, _ = agent.with_bonus(batch, features.detach(), learning=False)
         terms = {"td": agent.td_loss(features, rewarded, batch.nstep_obs)[0]}

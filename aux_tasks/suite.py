@@ -178,13 +178,13 @@ class AuxSuite(nn.Module):
             explorer.count(batch, self.encoder_of(name, encoder))
 
     def examples(self, batch: Batch, encoder: Encoder) -> dict[str, Examples]:
-        """Return what the heads see and answer on a batch, by task, of those that can show it; `aside` included."""
-        with self.aside():
+        """Return what the heads see and answer on a batch, by task, for tasks that can show it. No stream moves."""
+        with self.preserved_streams():
             shown = {name: task.examples(batch, self.encoder_of(name, encoder)) for name, task in self}
         return {name: seen for name, seen in shown.items() if seen}
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def preserved_streams(self) -> Iterator[None]:
         """Restore the state of the tasks' generator at the end: the losses computed within change nothing."""
         state = self.generator.get_state()
         try:

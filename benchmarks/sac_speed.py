@@ -297,7 +297,7 @@ def check(agent: SAC, suite: AuxSuite, plain: PlainSAC, batch: Batch) -> float:
     pixels, next_pixels = (obs.contiguous().float() for obs in (batch.obs, batch.nstep_obs))
     pairs = []
     if isinstance(plain, PlainDBC):
-        with suite.aside(), torch.no_grad():
+        with suite.preserved_streams(), torch.no_grad():
             ours = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)[0]["dbc"].mean()
             theirs = plain.bisimulation(pixels, batch.action, batch.reward, next_pixels)
         pairs.append((ours, theirs))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from harness.suggest import check_choice
 
-PLACES = ("local", "overlap", "ray")
+COLLECTORS = ("local", "overlap", "ray")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class CollectConfig:
     address: str | None = None  # ray: of the cluster, `auto` for that of this node; default: a Ray of this machine
 
     def __post_init__(self) -> None:
-        check_choice("collect", self.name, PLACES)
+        check_choice("collect", self.name, COLLECTORS)
         for name, least in {"actors": 1, "block": 2}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"collect.{name}={getattr(self, name)}: must be at least {least}")

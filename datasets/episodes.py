@@ -13,6 +13,7 @@ from torch import Tensor
 from encoders.augment import luma
 from harness.derive import held_out
 from harness.seeding import numpy_stream
+from replay.arrays import ahead
 from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
@@ -242,7 +243,8 @@ class EpisodeSampler:
         if "context" in fields:
             more["context"] = self.observe(self._start[np.searchsorted(self._all, row)])
         if "future" in fields:
-            more["future"] = self.observe(self._later(row, rng))
+            left = self._end[np.searchsorted(self._all, row)] - 1 - row
+            more["future"] = self.observe(row + ahead(left, self.gamma, rng))
         if "rgb" in fields:
             more["rgb"] = self._stack(self._frames, row, 1)
         if "views" in fields:
@@ -269,7 +271,10 @@ class EpisodeSampler:
             self._rows[length] = full if among is None else np.intersect1d(among, self.episodes.rows(length))
         if not len(self._rows[length]):
             longest = int((self.episodes.end - self.episodes.begin).max())
-            raise ValueError(f"clips of {length} frames are needed, but the longest episode has {longest}")
+            found = f"the longest episode has {longest}"
+            if self._among is not None:
+                found = f"none of the chosen frames is followed by {length - 1} more of its episode"
+            raise ValueError(f"clips of {length} frames are needed, but {found}")
         return self._rows[length]
 
     def observe(self, row: NDArray[np.int64]) -> Tensor:
@@ -292,13 +297,6 @@ class EpisodeSampler:
         blank = rows < start[:, None]
         rows, blank = pad(np.where(blank, 0, rows), blank, self.episodes.padding)
         return frames.stack(rows, blank).to(self.device)
-
-    def _later(self, row: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rows (B,) of the episodes of `row`, k in [1, K] later, where K is its last: P(k) proportional to gamma^k."""
-        most, rate = self._end[np.searchsorted(self._all, row)] - 1 - row, np.log(min(self.gamma, 1 - 1e-9))
-        steps = np.log1p(rng.random(len(row)) * np.expm1(most * rate)) / rate  # the inverse of the distribution
-        later: NDArray[np.int64] = row + np.minimum(1 + steps.astype(np.int64), most)
-        return later
 
     def _values(self, values: NDArray[Any] | None, row: NDArray[np.int64], nothing: Tensor) -> Tensor:
         if values is None:

@@ -117,7 +117,7 @@ def read_images(folder: Path, size: int, crop: str = "middle") -> Episodes:
         raise ValueError(f"{folder}: its images must all lie in folder/, in folder/class/ or in folder/class/group/")
     named = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
     labels = {label: np.array(each) for label, each in named.items()}
-    frames, kept = _room(len(paths), size, "images", "lower source.size"), list[int]()
+    frames, kept = room(len(paths), size, "images", "lower source.size"), list[int]()
     for i, path in enumerate(paths):
         picture = read_image(path, size) if crop == "middle" else crop_face(read_image(path, SIDE, whole=True), size)
         if picture is not None:
@@ -148,7 +148,7 @@ def read_videos(folder: Path, size: int, stride: int, cut: float, crop: str = "m
     paths = find_files(folder, VIDEOS)
     counts = [count_pictures(path) for path in paths]
     most = sum(-(-count // stride) for count in counts)
-    frames = _room(most, size, "frames", "lower source.size, or raise source.stride")
+    frames = room(most, size, "frames", "lower source.size, or raise source.stride")
     begin: list[int] = []
     file: list[int] = []
     faces = crop == "face"
@@ -226,10 +226,10 @@ def read_multiview(folder: Path, size: int, stride: int) -> Episodes:
             raise ValueError(f"{sequence} has the cameras {', '.join(names)}, the first sequence {', '.join(cameras)}")
         lengths = {path.name: count_pictures(path) for path in paths}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise ValueError(f"{sequence}: its videos differ in length ({told} frames): cut them to the same moments")
+            each = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"{sequence}: its videos differ in length ({each} frames): cut them to the same moments")
         counts.append(math.ceil(lengths[paths[0].name] / stride))
-    pictures = _room(sum(counts) * len(cameras), size, "frames", "lower source.size, or raise source.stride")
+    pictures = room(sum(counts) * len(cameras), size, "frames", "lower source.size, or raise source.stride")
     pictures = pictures.reshape(len(cameras), sum(counts), *pictures.shape[1:])
     ends = np.cumsum(counts)
     begins = ends - np.array(counts)
@@ -262,7 +262,7 @@ def stills(frames: NDArray[np.uint8], labels: dict[str, NDArray[Any]]) -> Episod
     return Episodes(frames, row, row + 1, labels)
 
 
-def _room(count: int, size: int, what: str, advice: str) -> NDArray[np.uint8]:
+def room(count: int, size: int, what: str, advice: str) -> NDArray[np.uint8]:
     """Memory for `count` frames (3, size, size)."""
     shape = (3, size, size)
     check_room(count, shape, free_memory(), "memory", who="source", what=f"{{}} {what}", advice=advice)

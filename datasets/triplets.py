@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.episodes import Episodes
-from datasets.readers import stills
+from datasets.readers import room, stills
 from harness.media import IMAGES, find_files, read_image
-from replay.frames import check_room, free_memory
 
 MEMBERS = ("before", "after", "outcome")
 
@@ -33,9 +32,9 @@ def read_triplets(folder: Path, size: int) -> Episodes:
     for grasp, members in grasps.items():
         if missing := [name for name in MEMBERS if name not in members]:
             raise ValueError(f"{grasp} has no {missing[0]}.png: a grasp is before.png, after.png and outcome.png")
-    free, what = free_memory(), "{} pictures"
-    check_room(3 * len(grasps), (3, size, size), free, "memory", who="source", what=what, advice="lower source.size")
-    pictures = [read_image(members[name], size) for members in grasps.values() for name in MEMBERS]
-    views = np.stack(pictures).transpose(0, 3, 1, 2).reshape(-1, 3, 3, size, size)
+    views = room(3 * len(grasps), size, "pictures", "lower source.size").reshape(-1, 3, 3, size, size)
+    for grasp_views, members in zip(views, grasps.values(), strict=True):
+        for picture, name in zip(grasp_views, MEMBERS, strict=True):
+            picture[:] = read_image(members[name], size).transpose(2, 0, 1)
     labels = {"object": np.array([place[0] for place in places])} if len(places[0]) == 2 else {}
     return replace(stills(views[:, 0], labels), names=np.array(["/".join(place) for place in places]), views=views)

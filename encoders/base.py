@@ -30,6 +30,7 @@ class Encoder(nn.Module):
     """
 
     pixel_moments: Tensor | None  # mean and deviation
+    map_shape: tuple[int, int, int]  # (C', H', W') of `maps`
 
     def __init__(
         self, trunk: nn.Module, neck: nn.Module, obs_shape: tuple[int, int, int], *, standardize: bool = False
@@ -40,7 +41,9 @@ class Encoder(nn.Module):
         self.obs_shape = obs_shape
         try:
             with torch.no_grad():
-                self.feature_dim = int(self(torch.zeros(1, *obs_shape, dtype=torch.uint8)).shape[1])
+                maps = self.maps(torch.zeros(1, *obs_shape, dtype=torch.uint8))
+                channels, height, width = maps.shape[1:]
+                self.map_shape, self.feature_dim = (channels, height, width), self.features(maps).shape[1]
         except RuntimeError as error:
             if "too small" in str(error) or "greater than actual input size" in str(error):
                 raise TooSmallError(f"observations of shape {obs_shape} are too small for this encoder") from error
@@ -61,14 +64,6 @@ class Encoder(nn.Module):
             mean, std = self.pixel_moments
             pixels.sub_(mean).div_(std)
         return pixels
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """(C', H', W') of `maps`."""
-        device = next(self.parameters()).device
-        with torch.no_grad():
-            channels, height, width = self.maps(torch.zeros(1, *self.obs_shape, device=device)).shape[1:]
-        return channels, height, width
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features (B, feature_dim) of (B, C, H, W) pixels."""
@@ -93,6 +88,7 @@ class FrozenEncoder(Encoder):
         self.register_buffer("pixel_moments", encoder.pixel_moments)
         self.trunk, self.neck = encoder.trunk, encoder.neck
         self.obs_shape, self.feature_dim = encoder.obs_shape, encoder.feature_dim
+        self.map_shape = (self.feature_dim, 1, 1)
 
     def maps(self, obs: Tensor) -> Tensor:
         """Features (B, Z, 1, 1) of pixels, or those that are given."""
@@ -125,7 +121,8 @@ class StateEncoder(Encoder):
         nn.Module.__init__(self)
         self.register_buffer("state_moments", torch.stack([torch.zeros(obs_shape), torch.ones(obs_shape)]))
         self.trunk, self.neck = nn.Identity(), nn.Sequential()
-        self.obs_shape, self.feature_dim, self.pixel_moments = obs_shape, obs_shape[0], None
+        self.obs_shape, self.map_shape, self.feature_dim = obs_shape, obs_shape, obs_shape[0]
+        self.pixel_moments = None
 
     def maps(self, obs: Tensor) -> Tensor:
         """The standardised numbers (B, D, 1, 1)."""
@@ -140,7 +137,9 @@ def dead_share(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(module: nn.Module, obs: Tensor) -> None:
-    """Let the encoders within a module measure pixels, states and maps on (B, C, H, W) `obs`, those that have not yet.
+    """Measure pixels, states and maps on (B, C, H, W) `obs` for the encoders within a module.
+
+    Statistics of pixels and of batches are measured once, those of states each time.
 
     As in ActNorm, from the first batch (Kingma & Dhariwal 2018, "Glow"). Before a still background pixels are nearly
     all mean, and an encoder that has to find the rest in its own sums may never do so.

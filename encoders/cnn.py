@@ -17,11 +17,13 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
     """Build the encoder `config.name` for observations of shape (C, H, W).
 
     Raises:
-        ValueError: the name is unknown, or the observation is too small.
+        ValueError: the name is unknown, the observation is too small or of the wrong kind, or a key does not apply.
     """
     if config.name not in ENCODERS:
         raise ValueError(f"unknown encoder {config.name!r}: {nearest(config.name, ENCODERS)}")
     if config.name == "state":
+        if given := [key for key in ("feature_dim", "unit_norm", "standardize") if getattr(config, key)]:
+            raise ValueError(f"encoder.{given[0]} does not apply to encoder=state: leave it out")
         return StateEncoder(obs_shape)
     if obs_shape[1:] == (1, 1):
         raise ValueError(f"encoder={config.name} reads pixels, but these are states: encoder=state")
@@ -31,7 +33,8 @@ def build_encoder(config: EncoderConfig, obs_shape: tuple[int, int, int]) -> Enc
     try:
         encoder = Encoder(trunk, neck, obs_shape, standardize=config.standardize)
     except TooSmallError as error:
-        fit = sorted((name for name in ENCODERS if _fits(name, obs_shape)), key=lambda name: name != "small")
+        pixels = [name for name in ENCODERS if name != "state"]
+        fit = sorted((name for name in pixels if _fits(name, obs_shape)), key=lambda name: name != "small")
         advice = f"encoder={fit[0]} fits, of {', '.join(fit)}" if fit else "no encoder fits"
         raise ValueError(f"observations {obs_shape} are too small for encoder={config.name}: {advice}") from error
     if config.feature_dim:

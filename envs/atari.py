@@ -52,9 +52,7 @@ class AtariConfig(EnvConfig):
             raise ValueError(f"env.game={self.game} needs two players, and there is one: choose another game")
         if self.game not in (games := atari_games()):
             raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
-        for name in ("num_envs", "frame_skip", "size", "max_frames", "threads", "noop_max"):
-            if getattr(self, name) < (least := int(name != "noop_max")):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        self._at_least(num_envs=1, frame_skip=1, size=1, max_frames=1, threads=1, noop_max=0)
         if not 0 <= self.sticky < 1:
             raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
 

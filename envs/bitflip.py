@@ -18,9 +18,7 @@ class BitFlipConfig(EnvConfig):
     bits: int = 15  # of a state; also the steps until truncation
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "bits"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        self._at_least(num_envs=1, bits=1)
 
     def build(self, labels: bool = False) -> "BitFlipVector":  # noqa: ARG002
         """See `EnvConfig.build`."""

@@ -24,8 +24,7 @@ class DeepSeaConfig(EnvConfig):
     def __post_init__(self) -> None:
         if self.cells < 2 or self.size < self.cells or self.size % self.cells:
             raise ValueError(f"size is {self.size}: it must be a multiple of cells={self.cells}, which are 2 or more")
-        if self.num_envs < 1:
-            raise ValueError(f"num_envs is {self.num_envs}: it must be at least 1")
+        self._at_least(num_envs=1)
 
     def build(self, labels: bool = False) -> "DeepSeaVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

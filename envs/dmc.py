@@ -115,7 +115,7 @@ class DmcVector(VectorEnv):
     """
 
     def __init__(self, config: DmcConfig) -> None:
-        """Raises ValueError for an unknown domain, task or camera, RuntimeError where MuJoCo cannot render."""
+        """Raises ValueError for an unknown camera or missing backgrounds, RuntimeError where MuJoCo cannot render."""
         choose_backend()  # once, not in each worker
         check_files(config.background, config.background_folder)
         self.num_envs = config.num_envs
@@ -264,8 +264,8 @@ class _Copy:
 
     def __init__(self, config: DmcConfig) -> None:
         self._repeat = config.repeat
-        self._random = np.random.RandomState(0)  # the task draws from it; lqr draws its model too, the same for all
-        self._env = _load(config.domain, config.task, self._random)
+        self._random = np.random.RandomState(0)  # the task draws from it
+        self._env = load_suite().load(config.domain, config.task, task_kwargs={"random": self._random})
         self._physics_error = import_module("dm_control.rl.control").PhysicsError  # after the backend's choice
         spec = self._env.action_spec()
         self.action_dim = spec.shape[0]
@@ -329,7 +329,3 @@ class _Copy:
 
     def close(self) -> None:
         self._env.physics.free()  # left to the end of the interpreter, OpenGL complains
-
-
-def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
-    return load_suite().load(domain, task, task_kwargs={"random": random})

@@ -83,7 +83,7 @@ class GoalSpaceVector(VectorEnv):
         self._desired = np.zeros((self.num_envs, self.goal_dim), np.float32)
         self._achieved = self._space.embed(self._reached(frame), self._context)
         self._pursue(np.ones(self.num_envs, np.bool_))
-        self._last, self._asked = frame.copy(), self._desired.copy()
+        self._last_frame, self._last_goals = frame.copy(), self.goals()
         return self._frame(frame)
 
     def step(self, action: Actions) -> VectorStep:
@@ -92,9 +92,10 @@ class GoalSpaceVector(VectorEnv):
         self._context[step.first] = step.frame[step.first]
         self._achieved = self._space.embed(self._reached(step.frame), self._context)
         self._pursue(step.first)
-        self._last = np.where(step.game_over[:, None, None, None], step.frame, self._last)
         self._ended |= bool(step.game_over.any())
-        self._asked = np.where(step.game_over[:, None], self._desired, self._asked)
+        self._last_frame[step.game_over] = step.frame[step.game_over]
+        for last, now in zip(self._last_goals, self.goals(), strict=True):
+            last[step.game_over] = now[step.game_over]
         reward = np.where(step.first, 0, self.compute_reward(self._achieved, self._desired)).astype(np.float32)
         ends = (step.terminated, step.truncated, step.game_over, step.first, step.env_steps)
         return VectorStep(self._frame(step.frame), reward, *ends)
@@ -111,12 +112,10 @@ class GoalSpaceVector(VectorEnv):
 
     def goal_examples(self) -> dict[str, Pixels]:
         """See `VectorEnv.goal_examples`: the newest episode of each copy, with its goal where that can be drawn."""
-        decoded = self._space.decode(self._asked) if self._ended else None
-        if decoded is None:
+        achieved, desired = (self._space.decode(goals) if self._ended else None for goals in self._last_goals)
+        if achieved is None or desired is None:
             return {}
-        achieved = self._space.decode(self._space.embed(self._last, self._context))
-        assert achieved is not None
-        return {"goal": decoded, "reached": self._last, "reached, decoded": achieved}
+        return {"goal": desired, "reached": self._last_frame.copy(), "reached, decoded": achieved}
 
     def compute_reward(self, achieved: Embeddings, desired: Embeddings) -> Embeddings:
         """See `VectorEnv.compute_reward`."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
 from envs.grasping_objects import NUM_OBJECTS, SPLITS, STAGE, build_model, ids_of
 from envs.rendering import HIDDEN_GROUP, Screen, load_module
-from harness.suggest import nearest
 
 REACH = 0.78  # the largest coordinate of an object's centre in the tray, which is [-1, 1] x [-1, 1]
 APART = 0.4  # between the centres of two objects, at least
@@ -35,8 +34,7 @@ class GraspingConfig(EnvConfig):
     grid: int = 0  # grasp at one of grid x grid places of the picture, row by row; 0: anywhere
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}: {nearest(self.split, SPLITS)}")
+        self._one_of(split=SPLITS)
         ranges = {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8), "grid": (0, 64)}
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:

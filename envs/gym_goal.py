@@ -19,7 +19,7 @@ from PIL import Image
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
 from envs.ogbench import OGBenchGoals
 from envs.rendering import choose_backend
-from harness.suggest import check_choice, nearest
+from harness.suggest import nearest
 
 # Of those that were tried; any other id may be given.
 IDS = (
@@ -45,10 +45,8 @@ class GymGoalConfig(EnvConfig):
     time_limit: int = 0  # steps until truncation; 0: as registered
 
     def __post_init__(self) -> None:
-        check_choice("observe", self.observe, ("state", "pixels"))
-        for name, least in {"num_envs": 1, "size": 1, "time_limit": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        self._one_of(observe=("state", "pixels"))
+        self._at_least(num_envs=1, size=1, time_limit=0)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

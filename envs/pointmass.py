@@ -35,16 +35,12 @@ class PointMassConfig(EnvConfig):
     views: list[str] = field(default_factory=list)  # further cameras, of other colours: turned, mirrored
 
     def __post_init__(self) -> None:
-        if self.control not in ("velocity", "force"):
-            raise ValueError(f"control is {self.control!r}: it must be 'velocity' or 'force'")
-        check_choice("env.observe", self.observe, ("pixels", "state"))
+        self._one_of(control=("velocity", "force"), observe=("pixels", "state"))
         for view in self.views:
             check_choice("env.views", view, VIEWS)
         if self.views and self.observe == "state":
             raise ValueError("env.views are pictures: leave them out, or give env.observe=pixels")
-        for name, least in {"num_envs": 1, "time_limit": 1, "size": 12}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        self._at_least(num_envs=1, time_limit=1, size=12)
 
     def build(self, labels: bool = False) -> "PointMassVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

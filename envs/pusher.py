@@ -79,8 +79,7 @@ class PusherConfig(SceneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in {"observe": OBSERVE, "reward": REWARDS, "objects": OBJECTS}.items():
-            self._one_of(name, choices)
+        self._one_of(observe=OBSERVE, reward=REWARDS, objects=OBJECTS)
         self._at_least(time_limit=1, scatter=0)
 
     @property

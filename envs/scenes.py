@@ -20,7 +20,6 @@ from envs.distractors import (
     split_files,
 )
 from envs.rendering import QUALITIES, Screen
-from harness.suggest import nearest
 
 PIECES = 16  # of a background that follow each other
 
@@ -47,8 +46,7 @@ class SceneConfig(EnvConfig):
     films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
 
     def __post_init__(self) -> None:
-        for name, choices in {"quality": QUALITIES, "background": BACKGROUNDS, "background_split": SPLITS}.items():
-            self._one_of(name, choices)
+        self._one_of(quality=QUALITIES, background=BACKGROUNDS, background_split=SPLITS)
         self._at_least(num_envs=1, size=1, balls=1, films=0, background_speed=0, pixel_noise=0)
 
     def build_background(self) -> Background | None:
@@ -137,12 +135,3 @@ class SceneConfig(EnvConfig):
             raise ValueError(
                 f"env.background_split={self.background_split} is for evaluation: leave it out of a training"
             )
-
-    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
-        if (value := getattr(self, name)) not in choices:
-            raise ValueError(f"{name} is {value!r}: {nearest(value, choices)}")
-
-    def _at_least(self, **least: int) -> None:
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {bound}")

@@ -143,23 +143,24 @@ def build_player(
     Raises:
         ValueError: they do not fit each other.
     """
-    own = config.goal.space == OWN  # a file of it in the run folder is of an earlier step
-    env = (config.env if own else env_of_run(config, run_folder(config))).build()
+    learns_space = config.goal.space == OWN  # a file of it in the run folder is of an earlier step
+    env = (config.env if learns_space else env_of_run(config, run_folder(config))).build()
+    agent_config = own_agent(config)
     channels, height, width = env.frame_shape
     obs_shape = (channels * config.frame_stack, height, width)
-    if env.frame_dtype == np.float32 and (config.aux or own_agent(config).random_shift):
+    if env.frame_dtype == np.float32 and (config.aux or agent_config.random_shift):
         raise ValueError("auxiliary tasks and agent.random_shift need pixels, but this environment gives states")
-    own_config, colour = own_agent(config), channels == 3 and env.frame_dtype == np.uint8
-    if isinstance(own_config, SACConfig) and own_config.svea is not Svea.none and not colour:
+    colour = channels == 3 and env.frame_dtype == np.uint8
+    if isinstance(agent_config, SACConfig) and agent_config.svea is not Svea.none and not colour:
         raise ValueError("agent.svea changes colours, and these frames have none: env.grayscale=false")
     agent, suite = build_agent(config, obs_shape, env.action_space, streams, env.goal_dim)
     if views := suite.reads & {"views", "clip_views"}:
         names = "+".join(config.aux)
-        raise ValueError(f"aux={names} reads {', '.join(views)}, which a training has not: pretrain.py aux={names}")
+        raise ValueError(f"aux={names} reads {', '.join(views)}, which train.py does not have: pretrain.py aux={names}")
     if "rgb" in suite.reads and channels != 3:
         raise ValueError(f"aux={'+'.join(config.aux)} needs colour frames: env.grayscale=false")
     space = None
-    if own:
+    if learns_space:
         space = TaskSpace(*own_goal_task(suite, agent.encoder), device)
         env = GoalSpaceVector(env, space, observe=config.goal.observe, source=config.goal.source)
     return env, agent, suite, space

@@ -79,8 +79,8 @@ class OverlappedCollector(LocalCollector):
     def __init__(self, agent: Agent, env: VectorEnv, frame_stack: int, padding: Padding) -> None:
         if not env.asynchronous:
             raise ValueError(
-                "collect=overlap: this environment steps in the process that learns; those of Atari do not, nor does "
-                "env=dmc with env.processes=1"
+                "collect=overlap needs an environment that steps in other threads or processes: env=atari, or env=dmc "
+                "with env.processes=1 or more"
             )
         super().__init__(agent, env, frame_stack, padding)
         self._begun: Actions | None = None  # the action of a step that runs

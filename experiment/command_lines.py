@@ -12,7 +12,7 @@ from configs.schema import RunConfig, flatten
 from experiment.overrides import compose_words, quoted
 from experiment.run_folder import run_folder
 
-GROUPS = ("env", "agent", "encoder")  # config groups of a training; their key `name` names the chosen member
+TRAINING_GROUPS = ("env", "agent", "encoder")  # config groups of a training; their key `name` names the chosen member
 
 
 def training_command(config: Mapping[str, Any]) -> str | None:
@@ -21,7 +21,7 @@ def training_command(config: Mapping[str, Any]) -> str | None:
     Args:
         config: every value by dotted key.
     """
-    names = {group: config.get(f"{group}.name") for group in GROUPS}
+    names = {group: config.get(f"{group}.name") for group in TRAINING_GROUPS}
     tasks = sorted({key.split(".")[1] for key in config if key.startswith("aux.")})
     words = [f"import={','.join(config['imports'])}"] if config.get("imports") else []
     words += [f"{group}={name}" for group, name in names.items()] + [f"aux=[{','.join(tasks)}]"] * bool(tasks)

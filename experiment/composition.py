@@ -18,7 +18,7 @@ import configs
 from agents import AGENTS, AgentConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
-from configs.collect import PLACES, CollectConfig
+from configs.collect import COLLECTORS, CollectConfig
 from configs.peers import PEERS, PeerConfig
 from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
@@ -86,7 +86,7 @@ def register() -> None:
     add("replay", "uniform", replay())
     add("replay", "prioritized", replay(prioritized=True))
     add("replay", "lap", replay(prioritized=True, lap=True, alpha=0.4))  # the paper's alpha
-    for name in PLACES:
+    for name in COLLECTORS:
         add("collect", name, _node(CollectConfig)(name=name))
     for name in TASKS:
         add("aux", name, {}, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen

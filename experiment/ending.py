@@ -69,8 +69,8 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
     if not summary:
         log.info("evaluating %d episodes, protocol %s", config.eval_episodes, protocol.name)
         report.unlink(missing_ok=True)  # of other weights
-        asked = (config.frame_stack, config.eval_episodes, config.seed)
-        result, columns = evaluate(player.policy, protocol, *asked), evaluate_columns(player.policy, env, *asked)
+        settings = (config.frame_stack, config.eval_episodes, config.seed)
+        result, columns = evaluate(player.policy, protocol, *settings), evaluate_columns(player.policy, env, *settings)
         write_report(result, report, weights, player.command, **with_columns(columns), **chance)
         summary = result.summary
     log.info("score         %s, protocol %s", format_score(summary), protocol.name)

@@ -1,5 +1,6 @@
 """Run folders outside of runs/, which others may have made: paths in them are refused, results go elsewhere."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from experiment.zoo import SHIPPED
 OWN = Path("runs")  # where trainings write their runs, in the working folder
 RESULTS = OWN / "evaluations"
 # Keys that name files to read or to write.
-PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space"}
+PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space", "demonstration"}
 
 
 def is_own(folder: Path) -> bool:
@@ -26,13 +27,18 @@ def results_folder(folder: Path) -> Path:
     return RESULTS / whole.relative_to(near)
 
 
-def check_paths(folder: Path, part: Any, advice: str) -> None:
-    """Raise ValueError if `part` of the config in `folder` names paths and the folder is not under `runs/`."""
+def check_paths(folder: Path, part: Any, advice: str, allowed: Collection[str] = ()) -> None:
+    """Raise ValueError if `part` of the config in `folder` names paths and the folder is not under `runs/`.
+
+    Args:
+        advice: what to do instead.
+        allowed: keys whose paths are not read.
+    """
     if is_own(folder):
         return
     for key in fields(part):
         value = getattr(part, key.name)
-        if key.name in PATHS and value != key.default:
+        if key.name in PATHS - set(allowed) and value != key.default:
             raise ValueError(
                 f"{folder}/config.yaml names {key.name}={value}: used only if the run is under {OWN}/; {advice}"
             )

@@ -54,11 +54,11 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
         apart = copies.goal_distance(achieved[one], achieved[other])
     rank = float(spearmanr(-space.reward(embedded[one], embedded[other]), apart).statistic)
     scores = cross_validated_r2(space.compared(embedded), achieved, copy)
-    told = ", ".join(f"{score:.2f}" for score in scores)
-    log.info("goal space: R2 of the environment's goals in it: %s; its reward follows their distance: %.2f", told, rank)
+    shown = ", ".join(f"{score:.2f}" for score in scores)
+    log.info("goal space: R2 of the environment's goals: %s; correlation of reward and distance: %.2f", shown, rank)
     if min(scores) < LEAST_R2:
         what = "an agent cannot tell where the object is: pretrain longer, or on frames where it moves more"
-        log.warning("goal space: R2 %s, below %s: %s", told, LEAST_R2, what)
+        log.warning("goal space: R2 %s, below %s: %s", shown, LEAST_R2, what)
     if not rank >= LEAST_RANK:
         what = "closer is hardly rewarded: aux=temporal_distance measures steps"
         log.warning("goal space: rank correlation %.2f of reward and distance, below %s: %s", rank, LEAST_RANK, what)

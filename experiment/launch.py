@@ -104,7 +104,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
         import_modules(words)
         sweep_settings(words)
         if "--multirun" not in options and (of_sweep := [word for word in words if word.startswith(SWEEP)]):
-            raise ValueError(f"{of_sweep[0]} is of a sweep: add -m, or leave it out")
+            raise ValueError(f"{of_sweep[0]} configures a sweep: add -m, or remove it")
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
             sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
@@ -120,7 +120,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """Call `run`; returns its exit code, 2 after an error, which is told in one line, or 128 + the number of a signal.
+    """Call `run`. Return its exit code, 2 after an error (reported in one line), or 128 + the number of a signal.
 
     Python's development mode (`python -X dev train.py ...`) also prints the traceback.
     """

@@ -12,6 +12,7 @@ from analysis.policies import greedy
 from analysis.representation import diagnose
 from aux_tasks.base import Examples
 from configs.schema import Config
+from envs import EnvConfig, Policy
 from experiment.goal_env import env_of_run
 from experiment.goal_space import OWN
 from experiment.training import LAST, Progress, Training, export
@@ -117,15 +118,19 @@ def log_evaluation(run: Training) -> None:
     config, progress, agent = run.config, run.progress, run.parts.agent
     if config.goal.space == OWN:
         export(run)  # the evaluation reads its goal space from there
-    env = env_of_run(config, run.run_dir)
-    asked = (config.frame_stack, config.eval_every_episodes, config.seed)
-    summary = evaluate(greedy(agent), env.protocol(), *asked).summary
-    columns = evaluate_columns(greedy(agent), env, *asked)
-    run.logger.log_scalars(progress.steps, eval_scores(summary, columns), **progress.clock(config))
+    log_scores(config, progress, run.logger, greedy(agent), env_of_run(config, run.run_dir))
 
 
-def eval_scores(summary: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, float]:
+def log_scores(config: Config, progress: Progress, logger: RunLogger, policy: Policy, env: EnvConfig) -> None:
+    """Play the episodes of an evaluation during training, and log their scores."""
+    settings = (config.frame_stack, config.eval_every_episodes, config.seed)
+    summary = evaluate(policy, env.protocol(), *settings).summary
+    scores = eval_scores(summary, evaluate_columns(policy, env, *settings))
+    logger.log_scalars(progress.steps, scores, **progress.clock(config))
+
+
+def eval_scores(summary: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The summary of an evaluation and the means of its further columns, by Stable-Baselines3's tags."""
     goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
-    further = {f"eval/{name}/mean_reward": column["mean"] for name, column in (columns or {}).items()}
+    further = {f"eval/{name}/mean_reward": column["mean"] for name, column in columns.items()}
     return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals | further

@@ -20,13 +20,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from analysis.evaluation import evaluate
 from configs.peers import PeerConfig
 from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
 from experiment.command_lines import training_command
 from experiment.ending import Player, log_places, log_views, write_score
-from experiment.monitoring import eval_scores, log_row
+from experiment.monitoring import log_row, log_scores
 from experiment.run_folder import claim_run_dir
 from experiment.training import Progress
 from harness.checkpoint import load_latest, save
@@ -103,9 +102,7 @@ class Follow(BaseCallback):
         if progress.due(config.log_every) or saving or last:
             log_peer(run)
         if progress.due(config.eval_every):
-            asked = (config.frame_stack, config.eval_every_episodes, config.seed)
-            played = evaluate(policy_of(run.model), config.env.protocol(), *asked)
-            run.logger.log_scalars(progress.steps, eval_scores(played.summary), **progress.clock(config))
+            log_scores(config, progress, run.logger, policy_of(run.model), config.env)
         if saving and not last:
             run.stop.save_requested = False
             save_peer(run)
@@ -140,10 +137,10 @@ def policy_of(model: BaseAlgorithm) -> Callable[[Observation], NDArray[Any]]:
 
 def log_peer(run: PeerTraining) -> None:
     """Log what the agent logged since the last row, and the training episodes."""
-    progress, told = run.progress, run.model.logger.name_to_value
-    metrics = {tag: float(value) for tag, value in told.items() if tag.startswith(("train/", "rollout/"))}
+    progress, logged = run.progress, run.model.logger.name_to_value
+    metrics = {tag: float(value) for tag, value in logged.items() if tag.startswith(("train/", "rollout/"))}
     progress.updates = int(metrics.get("train/n_updates", progress.updates))
-    told.clear()
+    logged.clear()
     run.model.logger.name_to_count.clear()
     log_row(run.config, progress, run.logger, metrics)
 

@@ -40,7 +40,7 @@ def settle_precision(config: Config) -> Config:
     if not is_auto(config):
         return config
     assert isinstance(config.agent, AgentConfig)
-    precision = recorded(config)
+    precision = recorded_precision(config)
     if precision:
         log.info("agent.precision=auto: %s, as the run began", precision)
     else:
@@ -56,7 +56,7 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
     Args:
         threads: of torch, for each run.
     """
-    begun = [recorded(config) for config in configs]
+    begun = [recorded_precision(config) for config in configs]
     if all(begun):
         return [None] * len(begun)
     tune_process(threads)
@@ -68,7 +68,7 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
     return [None if known else shared for known in begun]
 
 
-def recorded(config: Config) -> Precision | None:
+def recorded_precision(config: Config) -> Precision | None:
     """The precision in the folder of a run, if it has begun."""
     with suppress(ValueError):  # no run is there, or one of another version, for which `claim_run_dir` raises
         agent = read_config(run_folder(config) / "config.yaml", Config).agent

@@ -207,7 +207,7 @@ def held_out_metrics(parts: PretrainingParts, config: PretrainConfig) -> dict[st
     """`test/<task>/<metric>` on the held-out episodes, always the same batches, and the rank of the features."""
     rng, window = numpy_stream(config.seed, "test"), MetricWindow()
     parts.suite.eval()
-    with parts.suite.aside():
+    with parts.suite.preserved_streams():
         for _ in range(TEST_BATCHES):
             batch = draw(parts, parts.test, config.batch_size, rng)
             metrics = losses(parts, batch)[1]

@@ -76,7 +76,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     is_file = config.encoder is not None or place.suffix == ".safetensors"
     folder = place.parent if is_file else place
     task = place.stem.partition("-")[2] if is_file and not config.encoder else ""  # of `encoder-<task>.safetensors`
-    run = run_of(config) or read_run(folder)
+    run = stand_in_run(config) or read_run(folder)
     source, env = source_of(config, run, folder)
     name = "-".join(filter(None, ["probe", config.mode, source.name, place.stem if config.encoder else task]))
     report = Path(config.report or results_folder(folder) / f"{name}.json")
@@ -114,7 +114,7 @@ def source_of(config: ProbeConfig, run: RunConfig, folder: Path) -> tuple[Source
     return source, config.env or run.env
 
 
-def run_of(config: ProbeConfig) -> PretrainConfig | None:
+def stand_in_run(config: ProbeConfig) -> PretrainConfig | None:
     """The pretraining on single RGB pictures that stands for a probe's own `encoder`; None if it has none."""
     if not config.encoder or not config.source:
         return None

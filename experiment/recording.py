@@ -57,7 +57,7 @@ def record(
     Args:
         policy: of stacks of `frame_stack` frames.
         padding: of those stacks.
-        folder: must not exist yet.
+        folder: must be missing or empty.
         content: the settings that decide the recording, for `source.json`.
         frames: of all copies together, rounded up to a whole number of steps.
         seed: of the environment.

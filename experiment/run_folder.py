@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
+from envs import EnvConfig
 from experiment.composition import Composed, complete, freeze, read_config, write_config
 from harness.process import exclusive
 
@@ -21,7 +22,7 @@ from harness.process import exclusive
 FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir", "threads"}
 FREE |= {"collect.address", "collect.cpus", "milestones"}
 LONGEST = 100  # characters of the overrides in a name
-GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose chosen member is a part of the name
+NAME_GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose chosen member is a part of the name
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -54,7 +55,7 @@ def run_dir_name(config: RunConfig, preset: Mapping[str, Any], choices: Mapping[
     else:
         label = config.env.label if isinstance(config.source, FramesConfig) else ""
         parts = ["pretrain", "-".join(filter(None, [config.source.name, label])), "+".join(config.aux)]
-    parts[-1] = "-".join([parts[-1], *(choices[group] for group in GROUPS if group in choices)])
+    parts[-1] = "-".join([parts[-1], *(choices[group] for group in NAME_GROUPS if group in choices)])
     if overrides := _overrides(config, preset):
         parts[-1] += f"-{overrides}"
     return "/".join(["runs", *parts, f"s{config.seed}"])
@@ -68,8 +69,8 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
         if key in FREE | {"seed", "device"} or (key in preset and preset[key] == value):
             continue
         of_env = key.removeprefix("env.")
-        if of_env != key and replace(run.env, **{of_env: preset[key]}).label != run.env.label:
-            continue  # the label of the environment shows it
+        if of_env != key and _label_shows(run.env, of_env, preset[key]):
+            continue
         words = key.replace(".options.", ".").split(".")
         ends = [".".join(words[i:]) for i in reversed(range(len(words)))]
         taken = [other.replace(".options.", ".") for other in config if other != key]
@@ -79,6 +80,14 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
     if len(name) <= LONGEST:
         return name
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _label_shows(env: EnvConfig, key: str, preset: Any) -> bool:
+    """Whether the label of an environment says that a key has not the value of the preset."""
+    try:
+        return replace(env, **{key: preset}).label != env.label
+    except ValueError:  # that value does not fit the other keys
+        return False
 
 
 def _plain(value: Any) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium.spaces import Discrete
 
 from analysis.policies import greedy, mix_random, random_policy
@@ -122,7 +123,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
         case FramesConfig():
             return recorded(source, env, seed, check_labels)
         case ReplayRunConfig():
-            return of_run(Path(source.run))
+            return read_replay_of(Path(source.run))
         case ImagesConfig():
             return read_images(Path(source.folder), source.size, source.crop)
         case VideosConfig():
@@ -216,6 +217,8 @@ def _record(
     check_labels: CheckLabels | None,
 ) -> None:
     with closing(env.build(labels=True)) as vector:
+        if vector.frame_dtype != np.uint8:
+            raise ValueError(f"source=frames records pixels, but env={env.name} gives states: env.observe=pixels")
         policy, frame_stack = random_policy(vector.action_space, rng := numpy_stream(seed, "record/actions")), 1
         if source.policy != "random":
             trained, frame_stack = _player(source.policy, vector)
@@ -246,7 +249,7 @@ def _player(path: str, vector: VectorEnv) -> tuple[Policy, int]:
     return greedy(agent), config.frame_stack
 
 
-def of_run(run: Path) -> Episodes:
+def read_replay_of(run: Path) -> Episodes:
     """The episodes in the replay of the newest checkpoint of a training.
 
     Raises:

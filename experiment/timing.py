@@ -40,8 +40,8 @@ class TimeLeft:
     def _log_milestones(self, done: int) -> None:
         """Log when to expect the scores of the preset's milestones on this machine."""
         pairs = [(score, step) for score, step in self._run.config.milestones if done < step <= self._run.config.steps]
-        if told := [f"{score:g} after {self._until(step, done) / 60:.0f} minutes" for score, step in pairs]:
-            log.info("expect training scores of about %s", ", ".join(told))
+        if expected := [f"{score:g} after {self._until(step, done) / 60:.0f} minutes" for score, step in pairs]:
+            log.info("expect training scores of about %s", ", ".join(expected))
 
 
 def time_update(run: Training) -> float:

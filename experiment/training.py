@@ -50,16 +50,13 @@ class Progress:
 
     def check(self, steps: int, updates: int) -> None:
         """Raise ValueError unless this can be the progress of a training of so many steps and updates."""
-        recent = {"returns", "lengths", "successes", "goal_distances"}
-        counts = {key: value for key, value in asdict(self).items() if key not in recent | {"cuts_told"}}
-        for name, count in counts.items():
-            most = {"steps": steps, "saved": steps, "updates": updates, "episodes_logged": self.episodes}.get(
-                name, count
-            )
-            least = most if name in ("steps", "updates") else 0
-            if type(count) is not int or not least <= count <= most:
+        exact = {"steps": steps, "updates": updates}
+        most = {"saved": steps, "episodes_logged": self.episodes}
+        for name in ("steps", "updates", "episodes", "episodes_logged", "saved", "cuts_seen", "stride"):
+            count = getattr(self, name)
+            if type(count) is not int or count < 0 or count != exact.get(name, count) or count > most.get(name, count):
                 raise ValueError(f"its progress cannot be: {name} is {count!r}, in a checkpoint of step {steps}")
-        numbers = [number for name in recent for number in getattr(self, name)]
+        numbers = [*self.returns, *self.lengths, *self.successes, *self.goal_distances]
         if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
             raise ValueError("its progress cannot be: returns and lengths are not all finite numbers")
 

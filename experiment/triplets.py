@@ -27,7 +27,7 @@ def record_triplets(config: GraspingConfig, folder: Path, content: Mapping[str, 
 
     Args:
         config: of the environment.
-        folder: must not exist yet.
+        folder: must be missing or empty.
         content: the settings that decide the recording, for `source.json`.
         grasps: number of successful grasps.
         seed: of the environment and the choice of objects.

@@ -55,11 +55,11 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
             found.append(path)
         else:
             left["of other kinds"].append(str(path.relative_to(folder)))
-    told = [
+    left_out = [
         f"{len(names)} {why} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
         for why, names in left.items()
     ]
-    _log_once(f"{folder}: {len(found)} files{'; left out: ' * bool(told)}{'; '.join(told)}")
+    _log_once(f"{folder}: {len(found)} files{'; left out: ' * bool(left_out)}{'; '.join(left_out)}")
     if not found:
         raise ValueError(f"{folder} has no files with one of the endings {' '.join(sorted(suffixes))}")
     return sorted(found)
@@ -167,8 +167,8 @@ def count_pictures(path: Path) -> int:
     """
     command = _ffmpeg(path, ["-c", "copy", "-progress", "-", "-f", "null", "-"])
     with tempfile.TemporaryFile() as errors:
-        told = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors).stdout
-        counts = re.findall(rb"^frame=(\d+)$", told, re.MULTILINE)
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors).stdout
+        counts = re.findall(rb"^frame=(\d+)$", output, re.MULTILINE)
         if not counts or not int(counts[-1]):
             raise ValueError(f"{path} is not a readable video: {_reason(errors)}")
     return int(counts[-1])

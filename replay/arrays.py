@@ -55,11 +55,12 @@ def uniform(rng: np.random.Generator | torch.Generator, size: int) -> Array:
 
 
 def ahead(rows: Array, discount: float, rng: np.random.Generator | torch.Generator) -> Array:
-    """Of (B,) numbers of rows to come, 1 or more each, one of 1 to `rows`: k in proportion to discount**k."""
+    """Draw (B,) steps ahead, k in [1, rows] with probability proportional to discount**k; rows (B,) are 1 or more."""
     share = uniform(rng, len(rows))
-    if discount < 1:  # the inverse of the distribution function of a geometric distribution, cut off after `rows`
+    if discount < 1:  # the inverse distribution function of a truncated geometric distribution
         log1p = torch.log1p if isinstance(share, Tensor) else np.log1p
-        share = log1p(-share * (1 - discount**rows)) / math.log(discount) / rows
-    steps = share * rows
+        steps = log1p(-share * (1 - discount**rows)) / math.log(discount)
+    else:
+        steps = share * rows
     steps = steps.long() if isinstance(steps, Tensor) else steps.astype(np.int64)
     return 1 + steps.clip(None, rows - 1)

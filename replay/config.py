@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from harness.suggest import nearest
 
-PLACES = ("ram", "mmap", "cuda")
+STORAGES = ("ram", "mmap", "cuda")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class ReplayConfig:
         for name in ("alpha", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")
-        if self.storage not in PLACES:
-            raise ValueError(f"unknown replay.storage {self.storage!r}: {nearest(self.storage, PLACES)}")
+        if self.storage not in STORAGES:
+            raise ValueError(f"unknown replay.storage {self.storage!r}: {nearest(self.storage, STORAGES)}")
         if self.synthetic.share and (self.prioritized or self.storage == "cuda"):
             key = "prioritized=true" if self.prioritized else "storage=cuda"
             raise ValueError(f"replay.{key}: replay.synthetic draws uniformly on the host, leave it out")

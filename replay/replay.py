@@ -207,7 +207,7 @@ class Replay:
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
         reward = self._storage.reward.view[slots, copy[:, None]]
         if goal is not None:
-            reward, terminal = self._judged(slots, copy, goal, terminal)
+            reward, terminal = self._rewards_for(slots, copy, goal, terminal)
             ends |= terminal
         inside = _until_end(ends) & (column < self._moving[0])
         length = inside.sum(1)
@@ -216,7 +216,7 @@ class Replay:
         terminated = (inside & terminal).any(1)
         return reward[:, 0], nstep_reward, self._gammas[length] * ~terminated, length
 
-    def _judged(
+    def _rewards_for(
         self, slots: NDArray[np.int64], copy: NDArray[np.int64], goal: NDArray[np.float32], ended: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The rewards of (B, K) rows for goals (B, G), and whether they end the return.

@@ -123,9 +123,9 @@ def _check(group: Group) -> None:
 
 def protocol(run: Run) -> tuple[str, Any]:
     """The name and the share of random actions of the final evaluation's protocol."""
-    told = run.report.get("protocol")
-    told = told if isinstance(told, dict) else {}
-    return str(told.get("name")), told.get("epsilon")
+    protocol = run.report.get("protocol")
+    protocol = protocol if isinstance(protocol, dict) else {}
+    return str(protocol.get("name")), protocol.get("epsilon")
 
 
 # --- labels ---
@@ -136,20 +136,20 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
     parts = [key.partition(".")[0] for key in keys if key.startswith("aux.") or re.fullmatch(r"\w+\.name", key)]
     words = dict.fromkeys(sorted(parts, key="aux".__ne__))
     chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
-    told: list[dict[str, Any]] = [{} for _ in firsts]
+    labels: list[dict[str, Any]] = [{} for _ in firsts]
     for part in words:
         if len({choice[part] for choice in chosen}) > 1:
-            for label, choice in zip(told, chosen, strict=True):
+            for label, choice in zip(labels, chosen, strict=True):
                 label[part] = choice[part]
     for key in keys:
         part = key.partition(".")[0]
         seen = {(choice.get(part), _comparable(run, key)) for run, choice in zip(firsts, chosen, strict=True)}
         if part in words and len(seen) == len({choice for choice, _ in seen}):  # the choice implies the value
             continue
-        for label, run in zip(told, firsts, strict=True):
+        for label, run in zip(labels, firsts, strict=True):
             if key in run.config:
                 label[_short(key, keys)] = _get(run, key)
-    return told
+    return labels
 
 
 def _chosen(run: Run, part: str) -> str:

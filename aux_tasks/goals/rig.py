@@ -63,7 +63,7 @@ class RIG(GoalTask):
         self.decoder = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels)
         self.register_buffer("seen", torch.zeros(SEEN if skew else 0, latent_dim))
         self.register_buffer("log_likelihood", torch.zeros(len(self.seen)))
-        self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # latents, all told
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # latents written so far
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the weighted error and divergence (B,)."""

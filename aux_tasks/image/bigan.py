@@ -52,8 +52,8 @@ class BiGAN(AuxTask):
         image, latent, z = centred(batch.obs), self.to_latent(features), self._prior(len(batch.obs))
         real = call_frozen(self.adversary, image, latent)
         generated = call_frozen(self.adversary, self.generate(z), z)
-        told = torch.cat([real.detach() > 0, generated.detach() <= 0]).float().mean()
-        metrics = self._inversion(image, latent) | {"adversary_accuracy": told}
+        correct = torch.cat([real.detach() > 0, generated.detach() <= 0]).float().mean()
+        metrics = self._inversion(image, latent) | {"adversary_accuracy": correct}
         return AuxOutput(F.softplus(real) + F.softplus(-generated), metrics)
 
     def adversary_loss(self, batch: Batch, encoder: Encoder) -> Tensor:

@@ -65,7 +65,7 @@ class MoCo(ViewTask):
         self.target_encoder = momentum_copy(setting.encoder)
         self.target_head = momentum_copy(self.head)
         self.register_buffer("queue", torch.zeros(queue, width))
-        self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys, all told
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys written so far
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return InfoNCE (B,), and the spread of the keys."""

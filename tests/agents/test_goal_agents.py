@@ -79,7 +79,7 @@ def test_the_goal_reaches_values_losses_and_policy(made):
     other = replace(batch, goal=batch.goal.roll(1, 0))
 
     def answers(batch):
-        with agent.looking(), torch.no_grad():
+        with agent.preserved_streams(), torch.no_grad():
             obs, next_obs = agent.augment(batch.obs), agent.augment(batch.nstep_obs)
             loss, td_error, _ = agent.td_loss(agent.encoder(obs), batch, next_obs)
             act = agent.act(SimpleNamespace(pixels=batch.obs.numpy(), goal=batch.goal.numpy()), explore=False)

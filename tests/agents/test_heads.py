@@ -138,3 +138,11 @@ def test_the_value_of_a_place_follows_from_the_goal_and_the_maps_there():
 def test_actions_that_are_no_finer_grid_of_the_maps_are_refused(actions):
     with pytest.raises(ValueError, match=rf"{actions} actions are no grid of places that divides the 2 x 3 maps"):
         PlacesHead((5, 2, 3), 4, actions, 6)
+
+
+@pytest.mark.parametrize("kind", [QuantileHead, ImplicitHead])
+def test_a_single_quantile_is_an_action_value(kind) -> None:
+    head, features = kind(11, A, 6, True, 1), torch.randn(B, 11)
+    quantiles = head.quantiles(features, torch.full((B, 1), 0.5))
+    assert quantiles.shape == (B, 1, A)
+    assert torch.equal(head(features), quantiles[:, 0])

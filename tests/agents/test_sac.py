@@ -449,7 +449,7 @@ def test_policy_and_targets_of_svea_see_clean_observations_alone():
 
 
 def test_a_folder_of_overlays_needs_them():
-    with pytest.raises(ValueError, match=r"agent.overlay_folder=pictures is read with agent.svea=overlay alone"):
+    with pytest.raises(ValueError, match=r"agent.overlay_folder=pictures is only used with agent.svea=overlay"):
         SACConfig(overlay_folder="pictures")
 
 

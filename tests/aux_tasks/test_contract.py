@@ -50,7 +50,7 @@ def test_losses_and_examples_leave_the_whole_state_as_it_was(case, training):
         return whole_state(encoder, suite, generators=[suite.generator], optimizers=suite.optimizers)
 
     before = state()
-    with suite.aside():
+    with suite.preserved_streams():
         suite.losses(batch, encoder(batch.obs), encoder)
         with torch.no_grad():
             suite.losses(batch, encoder(batch.obs), encoder)

@@ -124,7 +124,7 @@ def test_aside_gives_the_random_stream_back_even_after_an_error():
     before = suite.generator.get_state()
 
     def look_and_fail():
-        with suite.aside():
+        with suite.preserved_streams():
             losses(suite, *rest)
             assert not torch.equal(suite.generator.get_state(), before)
             raise ZeroDivisionError

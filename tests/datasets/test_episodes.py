@@ -291,6 +291,11 @@ def test_a_fingerprint_is_of_everything() -> None:
         ({"labels": {"group": np.zeros(COUNT)}}, split, "one group cannot be split"),
         ({"frames": made(2).frames}, sampler, "1 or 3 channels, got 2"),
         ({}, lambda whole: drawn(sampler(whole), "clip", clip=7), "clips of 7 frames .* but the longest episode has 6"),
+        (
+            {},
+            lambda whole: drawn(sampler(whole, among=END - 1), "next_obs"),
+            "clips of 2 frames .* none of the chosen frames is followed by 1 more",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], use: Any, message: str) -> None:

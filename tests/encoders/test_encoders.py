@@ -184,6 +184,25 @@ def test_what_does_not_fit_is_named(name, shape, message):
         make(name, shape)(pixels(2, 4, 36, 36))
 
 
+@pytest.mark.parametrize(("key", "value"), [("feature_dim", 5), ("unit_norm", True), ("standardize", True)])
+def test_keys_that_do_not_apply_to_states_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"encoder.{key} does not apply to encoder=state"):
+        build_encoder(EncoderConfig("state", **{key: value}), (3, 1, 1))
+
+
+def test_states_are_never_proposed_for_pixels():
+    with pytest.raises(ValueError, match="too small") as raised:
+        build_encoder(EncoderConfig("nature"), (4, 8, 8))
+    assert "state" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["state", "control_fast"])
+def test_the_shape_of_maps_is_that_of_maps(name):
+    shape = (3, 1, 1) if name == "state" else (3, 24, 24)
+    encoder = build_encoder(EncoderConfig(name), shape)
+    assert encoder.map_shape == encoder.maps(torch.zeros(1, *shape, dtype=torch.uint8)).shape[1:]
+
+
 def test_unit_features_have_length_1():
     encoder = build_encoder(EncoderConfig("control_fast", feature_dim=5, unit_norm=True), (3, 24, 24))
     obs = torch.randint(256, (4, 3, 24, 24), dtype=torch.uint8)

@@ -55,7 +55,7 @@ def test_pictures_are_scaled() -> None:
         ),
         ({"id": "CartPole-v1"}, "id is 'CartPole-v1': it has no goals, observations with observation, achieved_goal"),
         ({"id": "line_env:Lin-v0"}, "unknown id 'Lin-v0': did you mean 'Line-v0'?"),
-        ({"observe": "pixel"}, "observe must be one of state, pixels, got 'pixel'"),
+        ({"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
         ({"time_limit": -1}, "time_limit is -1: it must be at least 0"),
     ],
 )

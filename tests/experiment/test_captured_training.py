@@ -114,6 +114,6 @@ def test_what_cannot_be_recorded_runs_eagerly_and_is_told_once(caplog: pytest.Lo
         found = [float(function(torch.tensor(float(i)))) for i in range(8)]
     assert found == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [record.getMessage() for record in caplog.records] == [
-        "agent.capture: it cannot be recorded and runs eagerly: operation not permitted when stream is capturing"
+        "agent.capture: recording failed, running eagerly: operation not permitted when stream is capturing"
     ]
     assert (len(calls), len(resets)) == (9, 1)

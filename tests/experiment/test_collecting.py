@@ -162,7 +162,7 @@ def test_updates_run_while_the_environment_steps_and_no_step_is_lost_at_a_checkp
 
 
 def test_an_environment_that_steps_in_the_process_that_learns_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="collect=overlap: this environment steps in the process that learns"):
+    with pytest.raises(ValueError, match="collect=overlap needs an environment that steps in other threads"):
         build(small(tmp_path, collect=CollectConfig("overlap")))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import run_help
 
-from configs.schema import Config, PretrainConfig, ProbeConfig
+from configs.schema import Config, GoalConfig, PretrainConfig, ProbeConfig
 from configs.sources import FramesConfig, IdxConfig, ImagesConfig, ReplayRunConfig, SourceConfig, VideosConfig
 from encoders import EncoderConfig
 from envs import DmcConfig, ToyConfig
@@ -128,6 +128,7 @@ PARTS = {
     "recording to write": FramesConfig(path="/home/me/frames"),
     "policy": FramesConfig(policy="/home/me/run"),
     "encoder": EncoderConfig(init="/home/me/encoder.safetensors"),
+    "goal space": GoalConfig(space="/home/me/space"),
 }
 
 
@@ -137,6 +138,13 @@ def test_paths_of_a_foreign_config_are_not_used(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match=r"names \w+=/home/me.*give it"):
         check_paths(tmp_path / "downloaded", part, "give it")
     check_paths(Path("runs/mine"), part, "give it")
+
+
+def test_a_demonstration_of_a_foreign_config_is_not_read_where_its_goal_space_lies_beside_it(tmp_path: Path) -> None:
+    goal = GoalConfig(space="runs/space", demonstration="/home/me/film.mp4")
+    with pytest.raises(ValueError, match=r"names demonstration=/home/me/film.mp4"):
+        check_paths(tmp_path, goal, "", allowed={"space"})
+    check_paths(tmp_path, GoalConfig(space="runs/space"), "", allowed={"space"})
 
 
 @pytest.mark.parametrize("part", [ToyConfig(), VideosConfig(), IdxConfig(), FramesConfig(), EncoderConfig("small")])

@@ -73,6 +73,7 @@ LONG = (
         ("env=atari env.game=breakout env.sticky=0.25", "breakout/dqn-sticky_0.25/s0"),
         ("env=atari/pitfall2 env.num_envs=2", "pitfall2/dqn-num_envs_2/s0"),
         ("env=dmc env.domain=walker env.task=walk agent=sac", "walker_walk/sac/s0"),
+        ("env=deep_sea env.size=40 env.cells=10", "deep_sea/dqn-cells_10-size_40/s0"),
         ("encoder=nature replay=prioritized", "pong/dqn-nature-prioritized/s0"),
         ("experiment=sac_cartpole env.background=gas", "cartpole_swingup_gas/sac-sac_cartpole/s0"),
         ("env=toy aux=[rotation,deepmdp] aux.rotation.weight=0.5", "toy/dqn+rotation+deepmdp-rotation.weight_0.5/s0"),

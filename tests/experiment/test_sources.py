@@ -254,6 +254,13 @@ def test_the_replay_of_a_run(tmp_path: Path) -> None:
         build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
 
 
+def test_states_are_not_recorded_as_pixels(tmp_path: Path) -> None:
+    source, env = FramesConfig(frames=20, path=str(tmp_path / "frames")), PointMassConfig(observe="state")
+    with pytest.raises(ValueError, match="source=frames records pixels, but env=pointmass gives states"):
+        build_source(source, env, seed=0)
+    assert not (tmp_path / "frames").exists()
+
+
 def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:
     source = IdxConfig(str(idx_folder(tmp_path / "idx")))
     with pytest.raises(ValueError, match="aux=inverse_dynamics reads action, next_obs, which this source has not"):
