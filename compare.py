@@ -4,8 +4,8 @@
     python compare.py 'runs/pong/*/s*' baseline=aux=none out=report
     python compare.py runs/pong sb3/dqn/0.monitor.csv published=[dopamine.csv] x=steps
 
-Runs are folders, folders of those, patterns, reports kept as .json, or .csv files (step, score and perhaps seed; or the
-monitor.csv of Stable-Baselines3). Runs that differ only in the seed form a group.
+Arguments are run folders, folders that contain runs, patterns, reports (.json), or .csv files (step, score and perhaps
+seed; or the monitor.csv of Stable-Baselines3). Runs that differ only in the seed form a group.
 """
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ class Agent(nn.Module, ABC):
         return self.learn(batch)
 
     def phase(self) -> Hashable:
-        """What the update that was counted last does and others do not. Within a phase they differ in tensors alone."""
+        """A key of what the newest update computes. Updates with equal keys differ only in the values of tensors."""
         pcgrad = self.config.conflict is Conflict.pcgrad
         return (self.updates - 1) % (1 + len(self.weights)) if pcgrad else 0
 

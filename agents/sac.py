@@ -215,7 +215,7 @@ class Actor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two action values (2, B) of inputs (B, I) and actions (B, A); the smaller one is to be believed."""
+    """Two action values (2, B) of inputs (B, I) and actions (B, A). Targets use the smaller one."""
 
     def __init__(self, input_dim: int, action_dim: int, hidden: int) -> None:
         super().__init__()

@@ -27,13 +27,13 @@ class Tokens(nn.Module):
         self.blocks = nn.Sequential(*(block() for _ in range(DEPTH)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """All tokens, each of which hears of every other."""
+        """All tokens; each attends to all others."""
         tokens = self.embed(pixels)
         blended = self.blocks(tokens.flatten(2).mT)  # (B, H' * W', WIDTH)
         return blended.mT.unflatten(2, tokens.shape[2:])  # type: ignore[no-any-return]
 
     def visible(self, pixels: Tensor, shown: Tensor) -> Tensor:
-        """The tokens (B, K, WIDTH) of the patches `shown` (B, K) alone, which do not hear of the others."""
+        """The tokens (B, K, WIDTH) of the patches `shown` (B, K), which attend only to each other."""
         tokens = self.embed(pixels).flatten(2).mT
         return self.blocks(tokens.gather(1, shown[..., None].expand(-1, -1, WIDTH)))  # type: ignore[no-any-return]
 

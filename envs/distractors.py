@@ -80,7 +80,7 @@ class Distractors:
         background: None where there is none.
         split: of the backgrounds.
         speed: pictures of the background that pass in an agent step; 0: one a control step.
-        fixed: it goes on over episodes.
+        fixed: an episode continues the background of the one before, instead of starting it at a random place.
         noise: deviation of the pixels' noise, in levels of 255.
     """
 
@@ -131,8 +131,8 @@ class Gas(Background):
     """An ideal gas: balls that bounce off the walls and pass through each other.
 
     A split has `films` of 1,000 pictures, the same for every seed. An episode begins anywhere in one, which begins anew
-    at its end. With 0 films no two episodes are alike: the balls tell each moment of a small replay from all others,
-    and the encoder learns its rewards by heart.
+    at its end. With 0 films no two episodes share a background: the encoder can then identify each moment of a small
+    replay by the balls, and memorise its reward.
     """
 
     def __init__(self, balls: int, size: int, films: int, split: str) -> None:

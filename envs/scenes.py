@@ -39,7 +39,7 @@ class SceneConfig(EnvConfig):
     background_split: str = "train"  # eval shares no background with train
     background_gray: bool = False  # without its colours
     background_speed: int = 0  # its pictures that pass in an agent step; 0: one a control step; DBC's code: 1
-    background_fixed: bool = False  # it goes on over episodes, as in DBC's code; false: each begins elsewhere in it
+    background_fixed: bool = False  # it continues across episodes, as in DBC's code; false: it starts anywhere
     background_floor: bool = True  # it stands in place of the floor too; false: of the sky alone
     pixel_noise: float = 0.0  # deviation of Gaussian noise on each pixel of each frame, in levels of 255
     balls: int = 10  # balls of background=gas

@@ -69,8 +69,8 @@ def warn_of_cuts(run: Training) -> None:
     if whole and progress.due(config.checkpoint_every) and ended < copies and not progress.cuts_told:
         progress.cuts_told = True
         log.warning(
-            "checkpoint_every=%d leaves each of %d copies %d steps, and %d of their episodes ended: there is no score, "
-            "or one of the shortest episodes alone. Give more than %d times the steps of an episode",
+            "checkpoint_every=%d cuts each of %d copies every %d steps, and only %d episodes ended: scores are missing "
+            "or biased towards short episodes. Set it to more than %d times the length of an episode",
             *(config.checkpoint_every, copies, config.checkpoint_every // copies, ended, copies),
         )
 

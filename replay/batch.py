@@ -7,7 +7,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B transitions on the run's device. A field that has a default is made only where a loss asks for it.
+    """B transitions on the run's device. A field with a default is made only if a loss reads it, except
+    `goal`, which every environment with goals gives.
 
     Observations are uint8 in channels-last memory: the layout that convolutions are fastest in. States are float32, and
     so are the features (B, Z, 1, 1) of a frozen encoder that stand for observations in a `SyntheticReplay`.
@@ -27,7 +28,7 @@ class Batch:
     clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
     goal: Tensor | None = None  # (B, G) float32, what the rewards are for, where the environment has goals
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
-    context: Tensor | None = None  # (B, C, H, W) uint8, the first observation of the episode
+    context: Tensor | None = None  # (B, C, H, W) uint8, the first observation of the episode that is still held
     future: Tensor | None = None  # (B, C, H, W) uint8, the observation k >= 1 steps later, P(k) ~ gamma^k
     views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
     clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures

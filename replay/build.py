@@ -59,7 +59,7 @@ def build_replay(
         goal_dim=goal_dim,
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
-        log.info("replay: it would fit on the GPU, where sampling is faster: replay.storage=cuda")
+        log.info("replay: the frames would fit on the GPU, where sampling is faster: replay.storage=cuda")
     draws = rng if storage.place is None else device_rng
     assert draws is not None, "batches are drawn on a device: device_rng is needed"
     kind = partial(SyntheticReplay, features=features, action_dim=flatdim(action_space)) if features else Replay

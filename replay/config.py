@@ -75,7 +75,7 @@ class ReplayConfig:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"replay.{name}={value}: must be at least 1")
         if self.lap and not self.prioritized:
-            raise ValueError("replay.lap=true changes priorities, and there are none: give replay=lap")
+            raise ValueError("replay.lap=true needs prioritized replay: give replay=lap")
         for name in ("alpha", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")

@@ -36,7 +36,7 @@ class Relabeller:
     """Chooses the goal that each transition of a batch is learned for (Andrychowicz et al. 2017, HER).
 
     The goals are chosen when a batch is drawn, by row: that of `rollout` is the one pursued; all others are goals that
-    were achieved after some row, or imagined ones. No goal of the same episode lies before or beyond it.
+    were achieved after some row, or imagined ones. Goals of the same episode never come from outside of it.
 
     Args:
         config: the share of each kind.

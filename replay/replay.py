@@ -221,8 +221,8 @@ class Replay:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The rewards of (B, K) rows for goals (B, G), and whether they end the return.
 
-        A row that terminated (`ended`) does not for another goal, if it did because the goal pursued was reached. Where
-        a window leaves the episode the answers stand for nothing.
+        A row that terminated (`ended`) because the pursued goal was reached does not end the return for another goal.
+        Values past the end of an episode are not used.
         """
         assert self._relabeller is not None
         functions, copies = self._relabeller.functions, np.repeat(copy, slots.shape[1])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aux_tasks.base import check_least
 from harness.suggest import check_choice
 
 KINDS = ("deterministic", "gaussian", "ensemble")
@@ -62,8 +63,7 @@ class LatentTransition(nn.Module):
     def __init__(self, feature_dim: int, action_dim: int, *, kind: str, hidden: int, members: int) -> None:
         super().__init__()
         check_choice("model", kind, KINDS)
-        if members < 1:
-            raise ValueError(f"members must be at least 1, got {members}")
+        check_least(1, members=members)
         self.deterministic = kind == "deterministic"
         width = feature_dim if self.deterministic else 2 * feature_dim
         count = members if kind == "ensemble" else 1

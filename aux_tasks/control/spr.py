@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least
 from aux_tasks.control.models import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -42,8 +42,7 @@ class SPR(AuxTask):
         self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, momentum: float = 0.0
     ) -> None:
         super().__init__(setting)
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        check_least(1, horizon=horizon)
         self.horizon, self.clip_length = horizon, horizon + 1
         self.pad, self.momentum, self.action_dim = pad, momentum, setting.action_dim
         channels, height, width = setting.map_shape

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aux_tasks.base import check_least
+
 LEAST_LOG_VARIANCE = math.log(1e-3)  # a smaller variance costs KL and makes no sharper picture
 USED = 0.1  # nats of KL from which on a dimension counts as active
 
@@ -23,8 +25,7 @@ class Posterior(nn.Module):
 
     def __init__(self, feature_dim: int, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        check_least(1, latent_dim=latent_dim)
         self.mean = nn.Linear(feature_dim, latent_dim)
         self.spread = nn.Linear(feature_dim, latent_dim)
 

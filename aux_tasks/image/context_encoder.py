@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
 from aux_tasks.decoder import centred, decoder, image_error, to_pixels
 from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
 from encoders import Encoder
@@ -51,8 +51,7 @@ class ContextEncoder(AuxTask):
         check_choice("region", region, REGIONS)
         if not 0 < share < 1:
             raise ValueError(f"share must be between 0 and 1, got {share}")
-        if grain < 2:
-            raise ValueError(f"grain must be at least 2, got {grain}")
+        check_least(2, grain=grain)
         if not 0 <= adversarial < 1:
             raise ValueError(f"adversarial must be 0 or more and below 1, got {adversarial}")
         self.region, self.share, self.grain, self.adversarial = region, share, grain, adversarial

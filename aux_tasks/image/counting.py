@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from aux_tasks.image.patches import PatchGrid, check_share, resizing, some_gray
 from encoders import Encoder
 from replay import Batch
@@ -40,8 +40,7 @@ class Counting(AuxTask):
         self, setting: TaskSetting, *, counts: int = 64, margin: float = 10.0, window: float = 0.9, gray: float = 0.67
     ) -> None:
         super().__init__(setting)
-        if counts < 1:
-            raise ValueError(f"counts must be at least 1, got {counts}")
+        check_least(1, counts=counts)
         if margin <= 0:
             raise ValueError(f"margin must be positive, got {margin}")
         check_share("gray", gray)

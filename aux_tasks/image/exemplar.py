@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
 from aux_tasks.image.patches import corner_of, crop
 from aux_tasks.views import ViewTask
 from encoders import Encoder
@@ -47,8 +47,7 @@ class Exemplar(ViewTask):
         flat: float = 2.0,
         **options: Any,
     ) -> None:
-        if classes < 2:
-            raise ValueError(f"classes must be at least 2, got {classes}")
+        check_least(2, classes=classes)
         side = min(setting.obs_shape[1:])
         if patch is not None and not 2 <= patch <= side:
             raise ValueError(f"patch must be 2 to {side}, got {patch}")

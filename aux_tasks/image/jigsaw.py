@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
 from aux_tasks.control.models import mlp
 from aux_tasks.image.patches import (
     PatchGrid,
@@ -70,15 +70,12 @@ class Jigsaw(AuxTask):
         colour_jitter: int = 2,
     ) -> None:
         super().__init__(setting)
-        if cells < 2:
-            raise ValueError(f"cells must be at least 2, got {cells}")
+        check_least(2, cells=cells)
         most = min(CANDIDATES // 10, math.factorial(cells**2))
         if not 2 <= permutations <= most:
             raise ValueError(f"permutations of {cells}x{cells} tiles must be 2 to {most}, got {permutations}")
-        if puzzles < 1:
-            raise ValueError(f"puzzles must be at least 1, got {puzzles}")
-        if colour_jitter < 0:
-            raise ValueError(f"colour_jitter must be at least 0, got {colour_jitter}")
+        check_least(1, puzzles=puzzles)
+        check_least(0, colour_jitter=colour_jitter)
         check_share("gray", gray)
         self.frame_stack, self.shape = setting.frame_stack, setting.obs_shape[1:]
         self.grid, self.puzzles = PatchGrid(self.shape, cells, tile), puzzles

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from aux_tasks.control.models import mlp
 from aux_tasks.video.clips import at_times, change, contrast, draw_times, observations, score
 from encoders import Encoder
@@ -57,8 +57,7 @@ class ShuffleLearn(AuxTask):
     ) -> None:
         super().__init__(setting)
         self.gap = setting.frame_stack if gap is None else gap
-        if self.gap < 1:
-            raise ValueError(f"gap must be at least 1, got {gap}")
+        check_least(1, gap=self.gap)
         if clip_length <= 4 * self.gap:
             raise ValueError(
                 f"five observations {self.gap} apart need clip_length={4 * self.gap + 1}, got {clip_length}"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
 from aux_tasks.video.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
@@ -36,8 +36,7 @@ class STDIM(AuxTask):
     def __init__(self, setting: TaskSetting, *, stride: int | None = None) -> None:
         super().__init__(setting)
         self.stride = setting.frame_stack if stride is None else stride
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        check_least(1, stride=self.stride)
         self.clip_length = self.stride + 1
         channels = setting.map_shape[0]
         self.whole = nn.Linear(setting.feature_dim, channels, bias=False)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
 from aux_tasks.video.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
@@ -41,8 +41,7 @@ class TemporalCPC(AuxTask):
         stride = setting.frame_stack if stride is None else stride
         if not 1 <= horizon < length:
             raise ValueError(f"horizon must be at least 1 and less than length={length}, got {horizon}")
-        if stride < 1:
-            raise ValueError(f"stride must be at least 1, got {stride}")
+        check_least(1, stride=stride)
         self.length, self.stride, self.frame_stack = length, stride, setting.frame_stack
         self.clip_length = (length - 1) * stride + 1
         self.context = nn.GRU(setting.feature_dim, hidden, batch_first=True)

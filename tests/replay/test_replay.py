@@ -110,7 +110,7 @@ def test_batch_layout(space, shape, dtype):
         ({"path": "x"}, "replay.path belongs to"),
         ({"n_step": 0}, "replay.n_step=0: must be at least 1"),
         ({"final_n_step": 0}, "replay.final_n_step=0: must be at least 1"),
-        ({"lap": True}, "replay.lap=true changes priorities, and there are none: give replay=lap"),
+        ({"lap": True}, "replay.lap=true needs prioritized replay: give replay=lap"),
         ({"alpha": 1.5}, r"replay.alpha=1.5: must be in \[0, 1\]"),
         ({"capacity": 12}, "set it to 14 or more"),
     ],
