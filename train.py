@@ -89,7 +89,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
             # learn
             agent.schedule.advance(progress.steps)
-            saving = stop.save_requested or progress.due(config.checkpoint_every) or progress.steps >= config.steps
+            saving = progress.due(config.checkpoint_every) or progress.steps >= config.steps
             if not saving:  # a checkpoint cuts the running episodes
                 rollout.begin()
             batch = None
@@ -98,6 +98,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
             # log
             run.logger.meter.tick(progress.steps)
+            saving |= stop.save_requested
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)
             if batch and progress.due(config.diagnose_every):

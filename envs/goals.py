@@ -112,7 +112,9 @@ class GoalSpaceVector(VectorEnv):
 
     def goal_examples(self) -> dict[str, Pixels]:
         """See `VectorEnv.goal_examples`: the newest episode of each copy, with its goal where that can be drawn."""
-        achieved, desired = (self._space.decode(goals) if self._ended else None for goals in self._last_goals)
+        if not self._ended:
+            return {}
+        achieved, desired = map(self._space.decode, self._last_goals)
         if achieved is None or desired is None:
             return {}
         return {"goal": desired, "reached": self._last_frame.copy(), "reached, decoded": achieved}

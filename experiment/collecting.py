@@ -85,6 +85,13 @@ class OverlappedCollector(LocalCollector):
         super().__init__(agent, env, frame_stack, padding)
         self._begun: Actions | None = None  # the action of a step that runs
 
+    def reset(self, seed: int) -> None:
+        """See `Collector`. A step that was begun is lost."""
+        if self._begun is not None:
+            self.env.step_wait()
+            self._begun = None
+        super().reset(seed)
+
     def begin(self) -> None:
         """See `Collector`."""
         self._begun = self._act()

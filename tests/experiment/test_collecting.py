@@ -137,6 +137,10 @@ def test_a_step_that_was_begun_has_the_actions_of_its_beginning(config):
         assert same(overlapped.collect(), expected)
         assert np.array_equal(overlapped.observation.pixels, plain.observation.pixels)
     assert weights == 3
+    plain.reset(6)
+    overlapped.begin()
+    overlapped.reset(6)  # as after a save that a signal asks for
+    assert same(overlapped.collect(), plain.step(act))
     for rollout in (plain, overlapped):
         rollout.env.close()
 
