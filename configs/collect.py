@@ -11,8 +11,8 @@ COLLECTORS = ("local", "overlap", "ray")
 class CollectConfig:
     """Where transitions are collected. Every actor has `env.num_envs` copies of the environment."""
 
-    # local: between updates; overlap: while updates run, by actions that do not know these updates yet; ray: by actors
-    # on a Ray cluster
+    # local: between updates; overlap: while updates run, with the weights from before them; ray: by actors on a Ray
+    # cluster
     name: str = "local"
     actors: int = 1  # ray: processes that collect for the one that learns
     block: int = 16  # ray: steps of each copy that an actor sends at once; its weights are one to two blocks old

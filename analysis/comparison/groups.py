@@ -123,9 +123,9 @@ def _check(group: Group) -> None:
 
 def protocol(run: Run) -> tuple[str, Any]:
     """The name and the share of random actions of the final evaluation's protocol."""
-    protocol = run.report.get("protocol")
-    protocol = protocol if isinstance(protocol, dict) else {}
-    return str(protocol.get("name")), protocol.get("epsilon")
+    kept = run.report.get("protocol")
+    kept = kept if isinstance(kept, dict) else {}
+    return str(kept.get("name")), kept.get("epsilon")
 
 
 # --- labels ---
