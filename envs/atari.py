@@ -54,7 +54,7 @@ class AtariConfig(EnvConfig):
             raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
         self._at_least(num_envs=1, frame_skip=1, size=1, max_frames=1, threads=1, noop_max=0)
         if not 0 <= self.sticky < 1:
-            raise ValueError(f"sticky is {self.sticky}: it must be a probability below 1")
+            raise ValueError(f"env.sticky={self.sticky}: must be in [0, 1)")
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

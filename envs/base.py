@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from harness.suggest import nearest
+from harness.suggest import check_choice
 
 Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats, as the action space says
 Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
@@ -31,13 +31,12 @@ class EnvConfig(ABC):
         """Raise ValueError for the first key below its least value."""
         for name, bound in least.items():
             if (value := getattr(self, name)) < bound:
-                raise ValueError(f"{name} is {value}: it must be at least {bound}")
+                raise ValueError(f"env.{name}={value}: must be at least {bound}")
 
     def _one_of(self, **choices: Collection[str]) -> None:
         """Raise ValueError for the first key whose value is none of its choices."""
         for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} is {value!r}: {nearest(value, known)}")
+            check_choice(f"env.{name}", getattr(self, name), known)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

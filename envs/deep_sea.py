@@ -22,9 +22,9 @@ class DeepSeaConfig(EnvConfig):
     cells: int = 12  # of a side of the grid; a random diver finds the treasure in one of 2^(cells - 1) episodes
 
     def __post_init__(self) -> None:
-        if self.cells < 2 or self.size < self.cells or self.size % self.cells:
-            raise ValueError(f"size is {self.size}: it must be a multiple of cells={self.cells}, which are 2 or more")
-        self._at_least(num_envs=1)
+        self._at_least(num_envs=1, cells=2)
+        if self.size < self.cells or self.size % self.cells:
+            raise ValueError(f"env.size={self.size}: must be a multiple of env.cells={self.cells}")
 
     def build(self, labels: bool = False) -> "DeepSeaVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

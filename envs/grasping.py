@@ -38,7 +38,7 @@ class GraspingConfig(EnvConfig):
         ranges = {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8), "grid": (0, 64)}
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
-                raise ValueError(f"{name} is {value}: it must be {least} to {most}")
+                raise ValueError(f"env.{name}={value}: must be in [{least}, {most}]")
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

@@ -92,7 +92,7 @@ class GymGoalVector(VectorEnv):
         self.action_space = Box(-1, 1, space.shape, np.float32) if isinstance(space, Box) else space
         spaces = self._envs[0].observation_space
         if not isinstance(spaces, Dict) or not set(KEYS) <= set(spaces):
-            raise ValueError(f"id is {config.id!r}: it has no goals, observations with {', '.join(KEYS)}")
+            raise ValueError(f"env.id={config.id}: must have goals, which are observations with {', '.join(KEYS)}")
         dims = [int(np.prod(spaces[key].shape or ())) for key in KEYS]
         self.goal_dim = dims[1]
         self.frame_shape = (3, config.size, config.size) if self._pixels else (dims[0], 1, 1)
@@ -183,7 +183,7 @@ class GymGoalVector(VectorEnv):
         """Raise ValueError where neither the environment nor its rewards say when a goal is reached."""
         here = np.zeros((1, self.goal_dim), np.float32)
         if not hasattr(self._functions, "_is_success") and not self.is_success(here + 1e-4, here).all():
-            raise ValueError(f"id is {self._config.id!r}: dense rewards do not say when a goal is reached")
+            raise ValueError(f"env.id={self._config.id}: dense rewards do not say when a goal is reached")
 
 
 def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
@@ -203,7 +203,7 @@ def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
     if config.observe == "pixels" and VIEWERS in sys.modules:
         _keep_contexts_apart()
     if env.spec is None or env.spec.max_episode_steps is None:
-        raise ValueError(f"id is {config.id!r}: it has no time limit of its own, give env.time_limit")
+        raise ValueError(f"env.id={config.id}: has no time limit of its own, give env.time_limit")
     return OGBenchGoals(env, name) if module == "ogbench" else env
 
 

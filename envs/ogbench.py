@@ -29,7 +29,7 @@ class OGBenchGoals(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         found = NAMES.fullmatch(name)
         if not found:
-            raise ValueError(f"id is {name!r}: of OGBench there are cube-, pointmaze-, antmaze- and humanoidmaze- ids")
+            raise ValueError(f"env.id={name}: of OGBench there are cube-, pointmaze-, antmaze- and humanoidmaze- ids")
         base: Any = env.unwrapped
         self._base = base
         self._cubes = found["kind"] == "cube"

@@ -27,10 +27,11 @@ class ToyConfig(EnvConfig):
     time_limit: int | None = None  # steps until truncation; a ball takes 11, each further one 12; null: none
 
     def __post_init__(self) -> None:
+        self._at_least(num_envs=1, balls=1)
         if self.size < GRID or self.size % GRID:
-            raise ValueError(f"size is {self.size}: it must be a multiple of {GRID}, such as 36")
-        if min(self.num_envs, self.balls) < 1 or (self.time_limit is not None and self.time_limit < 1):
-            raise ValueError(f"num_envs, balls and time_limit must be at least 1: {self}")
+            raise ValueError(f"env.size={self.size}: must be a multiple of {GRID}, such as 36")
+        if self.time_limit is not None:
+            self._at_least(time_limit=1)
 
     def build(self, labels: bool = False) -> "ToyVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

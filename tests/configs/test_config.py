@@ -325,7 +325,7 @@ def test_values_of_the_agent_out_of_range_are_named(wrong: dict[str, Any]) -> No
         ("aux=rotation aux.rotation.bonus_weight=-1", r"^aux\.rotation\.bonus_weight=-1\.0: must be at least 0$"),
         ("aux=spr aux.spr.bonus_weight=1", r"^aux\.spr\.bonus_weight: bonuses are of one step, .* replay\.n_step=1"),
         ("encoder.feature_dim=-5", r"^encoder\.feature_dim=-5: must be at least 1$"),
-        ("env.noop_max=-1", "^noop_max is -1: it must be at least 0$"),
+        ("env.noop_max=-1", r"^env\.noop_max=-1: must be at least 0$"),
         ("milestones=[[0,100],[15]]", r"^milestones=\[\[0, 100\], \[15\]\]: must be pairs"),
         ("learning_starts=0", "^learning_starts=0: must be at least 32, replay.n_step"),
     ],

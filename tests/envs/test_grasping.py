@@ -179,11 +179,11 @@ def test_seen_and_unseen_objects_are_apart() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "sen"}, "split is 'sen': .*seen"),
-        ({"objects": 9}, "objects is 9: it must be 1 to 8"),
-        ({"grid": -1}, "grid is -1"),
-        ({"size": 8}, "size is 8: it must be 16 to"),
-        ({"num_envs": 0}, "num_envs is 0"),
+        ({"split": "sen"}, "env.split must be one of .*'seen'"),
+        ({"objects": 9}, r"env.objects=9: must be in \[1, 8\]"),
+        ({"grid": -1}, "env.grid=-1"),
+        ({"size": 8}, r"env.size=8: must be in \[16, "),
+        ({"num_envs": 0}, "env.num_envs=0"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:

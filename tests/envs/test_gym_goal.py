@@ -51,12 +51,12 @@ def test_pictures_are_scaled() -> None:
     [
         (
             {"id": "line_env:LineDense-v0"},
-            "id is 'line_env:LineDense-v0': dense rewards do not say when a goal is reached",
+            "env.id=line_env:LineDense-v0: dense rewards do not say when a goal is reached",
         ),
-        ({"id": "CartPole-v1"}, "id is 'CartPole-v1': it has no goals, observations with observation, achieved_goal"),
+        ({"id": "CartPole-v1"}, "env.id=CartPole-v1: must have goals, which are observations with"),
         ({"id": "line_env:Lin-v0"}, "unknown id 'Lin-v0': did you mean 'Line-v0'?"),
-        ({"observe": "pixel"}, "observe is 'pixel': did you mean 'pixels'?"),
-        ({"time_limit": -1}, "time_limit is -1: it must be at least 0"),
+        ({"observe": "pixel"}, "env.observe must be one of state, pixels, got 'pixel': did you mean 'pixels'?"),
+        ({"time_limit": -1}, "env.time_limit=-1: must be at least 0"),
     ],
 )
 def test_what_cannot_be_is_named(wrong: dict[str, Any], message: str) -> None:
@@ -141,5 +141,5 @@ def test_stable_baselines_accepts_fetch() -> None:
 
 
 def test_of_ogbench_only_places_are_goals() -> None:
-    with pytest.raises(ValueError, match="id is 'scene-v0': of OGBench there are cube-"):
+    with pytest.raises(ValueError, match=r"env\.id=scene-v0: of OGBench there are cube-"):
         config_of("ogbench:scene-v0").build()
