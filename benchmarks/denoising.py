@@ -5,11 +5,10 @@
     python benchmarks/denoising.py render=1
 
 Each cell trains an encoder on the same recorded random play: `separate` by the task alone, `shared` by the task and
-SAC's critics, from the same weights. Cells that are done in runs/denoising are kept (run the same command again to
-resume). Then results/denoising-<world>-<background>.json, with all cells of that world, background, `steps` and
-`frames`, and the block of results/denoising.md are written; `render=1` writes that block alone. An arm is a task, or
-one of `ARMS`. The batch of 128, the encoder and all settings are those of `experiment=sac_cartpole`. `background=video`
-shows the clips of `make clips`.
+SAC's critics, from the same weights. Cells in results/denoising-<world>-<background>.json with the same `steps` and
+`frames`, and those in runs/denoising, are done; the others run. Then that file and the block of results/denoising.md
+are written; `render=1` writes that block alone. An arm is a task, or one of `ARMS`. The batch of 128, the encoder and
+all settings are those of `experiment=sac_cartpole`. `background=video` shows the clips of `make clips`.
 """
 
 import shlex
@@ -84,6 +83,11 @@ def world_of(given: dict[str, Any]) -> Path:
 def folder_of(arm: str, place: str, seed: int, given: dict[str, Any]) -> Path:
     """Where the result of a cell lies."""
     return world_of(given) / place / arm / f"s{seed}"
+
+
+def name_of(cell: dict[str, Any]) -> tuple[str, str, int]:
+    """What tells a cell from others of its world."""
+    return cell["arm"], cell["place"], cell["seed"]
 
 
 def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
@@ -182,11 +186,15 @@ def main() -> None:
             for arm in given["arms"].split(",")
             if (arm, place) != ("none", "separate")  # nothing trains it
         ]
-        missing = [one for one in each if result_of(folder_of(*one), given["steps"]) is None]
+        path = RESULTS / f"denoising-{given['world']}-{given['background']}.json"
+        content, kept = {key: given[key] for key in ("world", "background", "steps", "frames")}, read_json(path)
+        comparable = all(kept.get(key) == value for key, value in content.items())
+        cells = {name_of(cell): cell for cell in (kept["cells"] if comparable else [])}
+        missing = [one for one in each if one[:3] not in cells and not result_of(folder_of(*one), given["steps"])]
         finish(side_by_side(run, missing, given["jobs"]))
-        cells = [read_json(path) for path in sorted(world_of(given).glob(f"*/*/*/{RESULT}"))]
-        content = {key: given[key] for key in ("world", "background", "steps", "frames")} | {"cells": cells}
-        write_json(content, RESULTS / f"denoising-{given['world']}-{given['background']}.json")
+        found = [read_json(path) for path in world_of(given).glob(f"*/*/*/{RESULT}")]
+        cells |= {name_of(cell): cell for cell in found}
+        write_json(content | {"cells": [cells[name] for name in sorted(cells)]}, path)
     write_page(PAGE, __file__, remade)
 
 
