@@ -12,14 +12,15 @@ if __name__ == "__main__":
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analysis.attribution import write_maps
-from analysis.episode import PANEL, Moment, attribution_targets, evenly_spaced, play_moments, write_video
-from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, with_columns, write_report
+from analysis.episode import PANEL, attribution_targets, evenly_spaced, play_moments, write_video
+from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, write_report
 from analysis.policies import greedy
 from analysis.video import VideoWriter
 from configs.schema import Config, EvaluateConfig
@@ -62,7 +63,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         columns = {} if config.protocol else evaluate_columns(greedy(agent), env, *settings)
     command = f"python evaluate.py {shlex.join(argv)}"
     try:
-        write_report(report, written, checkpoint / "agent.safetensors", command, **with_columns(columns))
+        write_report(report, written, checkpoint / "agent.safetensors", command, columns=columns)
         log.info("%-13s %s", "report", written)
     finally:  # a full disk does not take the score
         show_scores(config, report, columns)
@@ -70,10 +71,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
         log.warning("%s: the report contains only finished episodes, which favours short ones", stop.requested)
     if stop.requested:
         return stop.exit_code
-
-    def moments() -> Iterator[Moment]:
-        return play_moments(greedy(agent), protocol, frame_stack, config.seed, PANEL)
-
+    moments = partial(play_moments, greedy(agent), protocol, frame_stack, config.seed, PANEL)
     if video:
         write_video(moments(), attribution_targets(agent), frame_stack, video)
         log.info("video: %s", config.video)

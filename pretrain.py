@@ -33,11 +33,11 @@ from experiment.pretraining import (
     update,
 )
 from experiment.pretraining_ending import finish, log_end
-from experiment.rescue import saving_on_error
+from experiment.rescue import check_saved, saving_on_error
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.solved import SolvedTasks
 from experiment.sources import describe, save_source
-from harness.checkpoint import CheckpointError, holds_checkpoints
+from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
 from harness.seeding import numpy_stream
@@ -62,9 +62,8 @@ def pretrain(config: PretrainConfig) -> int:
                 learn(run, stop)
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to resume", stop.requested, run.saved)
-            elif run.saved < run.step:
-                raise CheckpointError(f"{run_dir}: saved up to step {run.saved}; make space and run the same command")
             else:
+                check_saved(run_dir, run.saved, run.step)
                 finish(run)
         if not stop.requested:
             log_end(run, begun)
@@ -96,7 +95,7 @@ def learn(run: Pretraining, stop: GracefulExit) -> None:
             solved.check(run.step, means)
 
         # test
-        if run.step % config.diagnose_every == 0 or last:
+        if run.step % config.diagnose_every == 0 or run.step == config.steps:
             logger.log_scalars(run.step, held_out_metrics(parts, config), updates=run.step)
             batch = draw(parts, parts.test, config.batch_size, numpy_stream(config.seed, "look"))
             log_examples(parts.suite.examples(batch, parts.encoder), config.frame_stack, run.step, logger)

@@ -26,12 +26,12 @@ from experiment.launch import launch
 from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.precision import settle_precision
 from experiment.probing import build_denoising, build_online_probe
-from experiment.rescue import save_rest, saving_on_error
+from experiment.rescue import check_saved, save_rest, saving_on_error
 from experiment.run_folder import claim_run_dir, named, run_folder
 from experiment.sources import save_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
-from harness.checkpoint import CheckpointError, holds_checkpoints
+from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
@@ -64,11 +64,8 @@ def train(config: Config) -> int:
             parts.rollout.close()
             if stop.requested:
                 log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
-            elif progress.saved < progress.steps:
-                raise CheckpointError(
-                    f"{run_dir}: saved up to step {progress.saved}; make space and run the same command"
-                )
             else:
+                check_saved(run_dir, progress.saved, progress.steps)
                 finish(run)
         if not stop.requested:
             log_end(run, begun)

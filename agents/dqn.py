@@ -165,7 +165,7 @@ def build_head(
     """The head of a config, on the features of an encoder beside goals.
 
     Raises:
-        ValueError: the actions are no places in the encoder's maps.
+        ValueError: the actions are not places in the encoder's maps.
     """
     if config.head == Head.places:
         if encoder.feature_dim != math.prod(shape := encoder.map_shape):

@@ -61,8 +61,8 @@ class PlacesHead(nn.Module):
         self.finer = math.isqrt(num_actions // (height * width))
         if num_actions != height * width * self.finer**2:
             raise ValueError(
-                f"agent.head=places: {num_actions} actions are no grid of places that divides the {height} x {width} "
-                "maps of the encoder"
+                f"agent.head=places: {num_actions} actions are not a grid of places that divides the "
+                f"{height} x {width} maps of the encoder"
             )
         self.hidden, self.goal = nn.Conv2d(channels, hidden, 1), nn.Linear(goal_dim, 2 * hidden)
         self.value = nn.Conv2d(hidden, self.finer**2, 1)

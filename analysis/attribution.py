@@ -5,10 +5,10 @@ change the score; it may be large where nothing is shown. Occlusion (Zeiler and 
 two methods fail in different ways, so trust what both mark.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -213,4 +213,4 @@ def _moment(rows: Mapping[str, Sequence[Pixels]]) -> Pixels:
 def _mean(values: Sequence[float | None]) -> float | None:
     """The mean over the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    return fmean(known) if known else None

@@ -36,13 +36,10 @@ def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int
     """Play one episode; yields every moment.
 
     The pictures, of about `size` pixels, are those of a twin environment with the same seed and actions.
-
-    Raises:
-        ValueError: the environment has no pictures.
     """
     alone = replace(protocol, env=replace(protocol.env, num_envs=1))
-    if (display := alone.env.display(size)) is None:
-        raise ValueError(f"env={protocol.env.name} has no pictures: leave out video and attribution")
+    display = alone.env.display(size)
+    assert display is not None, f"env={protocol.env.name} has no pictures"
     with closing(alone.env.build()) as env, closing(display.build()) as twin:
         rollout, policy = begin(policy, env, alone, frame_stack, seed)
         frame, score = twin.reset(env_seed(seed)), 0.0

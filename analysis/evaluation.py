@@ -108,11 +108,6 @@ def evaluate_columns(
     return found
 
 
-def with_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry `columns` of a report; empty without columns."""
-    return {"columns": dict(columns)} if columns else {}
-
-
 def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
     """Success rate and mean final distance to the goal, with intervals; empty without goals."""
     reached = [float(episode.success) for episode in played if episode.success is not None]
@@ -166,7 +161,7 @@ def play_episodes(
 
 
 def write_report(report: Report, path: Path, weights: Path, command: str, **more: Any) -> None:
-    """Write a report as JSON, with everything needed to repeat it, and the further entries `more`."""
+    """Write a report as JSON, with everything needed to repeat it, and the entries of `more` that are not empty."""
     content, env = asdict(report), report.protocol.env
     del content["protocol"]["env"]
     content["env"] = env.description()
@@ -180,7 +175,7 @@ def write_report(report: Report, path: Path, weights: Path, command: str, **more
         "command": command,
         "versions": versions("gymnasium", *env.simulator),
     }
-    write_json(content | more, path)
+    write_json(content | {name: entry for name, entry in more.items() if entry}, path)
 
 
 def summary_of(

@@ -103,7 +103,7 @@ def print_denoising(scores: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def shown_metrics(scores: Scores) -> dict[str, list[str]]:
-    """The metrics to show of each label, with its classes if there are few and the label is no number."""
+    """The metrics to show of each label, with its classes if there are few and the label is not a number."""
     chosen = {}
     for label in dict.fromkeys(row.label for row in scores):
         metrics = dict.fromkeys(row.metric for row in scores if row.label == label and row.features != "baseline")

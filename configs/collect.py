@@ -26,6 +26,8 @@ class CollectConfig:
                 raise ValueError(f"collect.{name}={getattr(self, name)}: must be at least {least}")
         if not self.cpus > 0:
             raise ValueError(f"collect.cpus={self.cpus}: must be above 0")
-        for key in fields(self)[1:] if self.name != "ray" else ():
+        if self.name == "ray":
+            return
+        for key in fields(self)[1:]:
             if (value := getattr(self, key.name)) != key.default:
                 raise ValueError(f"collect.{key.name}={value}: belongs to collect=ray")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PeerConfig(ABC):
-    """Hyperparameters of every such agent; those of its zoo for Atari, as far as it has any. Steps are agent steps."""
+    """Hyperparameters of every Stable-Baselines3 agent. Defaults follow its zoo for Atari. Steps are agent steps."""
 
     spaces: ClassVar[tuple[type, ...]] = (Discrete, Box)  # of actions that it can choose
 
@@ -37,7 +37,7 @@ class PeerConfig(ABC):
             ValueError: the agent is for other actions, or the keys do not fit the number of copies.
         """
         if not isinstance(env.action_space, self.spaces):
-            raise ValueError(f"agent={self.name} is for other actions than {env.action_space}: use agent=sb3_ppo")
+            raise ValueError(f"agent={self.name} does not support {env.action_space} actions: use agent=sb3_ppo")
         return self._build(env, **shared)
 
     @abstractmethod
@@ -100,7 +100,7 @@ class SB3DQNConfig(OffPolicyConfig):
 
 @dataclass(frozen=True)
 class SB3SACConfig(OffPolicyConfig):
-    """SAC of Stable-Baselines3 with its Nature network, at the defaults of its class: the zoo has none for pixels."""
+    """SAC of Stable-Baselines3 with its Nature network and the defaults of `SAC`: its zoo has none for pixels."""
 
     spaces = (Box,)
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from agents import AgentConfig, DQNConfig
@@ -155,10 +154,10 @@ class ProbeConfig:
     train_labels: int = 1_000  # labelled examples in each subset
     test_labels: int = 2_000  # examples that the probe is tested on, at most
     raw: bool = False  # also report features that are not standardised
-    steps: int = 1_000  # updates, of all modes but linear
-    batch_size: int = 64  # examples in an update, of all modes but linear
-    learning_rate: float = 1e-3  # of all modes but linear
-    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this, of all modes but linear
+    steps: int = 1_000  # updates; not used by mode=linear
+    batch_size: int = 64  # examples in an update; not used by mode=linear
+    learning_rate: float = 1e-3  # not used by mode=linear
+    max_grad_norm: float = 10.0  # the gradient's norm is clipped to this; not used by mode=linear
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device
     threads: int = 0  # torch threads; 0: one for each core this process may use
     report: str | None = None  # the report; default: probe-<mode>-<source>.json in your run, else in runs/evaluations
@@ -196,13 +195,6 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "episodes", "num_envs")
-        for name in ("json", "video", "attribution"):  # now, not when all episodes are played
-            if path := getattr(self, name):
-                folders = [Path(path), *Path(path).parents][name != "attribution" :]
-                if not (nearest := next(folder for folder in folders if folder.exists())).is_dir():
-                    raise ValueError(f"{name}={path}: {nearest} is no folder")
-                if name != "attribution" and Path(path).is_dir():
-                    raise ValueError(f"{name}={path}: it is a folder")
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ class RaySweep:
     retries: int = 3  # of a run whose process, worker or node was killed; it continues from its newest checkpoint
 
     def __post_init__(self) -> None:
-        for name, least in {"cpus": 0, "gpus": 0, "retries": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"sweep.{name}={getattr(self, name)}: must be at least {least}")
+        for name in ("cpus", "gpus", "retries"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"sweep.{name}={getattr(self, name)}: must be at least 0")
 
 
 SWEEPS: dict[str, type[LocalSweep | RaySweep]] = {"local": LocalSweep, "ray": RaySweep}

@@ -17,31 +17,31 @@ from replay.arrays import ahead
 from replay.batch import Batch
 from replay.frames import ArrayFrames, Padding, pad
 
-TRANSITION = {"action", "reward", "next_obs", "future"}  # what the last frame of an episode has not
-CLIPS = {"clip", "clip_views"}  # what needs more frames of an episode
+TRANSITION = {"action", "reward", "next_obs", "future"}  # fields that need a next frame
+CLIPS = {"clip", "clip_views"}  # fields that need several consecutive frames
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """N frames with episodes among them. An image is an episode of one frame, a video one of many.
+    """N frames, and the episodes among them. An image is an episode of one frame, a video an episode of many.
 
-    At an episode's last frame, `action` and `reward` stand for nothing.
+    `action` and `reward` are undefined at the last frame of an episode.
 
     Raises:
-        ValueError: there is no episode, one is empty, they overlap, or what belongs to the frames differs in number.
+        ValueError: there is no episode, one is empty, two overlap, or an array has another length than `frames`.
     """
 
     frames: NDArray[np.uint8]  # (N, C, H, W), in memory or mapped from a file
     begin: NDArray[np.int64]  # (E,) first frame of each episode, ascending
-    end: NDArray[np.int64]  # (E,) behind its last
+    end: NDArray[np.int64]  # (E,) one past the last frame of each
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (N,): names, integers or floats
-    action: NDArray[Any] | None = None  # (N,) integers or (N, A) floats in [-1, 1], done at the frame
-    reward: NDArray[np.float32] | None = None  # (N,) what it brought, raw
-    num_actions: int | None = None  # that there are to choose from, if they are integers
-    test: NDArray[np.bool_] | None = None  # (E,) what an official split keeps for testing
-    names: NDArray[np.str_] | None = None  # (E,) what a split keeps together; by default the label `group`
-    padding: Padding = "zeros"  # what stands before an episode's first frame in a stack, as in the environment
-    views: NDArray[np.uint8] | None = None  # (N, V, C, H, W) the moment of each frame in V pictures; the first is it
+    action: NDArray[Any] | None = None  # (N,) integers or (N, A) floats in [-1, 1], taken at the frame
+    reward: NDArray[np.float32] | None = None  # (N,) raw reward of that action
+    num_actions: int | None = None  # of discrete actions; None: they are continuous
+    test: NDArray[np.bool_] | None = None  # (E,) episodes of the official test set
+    names: NDArray[np.str_] | None = None  # (E,) a split keeps a name together; default: the label `group`
+    padding: Padding = "zeros"  # frames of a stack before the first frame of an episode
+    views: NDArray[np.uint8] | None = None  # (N, V, C, H, W) each frame from V cameras; view 0 equals frames
 
     def __post_init__(self) -> None:
         if self.action is not None and (self.action.ndim == 1) != (self.num_actions is not None):
@@ -60,7 +60,7 @@ class Episodes:
                 raise ValueError(f"a source has {len(self.frames)} frames, but {len(values)} values of {name}")
 
     def _check_arrays(self) -> None:
-        """Raises ValueError for an array of another type or shape than declared, or that is not finite."""
+        """Raise ValueError for an array with the wrong type or shape, or with values that are not finite."""
         act = (("f",), 2) if self.num_actions is None else (("i", "u"), 1)
         for name, values, kinds, dims in [
             ("frames", self.frames, ("u1",), 4),
@@ -90,9 +90,9 @@ class Episodes:
     def split(self, share: float, seed: int) -> tuple["Episodes", "Episodes"]:
         """Two sets of whole episodes, for training and for testing.
 
-        The second is the official test set where there is one. Otherwise it is a `share` of the episodes. Those of a
-        name stay together, and only the seed and the name decide about them: files that come or go move no others.
-        Without names, it is a random `share` of the numbers. Either set has one at least.
+        The second is the official test set, if there is one. Otherwise about `share` of the episodes are held out.
+        With names, all episodes of a name go together, and only the seed and the name decide, so that adding files
+        moves no others. Each set gets at least one.
 
         Raises:
             ValueError: there are not two episodes, or names.
@@ -101,15 +101,15 @@ class Episodes:
         return self._only(~test), self._only(test)
 
     @property
-    def dealt_by(self) -> NDArray[Any] | None:
-        """(E,) the names that a split goes by; None where it goes by official marks, or by numbers."""
+    def split_names(self) -> NDArray[Any] | None:
+        """(E,) the names that decide a split; None if the test set is official, or episodes are drawn."""
         group = self.labels.get("group")
         if self.test is not None or (self.names is None and group is None):
             return None
         return group[self.begin] if self.names is None and group is not None else self.names
 
     def _held_out(self, share: float, seed: int) -> NDArray[np.bool_]:
-        names, episode = self.dealt_by, np.arange(len(self.begin))
+        names, episode = self.split_names, np.arange(len(self.begin))
         units, owner = np.unique(episode if names is None else names, return_inverse=True)
         if len(units) < 2:
             unit = "episode" if names is None else "group"
@@ -121,7 +121,7 @@ class Episodes:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that this holds."""
+        """SHA-256 of all arrays."""
         digest = hashlib.sha256(repr((self.num_actions, self.padding)).encode())
         names = ("frames", "begin", "end", "action", "reward", "test", "names", "views")
         parts = {name: getattr(self, name) for name in names}
@@ -136,8 +136,9 @@ class Episodes:
         return replace(self, begin=self.begin[kept], end=self.end[kept], names=names, test=None)
 
     def rows(self, length: int = 1, depth: int = 1) -> NDArray[np.int64]:
-        """The frames that `length - 1` more of their episode follow, without the first `depth - 1` of an episode that
-        has others.
+        """Frames at which a clip of `length` frames can start.
+
+        The first `depth - 1` frames of an episode are left out, unless it has no others.
         """
         last = np.maximum(self.end - length + 1, self.begin)
         first = np.where(self.begin + depth - 1 < last, self.begin + depth - 1, self.begin)
@@ -148,12 +149,12 @@ class EpisodeSampler:
     """Batches of stacked observations and clips from recorded episodes.
 
     Args:
-        episodes: where from.
+        episodes: the source.
         frame_stack: frames in an observation; the episodes' `padding` stands before their first.
         grayscale: give the luma of colour frames as observations.
         device: where batches go.
-        among: (M,) the frames that batches are drawn from. By default those of full stacks, since padding tells which
-            was first, and all those of an episode that has no full one.
+        among: (M,) frames to draw from. Default: frames with a full stack, since padding would show where an episode
+            begins; all frames of an episode that is too short for one.
         gamma: discount of `Batch.future`, in (0, 1].
 
     Raises:
@@ -178,10 +179,11 @@ class EpisodeSampler:
         self._frames = ArrayFrames.over(episodes.frames)
         views = () if episodes.views is None else episodes.views.swapaxes(0, 1)
         self._views = [ArrayFrames.over(view) for view in views]
-        self._all, self._among = episodes.rows(), among
+        self._among = among
         self._rows: dict[int, NDArray[np.int64]] = {}  # by the length of the clips that may begin there
-        length = episodes.end - episodes.begin
-        self._start, self._end = (np.repeat(at, length) for at in (episodes.begin, episodes.end))  # of their episodes
+        self._start, self._end = np.zeros((2, len(episodes.frames)), np.int64)  # of the episode of each frame
+        for at, of in ((episodes.begin, self._start), (episodes.end, self._end)):
+            of[episodes.rows()] = np.repeat(at, episodes.end - episodes.begin)
 
     @property
     def obs_shape(self) -> tuple[int, int, int]:
@@ -212,13 +214,13 @@ class EpisodeSampler:
         return frozenset(name for names, given in there.items() if given for name in names)
 
     def sample(self, batch_size: int, fields: frozenset[str], clip_length: int, rng: np.random.Generator) -> Batch:
-        """Draw a batch, with replacement, from the frames that enough of their episode follows.
+        """Draw a batch with replacement, from frames with enough successors in their episode.
 
         Args:
             batch_size: B.
-            fields: what the losses read; the others are empty, or stand for nothing.
+            fields: what the losses read; other fields are empty or undefined.
             clip_length: T, observations in a clip.
-            rng: the only source of chance.
+            rng: generator for all random draws.
 
         Raises:
             ValueError: no episode is long enough.
@@ -241,10 +243,9 @@ class EpisodeSampler:
         if "next_obs" in fields:
             more["next_obs"] = self.observe(row + 1)
         if "context" in fields:
-            more["context"] = self.observe(self._start[np.searchsorted(self._all, row)])
+            more["context"] = self.observe(self._start[row])
         if "future" in fields:
-            left = self._end[np.searchsorted(self._all, row)] - 1 - row
-            more["future"] = self.observe(row + ahead(left, self.gamma, rng))
+            more["future"] = self.observe(row + ahead(self._end[row] - 1 - row, self.gamma, rng))
         if "rgb" in fields:
             more["rgb"] = self._stack(self._frames, row, 1)
         if "views" in fields:
@@ -293,7 +294,7 @@ class EpisodeSampler:
 
     def _stack(self, frames: ArrayFrames, row: NDArray[np.int64], depth: int) -> Tensor:
         rows = row[:, None] + np.arange(1 - depth, 1)
-        start = self._start[np.searchsorted(self._all, row)]
+        start = self._start[row]
         blank = rows < start[:, None]
         rows, blank = pad(np.where(blank, 0, rows), blank, self.episodes.padding)
         return frames.stack(rows, blank).to(self.device)

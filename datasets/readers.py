@@ -42,7 +42,7 @@ def read_recording(folder: Path) -> Episodes:
             open_regular(path).close()
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): remove {folder} to record anew") from error
+            raise ValueError(f"{path} cannot be read ({error}): remove {folder} to record again") from error
 
     labels = {path.stem: read(f"labels/{path.stem}") for path in sorted(folder.glob("labels/*.npy"))}
     num_actions = read_content(folder).get("num_actions")
@@ -52,7 +52,7 @@ def read_recording(folder: Path) -> Episodes:
         begin, end, action, reward = map(read, ("begin", "end", "action", "reward"))
         return Episodes(frames, begin, end, labels, action, reward, num_actions, views=views)
     except (ValueError, IndexError) as error:  # views of no view
-        raise ValueError(f"{folder} holds no recording ({error}): remove it to record anew") from error
+        raise ValueError(f"{folder} holds no recording ({error}): remove it to record again") from error
 
 
 def read_content(folder: Path) -> dict[str, Any]:
@@ -73,10 +73,9 @@ def read_content(folder: Path) -> dict[str, Any]:
 
 
 def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
-    """The episodes in `FrameStorage.state_dict`, those of one copy after those of the other.
+    """The episodes in `FrameStorage.state_dict`, ordered by environment copy.
 
-    Rows that stand for nothing are left out, but for the last frame of each episode. The oldest episode of a copy may
-    lack its beginning.
+    Only valid rows and the last frame of each episode are kept. The oldest episode of a copy may lack its beginning.
 
     Raises:
         ValueError: there are none.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.episodes import Episodes
-from replay.frames import check_room, free_memory
+from datasets.readers import room
 
 RADIUS = 0.1  # of a box of side 1
 GRAVITY = 0.004  # a frame squared: from top to floor in 20 frames
@@ -27,15 +27,13 @@ def bouncing_balls(episodes: int, length: int, size: int, balls: int, rng: np.ra
         length: frames of each.
         size: height and width, pixels.
         balls: in the box.
-        rng: the only source of chance.
+        rng: generator for all random draws.
 
     Raises:
         MemoryError: the frames do not fit.
     """
-    count, shape = episodes * length, (3, size, size)
-    free, advice = free_memory(), "lower source.episodes"
-    check_room(count, shape, free, "memory", who="source", what="{} frames", advice=advice)
-    frames = np.empty((episodes, length, *shape), np.uint8)
+    count = episodes * length
+    frames = room(count, size, "frames", "lower source.episodes").reshape(episodes, length, 3, size, size)
     motion = np.empty((episodes, length, 4, balls), np.float32)
     for picture, state in zip(frames, motion, strict=True):
         state[:] = _fly(length, balls, rng) * size
@@ -43,7 +41,7 @@ def bouncing_balls(episodes: int, length: int, size: int, balls: int, rng: np.ra
     names = [f"{name}_{i}" for name in ("x", "y", "vx", "vy") for i in range(balls)]
     labels = dict(zip(names, motion.reshape(count, -1).T, strict=True))
     begin = np.arange(0, count, length)
-    return Episodes(frames.reshape(count, *shape), begin, begin + length, labels)
+    return Episodes(frames.reshape(count, 3, size, size), begin, begin + length, labels)
 
 
 def _fly(length: int, balls: int, rng: np.random.Generator) -> NDArray[np.float64]:

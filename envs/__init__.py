@@ -1,7 +1,7 @@
 """Vector environments of pixels, their families, frame stacking, and the one rollout; nothing of agents or replay."""
 
 from envs.atari import AtariConfig, AtariVector, atari_games
-from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, EnvError, Goals, Padding, Protocol, VectorEnv, VectorStep, action_sizes
 from envs.bitflip import BitFlipConfig, BitFlipVector
 from envs.deep_sea import DeepSeaConfig, DeepSeaVector
 from envs.dmc import DmcConfig, DmcVector
@@ -67,5 +67,6 @@ __all__ = [
     "Transition",
     "VectorEnv",
     "VectorStep",
+    "action_sizes",
     "atari_games",
 ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, flatdim
 from numpy.typing import NDArray
 
 from harness.suggest import check_choice
@@ -138,6 +138,11 @@ class Goals(NamedTuple):
 
     achieved: NDArray[np.float32]  # (N, G)
     desired: NDArray[np.float32]  # (N, G)
+
+
+def action_sizes(space: Discrete | Box) -> tuple[int | None, int]:
+    """The number of actions, None if they are continuous, and the width of an action vector."""
+    return int(space.n) if isinstance(space, Discrete) else None, flatdim(space)
 
 
 class EnvError(RuntimeError):

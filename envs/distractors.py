@@ -130,7 +130,7 @@ class Gray(Background):
 class Gas(Background):
     """An ideal gas: balls that bounce off the walls and pass through each other.
 
-    A split has `films` of 1,000 pictures, the same for every seed. An episode begins anywhere in one, which begins anew
+    A split has `films` of 1,000 pictures, the same for every seed. An episode begins anywhere in one, which starts over
     at its end. With 0 films no two episodes share a background: the encoder can then identify each moment of a small
     replay by the balls, and memorise its reward.
     """

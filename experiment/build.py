@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, flatdim
-from torch.backends.cpu import get_cpu_capability as cpu_capability
+from gymnasium.spaces import Box, Discrete
 
 from agents import Agent, AgentConfig, Capture, Precision
 from agents import Streams as AgentStreams
@@ -20,7 +19,7 @@ from aux_tasks import AuxSuite, TaskSetting
 from configs.schema import Config, RunConfig
 from encoders import Encoder, EncoderConfig, FrozenEncoder, StateEncoder, build_encoder
 from encoders.backbones import ImageNetPixels
-from envs import GoalSpaceVector, VectorEnv
+from envs import GoalSpaceVector, VectorEnv, action_sizes
 from experiment.collecting import Collector, LocalCollector, OverlappedCollector
 from experiment.composition import read_config
 from experiment.goal_env import env_of_run
@@ -30,7 +29,7 @@ from experiment.run_folder import run_folder
 from experiment.synthetic import check_synthetic, synthetic_features
 from experiment.weights import check_network, load_encoder, load_weights, read_shapes
 from experiment.zoo import locate
-from harness.process import pick_device
+from harness.process import computes_bfloat16, pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
 from harness.tree import Segment
 from replay import Batch, Replay, build_replay
@@ -72,7 +71,7 @@ class Parts:
         return self.replay.sample(batch_size, self.suite.reads, clip_length=self.suite.clip_length)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, except the environment, which starts anew at a checkpoint."""
+        """Everything that the next step depends on, except the environment, which is reset at a checkpoint."""
         replay = self.replay.state_dict()
         replay["storage"]["segments"] = [Segment(name, rows) for name, rows in replay["storage"]["segments"]]
         return {
@@ -109,7 +108,7 @@ def build(config: Config) -> Parts:
     config.env.check_training()
     check_synthetic(config)
     agent_config, device = own_agent(config), pick_device(config.device)
-    if device.type == "cpu" and agent_config.precision is Precision.bfloat16 and cpu_capability() in ("NO AVX", "AVX2"):
+    if device.type == "cpu" and agent_config.precision is Precision.bfloat16 and not computes_bfloat16():
         log.warning("agent.precision=bfloat16: without AVX-512, convolutions take many times as long as in float32")
     streams = build_streams(config.seed, device)
     env, agent, suite, space = build_player(config, streams, device)
@@ -192,8 +191,8 @@ def own_agent(config: Config) -> AgentConfig:
     if isinstance(config.agent, AgentConfig):
         return config.agent
     raise ValueError(
-        f"agent={config.agent.name} is of Stable-Baselines3, whose load function reads the model.zip in the run's "
-        "folder; train.py trains and evaluates it, the other commands take agents of this suite"
+        f"agent={config.agent.name} is a Stable-Baselines3 agent, which only train.py supports: load model.zip in the "
+        "run folder with Stable-Baselines3"
     )
 
 
@@ -249,15 +248,7 @@ def build_agent(
     encoder = build_initial_encoder(config.encoder, obs_shape, config.seed, config.frame_stack)
     if config.replay.synthetic.share and not isinstance(encoder, StateEncoder):
         encoder = FrozenEncoder(encoder)
-    num_actions = int(action_space.n) if isinstance(action_space, Discrete) else None
-    setting = TaskSetting(
-        encoder=encoder,
-        frame_stack=config.frame_stack,
-        num_actions=num_actions,
-        action_dim=num_actions or flatdim(action_space),
-        gamma=config.gamma,
-        generator=streams.auxiliary,
-    )
+    setting = TaskSetting(encoder, config.frame_stack, *action_sizes(action_space), config.gamma, streams.auxiliary)
     with seeded(config.seed, "init/auxiliary"):
         suite = AuxSuite(
             config.aux,

@@ -54,14 +54,14 @@ class LocalCollector(Rollout):
         return self.env.num_envs
 
     def begin(self) -> None:
-        """See `Collector`: it cannot."""
+        """Do nothing: `collect` makes every step."""
 
     def collect(self) -> Transition:
         """See `Collector`."""
         return self.step(self._explore)
 
     def drain(self) -> dict[str, float]:
-        """See `Collector`: none."""
+        """See `Collector`: there are no metrics."""
         return {}
 
     def close(self) -> None:

@@ -271,7 +271,9 @@ def _runs_near(folder: Path) -> str:
 
 def _check_bools(given: Any, declared: Any, prefix: str = "") -> None:
     """Raise ValueError unless every boolean key has a boolean value: OmegaConf would read 2 as true."""
-    for name, value in given.items() if isinstance(given, dict) and isinstance(declared, dict) else ():
+    if not (isinstance(given, dict) and isinstance(declared, dict)):
+        return
+    for name, value in given.items():
         if isinstance(declared.get(name), bool) and not isinstance(value, bool):
             raise ValueError(f"{prefix}{name}={value}: must be true or false")
         _check_bools(value, declared.get(name), f"{prefix}{name}.")

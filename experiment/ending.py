@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 
 from analysis.attribution import Head
 from analysis.episode import PANEL, attribution_targets, play_moments, write_video
-from analysis.evaluation import evaluate, evaluate_columns, format_goals, summary_of, with_columns, write_report
+from analysis.evaluation import evaluate, evaluate_columns, format_goals, summary_of, write_report
 from analysis.policies import greedy, random_policy, zero_policy
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
@@ -71,7 +71,7 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
         report.unlink(missing_ok=True)  # of other weights
         settings = (config.frame_stack, config.eval_episodes, config.seed)
         result, columns = evaluate(player.policy, protocol, *settings), evaluate_columns(player.policy, env, *settings)
-        write_report(result, report, weights, player.command, **with_columns(columns), **chance)
+        write_report(result, report, weights, player.command, columns=columns, **chance)
         summary = result.summary
     log.info("score         %s, protocol %s", format_score(summary), protocol.name)
     for name, played in (columns | chance).items():
@@ -106,6 +106,7 @@ def chance_play(
     if player.has_goals and isinstance(player.action_space, Box):
         policies["do_nothing"] = zero_policy(player.action_space)
     episodes = config.eval_episodes if player.has_goals else RANDOM_EPISODES
+    # as a report is read: tuples become lists
     conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": protocol.env.description()}))
     results = {}
     for name, policy in policies.items():

@@ -31,11 +31,11 @@ class ComparingSpace(GoalSpace, Protocol):
 
 
 def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[float]:
-    """R2 of each number of the environment's goals, predicted linearly from the embeddings of random play.
+    """Measure how well the embeddings of random play represent the environment's goals, and warn if they do not.
 
-    Logs a warning if one is below 0.8: the reward then hardly depends on where the object lies, which neither the loss
-    of the space nor the return in it shows. Logs another one if the reward hardly falls with the distance of the
-    environment's goals: Spearman's rank correlation below 0.4.
+    There is a warning if R2 is below 0.8: the reward then hardly depends on where the object lies, which neither the
+    loss of the space nor the return in it shows. There is another one if the reward hardly falls with the distance of
+    the environment's goals: Spearman's rank correlation below 0.4.
 
     Args:
         env: with pixels; built here, with 100 copies. Nothing is checked if it has no goals of its own, or goals that
@@ -60,7 +60,7 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
         what = "an agent cannot tell where the object is: pretrain longer, or on frames where it moves more"
         log.warning("goal space: R2 %s, below %s: %s", shown, LEAST_R2, what)
     if not rank >= LEAST_RANK:
-        what = "closer is hardly rewarded: aux=temporal_distance measures steps"
+        what = "the reward hardly depends on the distance to the goal: try aux=temporal_distance"
         log.warning("goal space: rank correlation %.2f of reward and distance, below %s: %s", rank, LEAST_RANK, what)
     return scores
 

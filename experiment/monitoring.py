@@ -47,7 +47,10 @@ def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapp
 
 
 def episode_metrics(progress: Progress) -> dict[str, float]:
-    """Means over the recent training episodes, and the score over those that ended since the last call."""
+    """Means over the recent training episodes, and the score over those that ended since the last call.
+
+    Marks these episodes as logged.
+    """
     metrics: dict[str, float] = {}
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
@@ -71,7 +74,11 @@ def warn_of_cuts(run: Training) -> None:
         log.warning(
             "checkpoint_every=%d cuts each of %d copies every %d steps, and only %d episodes ended: scores are missing "
             "or biased towards short episodes. Set it to more than %d times the length of an episode",
-            *(config.checkpoint_every, copies, config.checkpoint_every // copies, ended, copies),
+            config.checkpoint_every,
+            copies,
+            config.checkpoint_every // copies,
+            ended,
+            copies,
         )
 
 

@@ -70,7 +70,7 @@ def _with_runs(words: list[str]) -> list[str]:
 
 def _with_checkpoint(name: str, words: list[str]) -> list[str]:
     bare = [word for word in words if "=" not in word and ("/" in word or os.path.exists(word))]
-    if len(bare) != 1 or "checkpoint" not in {key.name for key in fields(COMMANDS[name])}:
+    if len(bare) != 1 or "checkpoint" not in keys_of(name):
         return words
     if any(word.startswith("checkpoint=") for word in words):
         return words
@@ -148,7 +148,7 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
     """
     register()
     modules, words = named_modules(words), [word for word in words if not IMPORT.fullmatch(word)]
-    if modules and "imports" in COMMANDS[name].__dataclass_fields__:
+    if modules and "imports" in keys_of(name):
         words.append(f"imports=[{','.join(modules)}]")
     with initialize_config_dir(str(CONFIGS), version_base=None):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
@@ -259,15 +259,22 @@ def _check_key(key: str, tree: Any) -> None:
         node, parent = node[part], f"{parent}.{part}".lstrip(".")
 
 
+def keys_of(name: str) -> set[str]:
+    """The keys of a command, without those below them."""
+    return {key.name for key in fields(COMMANDS[name])}
+
+
 def _elsewhere(key: str) -> str:
     """The commands that have a key which this command lacks."""
-    having = [SCRIPTS[name] for name, kind in COMMANDS.items() if key in {each.name for each in fields(kind)}]
+    having = [SCRIPTS[name] for name in COMMANDS if key in keys_of(name)]
     return f"; it is a key of {', '.join(having)}" if having else ""
 
 
 def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key of nested dictionaries."""
-    for key, child in tree.items() if isinstance(tree, dict) else ():
+    if not isinstance(tree, dict):
+        return
+    for key, child in tree.items():
         dotted = f"{prefix}.{key}".lstrip(".")
         yield dotted
         yield from _dotted(child, dotted)

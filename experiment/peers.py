@@ -26,9 +26,10 @@ from envs import EnvConfig, Observation, SingleEnv
 from experiment.command_lines import training_command
 from experiment.ending import Player, log_places, log_views, write_score
 from experiment.monitoring import log_row, log_scores
+from experiment.rescue import check_saved
 from experiment.run_folder import claim_run_dir
 from experiment.training import Progress
-from harness.checkpoint import load_latest, save
+from harness.checkpoint import CheckpointError, load_latest, save
 from harness.files import replacing
 from harness.finite import check_finite
 from harness.logger import RunLogger
@@ -61,23 +62,23 @@ def train_peer(config: Config) -> int:
     """
     threads = tune_process(config.threads)
     assert isinstance(config.agent, PeerConfig)
-    env = build_env(config.env, config.frame_stack, config.clip_reward)
-    shared = {"gamma": config.gamma, "seed": config.seed, "device": pick_device(config.device)}
-    with closing(env), claim_run_dir(config) as run_dir:
-        model = config.agent.build(env, **shared)
+    with closing(build_env(config.env, config.frame_stack, config.clip_reward)) as env:
+        model = config.agent.build(env, gamma=config.gamma, seed=config.seed, device=pick_device(config.device))
         model.set_logger(Logger(None, []))
-        progress = restore(model, run_dir, config.seed)
-        begun = progress.steps
-        log.info("%s: step %d of %d, %d torch threads", run_dir, begun, config.steps, threads)
-        with RunLogger(run_dir, step=begun, total=config.steps, tasks=()) as logger, GracefulExit() as stop:
-            run = PeerTraining(config, model, progress, run_dir, logger, stop)
-            if begun < config.steps:
-                model.learn(config.steps - begun, Follow(run), log_interval=NEVER, reset_num_timesteps=not begun)
-                save_peer(run)
-            if stop.requested:
-                log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
-                return stop.exit_code
-            finish_peer(run, trained=begun < progress.steps)
+        with claim_run_dir(config) as run_dir:  # only now, so that a config that cannot be built leaves no folder
+            progress = restore(model, run_dir, config.seed)
+            begun = progress.steps
+            log.info("%s: step %d of %d, %d torch threads", run_dir, begun, config.steps, threads)
+            with RunLogger(run_dir, step=begun, total=config.steps, tasks=()) as logger, GracefulExit() as stop:
+                run = PeerTraining(config, model, progress, run_dir, logger, stop)
+                if begun < config.steps:
+                    model.learn(config.steps - begun, Follow(run), log_interval=NEVER, reset_num_timesteps=not begun)
+                    save_peer(run)
+                if stop.requested:
+                    log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
+                    return stop.exit_code
+                check_saved(run_dir, progress.saved, progress.steps)
+                finish_peer(run, trained=begun < progress.steps)
     log_places({"video": run_dir / "game.mp4", "model": run_dir / "model.zip"})
     log_views(run_dir)
     return 0
@@ -148,6 +149,8 @@ def log_peer(run: PeerTraining) -> None:
 def save_peer(run: PeerTraining) -> None:
     """Save networks, optimisers and counts, but not the replay, if there was a step since the last checkpoint.
 
+    If the disk refuses, warn and keep the previous checkpoint.
+
     Raises:
         NonFiniteError: a tensor holds NaN or infinity; nothing was written.
     """
@@ -159,8 +162,11 @@ def save_peer(run: PeerTraining) -> None:
     saved = replace(progress, saved=progress.steps)
     state = {"networks": model.get_parameters(), "variables": variables, "progress": asdict(saved)}
     check_finite(state["networks"], progress.steps)
-    save(run.run_dir / "checkpoints", progress.steps, state)
-    progress.saved = progress.steps
+    try:
+        save(run.run_dir / "checkpoints", progress.steps, state)
+        progress.saved = progress.steps
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", progress.steps, error)
 
 
 def restore(model: BaseAlgorithm, run_dir: Path, seed: int) -> Progress:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete, flatdim
-from torch.backends.cpu import get_cpu_capability as cpu_capability
 
 from agents import Agent, AgentConfig, Precision
 from configs.schema import Config, RunConfig
@@ -17,7 +16,7 @@ from envs import VectorEnv
 from experiment.build import build_player, build_streams
 from experiment.composition import read_config
 from experiment.run_folder import run_folder
-from harness.process import pick_device, tune_process
+from harness.process import computes_bfloat16, pick_device, tune_process
 from replay import Batch
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def settle_precision(config: Config) -> Config:
     if precision:
         log.info("agent.precision=auto: %s, as the run began", precision)
     else:
-        precision = faster(config)
+        precision = pick_precision(config)
     return replace(config, agent=replace(config.agent, precision=precision))
 
 
@@ -61,10 +60,9 @@ def settle_sweep(configs: Sequence[Config], threads: int) -> list[Precision | No
         return [None] * len(begun)
     tune_process(threads)
     shared = next(filter(None, begun), None)
-    for config in configs if not shared else ():
+    for config in configs:
         with suppress(ValueError):  # the run itself will raise it
-            shared = faster(config)
-            break
+            shared = shared or pick_precision(config)
     return [None if known else shared for known in begun]
 
 
@@ -76,11 +74,11 @@ def recorded_precision(config: Config) -> Precision | None:
     return None
 
 
-def faster(config: Config) -> Precision:
+def pick_precision(config: Config) -> Precision:
     """The precision in which this machine computes the agent's loss and gradients faster; float32 on a GPU."""
     device = pick_device(config.device)
-    if device.type != "cpu" or cpu_capability() in ("DEFAULT", "NO AVX", "AVX2"):
-        log.info("agent.precision=auto: float32, as this is no CPU with AVX-512")
+    if device.type != "cpu" or not computes_bfloat16():
+        log.info("agent.precision=auto: float32, because this is not a CPU with AVX-512")
         return Precision.float32
     env, agent, _, _ = build_player(config, build_streams(config.seed, device), device)
     try:

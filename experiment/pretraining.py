@@ -174,7 +174,8 @@ def build_suite(
             max_grad_norm=config.max_grad_norm,
         )
     if missing := suite.reads - source.provides:
-        raise ValueError(f"aux={'+'.join(config.aux)} reads {', '.join(sorted(missing))}, which this source has not")
+        fields = ", ".join(sorted(missing))
+        raise ValueError(f"aux={'+'.join(config.aux)} reads {fields}, which this source does not provide")
     return suite.to(source.device)
 
 

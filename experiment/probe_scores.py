@@ -27,7 +27,7 @@ def denoising_scores(parts: Probing) -> dict[str, dict[str, float]]:
     if not parts.denoising:
         return {}
     embeds: dict[str, Embed] = {"pixels": raw_pixels, **parts.encoders}
-    return {name: parts.denoising(embed) for name, embed in embeds.items()}
+    return {name: parts.denoising(encode) for name, encode in embeds.items()}
 
 
 class Draw(NamedTuple):

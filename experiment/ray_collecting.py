@@ -150,7 +150,7 @@ class RayCollector:
         return row
 
     def begin(self) -> None:
-        """See `Collector`: the actors always do."""
+        """Do nothing: the actors always collect."""
 
     def drain(self) -> dict[str, float]:
         """See `Collector`: the mean age of the weights in updates, and the mean share of random actions."""

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs import Padding, Policy, Rollout, VectorEnv
+from envs import Padding, Policy, Rollout, VectorEnv, action_sizes
 from harness.provenance import versions, write_json
 from harness.seeding import derive
 from replay.frames import allocate, check_room
@@ -55,7 +54,7 @@ def record(
     """Play until each copy has given its share of `frames`, and write the recording to `folder`.
 
     Args:
-        policy: of stacks of `frame_stack` frames.
+        policy: acts on stacks of `frame_stack` frames.
         padding: of those stacks.
         folder: must be missing or empty.
         content: the settings that decide the recording, for `source.json`.
@@ -74,8 +73,7 @@ def record(
     channels, height, width = env.frame_shape
     shown = (channels * (1 + env.num_views), height, width)
     check_room(count, shown, free, "disk", who="source", what=what, advice=advice)
-    choices = int(env.action_space.n) if isinstance(env.action_space, Discrete) else None
-    with new_recording(folder, content, choices) as temporary:
+    with new_recording(folder, content, action_sizes(env.action_space)[0]) as temporary:
         moments = _play(Rollout(env, frame_stack, padding), policy, steps, derive(seed, "record/env"), check_labels)
         views = (1 + env.num_views,) if env.num_views else ()
         write_moments(temporary, moments, (env.num_envs, steps, *views, *env.frame_shape))

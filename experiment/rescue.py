@@ -1,4 +1,4 @@
-"""Save what a run has learned before an error ends it."""
+"""Do not lose what a run has learned: to an error, or to a full disk."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -32,6 +32,12 @@ def saving_on_error(run_dir: Path, save: Callable[[], None]) -> Iterator[None]:
         if isinstance(cause, NonFiniteError):
             raise NonFiniteError(f"{cause}; {_last_checkpoint(run_dir)}") from error
         raise
+
+
+def check_saved(run_dir: Path, saved: int, step: int) -> None:
+    """Raise CheckpointError if the newest checkpoint is older than `step`, as after a full disk."""
+    if saved < step:
+        raise CheckpointError(f"{run_dir}: saved up to step {saved}; make space and run the same command")
 
 
 def save_rest(run: Training) -> None:

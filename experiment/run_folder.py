@@ -83,7 +83,7 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
 
 
 def _label_shows(env: EnvConfig, key: str, preset: Any) -> bool:
-    """Whether the label of an environment says that a key has not the value of the preset."""
+    """Whether the label of an environment would differ with the preset's value of a key."""
     try:
         return replace(env, **{key: preset}).label != env.label
     except ValueError:  # that value does not fit the other keys

@@ -1,7 +1,6 @@
 """Trained encoders of this suite as features extractors for agents of Stable-Baselines3."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
 from gymnasium.spaces import Box, Space
@@ -12,6 +11,7 @@ from encoders import build_encoder
 from experiment.build import without_init
 from experiment.probing import read_run
 from experiment.weights import load_encoder, read_weights
+from experiment.zoo import locate
 
 
 class SidequestExtractor(BaseFeaturesExtractor):
@@ -35,9 +35,10 @@ class SidequestExtractor(BaseFeaturesExtractor):
         shape = observation_space.shape
         if not isinstance(observation_space, Box) or shape is None or len(shape) != 3:
             raise ValueError(f"SidequestExtractor reads pixels (C, H, W), got {observation_space}")
-        run = read_run(Path(checkpoint))
+        folder = locate(checkpoint)
+        run = read_run(folder)
         encoder = build_encoder(without_init(run).encoder, (shape[0], shape[1], shape[2]))
-        file = load_encoder(encoder, Path(checkpoint))
+        file = load_encoder(encoder, folder)
         trained_on = tuple(read_weights(file)[1].get("obs_shape", shape))
         if trained_on != shape:
             raise ValueError(f"{file} is for observations {trained_on}, these are {shape}")

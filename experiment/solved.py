@@ -45,7 +45,9 @@ class SolvedTasks:
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
         """Read a row of the log, and warn of each task that it shows to be solved."""
-        for task in sorted(self._left) if step < EARLY * self._steps else ():
+        if step >= EARLY * self._steps:
+            return
+        for task in sorted(self._left):
             known = skill(task, metrics)
             if known is None:  # no update in this row
                 continue

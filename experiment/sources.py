@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from analysis.policies import greedy, mix_random, random_policy
 from configs.schema import Config
@@ -38,7 +37,7 @@ from datasets.readers import (
 )
 from datasets.synthetic import bouncing_balls
 from datasets.triplets import read_triplets
-from envs import EnvConfig, GraspingConfig, Policy, VectorEnv
+from envs import EnvConfig, GraspingConfig, Policy, VectorEnv, action_sizes
 from experiment.build import load_agent
 from experiment.composition import read_config
 from experiment.foreign import PATHS
@@ -72,7 +71,7 @@ def is_same(source: SourceConfig, other: SourceConfig) -> bool:
 
 def describe(episodes: Episodes) -> dict[str, Any]:
     """Counts and hash that identify a source, for `source.json` in the folder of a run."""
-    dealt = "as marked" if episodes.test is not None else "by number" if episodes.dealt_by is None else "by name"
+    dealt = "as marked" if episodes.test is not None else "by number" if episodes.split_names is None else "by name"
     counts = {"frames": len(episodes.frames), "episodes": len(episodes.begin)}
     return {**counts, "sha256": episodes.fingerprint, "dealt": dealt}
 
@@ -97,11 +96,11 @@ def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
         ValueError: the description in the folder of the run is damaged.
     """
     if not (path := run_dir / SOURCE).is_file():  # a run of an earlier version
-        return "its files were dealt to training and testing in another way" if found["dealt"] == "by name" else ""
+        return "its files were split between training and testing in another way" if found["dealt"] == "by name" else ""
     try:
         kept = read_json(path, CONTENT_BYTES)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): give run_dir=... to begin anew") from error
+        raise ValueError(f"{path} cannot be read ({error}): give run_dir=... to start over") from error
     counts = [
         f"{key} {kept.get(key)}, now {found[key]}" for key in found if key != "sha256" and kept.get(key) != found[key]
     ]
@@ -263,5 +262,5 @@ def read_replay_of(run: Path) -> Episodes:
         storage = state["parts"]["replay"]["storage"]
         storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
         space = read_shapes(run / "agent.safetensors")[1]
-        episodes = read_storage(storage, int(space.n) if isinstance(space, Discrete) else None)
+        episodes = read_storage(storage, action_sizes(space)[0])
         return replace(episodes, padding=config.env.padding)

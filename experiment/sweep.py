@@ -70,7 +70,8 @@ class Run:
         """Update exit code, step and score."""
         assert self.process is not None
         code = self.process.poll()
-        self.code = None if code is None else code if code >= 0 else 128 - code
+        if code is not None:
+            self.code = code if code >= 0 else 128 - code
         for row in filter(None, map(parse_row, read_tail(self.folder / "metrics.jsonl"))):
             point = (seconds_of(row) or 0.0, row["step"])
             if not self.rows or point > self.rows[-1]:
@@ -183,8 +184,8 @@ def _follow(
     """Start the runs, `at_once` at a time, until all have ended; after a signal, until the started ones have saved."""
     while any(run.code is None and (run.process or not stop.requested) for run in runs):
         running = [run for run in runs if run.process and run.code is None]
-        for run in runs if not stop.requested else ():
-            if run.process is None and len(running) < at_once:
+        for run in runs:
+            if not stop.requested and run.process is None and len(running) < at_once:
                 run.start(launcher)
                 running.append(run)
         if stop.save_requested:

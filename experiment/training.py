@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete, flatdim
 
 from agents import Captured, Update
 from analysis.denoising import DenoisingTest
 from analysis.probes import OnlineProbe
 from configs.schema import Config
+from envs import action_sizes
 from experiment.build import Parts
 from experiment.collecting import Collector
 from experiment.goal_space import OWN, export_goal_space
@@ -176,9 +176,7 @@ def export(run: Training) -> None:
     config, parts, space = run.config, run.parts, run.parts.env.action_space
     export_agent(parts.agent, space, run.run_dir)
     if config.goal.space == OWN:
-        num_actions = int(space.n) if isinstance(space, Discrete) else None
-        actions = (num_actions, num_actions or flatdim(space))
-        export_goal_space(config, parts.agent.encoder, parts.suite, actions, run.run_dir)
+        export_goal_space(config, parts.agent.encoder, parts.suite, action_sizes(space), run.run_dir)
 
 
 def save_training(run: Training) -> None:

@@ -149,7 +149,10 @@ def load_weights(module: torch.nn.Module, path: Path, prefix: str = "") -> None:
         check_network(wanted, weights)
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from error
-    module.load_acting_weights(weights) if isinstance(module, Agent) else module.load_state_dict(weights)
+    if isinstance(module, Agent):
+        module.load_acting_weights(weights)
+    else:
+        module.load_state_dict(weights)
 
 
 def _completed(
@@ -204,12 +207,13 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not iterable
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            assert isinstance(header, dict)
+            if not isinstance(header, dict):
+                raise ValueError("its header is not an object")
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except RecursionError as error:
         raise ValueError(f"{path} is not a readable safetensors file: its header is too deep") from error
-    except (OSError, SafetensorError, AssertionError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if header.get("sha256") not in (None, checksum(held)):
         raise ValueError(f"{path} is damaged: its tensors do not match the sha256 that they were written with")

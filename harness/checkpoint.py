@@ -153,9 +153,9 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
                 raise
             log.warning("checkpoint skipped: %s", error)
     if found:
-        shared = "damage of a file that they share is in each"
         raise CheckpointError(
-            f"{root}: none of {len(found)} checkpoints verifies ({shared}); move them away to start anew"
+            f"{root}: none of the {len(found)} checkpoints is intact, as when a file that they share is damaged; move "
+            "them away to start over"
         )
     return None
 

@@ -102,7 +102,8 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
+        reason = f"{path.parent} is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise type(error)(f"{path} cannot be written: {reason}") from error
 
 
 def sync_folder(folder: Path) -> None:

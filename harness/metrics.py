@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.files import open_regular
 
-TAIL_BYTES = 1 << 16  # bytes at the end of a file in which the last lines are
+TAIL_BYTES = 1 << 16  # that are read from the end of a file
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:

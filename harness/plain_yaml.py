@@ -28,7 +28,7 @@ def parse_plain(text: str) -> dict[str, Any]:
     """The keys of a yaml text.
 
     Raises:
-        ValueError: it is no mapping, or has tags, aliases, interpolations or too many levels.
+        ValueError: it is not a mapping, or has tags, aliases, interpolations or too many levels.
     """
     try:
         _check_plain(text)

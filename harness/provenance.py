@@ -30,7 +30,7 @@ def read_json(path: Path, limit: int = 1 << 26) -> dict[str, Any]:
     """The object in a JSON file of at most `limit` bytes, which may be somebody else's.
 
     Raises:
-        ValueError, OSError: the file cannot be read, or is no JSON object.
+        ValueError, OSError: the file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(read_regular(path, limit))

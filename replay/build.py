@@ -86,7 +86,7 @@ def _sampler(config: ReplayConfig, storage: FrameStorage) -> Sampler:
 
 def _check(config: ReplayConfig, device: torch.device) -> None:
     if config.storage == "cuda" and device.type != "cuda":
-        raise ValueError(f"replay.storage=cuda: {device} of the run is no CUDA device; use replay.storage=ram")
+        raise ValueError(f"replay.storage=cuda: {device} of the run is not a CUDA device; use replay.storage=ram")
     if (config.storage == "mmap") != (config.path is not None):
         raise ValueError(
             f"replay.path belongs to replay.storage=mmap alone, got {config.storage} and path={config.path}"

@@ -112,7 +112,7 @@ class ArrayFrames:
 
 
 def _claim(file: BinaryIO, size: int) -> None:
-    """Lock a file and empty it, which frees its room, unless another process has it or it is no replay of this size."""
+    """Lock a file and empty it, which frees its room; not if another process has it, or it is not such a replay."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

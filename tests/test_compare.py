@@ -155,7 +155,7 @@ def test_a_later_comparison_replaces_the_groups(tmp_path):
         ([], "no runs are given"),
         (["runs=[]"], "no runs are given"),
         (["a", "x=hours"], "x must be one of steps, seconds"),
-        (["a", "baseline=aux=curl"], "baseline=aux=curl is no label"),
+        (["a", "baseline=aux=curl"], "baseline=aux=curl matches no label"),
         (["a", "published=[gone.csv]"], "gone.csv"),
         (["a", "otu=b"], "did you mean 'out'"),
         (["a", "b", "published=[paper.csv]"], "of which task"),

@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_episode(check
 
 
 def test_a_disk_that_is_full_in_the_end_does_not_take_the_score(checkpoint, capsys, monkeypatch):
-    def full(*_):
+    def full(*_, columns):  # noqa: ARG001
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(script, "write_report", full)
@@ -227,16 +227,16 @@ def test_more_copies_than_episodes_are_not_built(agent):
         ("checkpoint=???", "checkpoint=... is missing"),
         ("device=tpu", "device must be one of auto, cpu, cuda, got 'tpu'"),
         ("threads=-1", "threads=-1: must be at least 0"),
-        ("json={}/config.yaml/a/b.json", "json={}/config.yaml/a/b.json: {}/config.yaml is no folder"),
-        ("json={}", "json={}: it is a folder"),
-        ("video={}/config.yaml/a.mp4", "video={}/config.yaml/a.mp4: {}/config.yaml is no folder"),
+        ("json={}/config.yaml/a/b.json", "{}/config.yaml/a/b.json cannot be written: Not a directory"),
+        ("json={}", "{} is a folder"),
+        ("video={}/config.yaml/a.mp4", "{}/config.yaml/a.mp4 cannot be written: {}/config.yaml is a file"),
         ("json=", "json= is empty"),
         ("video=", "video= is empty"),
         ("attribution=", "attribution= is empty"),
         ("background_folder=", "background_folder= is empty"),
         ("device=", "device= is empty"),
         ("threads=", "threads"),
-        ("attribution={}/config.yaml", "attribution={}/config.yaml: {}/config.yaml is no folder"),
+        ("attribution={}/config.yaml", "{}/config.yaml/moment_0.png cannot be written: {}/config.yaml is a file"),
     ],
 )
 def test_mistakes_get_one_line_before_the_first_episode(checkpoint, capsys, monkeypatch, argument, message):

@@ -204,7 +204,7 @@ def test_the_projector_gets_held_out_features_with_their_pictures_and_labels(tmp
 
 @pytest.mark.parametrize(
     ("task", "message"),
-    [("colorization", "reads rgb, which this source has not"), ("arrow_of_time", "clips of .* needed")],
+    [("colorization", "reads rgb, which this source does not provide"), ("arrow_of_time", "clips of .* needed")],
 )
 def test_a_source_that_is_too_poor_is_refused(task: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):

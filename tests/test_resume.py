@@ -234,7 +234,7 @@ def test_nothing_but_torn_checkpoints_is_an_error(finished: Path, capfd: pytest.
     assert exit_code(lambda: run(small(finished))) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert "none of 2 checkpoints verifies" in errors[0]
+    assert "none of the 2 checkpoints is intact" in errors[0]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step_000000048", "step_000000096"]
 
 

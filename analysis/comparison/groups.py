@@ -72,7 +72,7 @@ def with_baseline(groups: list[Group], baseline: str | None) -> list[Group]:
     labels = [group.label for group in groups]
     found = [label for label in labels if label == baseline] or [label for label in labels if baseline in label]
     if len(found) != 1:
-        what = f"is in {len(found)} labels" if found else "is no label"
+        what = f"is in {len(found)} labels" if found else "matches no label"
         raise ValueError(f"baseline={baseline} {what}: {nearest(baseline, labels)}")
     return sorted(groups, key=lambda group: group.label != found[0])
 
@@ -134,7 +134,7 @@ def protocol(run: Run) -> tuple[str, Any]:
 def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The words that tell each group from the others, by its first run."""
     parts = [key.partition(".")[0] for key in keys if key.startswith("aux.") or re.fullmatch(r"\w+\.name", key)]
-    words = dict.fromkeys(sorted(parts, key="aux".__ne__))
+    words = dict.fromkeys(sorted(parts, key=lambda part: part != "aux"))  # auxiliary tasks first
     chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
     labels: list[dict[str, Any]] = [{} for _ in firsts]
     for part in words:

@@ -117,13 +117,13 @@ def compare(groups: list[Group], x: str = "steps", metric: str = SCORE) -> Compa
         present = [group for group in groups if task in group.runs]
         runs = [run for group in present for run in group.runs[task]]
         window = WINDOW * max(run.steps for run in runs)
-        curves = {run.name + str(run.seed): smooth(run, metric, window) for run in runs}
+        curves = {(run.name, run.seed): smooth(run, metric, window) for run in runs}
         logged = [steps for steps, _ in curves.values() if len(steps)]
         ends[task] = float(min((steps[-1] for steps in logged), default=0))
         span = (max((steps[0] for steps in logged), default=0), ends[task])
         for group in present:
             members = group.runs[task]
-            own = [curves[run.name + str(run.seed)] for run in members]
+            own = [curves[run.name, run.seed] for run in members]
             outcomes = [_outcome(run, *one, window, span) for run, one in zip(members, own, strict=True)]
             cells[task, group.label] = Cell(group, outcomes, _curve(members, own, x))
     if not any(cell.curve for cell in cells.values()):

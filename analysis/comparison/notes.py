@@ -64,7 +64,7 @@ def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
             yield Note(f"{task}: {label} {text}: {states}.", (label,))
     machines = {machine(o.run) for cell in cells for o in cell.outcomes if o.seconds is not None and o.run.report}
     if len(machines) > 1:
-        yield Note(f"{task}: times are of different machines ({'; '.join(sorted(machines))}): their ratio says little.")
+        yield Note(f"{task}: times of different machines ({'; '.join(sorted(machines))}): do not compare them.")
     yield from _few(task, cells)
 
 
@@ -107,7 +107,7 @@ def _few(task: str, cells: list[Cell]) -> Iterator[Note]:
         if not labels:
             continue
         if n == 1:
-            yield Note(f"{task}: one seed of {', '.join(labels)}: no interval, and nothing about other seeds.", labels)
+            yield Note(f"{task}: one seed of {', '.join(labels)}: no interval, and other seeds may differ.", labels)
             continue
         yield Note(
             f"{task}: {n} seeds of {', '.join(labels)} have {comb(2 * n - 1, n)} distinct resamples: the interval lies "

@@ -133,7 +133,7 @@ def _read_folder(folder: Path) -> Run:
         raise ValueError(f"{folder} is not a folder, a .json or a .csv")
     tree = read_yaml(read_regular(folder / "config.yaml", LARGEST).decode(), folder / "config.yaml")
     if not {"agent", "env"} <= tree.keys():
-        raise ValueError(f"{folder} is no training of an agent")
+        raise ValueError(f"{folder} is not a training of an agent")
     if not (folder / "metrics.jsonl").exists():
         raise ValueError(f"{folder} has no metrics.jsonl")
     rows, damaged = read_rows(folder / "metrics.jsonl")
@@ -186,9 +186,9 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} is no report: {error}") from error
+        raise ValueError(f"{path} is not a report: {error}") from error
     if not isinstance(report.get("summary"), dict):
-        raise ValueError(f"{path} is no report of an evaluation")
+        raise ValueError(f"{path} is not an evaluation report")
     return report
 
 
@@ -201,7 +201,7 @@ def read_yaml(content: str, path: Path) -> dict[str, Any]:
     try:
         return parse_plain(content)
     except ValueError as error:
-        raise ValueError(f"{path} is no config: {error}") from error
+        raise ValueError(f"{path} is not a config: {error}") from error
 
 
 def task_name(env: Any) -> str:

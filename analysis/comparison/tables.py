@@ -49,9 +49,11 @@ class Table:
 
 def tables(comparison: Comparison, found: list[Note]) -> list[Table]:
     """All tables of a comparison, without empty ones."""
-    first = [of(comparison, task, found) for of in (_scores, _differences) for task in comparison.tasks]
-    later = [of(comparison, task, found) for of in (_costs, _auxiliary) for task in comparison.tasks]
-    every = [*first, _aggregates(comparison), *later, _settings(comparison), _runs(comparison)]
+    tasks = comparison.tasks
+    every = [_scores(comparison, task, found) for task in tasks] + [_differences(comparison, task) for task in tasks]
+    every += [_aggregates(comparison)]
+    every += [_costs(comparison, task) for task in tasks] + [_auxiliary(comparison, task) for task in tasks]
+    every += [_settings(comparison), _runs(comparison)]
     return [table for table in every if table.rows]
 
 
@@ -99,7 +101,7 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
     return Table(f"Scores: {task}", header + ([normal[0]] if normal else []), rows, caption)
 
 
-def _differences(comparison: Comparison, task: str, _: list[Note]) -> Table:
+def _differences(comparison: Comparison, task: str) -> Table:
     cells = comparison.of_task(task)
     baseline, rows = cells[0], []
     for cell in cells[1:]:
@@ -150,7 +152,7 @@ def _aggregates(comparison: Comparison) -> Table:
     return Table("Over all tasks", ["group", *AGGREGATES, "probability of improvement"], rows, caption)
 
 
-def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:
+def _costs(comparison: Comparison, task: str) -> Table:
     cells = comparison.of_task(task)
     rows = []
     for cell in cells:
@@ -161,7 +163,7 @@ def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:
         minutes, milli = seconds.value / 60 if seconds else None, 1000 * update.value if update else None
         shown = [format_number(minutes), format_number(base[0], 2), format_number(milli), format_number(base[1], 2)]
         rows.append([cell.group.label, *shown])
-    header = ["group", "minutes", "ratio", "ms per update", "ratio "]
+    header = ["group", "minutes", "ratio of minutes", "ms per update", "ratio of ms"]
     caption = (
         f"Wall clock up to {comparison.ends[task]:,.0f} agent steps, and from the first update to the last for each, "
         f"with the environment steps between them. Ratios to {cells[0].group.label}."
@@ -169,7 +171,7 @@ def _costs(comparison: Comparison, task: str, _: list[Note]) -> Table:
     return Table(f"Cost: {task}", header, rows, caption)
 
 
-def _auxiliary(comparison: Comparison, task: str, _: list[Note]) -> Table:
+def _auxiliary(comparison: Comparison, task: str) -> Table:
     rows = []
     for cell in comparison.of_task(task):
         runs = [o.run for o in cell.outcomes]

@@ -136,7 +136,7 @@ def test_the_value_of_a_place_follows_from_the_goal_and_the_maps_there():
 
 @pytest.mark.parametrize("actions", [23, 30])
 def test_actions_that_are_no_finer_grid_of_the_maps_are_refused(actions):
-    with pytest.raises(ValueError, match=rf"{actions} actions are no grid of places that divides the 2 x 3 maps"):
+    with pytest.raises(ValueError, match=rf"{actions} actions are not a grid of places that divides the 2 x 3 maps"):
         PlacesHead((5, 2, 3), 4, actions, 6)
 
 

@@ -164,7 +164,7 @@ def test_the_tables_say_what_was_put_in(tmp_path):
     differences = table(tmp_path, "Difference")["aux=rotation"]  # its last row: the area
     assert differences["paired by seed"].startswith("+0.2")
     costs = table(tmp_path, "Cost")
-    assert (costs["aux=none"]["ratio"], costs["aux=rotation"]["ratio"]) == ("1.00", "2.00")
+    assert (costs["aux=none"]["ratio of minutes"], costs["aux=rotation"]["ratio of minutes"]) == ("1.00", "2.00")
     solved = table(tmp_path, "Auxiliary")["aux=rotation"]
     assert [solved[name] for name in ("value", "chance", "below 0", "effective rank")] == [
         "0.750",
@@ -315,7 +315,7 @@ def test_values_that_are_no_numbers_are_no_points(tmp_path):
 
 
 NO_RUN = {
-    "a pretraining": ("source: {name: idx}\nseed: 0\n", "no training of an agent"),
+    "a pretraining": ("source: {name: idx}\nseed: 0\n", "not a training of an agent"),
     "aliases": ("a: &a [1]\nb: *a\n", "alias"),
     "no yaml": ("a: [", "no config"),
     "a tag": ("!!python/object/apply:os.system [ls]", "no config"),

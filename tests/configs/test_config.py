@@ -210,7 +210,7 @@ def test_synthetic_transitions_need_features_that_stay(words: str, message: str)
 def test_bfloat16_is_told_where_a_cpu_is_slow_at_it(
     precision: Precision, capability: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiment.build.cpu_capability", lambda: capability)
+    monkeypatch.setattr("harness.process.get_cpu_capability", lambda: capability)
     build(config(device="cpu", agent=DQNConfig(precision=precision)))
     assert ("AVX-512" in caplog.text) is ((precision, capability) == (Precision.bfloat16, "AVX2"))
 

@@ -369,7 +369,7 @@ def test_a_recording_is_mapped_and_never_unpickled(tmp_path: Path) -> None:
     assert not episodes.frames.flags.owndata
     assert not episodes.frames.flags.writeable
     np.save(tmp_path / "reward.npy", np.array([{}] * 4, object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"reward.npy cannot be read .* to record anew"):
+    with pytest.raises(ValueError, match=r"reward.npy cannot be read .* to record again"):
         read_recording(tmp_path)
     (tmp_path / "frames.npy").write_bytes((tmp_path / "frames.npy").read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"frames.npy cannot be read"):
@@ -408,7 +408,7 @@ def test_the_first_view_of_a_recording_is_its_frames(tmp_path: Path) -> None:
 )
 def test_an_odd_array_of_a_recording_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_recording(tmp_path / "here", **changes)
-    with pytest.raises(ValueError, match=r"here holds no recording \(.*remove it to record anew") as error:
+    with pytest.raises(ValueError, match=r"here holds no recording \(.*remove it to record again") as error:
         read_recording(tmp_path / "here")
     assert "\n" not in str(error.value)
 
@@ -418,7 +418,7 @@ def test_a_damaged_header_of_a_recording_is_one_line(tmp_path: Path, old: bytes)
     write_recording(tmp_path)
     path = tmp_path / "frames.npy"
     path.write_bytes(path.read_bytes().replace(old, b"<" * len(old), 1))
-    with pytest.raises(ValueError, match=r"frames\.npy cannot be read .*to record anew") as error:
+    with pytest.raises(ValueError, match=r"frames\.npy cannot be read .*to record again") as error:
         read_recording(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -149,7 +149,7 @@ def test_the_learner_sees_clipped_rewards_and_the_log_raw_ones(clip, monkeypatch
         ),
         (
             "agent=sb3_sac agent.buffer_size=100",
-            "agent=sb3_sac is for other actions than Discrete(3): use agent=sb3_ppo",
+            "agent=sb3_sac does not support Discrete(3) actions: use agent=sb3_ppo",
         ),
         ("agent=sb3_dqn env=bitflip", "env=bitflip gives states"),
     ],
@@ -160,6 +160,7 @@ def test_what_does_not_apply_is_one_line(words, said, capsys, tmp_path, monkeypa
     printed = capsys.readouterr().err.replace("\n", " ")
     assert said in printed
     assert printed.count("error:") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

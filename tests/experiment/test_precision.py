@@ -33,7 +33,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"float32": 2.0, "bfloat16": 1.0}
 
     monkeypatch.setattr(precision, "time_precisions", fast)
-    monkeypatch.setattr(precision, "cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("harness.process.get_cpu_capability", lambda: "AVX512")
     return calls
 
 
@@ -41,7 +41,7 @@ def test_a_resumed_run_keeps_what_it_began_with(tmp_path: Path, timed: list[str]
     open_, explicit = (with_precision(run_help.small(tmp_path / name), name) for name in ("auto", "bfloat16"))
     assert run_help.run(replace(open_, steps=60)) == 0
     assert read_config(tmp_path / "auto/config.yaml", Config).agent.precision == "bfloat16"  # type: ignore[union-attr]
-    monkeypatch.setattr(precision, "cpu_capability", lambda: "AVX2")  # another machine
+    monkeypatch.setattr("harness.process.get_cpu_capability", lambda: "AVX2")  # another machine
     assert run_help.run(open_) == 0
     assert timed == ["timed"]
     assert run_help.run(replace(explicit, steps=60)) == 0
@@ -58,8 +58,8 @@ def test_bfloat16_is_taken_where_it_is_clearly_faster(
 ) -> None:
     measured = dict(zip(("float32", "bfloat16"), seconds, strict=True))
     monkeypatch.setattr(precision, "time_precisions", lambda *_: measured)
-    monkeypatch.setattr(precision, "cpu_capability", lambda: capability)
-    assert precision.faster(with_precision(run_help.small(tmp_path), "auto")) == chosen
+    monkeypatch.setattr("harness.process.get_cpu_capability", lambda: capability)
+    assert precision.pick_precision(with_precision(run_help.small(tmp_path), "auto")) == chosen
 
 
 def test_runs_of_a_sweep_share_one_precision(tmp_path: Path, timed: list[str]) -> None:
@@ -81,9 +81,9 @@ def goals(folder: Path) -> Config:
 @pytest.mark.parametrize("kind", [run_help.hard, run_help.continuous, goals])
 def test_every_kind_of_agent_can_be_timed(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(precision, "cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("harness.process.get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(precision, "ROUNDS", 2)
-    assert precision.faster(kind(tmp_path)) in ("float32", "bfloat16")
+    assert precision.pick_precision(kind(tmp_path)) in ("float32", "bfloat16")
 
 
 def test_a_compiled_agent_is_not_timed() -> None:

@@ -263,7 +263,7 @@ def test_states_are_not_recorded_as_pixels(tmp_path: Path) -> None:
 
 def test_a_task_that_the_source_cannot_feed_is_named(tmp_path: Path) -> None:
     source = IdxConfig(str(idx_folder(tmp_path / "idx")))
-    with pytest.raises(ValueError, match="aux=inverse_dynamics reads action, next_obs, which this source has not"):
+    with pytest.raises(ValueError, match="aux=inverse_dynamics reads action, next_obs, which this source does not"):
         script.pretrain(pretraining(source, tmp_path / "run", "inverse_dynamics"))
 
 

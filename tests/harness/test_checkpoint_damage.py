@@ -69,7 +69,7 @@ def test_only_damaged_ones_left_is_an_error(two: Path) -> None:
     for path in two.iterdir():
         (path / "agent.safetensors").write_bytes(b"")
     (two / "step_000000004").mkdir()  # an empty folder is not zero checkpoints
-    with pytest.raises(CheckpointError, match="none of 3 checkpoints verifies"):
+    with pytest.raises(CheckpointError, match="none of the 3 checkpoints is intact"):
         load_latest(two)
 
 

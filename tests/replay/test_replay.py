@@ -105,7 +105,7 @@ def test_batch_layout(space, shape, dtype):
     ("config", "message"),
     [
         ({"storage": "mmpa"}, "did you mean 'mmap'"),
-        ({"storage": "cuda"}, "^replay.storage=cuda: .* no CUDA device; use replay.storage=ram$"),
+        ({"storage": "cuda"}, "^replay.storage=cuda: .* not a CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
         ({"n_step": 0}, "replay.n_step=0: must be at least 1"),
