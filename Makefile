@@ -32,7 +32,7 @@ demo: $(VENV)/installed ## learn Catch with an auxiliary task in a minute, then 
 	@echo "its auxiliary task, in pictures:    $(DEMO)/catch/pictures"
 	@echo "Pong, and what its agent reads:     $(DEMO)/pong.mp4 and $(DEMO)/pong/both_4.png"
 
-train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=rotation seed=3"); again to resume
+train: $(VENV)/installed ## train (ARGS="env=atari/breakout aux=permutation seed=3"); again to resume
 	$(RUN) train.py $(EXPERIMENT) $(ARGS)
 
 evaluate: $(VENV)/installed ## evaluate (ARGS="checkpoint=zoo/pong-permutation")

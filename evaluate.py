@@ -20,7 +20,7 @@ from typing import Any
 
 from analysis.attribution import write_maps
 from analysis.episode import PANEL, attribution_targets, evenly_spaced, play_moments, write_video
-from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, write_report
+from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, format_interval, write_report
 from analysis.policies import greedy
 from analysis.video import VideoWriter
 from configs.schema import Config, EvaluateConfig
@@ -85,11 +85,10 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
 def show_scores(config: EvaluateConfig, report: Report, columns: Mapping[str, Any]) -> None:
     """Print the mean return with its interval, and log those of further columns."""
     for name, column in columns.items():
-        log.info("%-13s mean %.2f, 95 %% interval %.2f to %.2f", name, column["mean"], *column["mean_interval"])
+        log.info("%-13s mean %.2f%s", name, column["mean"], format_interval(column))
     of = f" of {config.episodes}" if report.partial else ""
-    low, high = report.summary["mean_interval"]
     score = f"mean {report.summary['mean']:.2f} over {len(report.returns)}{of} episodes"
-    sys.stdout.write(f"{score}, 95 % interval {low:.2f} to {high:.2f}{format_goals(report.summary)}\n")
+    sys.stdout.write(f"{score}{format_interval(report.summary)}{format_goals(report.summary)}\n")
 
 
 def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvConfig:
@@ -100,7 +99,7 @@ def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvC
     """
     allowed = {"space"} if (checkpoint / FILE).is_file() else set[str]()
     check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}", allowed)
-    trained = replace(trained, env=with_backgrounds(trained.env, config))
+    trained = replace(trained, env=with_backgrounds(trained.env, config), device=config.device)
     if is_own(checkpoint):
         check_overlays(trained)
     return env_of_run(trained, checkpoint, config.goal)

@@ -1,7 +1,7 @@
 """Train an agent from pixels, with any set of auxiliary tasks: collect, learn, log, evaluate, checkpoint.
 
     python train.py experiment=pong_cpu
-    python train.py env=atari/breakout aux=rotation seed=3
+    python train.py env=atari/breakout aux=rotation aux.rotation.weight=0.1 seed=3
     python train.py -m aux=none,rotation,permutation seed=0,1,2
 
 Run the same command again to resume.
@@ -98,7 +98,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
             saving |= stop.save_requested
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)
-            if batch and progress.due(config.diagnose_every):
+            if batch and config.diagnose_every and (progress.due(config.diagnose_every) or progress.finished(config)):
                 log_diagnosis(run, batch)
             if progress.due(config.probe_every):
                 log_probe(run)

@@ -127,14 +127,10 @@ class Agent(nn.Module, ABC):
         """Where the networks are."""
         return self.streams.augment.device
 
-    def groups(self, head: nn.Module) -> list[dict[str, Any]]:
+    def parameter_groups(self, head: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser that moves encoder and `head`."""
         scales = {self.encoder: self.config.encoder_scale, head: 1.0}
         return [{"params": list(m.parameters()), "scale": scale} for m, scale in scales.items() if scale]
-
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        for optimizer in self.optimizers:
-            yield from optimizer.param_groups
 
     @property
     def input_dim(self) -> int:
@@ -197,7 +193,7 @@ class Agent(nn.Module, ABC):
         Args:
             features: (K * B, Z) of K copies of the observations, with their graph.
             batch: the transitions.
-            next_obs: (B, C, H, W) the observations after them, augmented or not.
+            next_obs: (K' * B, C, H, W) the observations after them, in K' copies, augmented or not.
 
         Returns:
             (B,) unreduced loss, (B,) detached absolute TD error, and detached scalars to log.
@@ -305,8 +301,9 @@ class Agent(nn.Module, ABC):
             Scalars to log: the norm of the gradient of that optimiser's parameters, before clipping, and what is known
             of conflicts.
         """
-        for group in self._groups():
-            group["lr"] = self.schedule.tensors["learning_rate"] * group["scale"]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.schedule.tensors["learning_rate"] * group["scale"]
         metrics = {}
         if self.config.conflict is Conflict.none or len(terms) == 1:
             weighted_sum(terms, weights, sample_weight).backward()  # type: ignore[no-untyped-call]

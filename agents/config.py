@@ -17,7 +17,7 @@ ACTORS_EPSILON, ACTORS_ALPHA = 0.4, 7.0  # of Ape-X: how the epsilons of several
 
 
 class Precision(StrEnum):
-    """Type of the networks' products in an update; weights and losses are float32."""
+    """Number format of matrix products in an update; weights and losses are float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -66,7 +66,7 @@ class AgentConfig(ABC):
     # where a task's gradient on the encoder opposes the agent's. none: it is added; gate: left out; gate_weighted: left
     # out, and scaled by the cosine where it agrees; pcgrad: each loses what opposes the other
     conflict: Conflict = Conflict.none
-    # type of the networks' products in an update; auto: the faster, timed at the start of the run and recorded in it
+    # number format of matrix products in an update; auto: the faster one, timed at the start and recorded in the run
     precision: Precision = Precision.float32
     compile: bool = False  # torch.compile for the networks; on a CPU it needs a C++ compiler
     capture: Capture = Capture.auto  # on a GPU, replay updates and actions as CUDA graphs; auto: off, not measured yet
@@ -142,7 +142,7 @@ class DQNConfig(AgentConfig):
     # the picture for a goal, each by the encoder's maps there
     head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
-    double: bool = True  # the online network chooses the action that the target network values; false: that one does
+    double: bool = True  # the online network chooses the next action, the target network values it; false: it does both
     hidden: int = 256  # width of each stream of a dueling head; head=places: feature maps of its hidden layer
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
 from agents.config import DQNConfig, Head, Target
-from agents.heads import DuelingHead, ImplicitHead, PlacesHead, QuantileHead, huber, quantile_huber
+from agents.heads import DistributionalHead, DuelingHead, ImplicitHead, PlacesHead, QuantileHead, huber, quantile_huber
 from agents.learning import linear
 from encoders import Encoder
 from encoders.momentum import momentum_copy
@@ -41,11 +41,11 @@ class DQN(Agent):
         self.num_actions = num_actions
         self.head = build_head(config, encoder, goal_dim, num_actions)
         self.target_encoder, self.target_head = momentum_copy(self.encoder), momentum_copy(self.head)
-        averaged = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
-        self.average = momentum_copy(nn.ModuleDict(averaged))  # by the names of what it averages
-        self.register_buffer("averaged", torch.zeros((), dtype=torch.float64), persistent=bool(averaged))
+        averaged_modules = {"encoder": self.encoder, "head": self.head} if config.average_tau else {}
+        self.average = momentum_copy(nn.ModuleDict(averaged_modules))  # by the names of what it averages
+        self.register_buffer("averaged", torch.zeros((), dtype=torch.float64), persistent=bool(averaged_modules))
         networks = [*self.encoder.children(), *self.target_encoder.children(), self.head, self.target_head]
-        self.set_up(self.groups(self.head), compiled=networks)
+        self.set_up(self.parameter_groups(self.head), compiled=networks)
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
         self.target: list[Tensor] = [*self.target_encoder.parameters(), *self.target_head.parameters()]
 
@@ -99,7 +99,7 @@ class DQN(Agent):
         With a distributional head, quantile regression of the return; the TD error is then the loss, as in Dopamine.
         """
         features = self.beside_goal(features, batch.goal)
-        if isinstance(self.head, QuantileHead | ImplicitHead):
+        if isinstance(self.head, DistributionalHead):
             return self.quantile_loss(self.head, features, batch, next_obs)
         q = self.head(features).float().gather(1, batch.action[:, None]).squeeze(1)
         with torch.no_grad():
@@ -112,7 +112,7 @@ class DQN(Agent):
         return loss, (q - target_q).detach().abs(), {name: value.detach().mean() for name, value in metrics.items()}
 
     def quantile_loss(
-        self, head: QuantileHead | ImplicitHead, features: Tensor, batch: Batch, next_obs: Tensor
+        self, head: DistributionalHead, features: Tensor, batch: Batch, next_obs: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """`td_loss` of a distributional head; the features stand beside the goals, where there are goals."""
         generator, size = self.streams.policy, len(features)
@@ -121,7 +121,7 @@ class DQN(Agent):
         q = q[torch.arange(size, device=q.device), :, batch.action]
         with torch.no_grad():
             next_features = self.beside_goal(self.target_encoder(next_obs), batch.goal)
-            assert isinstance(self.target_head, QuantileHead | ImplicitHead)
+            assert isinstance(self.target_head, DistributionalHead)
             next_q = self.target_head.quantiles(next_features, head.fractions(next_features, generator))
             target_q = batch.nstep_reward[:, None, None] + batch.discount[:, None, None] * next_q
             policy = F.one_hot(self.choose(next_q.mean(1), next_obs, batch.goal), self.num_actions).float()

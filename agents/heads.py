@@ -75,7 +75,25 @@ class PlacesHead(nn.Module):
         return F.pixel_shuffle(self.value(hidden), self.finer).flatten(1)
 
 
-class QuantileHead(nn.Module):
+class DistributionalHead(nn.Module):
+    """Quantiles of the return of each action. The action value is the mean over N midpoints."""
+
+    number: int  # N
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, Z) to action values (B, A)."""
+        return self.quantiles(features, midpoints(features, self.number)).mean(1)
+
+    def fractions(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """The fractions (B, N) of a loss."""
+        raise NotImplementedError
+
+    def quantiles(self, features: Tensor, fractions: Tensor) -> Tensor:
+        """Quantiles (B, N, A) of the return at fractions (B, N)."""
+        raise NotImplementedError
+
+
+class QuantileHead(DistributionalHead):
     """N fixed quantiles of the return of each action (Dabney et al. 2018, "Distributional reinforcement learning with
     quantile regression"), at the fractions (i + 1/2) / N. The action value is their mean.
 
@@ -88,12 +106,8 @@ class QuantileHead(nn.Module):
         self.number = quantiles
         self.dueling = DuelingHead(feature_dim, num_actions, hidden, layer_norm, outputs=quantiles)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, Z) to action values (B, A)."""
-        return self.quantiles(features, midpoints(features, self.number)).mean(1)
-
     def fractions(self, features: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - as the implicit head
-        """The fractions (B, N) of a loss."""
+        """The midpoints (B, N)."""
         return midpoints(features, self.number)
 
     def quantiles(self, features: Tensor, fractions: Tensor) -> Tensor:  # noqa: ARG002 - they never change
@@ -101,7 +115,7 @@ class QuantileHead(nn.Module):
         return self.dueling(features).float().view(len(features), self.number, -1)  # type: ignore[no-any-return]
 
 
-class ImplicitHead(nn.Module):
+class ImplicitHead(DistributionalHead):
     """Quantiles of the return at any fractions (Dabney et al. 2018b, "Implicit quantile networks for distributional
     reinforcement learning"). The action value is the mean over N midpoints, where the paper draws the fractions.
 
@@ -115,10 +129,6 @@ class ImplicitHead(nn.Module):
         self.number = quantiles
         self.embedding = nn.Linear(COSINES, feature_dim)
         self.dueling = DuelingHead(feature_dim, num_actions, hidden, layer_norm)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, Z) to action values (B, A)."""
-        return self.quantiles(features, midpoints(features, self.number)).mean(1)
 
     def fractions(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Fractions (B, N) from U(0, 1)."""

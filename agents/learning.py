@@ -1,5 +1,6 @@
 """What every learner shares: one weighted sum of loss terms, schedules as tensors, and one owner for each parameter."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -61,11 +62,8 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, Tensor | flo
 
 def check_ownership(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Raise ValueError unless every trainable parameter of `module` is in exactly one optimiser."""
-    owners: dict[int, int] = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    owners = Counter(id(parameter) for group in groups for parameter in group["params"])
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad and owners.get(id(parameter), 0) != 1:
-            raise ValueError(f"parameter {name} is in {owners.get(id(parameter), 0)} optimisers, expected 1")
+        if parameter.requires_grad and owners[id(parameter)] != 1:
+            raise ValueError(f"parameter {name} is in {owners[id(parameter)]} optimisers, expected 1")

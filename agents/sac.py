@@ -24,10 +24,10 @@ LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 class SAC(Agent):
     """SAC (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications") on an encoder that the critics train.
 
-    As in SAC-AE (Yarats et al. 2019) the actor reads the critics' convolutions without moving them, through a neck of
-    its own, the target is an average of critics and encoder, and actor and target follow every other update. The actor
-    learns on features of the encoder after the critics' step, so the observations are encoded a second time. With
-    windows of n > 1 steps, the entropy of the steps within is left out of the return.
+    As in SAC-AE (Yarats et al. 2019), the actor shares the critics' convolutions but does not train them, and has a
+    neck of its own; actor, temperature and targets are updated at every `policy_delay`-th update. The observations are
+    encoded again for the actor, after the critics' step. With windows of n > 1 steps, the entropy of the steps within
+    is left out of the return.
 
     With `config.svea` the critics learn on the observations and on an augmented copy of each, in equal parts, towards
     the same targets; targets, actor and auxiliary tasks see the former alone (Hansen et al. 2021, "Stabilizing deep
@@ -59,11 +59,11 @@ class SAC(Agent):
         self.critic = TwinCritic(self.input_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))
         self.target_encoder, self.target_critic = momentum_copy(self.encoder), momentum_copy(self.critic)
-        self.policy: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
+        self.policy_parameters: list[Tensor] = [*self.actor.parameters(), self.log_temperature]
         networks = [*self.encoder.children(), *self.target_encoder.children()]
         self.set_up(
-            self.groups(self.critic),
-            [{"params": self.policy, "scale": 1.0}],
+            self.parameter_groups(self.critic),
+            [{"params": self.policy_parameters, "scale": 1.0}],
             compiled=[*networks, self.actor, self.critic, self.target_critic],
         )
         self.online: list[Tensor] = [*self.encoder.parameters(), *self.critic.parameters()]
@@ -101,11 +101,12 @@ class SAC(Agent):
         return torch.stack(self.policy_at(self.encoder.maps(obs), goal))
 
     def phase(self) -> Hashable:
-        """See `Agent.phase`: whether actor, temperature and target follow."""
-        return super().phase(), self.follows()
+        """See `Agent.phase`: whether actor, temperature and targets are updated."""
+        return super().phase(), self.updates_policy
 
-    def follows(self) -> bool:
-        """Whether the update that was counted last is one of actor, temperature and target."""
+    @property
+    def updates_policy(self) -> bool:
+        """Whether the newest update is one of actor, temperature and targets too."""
         return self.updates % self.config.policy_delay == 0
 
     def q_values(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
@@ -123,7 +124,7 @@ class SAC(Agent):
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Squared errors of both critics (equation 5), summed; see `Agent.td_loss`. The TD error is their mean.
 
-        Of K shifted copies (K * B, ...) in place of features and `next_obs`, as DrQ's equations 1 and 3.
+        Of shifted copies, losses and targets are means (DrQ, equations 1 and 3).
         """
         copies, target_copies = len(features) // len(batch.obs), len(next_obs) // len(batch.obs)
         with torch.no_grad():
@@ -157,7 +158,7 @@ class SAC(Agent):
 
     def update_policy(self, obs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """One step of actor and temperature at every `policy_delay`-th update; scalars to log."""
-        if not self.follows():
+        if not self.updates_policy:
             return {}
         with self.autocast():
             with torch.no_grad():
@@ -165,7 +166,7 @@ class SAC(Agent):
                 features = self.encoder.features(maps)
             terms = self.policy_terms(maps, features, batch.goal)
         total = weighted_sum(terms, dict.fromkeys(terms, 1.0), batch.weight)
-        total.backward(inputs=self.policy)  # type: ignore[no-untyped-call]  # the critics only pass gradients on
+        total.backward(inputs=self.policy_parameters)  # type: ignore[no-untyped-call]  # the critics only pass gradients on
         self.optimizers[1].step()
         self.optimizers[1].zero_grad()
         return {
@@ -176,7 +177,7 @@ class SAC(Agent):
     @torch.no_grad()
     def update_targets(self) -> None:
         """Blend encoder and critics into their targets at every `policy_delay`-th update."""
-        if self.follows():
+        if self.updates_policy:
             torch._foreach_lerp_(self.target, self.online, self.config.target_tau)
 
     def sample(self, maps: Tensor, goal: Tensor | None = None) -> tuple[Tensor, Tensor]:

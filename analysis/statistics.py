@@ -159,7 +159,7 @@ def paired_difference(x: ArrayLike, y: ArrayLike) -> tuple[float, tuple[float, f
 def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
     """Mean height of curves y (..., P) over x (P,): the area by trapezoids, divided by its width."""
     at, heights = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(at) == 1:
+    if at[0] == at[-1]:
         return heights[..., 0]
     return np.trapezoid(heights, at, axis=-1) / (at[-1] - at[0])
 

@@ -7,9 +7,14 @@ from aux_tasks.registry import TASKS
 from harness.lazy import lazily
 
 if TYPE_CHECKING:
-    from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+    from aux_tasks.base import AuxOutput, AuxTask, BonusTask, TaskSetting, classify
     from aux_tasks.suite import AuxSuite
 else:
-    __getattr__ = lazily({"aux_tasks.base": ("AuxOutput", "AuxTask", "TaskSetting"), "aux_tasks.suite": ("AuxSuite",)})
+    __getattr__ = lazily(
+        {
+            "aux_tasks.base": ("AuxOutput", "AuxTask", "BonusTask", "TaskSetting", "classify"),
+            "aux_tasks.suite": ("AuxSuite",),
+        }
+    )
 
-__all__ = ["TASKS", "AuxOutput", "AuxSuite", "AuxTask", "TaskConfig", "TaskSetting"]
+__all__ = ["TASKS", "AuxOutput", "AuxSuite", "AuxTask", "BonusTask", "TaskConfig", "TaskSetting", "classify"]

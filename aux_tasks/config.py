@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
+from harness.suggest import check_choice
+
 ENCODERS = ("shared", "separate")
 
 
@@ -25,8 +27,7 @@ class TaskConfig:
         for name, least in {"weight": 0, "final_weight": 0, "bonus_weight": 0, "decay_steps": 1}.items():
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ValueError(f"{name}={value}: must be at least {least}")
-        if self.encoder not in ENCODERS:
-            raise ValueError(f"encoder={self.encoder}: must be one of {', '.join(ENCODERS)}")
+        check_choice("encoder", self.encoder, ENCODERS)
 
     def at(self, step: int) -> float:
         """Return the weight at an agent step."""

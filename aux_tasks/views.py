@@ -60,7 +60,7 @@ class ViewTask(AuxTask):
 
 
 def choices(asked: str, candidate: str, pixels: Tensor, chosen: Tensor) -> Examples:
-    """Return examples of finding the own one among the candidates of a batch.
+    """Return examples of matching each question to its candidate in the batch.
 
     Args:
         asked, candidate: what questions and candidates are called.

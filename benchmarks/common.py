@@ -44,7 +44,7 @@ RESULT = "result.json"  # the last that a run writes
 
 def options(**defaults: Any) -> dict[str, Any]:
     """The `key=value` words of the command line over `defaults`, each of its default's type; others end the program."""
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"unknown {', '.join(unknown)}: there are {', '.join(defaults)}")
     return defaults | {name: type(defaults[name])(word) for name, word in given.items()}
@@ -242,6 +242,13 @@ def gains(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     found = [b - a for a, b in zip(before, after, strict=True)]
     names = {"before": statistics.mean(before), "after": statistics.mean(after), "gain": statistics.mean(found)}
     return names | {"interval": t_interval(found)}
+
+
+def mean_cell(values: Sequence[float], digits: int) -> str:
+    """The mean with half of its 95 % t interval."""
+    bounds = t_interval(values)
+    half = f" ± {(bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
+    return f"{statistics.mean(values):.{digits}f}{half}"
 
 
 def gain_cells(found: dict[str, Any], digits: int) -> list[str]:

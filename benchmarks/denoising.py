@@ -26,6 +26,7 @@ from common import (
     config_of,
     finish,
     made_on,
+    mean_cell,
     need,
     need_env,
     options,
@@ -40,7 +41,6 @@ from gymnasium.spaces import Box
 
 from agents import Agent
 from analysis.denoising import raw_pixels
-from analysis.statistics import t_interval
 from aux_tasks import AuxSuite
 from configs.schema import Config
 from configs.sources import FramesConfig
@@ -134,12 +134,7 @@ def rows_of(content: dict[str, Any]) -> list[list[str]]:
     """The lines of a table: the baselines, then each arm and place, mean and half of the 95 % interval over seeds."""
 
     def line(*names: str, scores: list[dict[str, float]]) -> list[str]:
-        cells = []
-        for name in SCORES:
-            values = [score[name] for score in scores]
-            bounds = t_interval(values)
-            cells.append(f"{np.mean(values):.2f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.2f}" if bounds else ""))
-        return [*names, *cells]
+        return [*names, *(mean_cell([score[name] for score in scores], 2) for name in SCORES)]
 
     cells = content["cells"]
     lines = [line("pixels", "", scores=[cell["pixels"]]) for cell in cells if "pixels" in cell]

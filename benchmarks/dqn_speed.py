@@ -6,7 +6,7 @@ double, dueling, 3-step; SB3's plain one-step update has one forward pass less. 
 without its auxiliary task. Writes results/dqn_speed.json
 and the block of its page. Options: threads=N rounds=N steps=N.
 
-`make bench ARGS=variants` measures what heads, auxiliary tasks and `agent.conflict` add to the preset instead, in
+`make bench ARGS=variants=1` measures what heads, auxiliary tasks and `agent.conflict` add to the preset instead, in
 seconds of one core, so that other work on the machine counts little.
 """
 
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import RESULTS, config_of, need, read_json, table, with_block
+from common import RESULTS, config_of, need, options, read_json, table, with_block
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
@@ -175,44 +175,44 @@ def closer(parts: Parts) -> dict[str, float]:
     }
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measure and write the table."""
-    given = {k: int(v) for k, _, v in (word.partition("=") for word in argv if word != "variants")}
-    options = {"threads": 0, "rounds": 3, "steps": 2_000} | given
-    command = f'make bench ARGS="{" ".join(argv)}"'
-    measured = variants(options) if "variants" in argv else networks(options)
-    content = {"command": command, "options": options, "gflops": matmul_rate()} | measured
+    given = options(threads=0, rounds=3, steps=2_000, variants=0)
+    command = f'make bench ARGS="{" ".join(sys.argv[1:])}"'
+    of_variants = given.pop("variants")
+    measured = variants(given) if of_variants else networks(given)
+    content = {"command": command, "options": given, "gflops": matmul_rate()} | measured
     kept = read_json(JSON)
-    write_json(kept | {"variants": content} if "variants" in argv else content | {"variants": kept["variants"]}, JSON)
+    write_json(kept | {"variants": content} if of_variants else content | {"variants": kept["variants"]}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
 
 
-def variants(options: dict[str, int]) -> dict[str, Any]:
+def variants(given: dict[str, int]) -> dict[str, Any]:
     """Speed of the preset and its variants, in steps a second of one core."""
-    options["threads"] = tune_process(1)
+    given["threads"] = tune_process(1)
     speeds: dict[str, list[float]] = {arm: [] for arm in ("the preset", *VARIANTS)}
-    for _ in range(options["rounds"]):
+    for _ in range(given["rounds"]):
         for arm, found in speeds.items():
-            speed, parts = our_speed(f"{arm}, float32", options["steps"], time.process_time)
+            speed, parts = our_speed(f"{arm}, float32", given["steps"], time.process_time)
             found.append(speed)
             parts.env.close()
     return {"versions": versions(), "speeds": speeds}
 
 
-def networks(options: dict[str, int]) -> dict[str, Any]:
+def networks(given: dict[str, int]) -> dict[str, Any]:
     """Speed and memory of the networks beside Stable-Baselines3."""
     need("cv2", "pip install 'opencv-python-headless>=4.10,<5', with which Stable-Baselines3 scales Atari's frames")
-    options["threads"] = tune_process(options["threads"])
+    given["threads"] = tune_process(given["threads"])
     ours: dict[str, list[float]] = {arm: [] for arm in ARMS}
     peer: list[tuple[float, float]] = []
     details = {}
-    for _ in range(options["rounds"]):
+    for _ in range(given["rounds"]):
         for arm, speeds in ours.items():
-            speed, parts = our_speed(arm, options["steps"])
+            speed, parts = our_speed(arm, given["steps"])
             speeds.append(speed)
             details[arm] = closer(parts)
             parts.env.close()
-        peer.append(peer_speed(options["steps"]))
+        peer.append(peer_speed(given["steps"]))
     rows = [{"arm": f"Sidequest, {arm}", "speeds": speeds, **details[arm]} for arm, speeds in ours.items()]
     theirs = {"arm": "SB3 DQN, nature, float32", "speeds": [speed for speed, _ in peer], "bytes": peer[0][1]}
     return {"versions": versions("stable-baselines3"), "rows": [*rows, theirs]}
@@ -259,4 +259,4 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -252,18 +252,8 @@ class Session:
 def run_tests(session: Session) -> None:
     """The tests of a GPU."""
     for name in session.missing("tests", {"gpu": None}, 30):
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            "gpu",
-            "-q",
-            "-x",
-            "--maxfail=20",
-            "--no-header",
-            str(ROOT / "tests"),
-        ]
+        words = ["-m", "gpu", "-q", "--maxfail=20", "--no-header", str(ROOT / "tests")]
+        command = [sys.executable, "-m", "pytest", *words]
         until = min(0.25 * session.left(), 150)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=until, cwd=ROOT, check=False)

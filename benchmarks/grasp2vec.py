@@ -8,7 +8,6 @@ writes results/grasp2vec.json and the block of its page. The second form measure
 """
 
 import shlex
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from common import (
     config_of,
     finish,
     made_on,
+    mean_cell,
     measured,
     need_env,
     options,
@@ -35,7 +35,6 @@ from common import (
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.statistics import t_interval
 from aux_tasks.goals.grasp2vec import Grasp2Vec
 from configs.schema import PretrainConfig
 from encoders import Encoder, standardize
@@ -277,9 +276,7 @@ def draw_examples(network: Network, path: Path) -> None:
 
 def cell(values: list[float]) -> str:
     """The mean in percent, and half of its 95 % t interval over the seeds."""
-    bounds = t_interval(values)
-    half = f" ± {50 * (bounds[1] - bounds[0]):.1f}" if bounds else ""
-    return f"{100 * statistics.mean(values):.1f}{half}"
+    return mean_cell([100 * value for value in values], 1)
 
 
 def tables(scores: dict[str, dict[str, list[dict[str, float]]]]) -> str:

@@ -27,11 +27,12 @@ from difflib import unified_diff
 from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
-from math import sqrt
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from scipy.stats import binomtest
 
 try:
     import_module("coverage")
@@ -42,7 +43,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: pip install 'cosmic-ray>=8.7,<9' coverage")
 
-PACKAGES = {"agents": ["agents"], "replay": ["replay", "datasets"], "aux_tasks": ["aux_tasks"]}  # datasets left replay
+# datasets was split off from replay
+PACKAGES = {"agents": ["agents"], "replay": ["replay", "datasets"], "aux_tasks": ["aux_tasks"]}
 PRELOADED = [
     "torch",
     "numpy",
@@ -50,7 +52,6 @@ PRELOADED = [
     "hypothesis",
     "scipy.stats",
     "sklearn.datasets",
-    "kornia",
     "gymnasium",
     "hydra",
 ]
@@ -230,24 +231,26 @@ def outcome(mutant: Mutant, tree: Path, files: list[TestFile]) -> str:
 def summary(outcomes: list[tuple[Mutant, str]]) -> dict[str, Any]:
     """Counts of a package, the share of mutants that the tests found with Wilson's 95 % interval, and the others."""
     told = [verdict for _, verdict in outcomes]
-    found, count, z = told.count(KILLED) + told.count(TIMEOUT), len(told), 1.96
-    middle = (found + z**2 / 2) / (count + z**2)
-    half = z * sqrt(found * (count - found) / count + z**2 / 4) / (count + z**2)
+    found, count = told.count(KILLED) + told.count(TIMEOUT), len(told)
+    low, high = binomtest(found, count).proportion_ci(method="wilson")
     left = [f"{m.module}:{m.line}: {m.change} ({v})" for m, v in outcomes if v in (SURVIVED, NOT_COVERED)]
     counts = {verdict: told.count(verdict) for verdict in (KILLED, TIMEOUT, SURVIVED, NOT_COVERED)}
-    interval = [round(middle - half, 3), round(middle + half, 3)]
+    interval = [round(low, 3), round(high, 3)]
     return {"mutants": count, **counts, "found": round(found / count, 3), "interval": interval, "survivors": left}
 
 
 def main(words: list[str]) -> None:
     """Measure and write."""
     given = {"tree": ".", "mutants": "50", "seed": "0", "out": "results/mutation.json"}
-    given |= dict(word.split("=", 1) for word in words)
+    given |= dict(word.split("=", 1) for word in words)  # not by common.options, which would import the packages
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     for name in PRELOADED:
         import_module(name)
     out, start = Path(given["out"]).resolve(), time.perf_counter()
-    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/mutation.py", *words]), "options": given}
+    content: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/mutation.py", *words]),
+        "options": given,
+    }
     content |= {"tool": f"cosmic-ray {version('cosmic-ray')}", "packages": {}}
     with TemporaryDirectory() as folder:
         tree = Path(folder).resolve() / "tree"

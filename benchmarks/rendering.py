@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import RESULTS, need_env, read_json, table, with_block
+from common import RESULTS, need_env, options, read_json, table, with_block
 
 from envs import DmcConfig
 from envs.dmc import _Copy
@@ -28,9 +28,9 @@ BACKGROUNDS = ("none", "gas")
 PICTURES = 4  # a round
 
 
-def start(domain: str, **options: Any) -> _Copy:
+def start(domain: str, **settings: Any) -> _Copy:
     """One environment at its first moment."""
-    copy = _Copy(DmcConfig(domain=domain, task=TASKS[domain], **options))
+    copy = _Copy(DmcConfig(domain=domain, task=TASKS[domain], **settings))
     copy.seed(np.random.SeedSequence(0))
     copy.begin()
     return copy
@@ -65,16 +65,16 @@ def rows(domain: str, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measure and write the table."""
-    options = {"rounds": 7} | {k: int(v) for k, _, v in (word.partition("=") for word in argv)}
+    given = options(rounds=7)
     need_env(DmcConfig(domain="cartpole", task=TASKS["cartpole"]))
     content = {
-        "command": f'make bench-rendering ARGS="{" ".join(argv)}"',
-        "options": options,
+        "command": f'make bench-rendering ARGS="{" ".join(sys.argv[1:])}"',
+        "options": given,
         "renderer": start("cartpole").screen.renderer,
         "versions": versions("mujoco", "dm-control"),
-        "rows": [row for domain in TASKS for row in rows(domain, options["rounds"])],
+        "rows": [row for domain in TASKS for row in rows(domain, given["rounds"])],
     }
     write_json(content, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
@@ -99,4 +99,4 @@ def remade(page: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import RESULTS, config_of, read_json, table, with_block
+from common import RESULTS, config_of, options, read_json, table, with_block
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
@@ -345,9 +345,9 @@ def encoder_ratio(batch_size: int, rounds: int = 7) -> float:
     return statistics.median(ratios[1:])
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measure and write the table."""
-    options = {"rounds": 25} | {k: int(v) for k, _, v in (word.partition("=") for word in argv)}
+    given = options(rounds=25)
     tune_process(1)
     variants = configs()
     config = variants[OURS]
@@ -355,12 +355,12 @@ def main(argv: list[str]) -> None:
     arms, difference = build_arms(variants, noise(config))
     for arm in arms.values():
         arm.update(arm.draw())  # warm
-    for _ in range(options["rounds"]):
+    for _ in range(given["rounds"]):
         for arm in arms.values():
             arm.measure(config.agent.policy_delay)
     content = {
-        "command": f'make bench-sac ARGS="{" ".join(argv)}"',
-        "options": options,
+        "command": f'make bench-sac ARGS="{" ".join(sys.argv[1:])}"',
+        "options": given,
         "setting": f"{config.agent.policy_delay} updates, batch {config.batch_size}, encoder {config.encoder.name}, "
         f"{config.agent.hidden} units",
         "loss_difference": difference,
@@ -395,4 +395,4 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

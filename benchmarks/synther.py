@@ -24,6 +24,7 @@ from common import (
     config_of,
     finish,
     log_of,
+    mean_cell,
     measured,
     options,
     read_json,
@@ -33,7 +34,6 @@ from common import (
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from analysis.statistics import t_interval
 from configs.schema import Config, PretrainConfig
 from envs.pointmass import DRAG, FORCE
 from experiment.build import build
@@ -141,13 +141,6 @@ def errors(rows: Tensor, real: Tensor) -> dict[str, float]:
         "reward": float(np.sqrt(np.square(reward - true_reward).mean()) / real[:, 6].std()),
         "marginals": statistics.mean(map(float, apart)),
     }
-
-
-def mean_cell(values: list[float], digits: int) -> str:
-    """The mean with half of its 95 % interval over the seeds."""
-    bounds = t_interval(values)
-    half = f" ± {(bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
-    return f"{statistics.mean(values):.{digits}f}{half}"
 
 
 def remade(page: str) -> str:

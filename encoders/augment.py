@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCALES = (1, 2, 4, 8, 16)  # cells across a picture that `color_fields` makes
+LUMA = (0.299, 0.587, 0.114)  # weights of RGB in the gray of equal brightness (ITU-R BT.601)
 
 
 def random_shift(obs: Tensor, pad: int, generator: torch.Generator, num_shifts: int = 1) -> Tensor:
@@ -66,4 +67,4 @@ def color_fields(count: int, height: int, width: int, generator: torch.Generator
 def luma(pixels: Tensor) -> Tensor:
     """Gray (B, K, H, W) float32 of K colour frames (B, 3 * K, H, W), by the weights of ITU-R BT.601."""
     red, green, blue = (pixels[:, colour::3].float() for colour in range(3))
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoders.augment import random_shift
+from encoders.augment import LUMA, random_shift
 
-LUMA = ((0.299, 0.587, 0.114),) * 3  # RGB to the gray of equal brightness
 QUARTER_TURN = ((0.168, 0.329, -0.497), (-0.328, 0.036, 0.292), (1.250, -1.047, -0.203))  # of the colours, in YIQ
 
 
@@ -94,7 +93,8 @@ class Views:
 @cache
 def _colour_maps(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Made once: a constant that is sent to a device makes the host wait for it."""
-    return torch.tensor(LUMA, device=device), torch.tensor(QUARTER_TURN, device=device), torch.eye(3, device=device)
+    gray = torch.tensor((LUMA,) * 3, device=device)
+    return gray, torch.tensor(QUARTER_TURN, device=device), torch.eye(3, device=device)
 
 
 VIEWS = {

@@ -145,6 +145,11 @@ def action_sizes(space: Discrete | Box) -> tuple[int | None, int]:
     return int(space.n) if isinstance(space, Discrete) else None, flatdim(space)
 
 
+def copy_rngs(seed: int, num_envs: int) -> list[np.random.Generator]:
+    """A generator for each copy, so that its episodes do not depend on the others."""
+    return [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(num_envs)]
+
+
 class EnvError(RuntimeError):
     """A simulator died, hangs or contradicts itself: the environment cannot be stepped any more."""
 

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BitFlipVector(VectorEnv):
 
     def reset(self, seed: int) -> NDArray[np.float32]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = copy_rngs(seed, self.num_envs)
         self._over = np.zeros(self.num_envs, np.bool_)
         self._start(~self._over)
         return self._frame()

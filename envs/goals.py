@@ -1,5 +1,6 @@
 """An environment seen through a goal space: goals, rewards and perhaps observations are its embeddings of pictures."""
 
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -97,8 +98,7 @@ class GoalSpaceVector(VectorEnv):
         for last, now in zip(self._last_goals, self.goals(), strict=True):
             last[step.game_over] = now[step.game_over]
         reward = np.where(step.first, 0, self.compute_reward(self._achieved, self._desired)).astype(np.float32)
-        ends = (step.terminated, step.truncated, step.game_over, step.first, step.env_steps)
-        return VectorStep(self._frame(step.frame), reward, *ends)
+        return replace(step, frame=self._frame(step.frame), reward=reward)
 
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
 from envs.grasping_objects import NUM_OBJECTS, SPLITS, STAGE, build_model, ids_of
 from envs.rendering import HIDDEN_GROUP, Screen, load_module
 
@@ -87,7 +87,7 @@ class GraspingVector(VectorEnv):
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = copy_rngs(seed, self.num_envs)
         self._over = np.zeros(self.num_envs, np.bool_)
         self._trays = [Tray(self._ids, self._count, rng) for rng in self._rngs]
         return self._draw()
@@ -255,9 +255,8 @@ class World:
         self._hide_but([number])
         if number >= 0:
             turn, *tilt = pose[:3] * (np.pi, TILT, TILT)
-            data = self._physics.data
-            data.mocap_pos[number] = (STAGE, 0, 0)
-            data.mocap_quat[number] = _product(_turned(tilt[0], 0), _turned(tilt[1], 1), _turned(turn, 2))
+            self._physics.data.mocap_pos[number] = (STAGE, 0, 0)
+            self._turn(number, *tilt, turn)
         low, high = LAMP[0]
         self._light(np.array([low + (high - low) * (pose[3] + 1) / 2, *(pose[4:] * LAMP[1])]))
         return self._show("outcome")
@@ -287,7 +286,11 @@ class World:
         self._hide_but(list(tray.poses))
         for number, (x, y, turn) in tray.poses.items():
             self._physics.data.mocap_pos[number] = (x, y, 0)
-            self._physics.data.mocap_quat[number] = _turned(turn, 2)
+            self._turn(number, 0, 0, turn)
+
+    def _turn(self, number: int, *angles: float) -> None:
+        """Turn an object about the x, y and z axes of its own, rad."""
+        self._mujoco.mju_euler2Quat(self._physics.data.mocap_quat[number], np.array(angles, np.float64), "xyz")
 
     def _hide_but(self, numbers: list[int]) -> None:
         shown = np.isin(self._geom_object, [-1, *numbers])
@@ -301,19 +304,3 @@ class World:
     def _show(self, camera: str) -> NDArray[np.uint8]:
         self._physics.forward()
         return self._screens[camera].draw().copy()
-
-
-def _turned(angle: float, axis: int) -> NDArray[np.float64]:
-    """The quaternion of a turn about an axis, rad."""
-    quaternion = np.zeros(4)
-    quaternion[0], quaternion[axis + 1] = np.cos(angle / 2), np.sin(angle / 2)
-    return quaternion
-
-
-def _product(*quaternions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The turns one after the other, the last one first."""
-    product = quaternions[0]
-    for other in quaternions[1:]:
-        w, v, u, q = product[0], product[1:], other[0], other[1:]
-        product = np.array([w * u - v @ q, *(w * q + u * v + np.cross(v, q))])
-    return product

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 from PIL import Image
 
-from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
 from envs.ogbench import OGBenchGoals
 from envs.rendering import choose_backend
 from harness.suggest import nearest
@@ -102,7 +102,7 @@ class GymGoalVector(VectorEnv):
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
-        self._rngs = [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = copy_rngs(seed, self.num_envs)
         self._over = np.zeros(self.num_envs, np.bool_)
         self._observed = [self._begin(i) for i in range(self.num_envs)]
         return self._frame()

@@ -1,5 +1,6 @@
 """An environment whose reward is how closely its pictures follow a demonstration, moment by moment."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,7 @@ class ImitationVector(VectorEnv):
         self._age = np.where(step.first, 0, self._age + 1)
         embedding = self._space.embed(step.frame, self._context)
         reward = np.where(step.first, 0, self._space.reward(embedding, self._at(self._age))).astype(np.float32)
-        ends = (step.terminated, step.truncated, step.game_over, step.first, step.env_steps)
-        return VectorStep(self._frame(embedding), reward, *ends)
+        return replace(step, frame=self._frame(embedding), reward=reward)
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`."""

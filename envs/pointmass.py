@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, VectorEnv, VectorStep, copy_rngs
 from harness.suggest import check_choice
 
 SPEED = 0.2  # of a full velocity action, per step; the room is [-1, 1] x [-1, 1]
@@ -71,7 +71,7 @@ class PointMassVector(VectorEnv):
 
     def reset(self, seed: int) -> NDArray[Any]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = copy_rngs(seed, self.num_envs)
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._start(~self._over)
         return self._frame()

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
+from envs.base import Actions, EnvConfig, VectorEnv, VectorStep, copy_rngs
 
 GRID = 12  # cells a side
 PADDLE = 3  # cells wide
@@ -60,7 +60,7 @@ class ToyVector(VectorEnv):
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """See `VectorEnv.reset`. `seed` is any non-negative integer."""
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
+        self._rngs = copy_rngs(seed, self.num_envs)
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._start(~self._over)
         return self._render()

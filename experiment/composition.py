@@ -241,7 +241,7 @@ def read_config(path: Path, kind: type[C]) -> C:
     try:
         loaded = read_plain(path)
         if "source" in loaded and "source" not in get_type_hints(kind):
-            raise UnknownNameError("is of a pretraining: give the folder of a training, or of zoo/")
+            raise UnknownNameError("is of a pretraining, not of an agent: give the folder of a training")
         _check_names(loaded)
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():

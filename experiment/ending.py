@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 
 from analysis.attribution import Head
 from analysis.episode import PANEL, attribution_targets, play_moments, write_video
-from analysis.evaluation import evaluate, evaluate_columns, format_goals, summary_of, write_report
+from analysis.evaluation import evaluate, evaluate_columns, format_goals, format_interval, summary_of, write_report
 from analysis.policies import greedy, random_policy, zero_policy
 from analysis.video import VideoWriter
 from configs.schema import Config, PretrainConfig
@@ -130,8 +131,7 @@ def read_earlier(path: Path) -> dict[str, Any]:
 
 def format_score(summary: Mapping[str, Any]) -> str:
     """`mean 14.28, 95 % interval 13.20 to 15.31, 100 episodes`."""
-    low, high = summary["mean_interval"]
-    score = f"mean {summary['mean']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {summary['n']} episodes"
+    score = f"mean {summary['mean']:.2f}{format_interval(summary)}, {summary['n']} episodes"
     return score + format_goals(summary)
 
 
@@ -152,7 +152,8 @@ def log_end(run: Training, begun: int) -> None:
 
 def log_views(run_dir: Path) -> None:
     """Log the commands that compare a run with others and open its log."""
-    log.info("compare       python compare.py %s", run_dir.parent)
+    arm = run_dir.parent if re.fullmatch(r"s\d+", run_dir.name) else run_dir
+    log.info("compare       python compare.py %s", arm.parent)
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 
 

@@ -146,7 +146,7 @@ def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvC
     Raises:
         ValueError: the goal space is missing, or the run has none to embed the picture in.
     """
-    goal, device = config.goal, str(pick_device(config.device))
+    goal = config.goal
     if goal.space is None or (goal.space == OWN and not (folder / FILE).is_file()):
         if picture:
             raise ValueError(f"goal={picture}: {folder} has no goal space to compare pictures in")
@@ -156,6 +156,7 @@ def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvC
         space = str(folder / FILE)
     elif space != PIXELS:
         space = str(space_file(space))
+    device = str(pick_device(config.device))
     return GoalSpaceEnv(
         "goal_space", config.env.num_envs, env=config.env, space=space, goal=goal, picture=picture, device=device
     )

@@ -70,8 +70,10 @@ def _with_runs(words: list[str]) -> list[str]:
 
 def _with_checkpoint(name: str, words: list[str]) -> list[str]:
     bare = [word for word in words if "=" not in word and ("/" in word or os.path.exists(word))]
-    if len(bare) != 1 or "checkpoint" not in keys_of(name):
+    if not bare or "checkpoint" not in keys_of(name):
         return words
+    if len(bare) > 1:
+        raise ValueError(f"one checkpoint at a time, got {', '.join(bare)}; -m checkpoint={','.join(bare)} takes each")
     if any(word.startswith("checkpoint=") for word in words):
         return words
     return [f"checkpoint={quoted(bare[0])}" if word == bare[0] else word for word in words]
@@ -167,7 +169,8 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
         yield word
     elif not sweep:
         key, _, several = word.partition("=")
-        one = f"aux=[{several}] trains one run with all of them" if key == "aux" else "a list is written key=[a,b]"
+        together = key == "aux" and "none" not in several.split(",")
+        one = f"aux=[{several}] trains one run with all of them" if together else "a list is written key=[a,b]"
         raise ValueError(f"{word} has several values: {one}, and -m runs each of them")
     else:
         values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
@@ -221,8 +224,10 @@ def _check_choice(name: str, override: Override) -> None:
     group, value = override.key_or_group, override.value()
     if isinstance(value, list) and group != "aux":
         raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
-    known = choices(name, group)
-    for choice in value if isinstance(value, list) else [value]:
+    known, chosen = choices(name, group), value if isinstance(value, list) else [value]
+    if len(chosen) > 1 and ("none" in chosen or len({*chosen}) < len(chosen)):
+        raise ValueError(f"{override.input_line}: leave out `none`, and name each task once")
+    for choice in chosen:
         if choice not in known:
             raise ValueError(f"unknown {group} {choice!r}: {_known_choice(name, group, str(choice), known)}")
 
@@ -251,7 +256,8 @@ def _check_key(key: str, tree: Any) -> None:
         if parent == "aux" and not node:
             raise ValueError(f"unknown key {key!r}: no auxiliary task is chosen, add aux={part}")
         if not isinstance(node, dict) or not node:
-            raise ValueError(f"unknown key {key!r}: {parent} is {'empty' if node in (None, {}) else 'a single value'}")
+            told = f"empty, choose one with {parent}=..." if node in (None, {}) else "a single value"
+            raise ValueError(f"unknown key {key!r}: {parent} is {told}")
         if part not in node:
             near = closest(key, [*_dotted(node, parent), *_dotted(tree)])
             hint = f"did you mean {near!r}?" if near else nearest(part, node)

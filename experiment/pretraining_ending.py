@@ -64,7 +64,9 @@ def log_end(run: Pretraining, begun: int) -> None:
         log.info("%-13s %s", task, held_out_result(task, metrics))
     log_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
     log.info("probe         %s", follow_up(config, "python probe.py"))
-    log.info("train         python train.py encoder.init=%s", run_dir / "encoder.safetensors")
+    same = f"encoder={config.encoder.name} frame_stack={config.frame_stack}"
+    same += " encoder.standardize=true" if config.encoder.standardize else ""
+    log.info("train         python train.py %s encoder.init=%s", same, run_dir / "encoder.safetensors")
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass, field
 
-from harness.suggest import nearest
+from harness.suggest import check_choice
 
 STORAGES = ("ram", "mmap", "cuda")
 
@@ -79,8 +79,7 @@ class ReplayConfig:
         for name in ("alpha", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")
-        if self.storage not in STORAGES:
-            raise ValueError(f"unknown replay.storage {self.storage!r}: {nearest(self.storage, STORAGES)}")
+        check_choice("replay.storage", self.storage, STORAGES)
         if self.synthetic.share and (self.prioritized or self.storage == "cuda"):
             key = "prioritized=true" if self.prioritized else "storage=cuda"
             raise ValueError(f"replay.{key}: replay.synthetic draws uniformly on the host, leave it out")

@@ -1,15 +1,19 @@
 """Groups of runs that differ only in the seed, and labels for the differences between groups."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from analysis.comparison.runs import Run
 from harness.suggest import nearest
+
+MOST_KEYS = 4  # in labels, above which values that more than half of the groups have are left out
+LONGEST = 100  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,11 @@ class Group:
 
     @property
     def label(self) -> str:
-        """`aux=rotation learning_rate=0.001`; agent and auxiliary tasks, if there is no other group."""
+        """`aux=rotation learning_rate=0.001`; agent and auxiliary tasks where there are no such words."""
         first = self.all_runs[0]
         name = "+".join([str(_get(first, "agent.name") or "agent"), *first.tasks])
-        return first.label or " ".join(f"{key}={value}" for key, value in self.words.items()) or name
+        told = first.label or " ".join(f"{key}={value}" for key, value in self.words.items()) or name
+        return told if len(told) <= LONGEST else f"{told[: LONGEST - 8]}… {sha256(told.encode()).hexdigest()[:6]}"
 
     @property
     def all_runs(self) -> list[Run]:
@@ -141,15 +146,23 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
         if len({choice[part] for choice in chosen}) > 1:
             for label, choice in zip(labels, chosen, strict=True):
                 label[part] = choice[part]
-    for key in keys:
-        part = key.partition(".")[0]
-        seen = {(choice.get(part), _comparable(run, key)) for run, choice in zip(firsts, chosen, strict=True)}
-        if part in words and len(seen) == len({choice for choice, _ in seen}):  # the choice implies the value
-            continue
+    telling = [key for key in keys if not _implied(key, firsts, chosen)]
+    for key in telling:
+        usual, count = Counter(_comparable(run, key) for run in firsts).most_common(1)[0]
+        left_out = usual if len(telling) > MOST_KEYS and 2 * count > len(firsts) else None
         for label, run in zip(labels, firsts, strict=True):
-            if key in run.config:
+            if key in run.config and _comparable(run, key) != left_out:
                 label[_short(key, keys)] = _get(run, key)
     return labels
+
+
+def _implied(key: str, firsts: Sequence[Run], chosen: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the chosen member of its config group, or the auxiliary tasks, tell the value of a key."""
+    part = key.partition(".")[0]
+    if part not in chosen[0]:
+        return False
+    seen = {(choice[part], _comparable(run, key)) for run, choice in zip(firsts, chosen, strict=True)}
+    return len(seen) == len({choice for choice, _ in seen})
 
 
 def _chosen(run: Run, part: str) -> str:

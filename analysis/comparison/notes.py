@@ -74,13 +74,21 @@ def _unlike(task: str, cells: list[Cell], text: str, of: Callable[[Run], Any]) -
     for value in dict.fromkeys(repr(value) for _, value in evaluated[1:]):
         if value != repr(evaluated[0][1]):
             odd = {cell.group.label: other for cell, other in evaluated if repr(other) == value}
-            said, usual = (text.format(value=v) for v in (next(iter(odd.values())), evaluated[0][1]))
+            first, other = evaluated[0][1], next(iter(odd.values()))
+            said, usual = (text.format(value=_apart(*v)) for v in ((other, first), (first, other)))
             yield Note(f"{task}: {', '.join(odd)}: {said}; {evaluated[0][0].group.label}: {usual}.", tuple(odd))
 
 
-def _eval_env(run: Run) -> str:
+def _apart(value: Any, other: Any) -> Any:
+    """A value as a note shows it: of a mapping, the keys whose values differ from those of another."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{key}={found}" for key, found in value.items() if key not in other or other[key] != found)
+
+
+def _eval_env(run: Run) -> dict[str, Any]:
     env = flatten(run.report.get("env") or {})
-    return ", ".join(f"{key}={value}" for key, value in sorted(env.items()) if key not in NO_EFFECT and key != "name")
+    return {key: value for key, value in sorted(env.items()) if key not in NO_EFFECT and key != "name"}
 
 
 def _simulators(run: Run) -> str:

@@ -9,6 +9,7 @@ from analysis.comparison.measure import (
     Cell,
     Comparison,
     Estimate,
+    estimate,
     negative_share,
     over_runs,
     ratio,
@@ -91,6 +92,13 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
             row.append(format_number(normal[1](sum(final) / len(final)) if final else None))
         rows.append(row)
     header = ["group", "seeds", "final evaluation", "its IQM", "best training", "last training", "area under curve"]
+    header += [normal[0]] if normal else []
+    for name, title in {"success_rate": "success rate", "goal_distance": "distance to the goal"}.items():
+        found_of = [cell.of_summary(name) for cell in comparison.of_task(task)]
+        if any(found_of):
+            header.append(title)
+            for row, values in zip(rows, found_of, strict=True):
+                row.append(format_estimate(estimate(values)))
     caption = (
         "Mean over the seeds with its 95 % bootstrap interval. Training scores are moving means over a tenth "
         "of the longest run. The area is the mean height of the curve up to the end of the shortest run, at "
@@ -98,7 +106,7 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
     )
     if normal:
         caption += f" {MEANING[normal[0]]}"
-    return Table(f"Scores: {task}", header + ([normal[0]] if normal else []), rows, caption)
+    return Table(f"Scores: {task}", header, rows, caption)
 
 
 def _differences(comparison: Comparison, task: str) -> Table:

@@ -26,15 +26,15 @@ class Form(NamedTuple):
     all_pairs: bool = False  # as published, else a random partner for each sample
 
 
-def huber(x: Tensor, y: Tensor) -> Tensor:
+def smooth_l1(x: Tensor, y: Tensor) -> Tensor:
     """Smooth L1 of each element."""
-    error = (x - y).abs()
-    return torch.where(error < 1, error.square() / 2, error - 0.5)
+    error = x - y
+    return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
 
 
-def huber_mean(x: Tensor, y: Tensor) -> Tensor:
+def smooth_l1_mean(x: Tensor, y: Tensor) -> Tensor:
     """Smooth L1, mean over dimensions."""
-    return huber(x, y).mean(-1, keepdim=True)
+    return smooth_l1(x, y).mean(-1, keepdim=True)
 
 
 def absolute(x: Tensor, y: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ def wasserstein_mean(x: Tensor, y: Tensor) -> Tensor:
     return wasserstein_each(x, y).mean(-1, keepdim=True)
 
 
-def huber_moments(x: Tensor, y: Tensor) -> Tensor:
+def smooth_l1_moments(x: Tensor, y: Tensor) -> Tensor:
     """Smooth L1, mean over dimensions, of the means and of the standard deviations, summed."""
-    return huber(x, y).mean(-1).sum(-1, keepdim=True)
+    return smooth_l1(x, y).mean(-1).sum(-1, keepdim=True)
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ def rap(x: Tensor, y: Tensor) -> Tensor:
 
 FORMS = {
     "paper": Form(manhattan, wasserstein, absolute, square),
-    "released": Form(huber, wasserstein_each, huber, square),
-    "normed": Form(huber_mean, huber_moments, huber, square),
-    "robust": Form(cosine, cosine_of_means, absolute, huber, all_pairs=True),
-    "mico": Form(mico, mico_of_means, absolute, huber, all_pairs=True),
-    "rap": Form(rap, wasserstein_mean, square, huber, all_pairs=True),
+    "released": Form(smooth_l1, wasserstein_each, smooth_l1, square),
+    "normed": Form(smooth_l1_mean, smooth_l1_moments, smooth_l1, square),
+    "robust": Form(cosine, cosine_of_means, absolute, smooth_l1, all_pairs=True),
+    "mico": Form(mico, mico_of_means, absolute, smooth_l1, all_pairs=True),
+    "rap": Form(rap, wasserstein_mean, square, smooth_l1, all_pairs=True),
 }
 
 

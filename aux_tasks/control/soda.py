@@ -1,4 +1,4 @@
-"""SODA: what would a slower copy of the encoder make of this observation without the picture mixed into it?"""
+"""SODA: predict a momentum encoder's projection of the clean observation from one with a picture mixed in."""
 
 from typing import Any, ClassVar
 
@@ -22,8 +22,8 @@ class SODA(BYOL):
     augmentation", equation 3).
 
     The encoder learns to leave out what changes with the picture, and the agent still learns from clean observations
-    alone. The pictures are generated colour fields. `accuracy` is that of finding the own clean observation among the
-    batch.
+    alone. The pictures are generated colour fields. `accuracy` is the share of observations whose closest clean
+    one in the batch is their own.
 
     Args:
         setting: the run.

@@ -17,8 +17,9 @@ PENALTY = 0.1  # of the squared log-partition (Bortkiewicz et al. 2025, JaxGCRL)
 
 class ContrastiveGoal(GoalTask):
     """Symmetric InfoNCE between observations and their discounted futures, with the energy -|psi(s) - psi(g)|
-    (Eysenbach et al. 2022, "Contrastive learning as goal-conditioned reinforcement learning"; energy, loss and the
-    penalty 0.1 * logsumexp^2 of Bortkiewicz et al. 2025, "Accelerating goal-conditioned RL algorithms and research").
+    (Eysenbach et al. 2022, "Contrastive learning as goal-conditioned reinforcement learning"). Energy and loss are
+    those of Bortkiewicz et al. 2025, "Accelerating goal-conditioned RL algorithms and research": half of the sum of
+    both directions and the penalty 0.1 * logsumexp^2.
 
     There the critic embeds state and action by one network and the goal by another. Here one psi without the action
     stands on both sides, so that the energy gives the reward of any two pictures. The future is `Batch.future`; chance
@@ -38,12 +39,12 @@ class ContrastiveGoal(GoalTask):
         self.psi = mlp(setting.feature_dim, hidden, latent_dim)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
-        """Return the mean of both directions' InfoNCE, and the penalty (B,)."""
+        """Return InfoNCE of both directions and the penalty (B,), halved."""
         energy = self._energy(self.psi(features).float(), batch, encoder)
         own = torch.arange(len(energy), device=energy.device)
         forward, backward = classify(energy, own), classify(energy.T, own)
         penalty = PENALTY * energy.logsumexp(1).square()
-        return AuxOutput((forward.loss + backward.loss) / 2 + penalty, forward.metrics)
+        return AuxOutput((forward.loss + backward.loss + penalty) / 2, forward.metrics)
 
     def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return psi (B, G)."""

@@ -1,4 +1,4 @@
-"""Grasp2Vec: what a scene has lost is what was grasped."""
+"""Grasp2Vec: the difference of two scenes is the embedding of the grasped object."""
 
 import copy
 from typing import ClassVar

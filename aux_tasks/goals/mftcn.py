@@ -1,4 +1,4 @@
-"""Multi-frame time-contrastive networks: moments that are told apart by how they move, too."""
+"""Multi-frame TCN: time-contrastive embeddings of short clips, which capture motion."""
 
 from typing import ClassVar
 

@@ -12,7 +12,7 @@ from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
 from replay import Batch
 
-RANDOM = 0.375  # share of goals from elsewhere: .3 beside .5 of the same episode (Park et al. 2024, OGBench)
+RANDOM = 0.375  # share of goals from other samples: 0.3 / (0.3 + 0.5), as OGBench draws them (Park et al. 2025)
 
 
 class TemporalDistance(GoalTask):

@@ -1,4 +1,4 @@
-"""Barlow Twins: every feature agrees between two views, and no two say the same."""
+"""Barlow Twins: each feature correlates with itself across two views, and with no other feature."""
 
 from typing import Any, ClassVar
 
@@ -17,8 +17,8 @@ class BarlowTwins(ViewTask):
     equation 1, there without the division, which frees the size of the loss from D).
 
     A constant has no correlation and costs 1, so there is no trivial solution. The loss belongs to the batch: every
-    sample bears the same. It chooses nothing: `accuracy` is that of finding the own other view among the batch. As in
-    the authors' code, each view goes through the head by itself.
+    sample has the same. `accuracy` is for diagnosis: the share of views whose closest view in the batch is their other
+    view. As in the authors' code, each view goes through the head by itself.
 
     Args:
         setting: the run.

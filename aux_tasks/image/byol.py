@@ -1,4 +1,4 @@
-"""BYOL: what does a slower copy of the encoder make of another view?"""
+"""BYOL: predict a momentum encoder's projection of another view."""
 
 from typing import Any, ClassVar
 
@@ -18,9 +18,9 @@ class BYOL(ViewTask):
     equation 2): z is the projection of one view, z' that of the other by momentum copies, without gradient.
 
     One point for all images would solve it; predictor and stopped gradient keep that from happening, and `spread`, 1
-    when all is well, falls to 0 when it does. The loss chooses nothing: `accuracy` is that of finding the own
-    other view among the batch. The copies follow at one pace, the paper's ever more slowly. As in the authors' code,
-    each view is normalised over the batch by itself.
+    when all is well, falls to 0 when it does. `accuracy` is for diagnosis: the share of views whose
+    closest view in the batch is their other view. The copies follow at one pace, the paper's ever more slowly. As in
+    the authors' code, each view is normalised over the batch by itself.
 
     Args:
         setting: the run.

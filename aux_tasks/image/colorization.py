@@ -1,4 +1,4 @@
-"""Colorization: which colour has each place, by its lightness and that of all others?"""
+"""Colorization: predict the colour of each place from the lightness of the picture."""
 
 from typing import ClassVar
 

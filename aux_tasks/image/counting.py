@@ -1,4 +1,4 @@
-"""Counting: what an image shows is what its tiles show together."""
+"""Counting: the counts of an image equal the sum over its tiles."""
 
 import torch
 import torch.nn.functional as F

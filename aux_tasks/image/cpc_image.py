@@ -1,4 +1,4 @@
-"""Contrastive predictive coding on images: what lies below, told from what lies above."""
+"""Contrastive predictive coding on images: predict lower patches from the rows above."""
 
 import torch
 import torch.nn.functional as F

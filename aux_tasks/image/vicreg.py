@@ -1,4 +1,4 @@
-"""VICReg: two views embed alike, embeddings vary, and their dimensions differ."""
+"""VICReg: embeddings of two views agree, vary over the batch, and have uncorrelated dimensions."""
 
 from typing import Any, ClassVar
 
@@ -17,8 +17,9 @@ class VICReg(ViewTask):
     self-supervised learning", with the factors of the authors' code).
 
     One point for all images costs `variance`; `std`, 1 when all is well, falls to 0 there. Variance and covariance
-    belong to the batch: every sample bears the same. The loss chooses nothing: `accuracy` is that of finding the
-    own other view among the batch. As in the authors' code, each view goes through the expander by itself.
+    belong to the batch: every sample has the same loss. `accuracy` is for diagnosis: the share of views whose
+    closest view in the batch is their other view. As in the authors' code, each view goes through the expander by
+    itself.
 
     Args:
         setting: the run.

@@ -42,7 +42,7 @@ class TemporalCPC(AuxTask):
         if not 1 <= horizon < length:
             raise ValueError(f"horizon must be at least 1 and less than length={length}, got {horizon}")
         check_least(1, stride=stride)
-        self.length, self.stride, self.frame_stack = length, stride, setting.frame_stack
+        self.length, self.stride = length, stride
         self.clip_length = (length - 1) * stride + 1
         self.context = nn.GRU(setting.feature_dim, hidden, batch_first=True)
         self.predictors = nn.ModuleList(nn.Linear(hidden, setting.feature_dim, bias=False) for _ in range(horizon))

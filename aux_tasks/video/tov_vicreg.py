@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify, over_valid
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
 from aux_tasks.control.models import mlp
 from aux_tasks.image.vicreg import VICReg
-from aux_tasks.video.clips import contrast, observations
+from aux_tasks.video.clips import contrast, observations, score
 from encoders import Encoder
 from replay import Batch
 
@@ -26,8 +26,9 @@ class TOVVICReg(VICReg):
     The three moments are seen in one view, so that their motion stays what it is; stacks must not overlap, since shared
     frames would give the order away. Half of the samples are in order and half in one of the five others, the reverse
     among them; the authors draw all six alike. A hidden layer compares the features, standardised by `contrast`, where
-    theirs is linear. Broken clips leave the order out. `accuracy` and `chance` are those of the order, `view_accuracy`
-    that of finding the own other view among the batch. Still clips carry no answer.
+    theirs is linear. Broken clips leave the order out. `accuracy` and `chance` are those of the order,
+    `view_accuracy` is the share of views whose closest view in the batch is their other view. Still clips carry no
+    answer.
 
     Args:
         setting: the run.
@@ -56,15 +57,10 @@ class TOVVICReg(VICReg):
         views = self.compare(*both)
         order = self.draw(len(latents))
         answer = self._answer(latents, whole, order)
-        verified = classify(answer, (order == 0).long())
         hits = (answer.detach().argmax(1) == (order == 0)).float()
-        metrics = {
-            "accuracy": (hits * whole).sum() / whole.sum().clamp_min(1),
-            "chance": verified.metrics["chance"],
-            "view_accuracy": views.metrics["accuracy"],
-            "std": views.metrics["std"],
-        }
-        return AuxOutput(views.loss + self.order * over_valid(verified.loss, whole), metrics)
+        verified = score(classify(answer, (order == 0).long()).loss, hits, whole, 0.5)
+        metrics = verified.metrics | {"view_accuracy": views.metrics["accuracy"], "std": views.metrics["std"]}
+        return AuxOutput(views.loss + self.order * verified.loss, metrics)
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:

@@ -11,7 +11,7 @@ from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.image.patches import check_share, crop
 from aux_tasks.video.clips import camera_path, choose, observations
 from aux_tasks.video.patches import centre_patch, follow_patch, most_moving
-from aux_tasks.views import choices
+from aux_tasks.views import choices, spread
 from encoders import Encoder
 from encoders.augment import random_shift
 from replay import Batch
@@ -105,7 +105,7 @@ class Tracking(AuxTask):
             "accuracy": over_valid(hit, valid).mean(),
             "chance": 1 / valid.sum().clamp_min(1),
             "tracked": valid.mean(),
-            "spread": near.detach().std(0, correction=0).mean() * near.shape[1] ** 0.5,
+            "spread": spread(near),
         }
         return AuxOutput(over_valid(loss, valid), metrics)
 

@@ -1,4 +1,4 @@
-"""Colouring by pointing: which cells of earlier frames have the colour of this gray one?"""
+"""Video colorization: copy colours from earlier frames by attention."""
 
 from typing import ClassVar
 

@@ -317,9 +317,9 @@ def test_values_that_are_no_numbers_are_no_points(tmp_path):
 NO_RUN = {
     "a pretraining": ("source: {name: idx}\nseed: 0\n", "not a training of an agent"),
     "aliases": ("a: &a [1]\nb: *a\n", "alias"),
-    "no yaml": ("a: [", "no config"),
-    "a tag": ("!!python/object/apply:os.system [ls]", "no config"),
-    "no keys": ("7", "no config"),
+    "no yaml": ("a: [", "not a config"),
+    "a tag": ("!!python/object/apply:os.system [ls]", "not a config"),
+    "no keys": ("7", "not a config"),
     "no seed": ("env: {name: toy}\nagent: {name: dqn}\n", "no seed"),
 }
 
@@ -341,7 +341,7 @@ def test_a_damaged_report_leaves_the_run_out(report, tmp_path, caplog):
     fake_run(tmp_path / "b", "seed=1")
     (tmp_path / "b" / "report.json").write_text(report)
     assert len(groups_of(tmp_path)[0].all_runs) == 1
-    assert "no report" in caplog.text
+    assert "report.json is not a" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["nowhere", "empty", "no*thing"])

@@ -173,7 +173,7 @@ def test_contrastive_goals_against_a_loop():
     now, future = ([slow_mlp(task.psi, row) for row in array(encoder(obs))] for obs in (batch.obs, batch.future))
     energy = np.array([[-np.linalg.norm(s - g) for g in future] for s in now])
     expected = [
-        (cross_entropy(energy[i], i) + cross_entropy(energy[:, i], i)) / 2 + 0.1 * np.log(np.exp(energy[i]).sum()) ** 2
+        (cross_entropy(energy[i], i) + cross_entropy(energy[:, i], i) + 0.1 * np.log(np.exp(energy[i]).sum()) ** 2) / 2
         for i in range(B)
     ]
     output = task.loss(batch, encoder(batch.obs), encoder)

@@ -188,5 +188,5 @@ def test_each_separate_encoder_is_clipped_by_itself():
 
 
 def test_an_unknown_place_of_the_encoder_is_refused():
-    with pytest.raises(ValueError, match="encoder=alone: must be one of shared, separate"):
+    with pytest.raises(ValueError, match="encoder must be one of shared, separate, got 'alone'"):
         TaskConfig(encoder="alone")

@@ -253,7 +253,7 @@ def test_a_pretraining_is_no_training(tmp_path: Path) -> None:
         freeze(compose_words("pretrain", "source=balls", "aux=rotation").config, PretrainConfig),
         tmp_path / "config.yaml",
     )
-    with pytest.raises(ValueError, match=r"is of a pretraining: give the folder of a training"):
+    with pytest.raises(ValueError, match=r"is of a pretraining, not of an agent: give the folder of a training"):
         read_config(tmp_path / "config.yaml", Config)
 
 

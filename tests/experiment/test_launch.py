@@ -97,9 +97,9 @@ def test_a_bare_path_is_the_checkpoint(path: str) -> None:
 
 
 def test_a_bare_word_is_no_checkpoint_where_there_is_one_or_two(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["a/x", "checkpoint=b"], ["a/x", "b/x"]):
-        assert launch(lambda _: pytest.fail("ran"), "evaluate", words) == 2
-        assert "cannot read 'a/x'" in capsys.readouterr().err
+    for words, line in {("a/x", "checkpoint=b"): "cannot read 'a/x'", ("a/x", "b/x"): "one checkpoint at a time"}.items():
+        assert launch(lambda _: pytest.fail("ran"), "evaluate", [*words]) == 2
+        assert line in capsys.readouterr().err
     assert launch(lambda _: pytest.fail("ran"), "config", ["zoo/pong-dqn"]) == 2
     assert "cannot read 'zoo/pong-dqn'" in capsys.readouterr().err
 

@@ -181,4 +181,4 @@ def test_peers_are_groups_of_a_sweep(tmp_path, monkeypatch):
 
 def test_other_commands_say_whose_agent_it_is(left, capsys):
     assert evaluate.main([f"checkpoint={left('sb3_ppo')}"]) == 2
-    assert "agent=sb3_ppo is of Stable-Baselines3" in capsys.readouterr().err
+    assert "agent=sb3_ppo is a Stable-Baselines3 agent" in capsys.readouterr().err
