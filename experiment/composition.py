@@ -134,7 +134,7 @@ def _frozen(hint: Any, value: Any) -> Any:
     if value is None:
         return None
     if kind in UNIONS:
-        kind = _member(kind, value)
+        kind = member_of(kind, value)
     if kind == dict[str, TaskConfig]:
         return {task: _task_config(task, given) for task, given in value.items()}
     if is_dataclass(kind):
@@ -153,7 +153,7 @@ def _task_config(name: str, values: Mapping[str, Any]) -> TaskConfig:
         raise ValueError(f"aux.{name}.{error}") from error
 
 
-def _member(union: type, values: Mapping[str, Any]) -> type:
+def member_of(union: type, values: Mapping[str, Any]) -> type:
     """The config class of the group member that `values` name.
 
     Raises:
@@ -246,7 +246,7 @@ def read_config(path: Path, kind: type[C]) -> C:
         schema = OmegaConf.structured(_node(kind))  # type: ignore[arg-type]
         for name, hint in get_type_hints(kind).items():
             if (union := without_none(hint)) in UNIONS and loaded.get(name) is not None:
-                schema[name] = OmegaConf.structured(_node(_member(union, loaded[name])))
+                schema[name] = OmegaConf.structured(_node(member_of(union, loaded[name])))
         for task in loaded.get("aux", {}):
             schema.aux[task] = OmegaConf.structured(_task_node(TASKS[task]))
         _check_bools(loaded, OmegaConf.to_container(schema))

@@ -10,23 +10,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from traceback import print_exc
 
-from hydra import initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.sweep import SWEEPS, LocalSweep, RaySweep
-from experiment.composition import COMMANDS, Composed, freeze, register
-from experiment.overrides import (
-    CONFIGS,
-    SWEEP,
-    choices,
-    compose_jobs,
-    group_names,
-    named_modules,
-    read_options,
-    with_keys,
-)
+from experiment.composition import COMMANDS, Composed, freeze
+from experiment.overrides import SWEEP, compose_jobs, named_modules, read_options, with_keys
+from experiment.usage import help_text
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
@@ -34,14 +25,6 @@ from harness.streams import unbreakable_output
 from harness.suggest import check_choice, closest
 
 log = logging.getLogger(__name__)
-USAGE = """\
-Options:
-  -m, --multirun   run every combination of key=a,b and key=range(0,5)
-  sweep.jobs=2     how many of them train at once; default: one for each core
-  sweep=ray        train them on a Ray cluster: sweep.address, sweep.cpus, sweep.gpus and sweep.retries of each run
-  --cfg            print the composed config and stop
-  import=module    import a module first, which may add auxiliary tasks, encoders and environments
-"""
 
 
 def launch(
@@ -49,8 +32,8 @@ def launch(
 ) -> int:
     """Compose the config `name` from the words of a command line, and run it.
 
-    Words are `key=value`, `group=choice`, the short forms of `overrides.expand` and those in `USAGE`. Errors that a
-    user can cause (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit
+    Words are `key=value`, `group=choice`, the short forms of `overrides.expand` and those in `usage.USAGE`. Errors that
+    a user can cause (unknown keys; ValueError, MemoryError, OSError, RuntimeError of the run) become one line and exit
     code 2.
 
     Args:
@@ -107,7 +90,7 @@ def _jobs(name: str, argv: list[str], about: str) -> list[Composed] | int:
             raise ValueError(f"{of_sweep[0]} configures a sweep: add -m, or remove it")
         jobs = compose_jobs(name, words, sweep="--multirun" in options)
         if "--help" in options:
-            sys.stdout.write(f"{about.strip()}\n\n{USAGE}\n{_groups(name)}\n{_keys(jobs[0])}")
+            sys.stdout.write(help_text(name, jobs[0], about))
             return 0
         if "--cfg" in options:
             sys.stdout.write("---\n".join(OmegaConf.to_yaml(job.config) for job in jobs))
@@ -178,18 +161,6 @@ def sweep_settings(words: list[str]) -> LocalSweep | RaySweep:
     settings = OmegaConf.to_object(OmegaConf.merge(schema, values))
     assert isinstance(settings, LocalSweep | RaySweep)
     return settings
-
-
-def _groups(name: str) -> str:
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        lines = (f"  {group}: {', '.join(choices(name, group))}\n" for group in group_names(name))
-        return f"group=choice:\n{''.join(lines)}"
-
-
-def _keys(job: Composed) -> str:
-    keys = "".join(f"  {line}\n" for line in OmegaConf.to_yaml(job.config).splitlines())
-    return f"key=value, here with what your command line makes of them:\n{keys}"
 
 
 def _line(error: Exception) -> str:

@@ -4,15 +4,12 @@ What a key means is the comment beside its field, or the `Args:` of a task. Type
 The range is what the config says when it refuses a value.
 """
 
-import ast
 import inspect
 import re
-import tokenize
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, fields, replace
 from enum import EnumType
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -24,8 +21,9 @@ from configs.collect import CollectConfig
 from configs.schema import GoalConfig, PretrainConfig
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
-from experiment.launch import USAGE
 from experiment.overrides import CONFIGS, compose_words
+from experiment.usage import USAGE
+from harness.comments import field_comments
 from replay import ReplayConfig
 from replay.config import RelabelConfig, SyntheticConfig
 
@@ -101,7 +99,7 @@ def presets_page() -> str:
 
 def config_keys(prefix: str, kind: type, example: Any = None) -> list[Key]:
     """The keys of a config that are in no group."""
-    hints, comments = get_type_hints(kind), _comments(kind)
+    hints, comments = get_type_hints(kind), field_comments(kind)
     example = example or kind(**{f.name: _example(hints[f.name]) for f in fields(kind) if not _has_default(f)})
     return [
         Key(
@@ -212,37 +210,6 @@ def _allowed(name: str, hint: Any, build: Callable[[Any], object]) -> str:
         except RuntimeError:  # torch refuses a layer of that width
             return "at least 1" if kind is int else ""
     return ""
-
-
-@cache
-def _comments(kind: type) -> Mapping[str, str]:
-    """The comment of each field: behind it, or on the lines directly above."""
-    found: dict[str, str] = {}
-    for owner in reversed(kind.__mro__):
-        if is_dataclass(owner):
-            found |= dict(_comments_of(owner))
-    return found
-
-
-def _comments_of(kind: type) -> Iterator[tuple[str, str]]:
-    source = inspect.cleandoc("\n" + inspect.getsource(kind))
-    told = {
-        token.start[0]: (token.string.lstrip("# "), not token.line.lstrip().startswith("#"))
-        for token in tokenize.generate_tokens(StringIO(source).readline)
-        if token.type == tokenize.COMMENT and "noqa" not in token.string
-    }
-    body = ast.parse(source).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for node in body.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        lines, above = [], node.lineno - 1
-        while above in told and not told[above][1]:
-            lines.insert(0, told[above][0])
-            above -= 1
-        lines += [told[line][0] for line in range(node.lineno, (node.end_lineno or 0) + 1) if line in told]
-        if lines:
-            yield node.target.id, " ".join(lines)
 
 
 def _arguments(task: type) -> dict[str, str]:

@@ -97,7 +97,8 @@ def test_a_bare_path_is_the_checkpoint(path: str) -> None:
 
 
 def test_a_bare_word_is_no_checkpoint_where_there_is_one_or_two(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, line in {("a/x", "checkpoint=b"): "cannot read 'a/x'", ("a/x", "b/x"): "one checkpoint at a time"}.items():
+    lines = {("a/x", "checkpoint=b"): "cannot read 'a/x'", ("a/x", "b/x"): "one checkpoint at a time"}
+    for words, line in lines.items():
         assert launch(lambda _: pytest.fail("ran"), "evaluate", [*words]) == 2
         assert line in capsys.readouterr().err
     assert launch(lambda _: pytest.fail("ran"), "config", ["zoo/pong-dqn"]) == 2
@@ -338,7 +339,7 @@ def test_a_signal_to_a_program_is_one_line_and_an_exit_code(
 @pytest.mark.parametrize(("option", "name"), [("--help", "config"), ("-h", "config"), ("-h", "pretrain")])
 def test_help_lists_groups_choices_and_keys(option: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert launched(f"{option} seed=3", name=name) == (0, [])
-    text, presets = capsys.readouterr().out, [path.stem for path in (module.CONFIGS / "experiment").iterdir()]
+    text, presets = capsys.readouterr().out, [path.stem for path in (CONFIGS / "experiment").iterdir()]
     groups = {
         "aux": ["none", "dbc_mico", "dbc_released", "dbc_robust", "dbc_simsr", *TASKS],
         "encoder": ENCODERS,
@@ -347,7 +348,7 @@ def test_help_lists_groups_choices_and_keys(option: str, name: str, capsys: pyte
         **({"agent": {**AGENTS, **PEERS}} if name == "config" else {}),
     }
     assert all(f"{group}: {', '.join(sorted(choices))}\n" in text for group, choices in groups.items())
-    assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  seed: 3\n"))
+    assert all(part in text for part in ("What it does.", "--multirun", "--cfg", "import=", "  seed: 3  # "))
     assert "Hydra" not in text
     assert "schema" not in text
 
