@@ -32,14 +32,14 @@ from configs.schema import CompareConfig
 from experiment.command_lines import training_command
 from experiment.composition import freeze
 from experiment.launch import launch
-from experiment.run_folder import FREE
+from experiment.run_folder import MAY_CHANGE
 from harness.files import replacing
 from harness.progress import table_console
 
 log = logging.getLogger("sidequest")
 
 # Keys that do not tell groups apart: those that may change when a run continues, the seed, and how the run was watched.
-IGNORED = FREE | {"seed", "device", "log_every", "diagnose_every", "probe_every", "env.threads"}
+IGNORED = MAY_CHANGE | {"seed", "device", "log_every", "diagnose_every", "probe_every", "env.threads"}
 IGNORED |= {"replay.storage", "replay.path"}
 
 

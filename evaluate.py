@@ -30,7 +30,7 @@ from experiment.build import load_agent
 from experiment.composition import freeze
 from experiment.foreign import check_paths, is_own, results_folder
 from experiment.goal_env import env_of_run
-from experiment.goal_space import FILE
+from experiment.goal_space import GOAL_SPACE_FILE
 from experiment.launch import launch
 from experiment.overlays import check_overlays
 from experiment.zoo import locate
@@ -97,8 +97,8 @@ def build_env(config: EvaluateConfig, checkpoint: Path, trained: Config) -> EnvC
     Raises:
         ValueError: see `with_backgrounds` and `env_of_run`.
     """
-    allowed = {"space"} if (checkpoint / FILE).is_file() else set[str]()
-    check_paths(checkpoint, trained.goal, f"put its {FILE} into {checkpoint}", allowed)
+    allowed = {"space"} if (checkpoint / GOAL_SPACE_FILE).is_file() else set[str]()
+    check_paths(checkpoint, trained.goal, f"put its {GOAL_SPACE_FILE} into {checkpoint}", allowed)
     trained = replace(trained, env=with_backgrounds(trained.env, config), device=config.device)
     if is_own(checkpoint):
         check_overlays(trained)

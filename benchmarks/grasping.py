@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from envs import GraspingConfig, GraspingVector, Observation
 from envs.grasping_objects import SPLITS
 from experiment.build import load_agent
-from experiment.goal_space import FILE, TaskSpace
+from experiment.goal_space import GOAL_SPACE_FILE, TaskSpace
 from experiment.triplets import aim_at_any
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -34,7 +34,7 @@ NAMES = ("instance", "any")
 def measure(run: Path, count: int) -> dict[str, Any]:
     """What the policy of a run grasps, by split."""
     config, agent = load_agent(run)
-    space = TaskSpace.load(run / FILE, torch.device("cpu"))
+    space = TaskSpace.load(run / GOAL_SPACE_FILE, torch.device("cpu"))
 
     def aim(env: GraspingVector, scene: NDArray[np.uint8]) -> NDArray[Any]:
         return agent.act(Observation(scene, space.embed(env.goal_frame(), scene)), explore=False)

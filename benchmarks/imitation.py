@@ -23,7 +23,7 @@ from configs.schema import Config, PretrainConfig
 from envs import EnvConfig, Observation, Policy, Rollout
 from experiment.build import load_agent
 from experiment.goal_env import env_of_run
-from experiment.goal_space import FILE
+from experiment.goal_space import GOAL_SPACE_FILE
 from experiment.recording import record
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
@@ -104,7 +104,7 @@ def prepare(given: dict[str, Any]) -> None:
     """The goal space and the demonstration."""
     words = ["experiment=pretrain_tcn_pointmass", f"steps={given['pretrain_steps']}", f"run_dir={SPACE}"]
     config = config_of("pretrain", [*words, "threads=1", "device=cpu"], PretrainConfig)
-    if not (SPACE / FILE).is_file() and (code := pretrain(config)):
+    if not (SPACE / GOAL_SPACE_FILE).is_file() and (code := pretrain(config)):
         sys.exit(code)
     if not DEMONSTRATION.is_dir():
         demonstrate(config.env, seed=7)

@@ -14,7 +14,7 @@ import torch
 
 from configs.schema import Config
 from experiment.composition import read_config, write_config
-from experiment.goal_space import FILE
+from experiment.goal_space import GOAL_SPACE_FILE
 from experiment.weights import read_weights, write_weights
 
 
@@ -22,8 +22,8 @@ def main(run: Path, folder: Path) -> None:
     """Write the config and the halved weights."""
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(read_config(run / "config.yaml", Config), run_dir=None)
-    if (run / FILE).is_file():
-        copyfile(run / FILE, folder / FILE)
+    if (run / GOAL_SPACE_FILE).is_file():
+        copyfile(run / GOAL_SPACE_FILE, folder / GOAL_SPACE_FILE)
         config = replace(config, goal=replace(config.goal, space=str(folder)))
     write_config(config, folder / "config.yaml")
     weights, shapes = read_weights(run / "agent.safetensors")

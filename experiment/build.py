@@ -23,7 +23,7 @@ from envs import GoalSpaceVector, VectorEnv, action_sizes
 from experiment.collecting import Collector, LocalCollector, OverlappedCollector
 from experiment.composition import read_config
 from experiment.goal_env import env_of_run
-from experiment.goal_space import OWN, TaskSpace, own_goal_task
+from experiment.goal_space import AUX, TaskSpace, own_goal_task
 from experiment.overlays import read_overlays
 from experiment.run_folder import run_folder
 from experiment.synthetic import check_synthetic, synthetic_features
@@ -142,7 +142,7 @@ def build_player(
     Raises:
         ValueError: they do not fit each other.
     """
-    learns_space = config.goal.space == OWN  # a file of it in the run folder is of an earlier step
+    learns_space = config.goal.space == AUX  # a file of it in the run folder is of an earlier step
     env = (config.env if learns_space else env_of_run(config, run_folder(config))).build()
     agent_config = own_agent(config)
     channels, height, width = env.frame_shape
@@ -257,7 +257,7 @@ def build_agent(
             adam_eps=agent_config.adam_eps,
             max_grad_norm=agent_config.max_grad_norm,
         )
-    if config.goal.space == OWN:
+    if config.goal.space == AUX:
         goal_dim = own_goal_task(suite, encoder)[0].goal_dim
     with seeded(config.seed, "init/agent"):
         own = AgentStreams(streams.explore, streams.augment, streams.policy)

@@ -7,15 +7,15 @@ from typing import Any
 
 from experiment.zoo import SHIPPED
 
-OWN = Path("runs")  # where trainings write their runs, in the working folder
-RESULTS = OWN / "evaluations"
+RUNS = Path("runs")  # where trainings write their runs, in the working folder
+RESULTS = RUNS / "evaluations"
 # Keys that name files to read or to write.
-PATHS = {"folder", "path", "run", "policy", "background_folder", "init", "space", "demonstration"}
+PATH_KEYS = {"folder", "path", "run", "policy", "background_folder", "init", "space", "demonstration"}
 
 
 def is_own(folder: Path) -> bool:
     """Whether the folder lies under `runs/` of the working folder."""
-    return folder.resolve().is_relative_to(OWN.resolve())
+    return folder.resolve().is_relative_to(RUNS.resolve())
 
 
 def results_folder(folder: Path) -> Path:
@@ -38,7 +38,7 @@ def check_paths(folder: Path, part: Any, advice: str, allowed: Collection[str] =
         return
     for key in fields(part):
         value = getattr(part, key.name)
-        if key.name in PATHS - set(allowed) and value != key.default:
+        if key.name in PATH_KEYS - set(allowed) and value != key.default:
             raise ValueError(
-                f"{folder}/config.yaml names {key.name}={value}: used only if the run is under {OWN}/; {advice}"
+                f"{folder}/config.yaml names {key.name}={value}: used only if the run is under {RUNS}/; {advice}"
             )

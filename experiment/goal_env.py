@@ -13,7 +13,7 @@ from configs.schema import Config, GoalConfig
 from datasets.readers import read_recording
 from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEnv
 from envs.base import Padding
-from experiment.goal_space import FILE, OWN, PIXELS, TaskSpace, space_file
+from experiment.goal_space import AUX, GOAL_SPACE_FILE, PIXELS, TaskSpace, space_file
 from experiment.weights import read_weights
 from harness.media import read_image, read_video
 from harness.process import pick_device
@@ -147,13 +147,13 @@ def env_of_run(config: Config, folder: Path, picture: str | None = None) -> EnvC
         ValueError: the goal space is missing, or the run has none to embed the picture in.
     """
     goal = config.goal
-    if goal.space is None or (goal.space == OWN and not (folder / FILE).is_file()):
+    if goal.space is None or (goal.space == AUX and not (folder / GOAL_SPACE_FILE).is_file()):
         if picture:
             raise ValueError(f"goal={picture}: {folder} has no goal space to compare pictures in")
         return config.env
     space = goal.space
-    if (folder / FILE).is_file():
-        space = str(folder / FILE)
+    if (folder / GOAL_SPACE_FILE).is_file():
+        space = str(folder / GOAL_SPACE_FILE)
     elif space != PIXELS:
         space = str(space_file(space))
     device = str(pick_device(config.device))

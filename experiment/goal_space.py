@@ -21,9 +21,9 @@ from experiment.zoo import locate
 from harness.files import replacing
 from harness.process import pick_device
 
-FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that uses it
+GOAL_SPACE_FILE = "goal_space.safetensors"  # in the folder of a pretraining, and of a training that uses it
 PIXELS = "pixels"  # goal.space=pixels: the pictures themselves, as a baseline
-OWN = "aux"  # goal.space=aux: the auxiliary task of the run, which learns during it
+AUX = "aux"  # goal.space=aux: the auxiliary task of the run, which learns during it
 
 
 # --- files ---
@@ -82,7 +82,8 @@ def export_goal_space(
             "gamma": config.gamma,
         },
     }
-    write_weights({key: value.contiguous() for key, value in parts.state_dict().items()}, folder / FILE, network)
+    weights = {key: value.contiguous() for key, value in parts.state_dict().items()}
+    write_weights(weights, folder / GOAL_SPACE_FILE, network)
 
 
 def space_file(space: str) -> Path:
@@ -95,7 +96,7 @@ def space_file(space: str) -> Path:
         ValueError: there is none.
     """
     path = locate(space)
-    file = path / FILE if path.is_dir() else path
+    file = path / GOAL_SPACE_FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(
             f"goal.space={space}: {file} does not exist; pretrain.py writes it where one auxiliary task defines goals"
@@ -111,9 +112,9 @@ def copy_goal_space(config: Config, run_dir: Path) -> None:
     Raises:
         ValueError: the run was trained with another goal space.
     """
-    if config.goal.space in (None, PIXELS, OWN):
+    if config.goal.space in (None, PIXELS, AUX):
         return
-    kept = run_dir / FILE
+    kept = run_dir / GOAL_SPACE_FILE
     try:
         source = space_file(config.goal.space)
     except ValueError:

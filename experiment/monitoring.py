@@ -14,8 +14,8 @@ from aux_tasks.base import Examples
 from configs.schema import Config
 from envs import EnvConfig, Policy
 from experiment.goal_env import env_of_run
-from experiment.goal_space import OWN
-from experiment.training import LAST, Progress, Training, export
+from experiment.goal_space import AUX
+from experiment.training import SCORE_EPISODES, Progress, Training, export
 from harness.logger import RunLogger, shown_losses
 from replay import Batch
 
@@ -42,7 +42,7 @@ def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapp
     """Write a row of the log: `metrics`, and means over the recent training episodes. Show the progress."""
     row = {**metrics, **episode_metrics(progress)}
     logger.log_scalars(progress.steps, row, **progress.clock(config))
-    recent = {"score": float(np.mean(progress.returns[-LAST:]))} if progress.returns else {}
+    recent = {"score": float(np.mean(progress.returns[-SCORE_EPISODES:]))} if progress.returns else {}
     logger.log_health(progress.steps, recent | shown_losses(row))
 
 
@@ -123,7 +123,7 @@ def log_probe(run: Training) -> None:
 def log_evaluation(run: Training) -> None:
     """Evaluate the current policy and log its scores. Environments and seeds are not those of the training."""
     config, progress, agent = run.config, run.progress, run.parts.agent
-    if config.goal.space == OWN:
+    if config.goal.space == AUX:
         export(run)  # the evaluation reads its goal space from there
     log_scores(config, progress, run.logger, greedy(agent), env_of_run(config, run.run_dir))
 

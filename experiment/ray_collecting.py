@@ -23,7 +23,7 @@ from envs import EnvError, Episode, Goals, Transition, VectorEnv
 from envs.workers import HANG_SECONDS
 from experiment.build import build_player, build_streams, own_agent, without_init
 from experiment.collecting import LocalCollector
-from experiment.goal_space import OWN
+from experiment.goal_space import AUX
 from experiment.launch import import_modules
 from experiment.ray_cluster import check_nodes, check_shared, connect
 from harness.errors import first_line
@@ -115,7 +115,7 @@ class RayCollector:
     def __init__(self, config: Config, env: VectorEnv, agent: Agent) -> None:
         self.env, self._agent, self._config = env, agent, config
         env.close()
-        settings, self._with_tasks = config.collect, config.goal.space == OWN  # one of them embeds goals
+        settings, self._with_tasks = config.collect, config.goal.space == AUX  # one of them embeds goals
         self._ray = connect("collect", settings.address)
         check_nodes(self._ray, "collect.cpus", "CPU", settings.cpus, settings.actors)
         self._actors = [self._start(actor) for actor in range(settings.actors)]

@@ -19,8 +19,8 @@ from experiment.composition import Composed, complete, freeze, read_config, writ
 from harness.process import exclusive
 
 # Keys that may change when a run continues, since they do not change the learning.
-FREE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir", "threads"}
-FREE |= {"collect.address", "collect.cpus", "milestones"}
+MAY_CHANGE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir"}
+MAY_CHANGE |= {"threads", "collect.address", "collect.cpus", "milestones"}
 LONGEST = 100  # characters of the overrides in a name
 NAME_GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose chosen member is a part of the name
 
@@ -66,7 +66,7 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
     changed, config = [], flat(run)
     for key in sorted(config):
         value = config[key]
-        if key in FREE | {"seed", "device"} or (key in preset and preset[key] == value):
+        if key in MAY_CHANGE | {"seed", "device"} or (key in preset and preset[key] == value):
             continue
         of_env = key.removeprefix("env.")
         if of_env != key and _label_shows(run.env, of_env, preset[key]):
@@ -100,7 +100,7 @@ def _plain(value: Any) -> str:
 def claim_run_dir(config: RunConfig) -> Iterator[Path]:
     """Make the folder of a run and write its config, or check that the folder holds this run. Lock it for the block.
 
-    The keys in `FREE` may differ: a longer run may continue a shorter one.
+    The keys in `MAY_CHANGE` may differ: a longer run may continue a shorter one.
 
     Raises:
         ValueError: another process uses the folder, or it holds a run with other settings, or files of no run.
@@ -133,7 +133,7 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
     if path.is_file():
         old, new = flat(read_config(path, type(config))), flat(config)
         for key in old | new:
-            if old.get(key) != new.get(key) and key not in FREE:
+            if old.get(key) != new.get(key) and key not in MAY_CHANGE:
                 holds = f"with {key}={old[key]}" if key in old else f"without {key}"
                 raise ValueError(
                     f"{run_dir} holds a run {holds}, this one has {new.get(key, 'none')}: "

@@ -40,7 +40,7 @@ from datasets.triplets import read_triplets
 from envs import EnvConfig, GraspingConfig, Policy, VectorEnv, action_sizes
 from experiment.build import load_agent
 from experiment.composition import read_config
-from experiment.foreign import PATHS
+from experiment.foreign import PATH_KEYS
 from experiment.recording import CheckLabels, record
 from experiment.triplets import record_triplets
 from experiment.weights import read_shapes
@@ -52,7 +52,7 @@ from harness.seeding import numpy_stream
 
 log = logging.getLogger(__name__)
 
-SOURCE = "source.json"  # in the folder of a run: `describe`
+SOURCE_FILE = "source.json"  # in the folder of a run: `describe`
 RANDOM_SHARE = 0.05  # random actions of a trained agent, without which all games of many environments are the same
 UNSEEN = {"name", "threads", "processes"}  # environment keys that change no frame, or are recorded separately
 
@@ -62,7 +62,7 @@ def is_same(source: SourceConfig, other: SourceConfig) -> bool:
 
     def settings(config: SourceConfig) -> dict[str, Any]:
         return {
-            key: str(Path(value).resolve()) if key in PATHS and value else value
+            key: str(Path(value).resolve()) if key in PATH_KEYS and value else value
             for key, value in asdict(config).items()
         }
 
@@ -85,8 +85,8 @@ def save_source(run_dir: Path, found: Mapping[str, Any]) -> None:
     change = source_change(run_dir, found)
     if change and holds_checkpoints(run_dir / "checkpoints"):
         raise ValueError(f"{run_dir} learned from another source ({change}): restore that one, or give run_dir=...")
-    if change or not (run_dir / SOURCE).is_file():
-        write_json(found, run_dir / SOURCE)
+    if change or not (run_dir / SOURCE_FILE).is_file():
+        write_json(found, run_dir / SOURCE_FILE)
 
 
 def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def source_change(run_dir: Path, found: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the description in the folder of the run is damaged.
     """
-    if not (path := run_dir / SOURCE).is_file():  # a run of an earlier version
+    if not (path := run_dir / SOURCE_FILE).is_file():  # a run of an earlier version
         return "its files were split between training and testing in another way" if found["dealt"] == "by name" else ""
     try:
         kept = read_json(path, CONTENT_BYTES)

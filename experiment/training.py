@@ -17,7 +17,7 @@ from configs.schema import Config
 from envs import action_sizes
 from experiment.build import Parts
 from experiment.collecting import Collector
-from experiment.goal_space import OWN, export_goal_space
+from experiment.goal_space import AUX, export_goal_space
 from experiment.solved import SolvedTasks
 from experiment.weights import export_agent
 from harness.checkpoint import CheckpointError, load_latest, save
@@ -27,8 +27,8 @@ from replay import Batch
 
 log = logging.getLogger(__name__)
 
-RECENT = 100  # episodes that the logged means are of
-LAST = 10  # episodes whose mean return `until_score` is compared with
+MEAN_EPISODES = 100  # episodes that the logged means are of
+SCORE_EPISODES = 10  # episodes whose mean return `until_score` is compared with
 
 
 @dataclass
@@ -67,14 +67,14 @@ class Progress:
         for episode in rollout.episodes:
             self.add_episode(episode.score, episode.length)
             if episode.success is not None and episode.goal_distance is not None:
-                self.successes = [*self.successes, float(episode.success)][-RECENT:]
-                self.goal_distances = [*self.goal_distances, episode.goal_distance][-RECENT:]
+                self.successes = [*self.successes, float(episode.success)][-MEAN_EPISODES:]
+                self.goal_distances = [*self.goal_distances, episode.goal_distance][-MEAN_EPISODES:]
 
     def add_episode(self, score: float, length: int) -> None:
         """Count an episode by its raw return and its agent steps."""
         self.episodes += 1
-        self.returns = [*self.returns, score][-RECENT:]
-        self.lengths = [*self.lengths, length][-RECENT:]
+        self.returns = [*self.returns, score][-MEAN_EPISODES:]
+        self.lengths = [*self.lengths, length][-MEAN_EPISODES:]
 
     def due(self, every: int) -> bool:
         """Whether the last step reached or crossed a multiple of `every` agent steps; 0 is never."""
@@ -95,8 +95,10 @@ class Progress:
         """Whether the training ends at this checkpoint: it has made its steps, or reached `until_score`."""
         if self.steps >= config.steps:
             return True
-        recent = self.returns[-LAST:]
-        return config.until_score is not None and len(recent) == LAST and float(np.mean(recent)) >= config.until_score
+        recent = self.returns[-SCORE_EPISODES:]
+        if config.until_score is None or len(recent) < SCORE_EPISODES:
+            return False
+        return float(np.mean(recent)) >= config.until_score
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def export(run: Training) -> None:
     """Write the weights of the agent, and of a goal space that learns with it, into the run folder."""
     config, parts, space = run.config, run.parts, run.parts.env.action_space
     export_agent(parts.agent, space, run.run_dir)
-    if config.goal.space == OWN:
+    if config.goal.space == AUX:
         export_goal_space(config, parts.agent.encoder, parts.suite, action_sizes(space), run.run_dir)
 
 

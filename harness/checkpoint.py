@@ -17,29 +17,24 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import psutil
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.files import read_regular, sha256, sync_folder
+from harness.safetensors_stream import Record, file_size, write_arrays, write_parts
 from harness.suggest import nearest
-from harness.tree import NAME, Array, Tree, check_name, decode, dtype_code, encode
+from harness.tree import NAME, Array, Tree, check_name, decode, encode
 
 log = logging.getLogger(__name__)
 
-Record: TypeAlias = dict[str, Any]  # {"size": bytes, "sha256": hex}
-
 _FORMAT = 1
-_CHUNK = 1 << 24
 _LARGEST = 1 << 26  # bytes of JSON; a run writes a thousandth of it
 _STEP = re.compile(r"step_(\d{9,})(\.old)?")
 _FILE = re.compile(rf"(segments/)?{NAME.pattern}\.(json|safetensors)")
@@ -100,7 +95,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     for name, tree in state.items():
         plan.add(name, tree)
     links = _linkable(root, step, plan)
-    new = sum(map(len, plan.texts.values())) + sum(_size(plan.arrays[file]) for file in plan.arrays.keys() - links)
+    new = sum(map(len, plan.texts.values())) + sum(file_size(plan.arrays[file]) for file in plan.arrays.keys() - links)
     need = int(1.05 * new)
     temporary = root / f".tmp-{os.getpid()}-{_folder(step)}"
     try:
@@ -225,49 +220,6 @@ class _Plan:
         self.arrays[f"{name}.safetensors"] = arrays
 
 
-def _header(arrays: Mapping[str, Array]) -> bytes:
-    """The safetensors header, padded so that the data start at a multiple of 8, as the format requires."""
-    entries, end = {}, 0
-    for key, array in arrays.items():
-        start, end = end, end + array.nbytes
-        entries[key] = {"dtype": dtype_code(array), "shape": list(array.shape), "data_offsets": [start, end]}
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _size(arrays: Mapping[str, Array]) -> int:
-    return len(_header(arrays)) + sum(array.nbytes for array in arrays.values())
-
-
-def _data(array: Array) -> memoryview:
-    """The bytes in C order; copied only if the array is not contiguous or on another device."""
-    if isinstance(array, Tensor):
-        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> Record:
-    """Write and hash in one pass, in chunks, so that a memory-mapped array need not fit in memory."""
-    size, digest = 0, hashlib.sha256()
-    with path.open("xb") as file:
-        for part in parts:
-            for start in range(0, len(part), _CHUNK):
-                chunk = part[start : start + _CHUNK]
-                digest.update(chunk)
-                size += file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> Record:
-    """Write a safetensors file. The library's own function neither streams, nor hashes, nor syncs."""
-    # Widest dtype first, so that every array is aligned for a memory map.
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
-    return _write(path, chain([_header(arrays)], map(_data, arrays.values())))
-
-
 def _linkable(root: Path, step: int, plan: _Plan) -> dict[str, tuple[Path, Record]]:
     """The file to link and its record, for each segment that the newest checkpoint up to `step` already holds."""
     own = _own_segments.get(root.resolve(), {})
@@ -279,7 +231,7 @@ def _linkable(root: Path, step: int, plan: _Plan) -> dict[str, tuple[Path, Recor
         return {
             file: (folder / file, files[file])
             for file, arrays in plan.arrays.items()
-            if file in own and files.get(file) == {"size": _size(arrays), "sha256": own[file]}
+            if file in own and files.get(file) == {"size": file_size(arrays), "sha256": own[file]}
         }
     return {}
 
@@ -299,13 +251,13 @@ def _write_folder(folder: Path, step: int, plan: _Plan, links: Mapping[str, tupl
     """Write every file, the manifest last, and sync all of them to the disk."""
     folder.mkdir()  # fails where there is anything, a link too
     (folder / "segments").mkdir()
-    files = {file: _write(folder / file, [text]) for file, text in plan.texts.items()}
+    files = {file: write_parts(folder / file, [text]) for file, text in plan.texts.items()}
     for file, arrays in plan.arrays.items():
         linked = _link(*links[file], folder / file) if file in links else None
-        files[file] = linked or _write_arrays(folder / file, arrays)
+        files[file] = linked or write_arrays(folder / file, arrays)
     sync_folder(folder / "segments")
     body = {"format": _FORMAT, "step": step, "entries": plan.entries, "files": files}
-    _write(folder / "manifest.json", [json.dumps({"manifest": body, "sha256": _digest(body)}, indent=1).encode()])
+    write_parts(folder / "manifest.json", [json.dumps({"manifest": body, "sha256": _digest(body)}, indent=1).encode()])
     sync_folder(folder)
     return files
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 V = TypeVar("V")
-OWN = __name__.removesuffix("harness.lazy")  # prefix of our modules: empty, or "sidequest." in the wheel
+PREFIX = __name__.removesuffix("harness.lazy")  # prefix of our modules: empty, or "sidequest." in the wheel
 
 
 def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
@@ -16,7 +16,7 @@ def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
     def getattr_(name: str) -> Any:
         if name not in where:
             raise AttributeError(name)
-        return getattr(import_module(OWN + where[name]), name)
+        return getattr(import_module(PREFIX + where[name]), name)
 
     return getattr_
 
@@ -30,5 +30,5 @@ class Registry(UserDict[str, V]):
     def __getitem__(self, name: str) -> V:
         if isinstance(entry := self.data[name], str):
             module, _, attribute = entry.partition(":")
-            entry = self.data[name] = getattr(import_module(OWN + module), attribute)
+            entry = self.data[name] = getattr(import_module(PREFIX + module), attribute)
         return entry  # type: ignore[no-any-return]
