@@ -56,6 +56,14 @@ def checkpoint(tmp_path, config, monkeypatch):
     return tmp_path / "runs" / "toy"
 
 
+def test_an_agent_trained_on_a_gpu_plays_on_a_cpu(checkpoint, capsys):
+    path = checkpoint / "config.yaml"
+    path.write_text(path.read_text().replace("device: cpu", "device: cuda"))
+    assert "device: cuda" in path.read_text()
+    assert main([f"checkpoint={checkpoint}", "episodes=2", "device=cpu"]) == 0
+    assert capsys.readouterr().out.startswith("mean ")
+
+
 def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     video, maps = tmp_path / "game.mp4", tmp_path / "maps"
     arguments = [f"checkpoint={checkpoint}", "episodes=7", "num_envs=3", f"video={video}", f"attribution={maps}"]

@@ -12,8 +12,9 @@ from typing import Any
 from analysis.comparison.runs import Run
 from harness.suggest import nearest
 
-MOST_KEYS = 4  # in labels, above which values that more than half of the groups have are left out
+MOST_WORDS = 4  # of a label, above which values that more than half of the groups have are left out
 LONGEST = 100  # characters of a label
+ABSENT = object()  # value of a key that a config lacks
 
 
 @dataclass(frozen=True)
@@ -141,19 +142,22 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
     parts = [key.partition(".")[0] for key in keys if key.startswith("aux.") or re.fullmatch(r"\w+\.name", key)]
     words = dict.fromkeys(sorted(parts, key=lambda part: part != "aux"))  # auxiliary tasks first
     chosen = [{part: _chosen(run, part) for part in words} for run in firsts]
-    labels: list[dict[str, Any]] = [{} for _ in firsts]
-    for part in words:
-        if len({choice[part] for choice in chosen}) > 1:
-            for label, choice in zip(labels, chosen, strict=True):
-                label[part] = choice[part]
-    telling = [key for key in keys if not _implied(key, firsts, chosen)]
-    for key in telling:
-        usual, count = Counter(_comparable(run, key) for run in firsts).most_common(1)[0]
-        left_out = usual if len(telling) > MOST_KEYS and 2 * count > len(firsts) else None
-        for label, run in zip(labels, firsts, strict=True):
-            if key in run.config and _comparable(run, key) != left_out:
-                label[_short(key, keys)] = _get(run, key)
-    return labels
+    told: dict[str, list[Any]] = {part: [choice[part] for choice in chosen] for part in words}
+    told = {part: values for part, values in told.items() if len({*values}) > 1}
+    for key in keys:
+        if not _implied(key, firsts, chosen):
+            told[_short(key, keys)] = [_get(run, key) if key in run.config else ABSENT for run in firsts]
+    left_out = {word: _usual(values) for word, values in told.items() if word != "aux" and len(told) > MOST_WORDS}
+    return [
+        {word: values[i] for word, values in told.items() if values[i] not in (ABSENT, left_out.get(word, ABSENT))}
+        for i in range(len(firsts))
+    ]
+
+
+def _usual(values: Sequence[Any]) -> Any:
+    """The value of more than half of the groups, if there is one."""
+    value, count = Counter(map(repr, values)).most_common(1)[0]
+    return next(one for one in values if repr(one) == value) if 2 * count > len(values) else ABSENT
 
 
 def _implied(key: str, firsts: Sequence[Run], chosen: Sequence[Mapping[str, str]]) -> bool:

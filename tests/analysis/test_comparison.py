@@ -8,7 +8,7 @@ import pytest
 from compare_help import fake_run, study
 
 from analysis.comparison.figure import write_figure
-from analysis.comparison.groups import group_runs, with_baseline
+from analysis.comparison.groups import LONGEST, group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
 from analysis.comparison.notes import notes
 from analysis.comparison.runs import SCORE, Run, find_runs, read_runs
@@ -29,6 +29,24 @@ def said(*words):
 
 
 # --- grouping ---
+
+
+def test_an_unusual_run_does_not_lengthen_the_labels_of_the_others(tmp_path):
+    arms = {"none": "aux=none", "rotation": "aux=rotation", "preset": "experiment=pong_cpu env=toy"}
+    for name, words in arms.items():
+        fake_run(tmp_path / name, *words.split())
+    found = labels(tmp_path)
+    assert {"aux=none", "aux=rotation"} <= {*found}
+    assert max(map(len, found)) <= LONGEST
+    assert len({*found}) == 3
+
+
+def test_runs_are_told_apart_by_name_and_seed(tmp_path):
+    fake_run(tmp_path / "x", "aux=none", "seed=11", score=1)
+    fake_run(tmp_path / "x1", "aux=rotation", "seed=1", score=5)
+    found = compare(groups_of(tmp_path))
+    assert [cell.values("last")[0] > 2 for cell in found.of_task(found.tasks[0])] == [False, True]
+
 
 LABELS = {
     "tasks": ([["aux=none"], ["aux=rotation"]], ["aux=none", "aux=rotation"]),

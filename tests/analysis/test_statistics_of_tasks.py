@@ -98,6 +98,7 @@ def test_pairs_by_seed_are_narrower_only_where_seeds_matter():
 def test_area_is_the_mean_height():
     assert area_under_curve([0, 1, 3], [[0, 2, 2], [1, 1, 1]]) == pytest.approx([5 / 3, 1])
     assert area_under_curve([7], [[4.0]]) == 4
+    assert area_under_curve([7, 7], [[4.0, 4.0]]) == 4
 
 
 def test_the_interval_of_a_curve_is_that_of_each_point():
