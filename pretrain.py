@@ -34,9 +34,9 @@ from experiment.pretraining import (
 )
 from experiment.pretraining_ending import finish, log_end
 from experiment.rescue import check_saved, saving_on_error
-from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.run_folder import claim_run_dir, run_folder, with_run_dir
 from experiment.solved import SolvedTasks
-from experiment.sources import describe, save_source
+from experiment.sources import describe_source, save_source
 from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
@@ -52,7 +52,7 @@ def pretrain(config: PretrainConfig) -> int:
     resumed = holds_checkpoints(run_folder(config) / "checkpoints")
     parts = build_pretraining(without_init(config) if resumed else config)
     with claim_run_dir(config) as run_dir:
-        save_source(run_dir, describe(parts.episodes))
+        save_source(run_dir, describe_source(parts.episodes))
         begun, rate = restore(parts, run_dir), matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
         with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
@@ -108,7 +108,7 @@ def learn(run: Pretraining, stop: GracefulExit) -> None:
 
 def run(composed: Composed) -> int:
     """Run the pretraining that a command line asks for."""
-    return pretrain(named(composed, PretrainConfig))
+    return pretrain(with_run_dir(composed, PretrainConfig))
 
 
 def main(words: list[str]) -> int:

@@ -29,7 +29,7 @@ from experiment.composition import freeze
 from experiment.launch import launch
 from experiment.probe_scores import Draw, denoising_scores, measure
 from experiment.probing import Probing, build_probing
-from experiment.sources import describe
+from experiment.sources import describe_source
 from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -83,7 +83,7 @@ def report(
         "dropped": parts.dropped,
         "config": flat(config),
         "source": asdict(parts.source),
-        "found": describe(parts.sampler.episodes),
+        "found": describe_source(parts.sampler.episodes),
         "env": asdict(parts.env),
         "sha256": {parts.weights.name: sha256(parts.weights)},
         "command": command,

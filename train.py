@@ -27,7 +27,7 @@ from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, lo
 from experiment.precision import settle_precision
 from experiment.probing import build_denoising, build_online_probe
 from experiment.rescue import check_saved, save_rest, saving_on_error
-from experiment.run_folder import claim_run_dir, named, run_folder
+from experiment.run_folder import claim_run_dir, run_folder, with_run_dir
 from experiment.sources import save_source
 from experiment.timing import TimeLeft
 from experiment.training import Training, restore, save_training, update
@@ -117,7 +117,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
 
 def run(composed: Composed) -> int:
     """Train the agent that a command line asks for."""
-    config = named(composed, Config)
+    config = with_run_dir(composed, Config)
     if isinstance(config.agent, PeerConfig):
         from experiment.peers import train_peer  # loads Stable-Baselines3, whose agents bring a loop of their own
 

@@ -113,7 +113,7 @@ METHODS: dict[str, Callable[..., NDArray[np.float32]]] = {
 }
 
 
-def both(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> NDArray[np.floating]:
+def common_map(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> NDArray[np.floating]:
     """The smaller value of two maps (F, H, W) of an observation, scaled to at most 1.
 
     SmoothGrad's map is first averaged over the squares that occlusion covers, which never covers a single pixel.
@@ -190,7 +190,7 @@ def write_maps(
         for name, scores in targets.items():
             maps = {method: explain(scores, batch, frames=frame_stack)[0] for method, explain in METHODS.items()}
             rows |= {f"{name}, {method}": list(map(overlay, frames, heats)) for method, heats in maps.items()}
-            common[f"{name}, both"] = list(map(overlay, frames, both(*maps.values())))
+            common[f"{name}, both"] = list(map(overlay, frames, common_map(*maps.values())))
             ranks[name].append(agreement(list(maps.values()), batch[0]))
         written.append(_moment(rows))
         write_png(written[-1], folder / f"moment_{k}.png")

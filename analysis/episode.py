@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents import Agent
 from analysis.attribution import Head, heat_panels, on_device
-from analysis.evaluation import begin, env_seed
+from analysis.evaluation import env_seed, start_rollout
 from analysis.picture import panel, rgb_frames, side_by_side
 from analysis.video import VideoWriter
 from aux_tasks.transform import questions
@@ -41,7 +41,7 @@ def play_moments(policy: Policy, protocol: Protocol, frame_stack: int, seed: int
     display = alone.env.display(size)
     assert display is not None, f"env={protocol.env.name} has no pictures"
     with closing(alone.env.build()) as env, closing(display.build()) as twin:
-        rollout, policy = begin(policy, env, alone, frame_stack, seed)
+        rollout, policy = start_rollout(policy, env, alone, frame_stack, seed)
         frame, score = twin.reset(env_seed(seed)), 0.0
         while True:
             goal = twin.goal_frame() if twin.goal_dim else None

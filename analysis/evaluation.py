@@ -65,7 +65,7 @@ def evaluate(
     start = time.perf_counter()
     protocol = replace(protocol, env=replace(protocol.env, num_envs=min(num_envs, episodes)))
     with closing(protocol.env.build()) as env:
-        played = play_episodes(*begin(policy, env, protocol, frame_stack, seed), episodes, stop)
+        played = play_episodes(*start_rollout(policy, env, protocol, frame_stack, seed), episodes, stop)
     if not played:
         raise KeyboardInterrupt
     returns = [episode.score for episode in played]
@@ -131,7 +131,9 @@ def format_goals(summary: Mapping[str, Any]) -> str:
     return f", goal reached in {100 * summary['success_rate']:.0f} %, final distance {summary['goal_distance']:.3g}"
 
 
-def begin(policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int) -> tuple[Rollout, Policy]:
+def start_rollout(
+    policy: Policy, env: VectorEnv, protocol: Protocol, frame_stack: int, seed: int
+) -> tuple[Rollout, Policy]:
     """The rollout of an evaluation at its first step, and the policy with the protocol's random actions."""
     rollout = Rollout(env, frame_stack, protocol.env.padding)
     rollout.reset(env_seed(seed))

@@ -95,7 +95,7 @@ def is_measure(label: Labels) -> bool:
     return np.issubdtype(label.dtype, np.number)
 
 
-def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[str, float]:
+def score_probe(train: Features, label: Labels, test: Features, truth: Labels) -> dict[str, float]:
     """Scores on the test part of linear models, and for classes of nearest neighbours, fitted on the training part."""
     found = {}
     if is_class(label):
@@ -107,7 +107,7 @@ def read(train: Features, label: Labels, test: Features, truth: Labels) -> dict[
     return found
 
 
-def guess(label: Labels, truth: Labels) -> dict[str, float]:
+def score_baseline(label: Labels, truth: Labels) -> dict[str, float]:
     """Scores without features: of always predicting the training part's most frequent class, or its mean."""
     found = {}
     if is_class(label):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from analysis.attribution import Head, agreement, background, occlusion, smoothgrad
 from analysis.episode import attribution_targets, evenly_spaced
-from analysis.evaluation import begin
+from analysis.evaluation import start_rollout
 from analysis.policies import greedy
 from analysis.statistics import FEW_RESAMPLES, mean_of_tasks, stratified_interval
 from experiment.build import load_agent
@@ -72,7 +72,7 @@ def play(agent: Any, trained: Any, games: int, seed: int) -> Iterator[tuple[NDAr
     alone = replace(protocol, env=replace(protocol.env, num_envs=1))
     for game in range(games):
         with closing(alone.env.build(labels=True)) as env:
-            rollout, policy = begin(greedy(agent), env, alone, FRAMES, seed + game)
+            rollout, policy = start_rollout(greedy(agent), env, alone, FRAMES, seed + game)
             seen: deque[Boxes | None] = deque(maxlen=FRAMES)
             while not rollout.episodes:
                 rollout.step(policy)

@@ -34,7 +34,7 @@ from common import (
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import EpisodeSampler
 from experiment.build import build_initial_encoder
-from experiment.probe_scores import draw, supervised
+from experiment.probe_scores import draw, score_trained
 from experiment.probing import Probing, split
 from experiment.sources import build_source
 from harness.process import pick_device, tune_process
@@ -77,7 +77,7 @@ def run(arm: str, seed: int, steps: int, labels: int, device: str) -> None:
     words = [*SHARED, *ARMS[arm], f"steps={steps}", f"train_labels={labels}", f"device={device}"]
     config, parts = config_of("probe", words, ProbeConfig), untrained(seed, device)
     drawn, start = draw(config, parts, "held-out", seed), time.perf_counter()
-    scores = {row.metric: value for row, value in supervised(config, parts, drawn, Meter("update", steps))}
+    scores = {row.metric: value for row, value in score_trained(config, parts, drawn, Meter("update", steps))}
     machine = torch.cuda.get_device_name() if parts.sampler.device.type == "cuda" else "CPU, one thread"
     kept = {"arm": arm, "seed": seed, "train": len(drawn.train), "test": len(drawn.test), "device": machine}
     path = file_of(arm, seed, steps, labels)

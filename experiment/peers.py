@@ -62,7 +62,7 @@ def train_peer(config: Config) -> int:
     """
     threads = tune_process(config.threads)
     assert isinstance(config.agent, PeerConfig)
-    with closing(build_env(config.env, config.frame_stack, config.clip_reward)) as env:
+    with closing(build_vec_env(config.env, config.frame_stack, config.clip_reward)) as env:
         model = config.agent.build(env, gamma=config.gamma, seed=config.seed, device=pick_device(config.device))
         model.set_logger(Logger(None, []))
         with claim_run_dir(config) as run_dir:  # only now, so that a config that cannot be built leaves no folder
@@ -72,7 +72,9 @@ def train_peer(config: Config) -> int:
             with RunLogger(run_dir, step=begun, total=config.steps, tasks=()) as logger, GracefulExit() as stop:
                 run = PeerTraining(config, model, progress, run_dir, logger, stop)
                 if begun < config.steps:
-                    model.learn(config.steps - begun, Follow(run), log_interval=NEVER, reset_num_timesteps=not begun)
+                    model.learn(
+                        config.steps - begun, TrainingCallback(run), log_interval=NEVER, reset_num_timesteps=not begun
+                    )
                     save_peer(run)
                 if stop.requested:
                     log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
@@ -84,7 +86,7 @@ def train_peer(config: Config) -> int:
     return 0
 
 
-class Follow(BaseCallback):
+class TrainingCallback(BaseCallback):
     """Counts, logs, evaluates and saves at the same steps as the training loop of this suite."""
 
     def __init__(self, run: PeerTraining) -> None:
@@ -110,7 +112,7 @@ class Follow(BaseCallback):
         return not last and not run.stop.requested
 
 
-def build_env(config: EnvConfig, frame_stack: int, clip_reward: bool) -> DummyVecEnv:
+def build_vec_env(config: EnvConfig, frame_stack: int, clip_reward: bool) -> DummyVecEnv:
     """The environment copies, each as an environment of its own, as Stable-Baselines3 expects.
 
     Raises:

@@ -18,7 +18,7 @@ from encoders import Encoder
 from experiment.build import build_initial_encoder, load_optimizers, without_init
 from experiment.composition import read_config
 from experiment.goal_space import export_goal_space
-from experiment.sources import build_source, describe, source_change
+from experiment.sources import build_source, describe_source, source_change
 from experiment.weights import check_network, export_encoder
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.finite import check_finite
@@ -146,7 +146,7 @@ def restore(parts: PretrainingParts, run_dir: Path) -> int:
 
 def warn_if_changed(run: Path, episodes: Episodes) -> None:
     """Warn if the source has changed since the run: what is held out now may have been trained on."""
-    if change := source_change(run, describe(episodes)):
+    if change := source_change(run, describe_source(episodes)):
         what = "what is held out now may have been learned from"
         log.warning("%s: the source has changed since (%s): %s", run, change, what)
 

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from agents.learning import weighted_sum
 from analysis.denoising import Embed, raw_pixels
 from analysis.probe_table import Row, Scores
-from analysis.probes import Features, class_scores, comparable, embed, guess, observations, pixels, read, unseen
+from analysis.probes import (
+    Features,
+    class_scores,
+    comparable,
+    embed,
+    observations,
+    pixels,
+    score_baseline,
+    score_probe,
+    unseen,
+)
 from configs.schema import ProbeConfig
 from experiment.probing import Probing, Rows, Supervised, build_supervised
 from harness.progress import Meter
@@ -48,8 +58,8 @@ def measure(config: ProbeConfig, parts: Probing, stop: Callable[[], bool] = lamb
     total = len(draws) * (1 if linear_only else len(parts.encoders) * config.steps)
     with Meter("subset" if linear_only else "update", total) as meter:
         for done, drawn in enumerate(draws, start=1):
-            trained = linear(config, parts, drawn) if linear_only else supervised(config, parts, drawn, meter)
-            for row, value in chain(baseline(parts, drawn), trained):
+            trained = score_linear(config, parts, drawn) if linear_only else score_trained(config, parts, drawn, meter)
+            for row, value in chain(score_baselines(parts, drawn), trained):
                 scores[row].append(value)
             if linear_only:
                 meter.tick(done)
@@ -75,24 +85,24 @@ def draw(config: ProbeConfig, parts: Probing, split: str, seed: int) -> Draw:
     return Draw(split, seed, train, test[fresh], int((~fresh).sum()))
 
 
-def linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+def score_linear(config: ProbeConfig, parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
     """Scores of linear models and nearest neighbours on the features of fixed encoders."""
-    for features, given in both(parts, drawn):
+    for features, given in extract_features(parts, drawn):
         for scaling in ("standardised", "raw") if config.raw else ("standardised",):
             train, test = comparable(*given, standardise=scaling == "standardised")
             for label, values in parts.labels.items():
-                found = read(train, values[drawn.train], test, values[drawn.test])
-                yield from score_rows(found, drawn.split, label, features, scaling)
+                found = score_probe(train, values[drawn.train], test, values[drawn.test])
+                yield from label_scores(found, drawn.split, label, features, scaling)
 
 
-def score_rows(
+def label_scores(
     found: Mapping[str, float], split: str, label: str, features: str, scaling: str = "standardised"
 ) -> Iterator[tuple[Row, float]]:
     """The scores of some features by row; `found` are the scores by metric."""
     return ((Row(split, label, features, scaling, metric), score) for metric, score in found.items())
 
 
-def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Features]]]:
+def extract_features(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Features]]]:
     """Every kind of features by name, of the training and of the test examples."""
     yield "pixels", (pixels(parts.sampler, drawn.train), pixels(parts.sampler, drawn.test))
     for name, encoder in parts.encoders.items():
@@ -100,21 +110,21 @@ def both(parts: Probing, drawn: Draw) -> Iterator[tuple[str, tuple[Features, Fea
         yield from ((f"{name} {layer}", (train[layer], test[layer])) for layer in train)
 
 
-def baseline(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
+def score_baselines(parts: Probing, drawn: Draw) -> Iterator[tuple[Row, float]]:
     """Scores of always predicting the most frequent class, or the mean."""
     for label, values in parts.labels.items():
-        found = guess(values[drawn.train], values[drawn.test])
-        yield from score_rows(found, drawn.split, label, "baseline")
+        found = score_baseline(values[drawn.train], values[drawn.test])
+        yield from label_scores(found, drawn.split, label, "baseline")
 
 
-def supervised(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -> Iterator[tuple[Row, float]]:
+def score_trained(config: ProbeConfig, parts: Probing, drawn: Draw, meter: Meter) -> Iterator[tuple[Row, float]]:
     """Scores of encoders after training on the labelled examples."""
     for start in parts.encoders:
         learner = build_supervised(config, parts, start, drawn.train, drawn.seed)
         fit(config, learner, meter)
         for (label, values), predicted in zip(parts.labels.items(), predict(learner, drawn.test), strict=True):
             found = class_scores(predicted, values[drawn.test])
-            yield from score_rows(found, drawn.split, label, f"{start} output")
+            yield from label_scores(found, drawn.split, label, f"{start} output")
 
 
 def fit(config: ProbeConfig, learner: Supervised, meter: Meter) -> None:

@@ -28,7 +28,7 @@ NAME_GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose cho
 C = TypeVar("C", bound=RunConfig)
 
 
-def named(composed: Composed, kind: type[C]) -> C:
+def with_run_dir(composed: Composed, kind: type[C]) -> C:
     """The config of a run with its folder. Runs that differ in any setting get different folders.
 
     Raises:

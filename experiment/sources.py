@@ -69,7 +69,7 @@ def is_same(source: SourceConfig, other: SourceConfig) -> bool:
     return settings(source) == settings(other)
 
 
-def describe(episodes: Episodes) -> dict[str, Any]:
+def describe_source(episodes: Episodes) -> dict[str, Any]:
     """Counts and hash that identify a source, for `source.json` in the folder of a run."""
     dealt = "as marked" if episodes.test is not None else "by number" if episodes.split_names is None else "by name"
     counts = {"frames": len(episodes.frames), "episodes": len(episodes.begin)}
@@ -120,7 +120,7 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
     """
     match source:
         case FramesConfig():
-            return recorded(source, env, seed, check_labels)
+            return read_or_record_frames(source, env, seed, check_labels)
         case ReplayRunConfig():
             return read_replay_of(Path(source.run))
         case ImagesConfig():
@@ -135,14 +135,16 @@ def build_source(source: SourceConfig, env: EnvConfig, seed: int, check_labels: 
             rng = numpy_stream(seed, "balls")
             return bouncing_balls(source.episodes, source.length, source.size, source.balls, rng)
         case TripletsConfig(folder=None):
-            return recorded_triplets(source, env, seed)
+            return read_or_record_triplets(source, env, seed)
         case TripletsConfig():
             return read_triplets(Path(str(source.folder)), source.size)
         case _:
             return source.read(seed)
 
 
-def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None) -> Episodes:
+def read_or_record_frames(
+    source: FramesConfig, env: EnvConfig, seed: int, check_labels: CheckLabels | None
+) -> Episodes:
     """The recording of `source`, which is made if it does not exist yet.
 
     Raises:
@@ -150,13 +152,13 @@ def recorded(source: FramesConfig, env: EnvConfig, seed: int, check_labels: Chec
     """
     policy = source.policy.strip("/").replace("/", "-")
     label = env.label.replace("/", "_")  # a config of somebody else may have put slashes there
-    wanted = content(source, env, seed)
+    wanted = recording_settings(source, env, seed)
     folder = Path(source.path or f"data/frames/{label}-{policy}-{source.frames}-s{seed}-{_short(wanted)}")
     episodes = _read_or_record(folder, wanted, partial(_record, source, env, seed, folder, wanted, check_labels))
     return replace(episodes, padding=env.padding)
 
 
-def recorded_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Episodes:
+def read_or_record_triplets(source: TripletsConfig, env: EnvConfig, seed: int) -> Episodes:
     """The triplets of `source`, which are recorded if they do not exist yet.
 
     Raises:
@@ -196,7 +198,7 @@ def _env_keys(env: EnvConfig) -> dict[str, Any]:
     return {f"env.{key}": value for key, value in asdict(env).items() if key not in UNSEEN}
 
 
-def content(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
+def recording_settings(source: FramesConfig, env: EnvConfig, seed: int) -> dict[str, Any]:
     """The settings that decide every byte of a recording, by dotted key."""
     policy = "random"
     if source.policy != "random":

@@ -23,7 +23,7 @@ from experiment.composition import COMMANDS, Composed
 from experiment.overrides import quoted
 from experiment.precision import is_auto, settle_sweep
 from experiment.ray_tasks import RayLauncher, RayProcess
-from experiment.run_folder import named, run_folder
+from experiment.run_folder import run_folder, with_run_dir
 from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores, thread_variables
 from harness.progress import CONSOLE, clock, short
@@ -200,7 +200,7 @@ def _follow(
 def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
     kind = COMMANDS[name]
     assert issubclass(kind, RunConfig)
-    config = named(job, kind)
+    config = with_run_dir(job, kind)
     label = " ".join(word for word in job.words if not all(word in other.words for other in jobs))
     return Run(label, job.words, run_folder(config), config)
 

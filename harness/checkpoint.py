@@ -100,7 +100,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     temporary = root / f".tmp-{os.getpid()}-{_folder(step)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
+        _remove_stale(root)
         if _free(root) < need:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         files = _write_folder(temporary, step, plan, links)
@@ -293,7 +293,7 @@ def _prune(root: Path, step: int, keep_last: int) -> None:
             log.warning("%s could not be removed: %s", path, error)
 
 
-def _sweep(root: Path) -> None:
+def _remove_stale(root: Path) -> None:
     """Remove half-written folders of dead processes, and of earlier saves of this one."""
     for path in root.glob(".tmp-*"):
         pid = path.name.split("-")[1]

@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Its name is random, so that no link placed there is followed; a link at `path` itself is replaced. The content is
     synced to the disk before the file is renamed.
     """
-    _sweep(path)
+    _remove_stale(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -118,7 +118,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sweep(path: Path) -> None:
+def _remove_stale(path: Path) -> None:
     """Remove the temporary files of `path` that killed processes left."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]{{16}}\.tmp")
     for stale in path.parent.iterdir():

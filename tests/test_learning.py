@@ -15,7 +15,7 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import PointMassConfig, ToyConfig
 from experiment.overrides import compose_words
-from experiment.run_folder import named
+from experiment.run_folder import with_run_dir
 from replay import ReplayConfig
 from train import train
 
@@ -121,7 +121,7 @@ def test_fifteen_bits_are_flipped_with_hindsight_and_never_without(hindsight, tm
     """HER, figure 1: without it the goal is never met, so that no reward tells what to do."""
     words = [] if hindsight else ["replay.relabel.rollout=1", "replay.relabel.future=0"]
     given = ["experiment=her_bitflip", "device=cpu", "threads=1", f"run_dir={tmp_path}"]
-    assert train(named(compose_words("config", *given, *words), Config)) == 0
+    assert train(with_run_dir(compose_words("config", *given, *words), Config)) == 0
     reached = json.loads((tmp_path / "report.json").read_text())["summary"]["success_rate"]
     assert reached >= 0.95 if hindsight else reached <= 0.05
 
@@ -137,6 +137,6 @@ def test_what_a_picture_shows_is_grasped(cut, tmp_path, monkeypatch):
         monkeypatch.setattr(DQN, "beside_goal", lambda self, features, goal: beside_goal(self, features, 0 * goal))
     given = ["experiment=grasp2vec", "device=cpu", "threads=1", f"run_dir={tmp_path}", "steps=20_000"]
     given += ["agent.epsilon_steps=12_000", "eval_episodes=200"]
-    assert train(named(compose_words("config", *given), Config)) == 0
+    assert train(with_run_dir(compose_words("config", *given), Config)) == 0
     reached = json.loads((tmp_path / "report.json").read_text())["summary"]["success_rate"]
     assert reached < 0.3 if cut else reached > 0.35

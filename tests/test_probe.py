@@ -19,7 +19,7 @@ import experiment.probing
 import probe as script
 from agents import DQNConfig
 from analysis.probe_table import Row, shown_metrics
-from analysis.probes import Features, guess, low_entropy, read
+from analysis.probes import Features, low_entropy, score_baseline, score_probe
 from aux_tasks import TaskConfig
 from configs.schema import Config, PretrainConfig, ProbeConfig
 from configs.sources import BallsConfig, FramesConfig
@@ -141,13 +141,13 @@ def test_a_label_of_low_entropy_is_probed_if_it_is_named(folder: Path, source: A
 def test_a_signal_leaves_the_scores_of_the_draws_so_far(
     folder: Path, source: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    linear = probe_scores.linear
+    linear = probe_scores.score_linear
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return linear(*arguments)
 
-    monkeypatch.setattr(probe_scores, "linear", interrupted)
+    monkeypatch.setattr(probe_scores, "score_linear", interrupted)
     victim = folder / "victim"
     victim.write_text("mine")
     (folder / "probe-linear-frames.json").symlink_to(victim)
@@ -176,10 +176,14 @@ def test_whole_numbers_are_classes_and_a_measure(classes: int) -> None:
         np.digitize(part[:, 0], [-1.5, -0.8, -0.2, 0.3, 0.8, 1.4]).astype(np.uint8) for part in (train, test)
     )
     label = label.clip(max=classes - 1)
-    both, named, measured = (read(train, label.astype(kind), test, truth.astype(kind)) for kind in ("u1", "U1", "f8"))
+    both, named, measured = (
+        score_probe(train, label.astype(kind), test, truth.astype(kind)) for kind in ("u1", "U1", "f8")
+    )
     assert both == named | measured
     assert not named.keys() & measured.keys()
-    assert guess(label, truth) == guess(label.astype(str), truth.astype(str)) | guess(label.astype(float), truth)
+    assert score_baseline(label, truth) == score_baseline(label.astype(str), truth.astype(str)) | score_baseline(
+        label.astype(float), truth
+    )
     if classes == 7:
         assert min(both["r2"], both["accuracy"]) > 0.7
         assert both["accuracy/3"] == np.mean(
@@ -206,8 +210,8 @@ def test_the_difference_is_paired_and_so_are_weights_and_examples(
         assert all(torch.equal(tensor, expected[key]) for key, tensor in parts.encoders[name].state_dict().items())
 
     seen: list[Features] = []
-    original = probe_scores.read
-    monkeypatch.setattr(probe_scores, "read", lambda *given: [seen.append(given[1::2]), original(*given)][1])
+    original = probe_scores.score_probe
+    monkeypatch.setattr(probe_scores, "score_probe", lambda *given: [seen.append(given[1::2]), original(*given)][1])
     report = probed(config(folder, labels=["digit"], seeds=3))
     assert report["found"]["sha256"] == parts.sampler.episodes.fingerprint
     assert len(seen) == 3 * len(FEATURES)

@@ -11,7 +11,7 @@ from analysis.attribution import (
     PANEL,
     agreement,
     background,
-    both,
+    common_map,
     covered_window,
     occlusion,
     overlay,
@@ -133,11 +133,11 @@ def test_covering_a_thing_takes_it_away_and_covering_the_background_changes_noth
 def test_only_what_both_maps_mark_is_marked():
     smooth, occluded = np.zeros((2, 1, 24, 24))
     smooth[0, 4:8, 4:8] = smooth[0, 4:8, 16:20] = occluded[0, 4:8, 4:8] = occluded[0, 16:20, 4:8] = 1
-    marked = both(smooth, occluded)
+    marked = common_map(smooth, occluded)
     assert marked[0, 5, 5] == marked.max() == 1
     assert not marked[smooth * occluded == 0].any()
-    assert not both(smooth, 0 * smooth).any()
-    assert not both(0 * smooth, occluded).any()
+    assert not common_map(smooth, 0 * smooth).any()
+    assert not common_map(0 * smooth, occluded).any()
 
 
 def test_agreement_is_the_rank_correlation_over_the_squares_that_show_something():

@@ -9,7 +9,7 @@ from gymnasium.spaces import Discrete
 from replay_help import build
 
 from analysis.episode import evenly_spaced, play_moments
-from analysis.evaluation import begin, env_seed, evaluate, evaluate_columns, play_episodes
+from analysis.evaluation import env_seed, evaluate, evaluate_columns, play_episodes, start_rollout
 from envs import (
     AtariConfig,
     DmcConfig,
@@ -125,7 +125,7 @@ def test_columns_are_complete_or_left_out_and_an_interrupt_that_nobody_asked_for
 
 def test_returns_are_the_sums_of_raw_rewards_and_follow_from_the_seed() -> None:
     config = ToyConfig(num_envs=3, balls=2)
-    rollout, policy = begin(noise, config.build(), Protocol("env", 0.3, config), 4, 9)
+    rollout, policy = start_rollout(noise, config.build(), Protocol("env", 0.3, config), 4, 9)
     expected: list[list[tuple[float, int]]] = [[], [], []]
     totals, steps = np.zeros(3), np.zeros(3, int)
     for _ in range(200):
@@ -148,7 +148,7 @@ def test_returns_are_the_sums_of_raw_rewards_and_follow_from_the_seed() -> None:
 def test_epsilon_is_the_share_of_random_actions(epsilon: float, share: float) -> None:
     config = Lengths(num_envs=7, lengths=(50,) * 7)
     env = config.build()
-    play_episodes(*begin(stay, env, Protocol("env", epsilon, config), 2, 0), 7 * 20)
+    play_episodes(*start_rollout(stay, env, Protocol("env", epsilon, config), 2, 0), 7 * 20)
     assert np.mean(np.array(env.actions) != 1) == pytest.approx(share, abs=0.03)  # another one two times in three
 
 

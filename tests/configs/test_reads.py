@@ -34,7 +34,7 @@ from envs import (
     Rollout,
     ToyConfig,
 )
-from experiment.peers import build_env
+from experiment.peers import build_vec_env
 from experiment.sources import build_source
 from replay import ReplayConfig
 from replay.config import SyntheticConfig
@@ -153,7 +153,7 @@ def peers() -> None:
     """Every agent of Stable-Baselines3, built alone."""
     for kind in PEERS.values():
         world = ToyConfig() if Discrete in kind.spaces else PointMassConfig(size=36)
-        with closing(build_env(world, 2, clip_reward=True)) as env:
+        with closing(build_vec_env(world, 2, clip_reward=True)) as env:
             kind(**({"buffer_size": 8} if issubclass(kind, OffPolicyConfig) else {})).build(env)
 
 

@@ -22,7 +22,7 @@ from configs.peers import PEERS, SB3DQNConfig
 from envs import Observation, ToyConfig
 from experiment.launch import launch
 from experiment.overrides import compose_words
-from experiment.peers import Follow, build_env, policy_of, restore
+from experiment.peers import TrainingCallback, build_vec_env, policy_of, restore
 from harness.checkpoint import load_latest
 
 SHARED = ["threads=1", "device=cpu", "steps=120", "log_every=24", "checkpoint_every=48", "eval_episodes=4"]
@@ -81,7 +81,7 @@ def test_a_run_leaves_what_ours_leave(agent, left):
 def saved_model(folder, agent):
     """The policy in the checkpoint of a run."""
     config = compose_words("config", f"agent={agent}", *WORDS[agent]).config
-    env = build_env(ToyConfig(), 4, clip_reward=True)
+    env = build_vec_env(ToyConfig(), 4, clip_reward=True)
     model = PEERS[agent](**config.agent).build(env, gamma=0.99, seed=9, device="cpu")
     restore(model, folder, 0)
     return policy_of(model)
@@ -104,7 +104,7 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(left, tmp_path):
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    step = Follow._on_step
+    step = TrainingCallback._on_step
 
     def stopped(self):
         if self.num_timesteps == 60:
@@ -112,7 +112,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
         return step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Follow, "_on_step", stopped)
+        patch.setattr(TrainingCallback, "_on_step", stopped)
         assert run(tmp_path, "sb3_dqn") == 143
     state = load_latest(tmp_path / "checkpoints").state
     assert state["progress"]["saved"] == state["progress"]["steps"] == 60
@@ -126,7 +126,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("clip", [True, False])
 def test_the_learner_sees_clipped_rewards_and_the_log_raw_ones(clip, monkeypatch):
-    env = build_env(ToyConfig(num_envs=2), 4, clip)
+    env = build_vec_env(ToyConfig(num_envs=2), 4, clip)
     obs = env.reset()
     ended = (obs[0], 5.0, True, False, {})
     monkeypatch.setattr(env.envs[0].unwrapped, "step", lambda action: ended)

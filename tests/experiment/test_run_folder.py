@@ -14,7 +14,7 @@ from encoders import EncoderConfig
 from envs import ToyConfig
 from experiment.composition import freeze
 from experiment.overrides import compose_words
-from experiment.run_folder import claim_run_dir, named
+from experiment.run_folder import claim_run_dir, with_run_dir
 from replay import ReplayConfig
 
 PLACES = (
@@ -81,21 +81,21 @@ LONG = (
     ],
 )
 def test_a_folder_is_named_by_all_that_changes_the_learning(words: str, folder: str) -> None:
-    assert named(compose_words("config", *words.split()), Config).run_dir == f"runs/{folder}"
+    assert with_run_dir(compose_words("config", *words.split()), Config).run_dir == f"runs/{folder}"
 
 
 def test_names_of_folders_differ_are_bounded_and_can_be_typed() -> None:
     names = {
-        str(named(compose_words("config", *LONG.split(), f"agent.hidden={hidden}"), Config).run_dir)
+        str(with_run_dir(compose_words("config", *LONG.split(), f"agent.hidden={hidden}"), Config).run_dir)
         for hidden in (8, 9, 10)
     }
     assert len(names) == 3
     for name in names:
         assert max(map(len, name.split("/"))) < 180
         assert freeze(compose_words("probe", f"checkpoint={name}").config, ProbeConfig).checkpoint == name
-    pretrained = named(compose_words("pretrain", "aux=rotation", "env=atari/breakout", "seed=2"), PretrainConfig)
+    pretrained = with_run_dir(compose_words("pretrain", "aux=rotation", "env=atari/breakout", "seed=2"), PretrainConfig)
     assert pretrained.run_dir == "runs/pretrain/frames-breakout/rotation/s2"
-    given = named(compose_words("config", "run_dir=elsewhere", "gamma=0.5"), Config)
+    given = with_run_dir(compose_words("config", "run_dir=elsewhere", "gamma=0.5"), Config)
     assert given.run_dir == "elsewhere"
 
 

@@ -8,7 +8,7 @@ from stable_baselines3 import DQN, PPO, SAC
 
 from envs import PointMassConfig, SingleEnv, ToyConfig
 from experiment.overrides import compose_words
-from experiment.run_folder import named
+from experiment.run_folder import with_run_dir
 from experiment.sb3 import SidequestExtractor
 from train import Config, train
 
@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
         folder = tmp_path_factory.mktemp(agent)
         words = f"env={env} agent={agent} encoder=small steps=40 learning_starts=30 batch_size=4 replay.capacity=100 "
         words += f"threads=1 eval_episodes=0 diagnose_every=0 run_dir={folder}/run"
-        assert train(named(compose_words("config", *words.split()), Config)) == 0
+        assert train(with_run_dir(compose_words("config", *words.split()), Config)) == 0
         found[agent] = folder / "run"
     return found
 

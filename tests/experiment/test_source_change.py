@@ -13,7 +13,7 @@ from configs.schema import ProbeConfig
 from configs.sources import BallsConfig, IdxConfig, ImagesConfig, VideosConfig
 from experiment.pretraining import load_pretraining
 from experiment.probing import build_probing
-from experiment.sources import build_source, describe, save_source, source_change
+from experiment.sources import build_source, describe_source, save_source, source_change
 from harness.checkpoint import save
 
 SMALL = {
@@ -49,32 +49,34 @@ def change_last_byte(path: Path) -> None:
 )
 def test_a_run_resumes_from_the_same_source_only(kind: str, change: Any, tmp_path: Path) -> None:
     run, source = tmp_path / "run", SMALL[kind](tmp_path / "d")
-    save_source(run, describe(build_source(source, TOY, 0)))
+    save_source(run, describe_source(build_source(source, TOY, 0)))
     save(run / "checkpoints", 1, {"parts": {}})
-    save_source(run, describe(build_source(source, TOY, 0)))
+    save_source(run, describe_source(build_source(source, TOY, 0)))
     change(tmp_path / "d")
     with pytest.raises(ValueError, match=r"run learned from another source .*give run_dir=") as error:
-        save_source(run, describe(build_source(source, TOY, 0)))
+        save_source(run, describe_source(build_source(source, TOY, 0)))
     assert "\n" not in str(error.value)
 
 
 def test_a_run_that_has_learned_nothing_takes_the_new_source(tmp_path: Path) -> None:
     source = SMALL["images"](tmp_path / "d")
-    save_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
+    save_source(tmp_path / "run", describe_source(build_source(source, TOY, 0)))
     new_image(tmp_path / "d")
-    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))).startswith("frames 12, now 13")
-    save_source(tmp_path / "run", describe(build_source(source, TOY, 0)))
-    assert source_change(tmp_path / "run", describe(build_source(source, TOY, 0))) == ""
+    assert source_change(tmp_path / "run", describe_source(build_source(source, TOY, 0))).startswith(
+        "frames 12, now 13"
+    )
+    save_source(tmp_path / "run", describe_source(build_source(source, TOY, 0)))
+    assert source_change(tmp_path / "run", describe_source(build_source(source, TOY, 0))) == ""
 
 
 @pytest.mark.parametrize(("kind", "same"), [("images", False), ("videos", False), ("idx", True), ("frames", True)])
 def test_a_run_of_an_earlier_version_resumes_where_its_split_is_the_same(kind: str, same: bool, tmp_path: Path) -> None:
     save(tmp_path / "run/checkpoints", 1, {"parts": {}})
-    found = describe(build_source(SMALL[kind](tmp_path / "d"), TOY, 0))
+    found = describe_source(build_source(SMALL[kind](tmp_path / "d"), TOY, 0))
     if same:
         save_source(tmp_path / "run", found)
     else:
-        with pytest.raises(ValueError, match=r"run learned from another source \(its files were dealt"):
+        with pytest.raises(ValueError, match=r"run learned from another source \(its files were split"):
             save_source(tmp_path / "run", found)
 
 
@@ -83,7 +85,7 @@ def test_a_damaged_description_is_one_line(content: str, tmp_path: Path) -> None
     (tmp_path / "source.json").write_text(content)
     save(tmp_path / "checkpoints", 1, {"parts": {}})
     with pytest.raises(ValueError, match=r"source\.json cannot be read|learned from another source") as error:
-        save_source(tmp_path, describe(build_source(BallsConfig(episodes=4), TOY, 0)))
+        save_source(tmp_path, describe_source(build_source(BallsConfig(episodes=4), TOY, 0)))
     assert "\n" not in str(error.value)
 
 
