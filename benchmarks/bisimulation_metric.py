@@ -6,12 +6,11 @@ The world, the training and each form's options are those of tests/aux_tasks/tes
 results/bisimulation_metric.json and the block of results/dbc.md.
 """
 
-import shlex
 import sys
 from importlib import import_module
 from typing import Any
 
-from common import RESULTS, ROOT, options, read_json, table, with_block
+from common import RESULTS, ROOT, options, read_json, table, this_command, with_block
 
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -44,7 +43,7 @@ def main() -> None:
             learned = [world.learned_metric(float(slip), form=form, seed=seed) for seed in range(given["seeds"])]
             found[form][slip] = [world.agreement(metric, float(slip)) for metric in learned]
         print(form, found[form], flush=True)
-    command = shlex.join(["python", "benchmarks/bisimulation_metric.py", *sys.argv[1:]])
+    command = this_command(__file__)
     write_json({"command": command, "slips": slips, "correlations": found, "versions": versions()}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from common import RESULTS, ROOT, log_of, need, options, read_json, table, with_block
+from common import RESULTS, ROOT, log_of, need, options, read_json, table, this_command, with_block
 
 from harness.metrics import read_rows
 from harness.provenance import versions, write_json
@@ -188,7 +188,7 @@ def main() -> None:
     """Measure and write the tables."""
     need("ray", "pip install 'sidequest[ray]'")
     given, used, content = options(rounds=2, steps=2_000, catch=2, pong=1), versions("ray"), read_json(JSON)
-    command = shlex.join(["python", "benchmarks/collect.py", *sys.argv[1:]])
+    command = this_command(__file__)
     machine = f"{os.cpu_count()} cores, {used['cpu']}, torch {used['torch']}, ray {used['ray']}"
     made = f"`{command}`: {{}}, {machine}, load {{:.0f}} at the end"
     content.setdefault("made", {})

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import statistics
 import sys
@@ -17,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.comparison.groups import Group
 from analysis.comparison.measure import Comparison, compare
 from analysis.comparison.notes import notes
@@ -25,14 +28,20 @@ from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
 from analysis.statistics import t_interval
 from configs.schema import PretrainConfig
+from datasets import EpisodeSampler
+from encoders.base import measure_norms
 from envs import EnvConfig
+from experiment.build import build_initial_encoder
 from experiment.composition import freeze
 from experiment.overrides import compose_words
 from experiment.pretraining import Pretraining, PretrainingParts
+from experiment.probing import Probing, sees_gray, split
 from experiment.run_folder import claim_run_dir
+from experiment.sources import build_source
 from harness.errors import first_line
 from harness.logger import RunLogger
 from harness.metrics import read_rows
+from harness.process import pick_device
 from harness.provenance import write_json
 from harness.signals import GracefulExit
 from pretrain import learn
@@ -48,6 +57,11 @@ def options(**defaults: Any) -> dict[str, Any]:
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"unknown {', '.join(unknown)}: there are {', '.join(defaults)}")
     return defaults | {name: type(defaults[name])(word) for name, word in given.items()}
+
+
+def this_command(script: str) -> str:
+    """`python benchmarks/SCRIPT.py steps=100`: how the program was called."""
+    return shlex.join(["python", f"benchmarks/{Path(script).name}", *sys.argv[1:]])
 
 
 def need(what: str, remedy: str) -> None:
@@ -312,3 +326,15 @@ def finish(failed: Sequence[tuple[Any, ...]]) -> None:
     """End the program, not well if runs failed."""
     if failed:
         sys.exit(f"{len(failed)} runs failed: " + ", ".join("/".join(map(str, run)) for run in failed))
+
+
+def untrained_probing(run: PretrainConfig) -> Probing:
+    """The labelled pictures of a pretraining, for probes of its encoder before it has learned anything."""
+    episodes = build_source(run.source, run.env, run.seed)
+    device = pick_device(run.device)
+    sampler = EpisodeSampler(episodes, frame_stack=1, grayscale=sees_gray(run), device=device)
+    encoder = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed).to(device)
+    splits = split(episodes, run.test_share, run.seed)
+    measure_norms(encoder, sampler.observe(splits["held-out"][0][::4]))
+    labels, place = {"class": np.asarray(episodes.labels["class"])}, Path("untrained")
+    return Probing(run, run.source, run.env, sampler, place, {"initial": encoder}, labels, [], splits, place)

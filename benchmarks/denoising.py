@@ -11,8 +11,6 @@ are written; `render=1` writes that block alone. An arm is a task, or one of `AR
 all settings are those of `experiment=sac_cartpole`. `background=video` shows the clips of `make clips`.
 """
 
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +32,7 @@ from common import (
     result_of,
     side_by_side,
     table,
+    this_command,
     with_block,
     write_page,
 )
@@ -167,7 +166,7 @@ def main() -> None:
         world="cartpole_swingup", background="gas", arms=DEFAULT, places="separate,shared", seeds=3, steps=1_500,
         frames=10_000, jobs=1, render=0,
     )  # fmt: skip
-    given["command"] = shlex.join(["python", "benchmarks/denoising.py", *sys.argv[1:]])
+    given["command"] = this_command(__file__)
     if not given["render"]:
         of = config("none", 0, given)
         if given["background"] == "video":

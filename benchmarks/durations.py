@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from common import RESULTS, ROOT, config_of, options, origins, read_json, renewed, table, with_block
+from common import RESULTS, ROOT, config_of, options, origins, read_json, renewed, table, this_command, with_block
 
 from configs.schema import Config
 from experiment.training import Progress
@@ -108,7 +108,7 @@ def remade(page: str) -> str:
 def main() -> None:
     """Measure and write the table."""
     given, used = options(presets=",".join(PRESETS), seconds=40), versions()
-    command = shlex.join(["python", "benchmarks/durations.py", *sys.argv[1:]])
+    command = this_command(__file__)
     for preset in given["presets"].split(","):
         row = measure(preset, given["seconds"])
         row["made"] = f"`{command}`, one thread of {os.cpu_count()} cores, {used['cpu']}, torch {used['torch']}"

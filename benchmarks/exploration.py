@@ -8,7 +8,6 @@ Makes what is missing in runs/exploration, then results/exploration.json and the
 """
 
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from common import (
     options,
     read_json,
     table,
+    this_command,
     with_block,
 )
 from scipy.stats import binomtest
@@ -124,7 +124,7 @@ def main() -> None:
     runs = {folder(arm, seed): (arm, seed, given) for seed in range(given["seeds"]) for arm in ARMS}
     results, failed = measured(run, runs, given["steps"], given["jobs"])
     content = {
-        "command": shlex.join(["python", "benchmarks/exploration.py", *sys.argv[1:]]),
+        "command": this_command(__file__),
         "steps": given["steps"],
         "results": list(results.values()),
         "versions": versions(),

@@ -10,7 +10,6 @@ its page. A seed deals the pieces anew; a pretraining never sees those that its 
 """
 
 import io
-import shlex
 import shutil
 import statistics
 import sys
@@ -30,20 +29,17 @@ from common import (
     read_json,
     side_by_side,
     table,
+    this_command,
+    untrained_probing,
     with_block,
 )
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from configs.schema import PretrainConfig, ProbeConfig
-from datasets import Episodes, EpisodeSampler
 from datasets.readers import read_videos
-from encoders.base import measure_norms
-from experiment.build import build_initial_encoder
 from experiment.probe_scores import measure
-from experiment.probing import Probing, build_probing, split
-from experiment.sources import build_source
-from harness.process import pick_device, tune_process
+from experiment.probing import build_probing
+from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
 from pretrain import pretrain
@@ -124,25 +120,13 @@ def run(arm: str, seed: int, steps: int) -> None:
     if ARMS[arm] and (code := pretrain(config)):
         sys.exit(code)
     asked = config_of("probe", [f"checkpoint={folder}", "labels=[class]", "seeds=1", "device=cpu"], ProbeConfig)
-    parts = build_probing(asked) if ARMS[arm] else untrained(config)
+    parts = build_probing(asked) if ARMS[arm] else untrained_probing(config)
     scores, draws = measure(asked, parts)
     rows = [
         {**row._asdict(), "value": values[0]} for row, values in scores.items() if row.metric in ("accuracy", "knn")
     ]
     counts = {drawn.split: [len(drawn.train), len(drawn.test)] for drawn in draws}
     write_json({"scores": rows, "examples": counts, "versions": versions()}, folder / "scores.json")
-
-
-def untrained(config: PretrainConfig) -> Probing:
-    """The labelled pictures, and an encoder that has learned nothing."""
-    episodes: Episodes = build_source(config.source, config.env, config.seed)
-    sampler = EpisodeSampler(episodes, frame_stack=1, grayscale=False, device=pick_device(config.device))
-    encoder = build_initial_encoder(config.encoder, sampler.obs_shape, config.seed)
-    splits = split(episodes, config.test_share, config.seed)
-    measure_norms(encoder, sampler.observe(splits["held-out"][0][::4]))
-    labels: dict[str, NDArray[Any]] = {"class": np.asarray(episodes.labels["class"])}
-    place = Path("untrained")
-    return Probing(config, config.source, config.env, sampler, place, {"initial": encoder}, labels, [], splits, place)
 
 
 def main() -> None:
@@ -154,7 +138,7 @@ def main() -> None:
     missing = [one for one in each if not (folder_of(*one) / "scores.json").is_file()]
     finish(side_by_side(run, missing, given["jobs"]))
     runs = {arm: [read_json(folder_of(arm, seed, steps) / "scores.json") for seed in range(seeds)] for arm in ARMS}
-    command = shlex.join(["python", "benchmarks/forgery.py", *sys.argv[1:]])
+    command = this_command(__file__)
     write_json({"command": command, "options": given, "study": STUDY, "runs": runs}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
 

@@ -7,7 +7,6 @@ The first form pretrains by `experiment=pretrain_grasp2vec` what is missing in r
 writes results/grasp2vec.json and the block of its page. The second form measures one goal space and prints its table.
 """
 
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from common import (
     options,
     read_json,
     table,
+    this_command,
     with_block,
 )
 from numpy.typing import NDArray
@@ -298,7 +298,7 @@ def report(results: list[dict[str, Any]], count: int) -> dict[str, Any]:
         | {arm: [found] for arm, found in baselines(split, count).items()}
         for split in SPLITS
     }
-    made = f"`{shlex.join(['python', *sys.argv])}`"
+    made = f"`{this_command(__file__)}`"
     return {"made": made, "seeds": len(results), "episodes": count, "torch": made_on(results), "scores": scores}
 
 
@@ -310,7 +310,7 @@ def measure_one(space: str, count: int, picture: str, kept: str) -> None:
     scores = {split: {"trained": [measure(network, split, count)]} for split in SPLITS}
     print(tables(scores))
     if kept:
-        made = {"command": shlex.join(["python", *sys.argv]), "versions": versions("mujoco")}
+        made = {"command": this_command(__file__), "versions": versions("mujoco")}
         write_json({"sha256": {file.name: sha256(file)}, "episodes": count, "scores": scores, **made}, Path(kept))
 
 

@@ -6,14 +6,13 @@ Each run is of `experiment=grasp2vec`; its folder is <arm>/s<seed>. Writes resul
 results/grasp2vec.md; other runs keep their rows.
 """
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, log_of, need_env, read_json, table, with_block
+from common import RESULTS, log_of, need_env, read_json, table, this_command, with_block
 from grasp2vec import COPIES, SEED, argmax_policy, cell, episodes, load, shares
 from numpy.typing import NDArray
 
@@ -81,7 +80,7 @@ def main() -> None:
     arms = kept.get("arms", {}) if kept.get("episodes") == count else {}
     for run in (Path(word) for word in sys.argv[1:] if not word.startswith("episodes=")):
         arms.setdefault(run.parent.name, {})[run.name] = measure(run, count)
-    made = {"command": shlex.join(["python", *sys.argv]), "episodes": count, "versions": versions("mujoco")}
+    made = {"command": this_command(__file__), "episodes": count, "versions": versions("mujoco")}
     write_json({"arms": arms, "others": others(count), **made}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
     print(PAGE.read_text().partition(Path(__file__).name)[2].partition("<!-- end")[0])

@@ -8,7 +8,6 @@ demonstration; the agent sees itself with the first. `true reward`: SAC from pix
 Makes what is missing in runs/imitation, then results/imitation.json and the block of its page.
 """
 
-import shlex
 import statistics
 import sys
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, with_block
+from common import RESULT, RESULTS, config_of, finish, measured, options, read_json, table, this_command, with_block
 
 from analysis.policies import greedy, random_policy
 from configs.schema import Config, PretrainConfig
@@ -138,7 +137,7 @@ def main() -> None:
     random = random_policy(env.build().action_space, numpy_stream(0, "random"))
     place = [np.load(DEMONSTRATION / f"labels/{axis}.npy")[-1] for axis in "xy"]
     content = {
-        "command": shlex.join(["python", "benchmarks/imitation.py", *sys.argv[1:]]),
+        "command": this_command(__file__),
         "steps": given["steps"],
         "controller": shown["controller"],
         "random play": final_distances(env, random),

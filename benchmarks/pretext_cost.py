@@ -6,9 +6,7 @@ Image tasks on MNIST and the others on bouncing balls, with the settings of pret
 Writes these rows into results/pretext_cost.json and the page's block; others stay.
 """
 
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -21,7 +19,7 @@ import pretext_mnist
 import pretext_video
 import torch
 import torch.nn.functional as F
-from common import RESULTS, config_of, need, options, origins, read_json, renewed, table, with_block
+from common import RESULTS, config_of, need, options, origins, read_json, renewed, table, this_command, with_block
 from torch import Tensor, nn
 
 from configs.schema import PretrainConfig
@@ -87,7 +85,7 @@ def main() -> None:
     if pretext_mnist.TASKS.keys() & chosen["tasks"].split(","):
         need("data/mnist", "make mnist")
     tune_process(1)
-    command = shlex.join(["python", *sys.argv])
+    command = this_command(__file__)
     made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"
     rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["tasks"].split(",")]
     write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, every)}, JSON)

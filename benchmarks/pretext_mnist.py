@@ -8,9 +8,7 @@ that its training began with.
 """
 
 import json
-import shlex
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from common import (
     read_json,
     renewed,
     table,
+    this_command,
     train,
     with_block,
 )
@@ -124,7 +123,7 @@ def main() -> None:
     done: dict[str, dict[Path, dict[str, Any]]] = {}
     for folder, result in results.items():
         done.setdefault(folder.parent.name, {})[folder] = result
-    made = f"`{shlex.join(['python', *sys.argv])}`, {steps:,} updates"
+    made = f"`{this_command(__file__)}`, {steps:,} updates"
     rows = [{"made": made, **row_of(name, of_task)} for name, of_task in done.items()]
     write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, TASKS)}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))

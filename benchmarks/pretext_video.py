@@ -9,8 +9,6 @@ probed for the places of the balls. Then it writes these rows into results/prete
 others stay.
 """
 
-import shlex
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -36,6 +34,7 @@ from common import (
     renewed,
     result_of,
     table,
+    this_command,
     train,
     with_block,
 )
@@ -351,7 +350,7 @@ def main() -> None:
         config = config_of("pretrain", words_of("pong", "st_dim", seed), PretrainConfig)
         build_source(config.source, config.env, seed)  # or all of its runs would record at once
     results, failed = measured(run, runs, steps, chosen["jobs"])
-    made, before = f"`{shlex.join(['python', *sys.argv])}`", read_json(JSON)
+    made, before = f"`{this_command(__file__)}`", read_json(JSON)
     told, score = before.get("sources", {}), before.get("score_changes")
     for source, task in pairs:
         real, control = (

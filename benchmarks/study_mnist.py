@@ -8,13 +8,10 @@ in the same order.
 """
 
 import json
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import (
     RESULTS,
@@ -28,16 +25,15 @@ from common import (
     read_json,
     side_by_side,
     table,
+    this_command,
+    untrained_probing,
     with_block,
 )
 
 from configs.schema import PretrainConfig, ProbeConfig
-from datasets import EpisodeSampler
-from experiment.build import build_initial_encoder
 from experiment.probe_scores import draw, score_trained
-from experiment.probing import Probing, split
-from experiment.sources import build_source
-from harness.process import pick_device, tune_process
+from experiment.probing import Probing
+from harness.process import tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json
 
@@ -62,13 +58,7 @@ def file_of(arm: str, seed: int, steps: int, labels: int) -> Path:
 def untrained(seed: int, device: str) -> Probing:
     """MNIST with its own split, and a network of the study's that has seen none of it."""
     words = ["source=idx", "source.folder=data/mnist", "encoder=study_digits", "aux=rotation", f"seed={seed}"]
-    run = config_of("pretrain", words, PretrainConfig)
-    episodes = build_source(run.source, run.env, seed)
-    sampler = EpisodeSampler(episodes, frame_stack=1, grayscale=True, device=pick_device(device))
-    encoder = build_initial_encoder(run.encoder, sampler.obs_shape, seed).to(sampler.device)
-    labels, splits = {"class": np.asarray(episodes.labels["class"])}, split(episodes, run.test_share, seed)
-    place = Path("untrained")
-    return Probing(run, run.source, run.env, sampler, place, {"initial": encoder}, labels, [], splits, place)
+    return untrained_probing(config_of("pretrain", [*words, f"device={device}"], PretrainConfig))
 
 
 def run(arm: str, seed: int, steps: int, labels: int, device: str) -> None:
@@ -107,7 +97,7 @@ def main() -> None:
     finish(side_by_side(run, missing, given["jobs"]))
     runs = {arm: [json.loads(file_of(arm, s, steps, labels).read_text()) for s in range(seeds)] for arm in ARMS}
     rows = [row_of(metric, runs) for metric in DIGITS]
-    command = shlex.join(["python", "benchmarks/study_mnist.py", *sys.argv[1:]])
+    command = this_command(__file__)
     content = {"command": command, "options": given, "study": STUDY, "rows": rows, "runs": runs}
     write_json(read_json(JSON) | {f"{steps:,} updates, {labels:,} labels": content}, JSON)
     PAGE.write_text(remade(PAGE.read_text()))

@@ -9,7 +9,6 @@ motion of the world: the error of a change is over the deviation of real changes
 Makes what is missing in runs/synther, then results/synther.json and the block of its page.
 """
 
-import shlex
 import statistics
 import sys
 import time
@@ -29,6 +28,7 @@ from common import (
     options,
     read_json,
     table,
+    this_command,
     with_block,
 )
 from scipy.stats import ks_2samp
@@ -174,7 +174,7 @@ def main() -> None:
     runs = {folder(arm, seed): (arm, seed, given["steps"]) for arm, seed in each}
     results, failed = measured(run, runs, given["steps"], given["jobs"])
     content = {
-        "command": shlex.join(["python", "benchmarks/synther.py", *sys.argv[1:]]),
+        "command": this_command(__file__),
         "steps": given["steps"],
         "words": {"all": COMMON, **ARMS},
         "results": list(results.values()),

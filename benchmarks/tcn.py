@@ -8,9 +8,7 @@ in weights, batches and held-out episodes. After each run, alignment errors and 
 beside the same networks untrained, and pixels. Worlds: pointmass, whose actions are forces; reacher of dm_control.
 """
 
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +17,19 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import RESULT, RESULTS, config_of, finish, measured, need_env, options, read_json, table, with_block
+from common import (
+    RESULT,
+    RESULTS,
+    config_of,
+    finish,
+    measured,
+    need_env,
+    options,
+    read_json,
+    table,
+    this_command,
+    with_block,
+)
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -249,7 +259,7 @@ def main() -> None:
     runs = {folder_of(world, task, seed): (world, task, seed, steps) for seed in seeds for task in tasks}
     results, failed = measured(run, runs, steps, given["jobs"])
     content = {
-        "command": shlex.join(["python", "benchmarks/tcn.py", *sys.argv[1:]]),
+        "command": this_command(__file__),
         "steps": steps,
         "pixels": measure(world, train, held_out, pixels),
         "results": sorted(results.values(), key=lambda result: tasks.index(result["task"])),

@@ -9,7 +9,6 @@ probe of the agent's network finds Pong's ball best in one frame (pretext_video.
 its own pretraining, which begins with the same weights as its training from scratch.
 """
 
-import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from common import (
     read_json,
     side_by_side,
     table,
+    this_command,
     with_block,
 )
 from pretext_mnist import answered
@@ -133,7 +133,7 @@ def main() -> None:
     finish(side_by_side(run, [one for one in each if not done(folder_of(*one), steps)], given["jobs"]))
     scratch = [curve(games(folder_of(SCRATCH, seed, given)), steps, WINDOW) for seed in seeds]
     rows = [row_of(start, given, scratch) for start in starts]
-    command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
+    command = this_command(__file__)
     content = {"command": command, "options": given, "window": WINDOW, "rows": rows, "versions": versions()}
     write_json(content, JSON)
     PAGE.write_text(remade(PAGE.read_text()))
