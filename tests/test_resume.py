@@ -76,7 +76,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert final(tmp_path) == whole(kind)
 
 
-@pytest.mark.parametrize("function", ["_write", "_publish", "_prune"])
+@pytest.mark.parametrize("function", ["write_parts", "_publish", "_prune"])
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing_older(
     function: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,7 +234,7 @@ def test_a_full_disk_is_seen_before_writing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(CheckpointError, match="Not a directory"):
         save(path / "agent.safetensors" / "run", 1, OLD)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_040_000))
-    monkeypatch.setattr(checkpoint, "_write", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(checkpoint, "write_parts", lambda *_: pytest.fail("wrote"))
     with pytest.raises(CheckpointError, match=r"No space left on device; 1,05\d,\d+ bytes needed, 1,040,000 free"):
         save(tmp_path, 2, {"replay": np.ones(1_000_000, np.uint8)})
     assert os.listdir(tmp_path) == [path.name]
