@@ -316,7 +316,7 @@ def test_an_update_descends_one_weighted_sum_then_the_policy_terms():
     policy = [*slow.actor.parameters(), slow.log_temperature]
     torch.optim.Adam(policy, lr=0.01, foreach=False, fused=False).step()
     update = learn(agent, batch)
-    for mine, theirs in zip([*agent.online, *agent.policy], [*online, *policy], strict=True):
+    for mine, theirs in zip([*agent.online, *agent.policy_parameters], [*online, *policy], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
     assert update.metrics.keys() >= {"train/loss", "train/actor_loss", "train/ent_coef", "aux/deepmdp/loss"}
     assert float(update.metrics["train/loss"]) == pytest.approx(terms["td"].mean().item(), rel=1e-5)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from encoder_help import generator, pixels
 
-from encoders.augment import random_shift
-from encoders.views import LUMA, VIEWS, Views
+from encoders.augment import LUMA, random_shift
+from encoders.views import VIEWS, Views
 
 SAMPLES = 7
 EVERYTHING = Views(
@@ -117,7 +117,7 @@ def test_a_mirrored_view_is_the_flip_of_the_plain_one_and_off_by_default():
 
 
 def test_recolouring_keeps_gray_gray_and_the_brightness():
-    obs, gray, luma = pixels(3000, 3, 4, 4), torch.full((3,), 100.0), torch.tensor(LUMA)
+    obs, gray, luma = pixels(3000, 3, 4, 4), torch.full((3,), 100.0), torch.tensor(LUMA).expand(3, 3)
     maps = Views(saturation=0.5, hue=0.25).recolouring(obs[:50], generator())
     torch.testing.assert_close(maps @ gray, gray.expand(50, 3), atol=0.2, rtol=0)
     torch.testing.assert_close(luma[0] @ maps, luma[0].expand(50, 3), atol=2e-3, rtol=0)
