@@ -98,7 +98,8 @@ def learn(run: Training, stop: GracefulExit) -> None:
             saving |= stop.save_requested
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)
-            if batch and config.diagnose_every and (progress.due(config.diagnose_every) or progress.finished(config)):
+            last = saving and progress.finished(config)
+            if batch and config.diagnose_every and (last or progress.due(config.diagnose_every)):
                 log_diagnosis(run, batch)
             if progress.due(config.probe_every):
                 log_probe(run)

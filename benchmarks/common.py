@@ -53,7 +53,9 @@ RESULT = "result.json"  # the last that a run writes
 
 def options(**defaults: Any) -> dict[str, Any]:
     """The `key=value` words of the command line over `defaults`, each of its default's type; others end the program."""
-    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    if wrong := [word for word in sys.argv[1:] if "=" not in word]:
+        sys.exit(f"{wrong[0]}: give key=value")
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"unknown {', '.join(unknown)}: there are {', '.join(defaults)}")
     return defaults | {name: type(defaults[name])(word) for name, word in given.items()}

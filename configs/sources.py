@@ -70,7 +70,7 @@ class VideosConfig(SourceConfig):
     name: str = field(default="videos", kw_only=True)
     folder: str = "data/clips"  # folder of the video files; `make clips` brings three
     size: int = 64  # pixels, height and width
-    stride: int = 1  # every so many frames, one is used
+    stride: int = 1  # one of so many frames is used; 1: all
     cut: float = 40.0  # mean difference of two frames, of 255, above which the second begins another shot
     crop: str = "middle"  # the middle square, or face: the largest face, for the extra `faces`
 
@@ -86,7 +86,7 @@ class MultiviewConfig(SourceConfig):
     name: str = field(default="multiview", kw_only=True)
     folder: str = MISSING  # folder of the sequences
     size: int = 64  # pixels, height and width
-    stride: int = 1  # every so many frames, one is used
+    stride: int = 1  # one of so many frames is used; 1: all
 
     def __post_init__(self) -> None:
         _at_least_one(self, "size", "stride")

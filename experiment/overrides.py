@@ -225,7 +225,7 @@ def _check_choice(name: str, override: Override) -> None:
     if isinstance(value, list) and group != "aux":
         raise ValueError(f"{group} takes one choice, not a list: -m {group}=a,b runs each of several")
     known, chosen = choices(name, group), value if isinstance(value, list) else [value]
-    if len(chosen) > 1 and ("none" in chosen or len({*chosen}) < len(chosen)):
+    if len(chosen) > 1 and ("none" in chosen or len({*map(str, chosen)}) < len(chosen)):
         raise ValueError(f"{override.input_line}: leave out `none`, and name each task once")
     for choice in chosen:
         if choice not in known:

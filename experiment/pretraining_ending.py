@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -65,7 +66,9 @@ def log_end(run: Pretraining, begun: int) -> None:
     log_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
     log.info("probe         %s", follow_up(config, "python probe.py"))
     same = f"encoder={config.encoder.name} frame_stack={config.frame_stack}"
-    same += " encoder.standardize=true" if config.encoder.standardize else ""
+    for key in fields(config.encoder):
+        if key.name not in ("name", "init") and (value := getattr(config.encoder, key.name)) != key.default:
+            same += f" encoder.{key.name}={str(value).lower()}"
     log.info("train         python train.py %s encoder.init=%s", same, run_dir / "encoder.safetensors")
     log.info("TensorBoard   tensorboard --logdir %s", run_dir)
 

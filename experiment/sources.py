@@ -52,7 +52,7 @@ from harness.seeding import numpy_stream
 
 log = logging.getLogger(__name__)
 
-SOURCE_FILE = "source.json"  # in the folder of a run: `describe`
+SOURCE_FILE = "source.json"  # in the folder of a run: `describe_source`
 RANDOM_SHARE = 0.05  # random actions of a trained agent, without which all games of many environments are the same
 UNSEEN = {"name", "threads", "processes"}  # environment keys that change no frame, or are recorded separately
 

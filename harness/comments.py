@@ -20,7 +20,10 @@ def field_comments(kind: type) -> Mapping[str, str]:
 
 
 def _own_comments(kind: type) -> Iterator[tuple[str, str]]:
-    source = inspect.cleandoc("\n" + inspect.getsource(kind))
+    try:
+        source = inspect.cleandoc("\n" + inspect.getsource(kind))
+    except (OSError, TypeError):  # of a class that was made without source
+        return
     told = {
         token.start[0]: (token.string.lstrip("# "), not token.line.lstrip().startswith("#"))
         for token in tokenize.generate_tokens(StringIO(source).readline)

@@ -313,7 +313,9 @@ def test_progress_is_told_before_learning_starts(tmp_path: Path, capfd: pytest.C
 
 def test_a_good_score_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
     for until_score, name in ((-1.0, "won"), (1.1, "lost")):  # Catch scores between -1 and 1
-        assert run(small(tmp_path / name, steps=480, until_score=until_score)) == 0
+        assert run(small(tmp_path / name, steps=480, until_score=until_score, diagnose_every=10_000)) == 0
+        rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        assert sum("repr/effective_rank" in row for row in rows) == 1  # at the last step alone
     won, lost = (load_latest(tmp_path / name / "checkpoints") for name in ("won", "lost"))
     assert won is not None
     assert lost is not None

@@ -147,7 +147,10 @@ def _particular(firsts: Sequence[Run], keys: Sequence[str]) -> list[dict[str, An
     for key in keys:
         if not _implied(key, firsts, chosen):
             told[_short(key, keys)] = [_get(run, key) if key in run.config else ABSENT for run in firsts]
-    left_out = {word: _usual(values) for word, values in told.items() if word != "aux" and len(told) > MOST_WORDS}
+    left_out = {}
+    for word, values in told.items():
+        if len(told) > MOST_WORDS and word != "aux" and ABSENT not in values:
+            left_out[word] = _usual(values)
     return [
         {word: values[i] for word, values in told.items() if values[i] not in (ABSENT, left_out.get(word, ABSENT))}
         for i in range(len(firsts))

@@ -83,7 +83,8 @@ def _apart(value: Any, other: Any) -> Any:
     """A value as a note shows it: of a mapping, the keys whose values differ from those of another."""
     if not isinstance(value, dict):
         return value
-    return ", ".join(f"{key}={found}" for key, found in value.items() if key not in other or other[key] != found)
+    keys = [key for key in {**value, **other} if value.get(key, ...) != other.get(key, ...)]
+    return ", ".join(f"{key}={value.get(key, 'none')}" for key in sorted(keys))
 
 
 def _eval_env(run: Run) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """A report of an evaluation.
 
     Raises:
-        ValueError, OSError: the file cannot be read, or is no report.
+        ValueError, OSError: the file cannot be read, or is not a report.
     """
     try:
         report = read_json(path)
@@ -196,7 +196,7 @@ def read_yaml(content: str, path: Path) -> dict[str, Any]:
     """The keys of a config, which may be somebody else's, as plain data.
 
     Raises:
-        ValueError: the content is no config.
+        ValueError: the content is not a config.
     """
     try:
         return parse_plain(content)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,6 +40,17 @@ def test_an_unusual_run_does_not_lengthen_the_labels_of_the_others(tmp_path):
     assert {"aux=none", "aux=rotation"} <= {*found}
     assert max(map(len, found)) <= LONGEST
     assert len({*found}) == 3
+
+
+def test_groups_differ_in_their_labels_where_an_older_run_lacks_a_key(tmp_path):
+    words = ["agent.hidden=8", "gamma=0.9", "replay.alpha=0.1", "batch_size=16"]
+    for i, word in enumerate(words):
+        fake_run(tmp_path / f"other{i}", "aux=none", word)
+    fake_run(tmp_path / "new", "aux=none")
+    old = fake_run(tmp_path / "old", "aux=none") / "config.yaml"
+    old.write_text(re.sub(r"(?m)^  epsilon_end: .*\n", "", old.read_text()))
+    found = labels(tmp_path)
+    assert len({*found}) == len(found) == 6
 
 
 def test_runs_are_told_apart_by_name_and_seed(tmp_path):
