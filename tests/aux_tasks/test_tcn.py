@@ -263,5 +263,5 @@ def test_destroyed_content_stays_at_chance(name, destroy):
 
 @pytest.mark.slow
 def test_several_frames_tell_motion_and_one_does_not():
-    assert accuracy("mftcn", drifts, steps=600, **OPTIONS["mftcn"]) > 2 / K
+    assert accuracy("mftcn", drifts, steps=900, **OPTIONS["mftcn"]) > 2 / K
     assert accuracy("tcn", drifts, steps=300) < 1.3 / K
