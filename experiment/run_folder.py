@@ -1,6 +1,5 @@
 """The folder of a run: its name, its lock, and the config in it."""
 
-import hashlib
 import os
 import re
 import stat
@@ -16,6 +15,7 @@ from configs.schema import Config, RunConfig, flat, flatten
 from configs.sources import FramesConfig
 from envs import EnvConfig
 from experiment.composition import Composed, complete, freeze, read_config, write_config
+from harness.derive import shorten
 from harness.process import exclusive
 
 # Keys that may change when a run continues, since they do not change the learning.
@@ -76,10 +76,7 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
         taken = [other.replace(".options.", ".") for other in config if other != key]
         end = next((e for e in ends if not any(f".{o}".endswith(f".{e}") for o in taken)), key)
         changed.append(f"{end}_{_plain(value)}")
-    name = "-".join(changed)
-    if len(name) <= LONGEST:
-        return name
-    return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return shorten("-".join(changed), LONGEST)
 
 
 def _label_shows(env: EnvConfig, key: str, preset: Any) -> bool:

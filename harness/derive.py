@@ -1,4 +1,4 @@
-"""Seeds and splits that follow from a seed and a name, the same on every machine and in every release."""
+"""Seeds, splits and short names that follow from names, the same on every machine and in every release."""
 
 import hashlib
 import json
@@ -23,3 +23,10 @@ def held_out(names: Iterable[str], share: float, seed: int) -> NDArray[np.bool_]
     chance = np.array([derive(seed, "split", name) for name in names]) / 2**63
     bound: float = np.clip(share, np.nextafter(chance.min(), 1), chance.max())
     return chance < bound
+
+
+def shorten(name: str, longest: int) -> str:
+    """The name; or, if it has more than `longest` characters, its beginning and a hash of the whole."""
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

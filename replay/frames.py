@@ -112,7 +112,11 @@ class ArrayFrames:
 
 
 def _claim(file: BinaryIO, size: int) -> None:
-    """Lock a file and empty it, which frees its room; not if another process has it, or it is not such a replay."""
+    """Lock a file and empty it, to free its space.
+
+    Raises:
+        ValueError: another run uses the file, or it has another size than this replay.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -4,12 +4,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from analysis.comparison.runs import Run
+from harness.derive import shorten
 from harness.suggest import nearest
 
 MOST_WORDS = 4  # of a label, above which values that more than half of the groups have are left out
@@ -30,8 +30,8 @@ class Group:
         """`aux=rotation learning_rate=0.001`; agent and auxiliary tasks where there are no such words."""
         first = self.all_runs[0]
         name = "+".join([str(_get(first, "agent.name") or "agent"), *first.tasks])
-        told = first.label or " ".join(f"{key}={value}" for key, value in self.words.items()) or name
-        return told if len(told) <= LONGEST else f"{told[: LONGEST - 8]}… {sha256(told.encode()).hexdigest()[:6]}"
+        words = " ".join(f"{key}={value}" for key, value in self.words.items())
+        return shorten(first.label or words or name, LONGEST)
 
     @property
     def all_runs(self) -> list[Run]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.comparison.groups import Group
-from analysis.comparison.runs import SCORE, Run, is_number
+from analysis.comparison.runs import SCORE, Run
 from analysis.statistics import Floats, area_under_curve, curve_interval, mean_of_tasks, stratified_interval
 
 POINTS = 120  # of a curve
@@ -71,10 +71,10 @@ class Cell:
         found = (getattr(outcome, name) for outcome in self.outcomes)
         return [value for value in found if value is not None]
 
-    def of_summary(self, name: str) -> list[float]:
-        """A number of the final evaluations, of all runs that have it."""
-        found = ((outcome.run.report.get("summary") or {}).get(name) for outcome in self.outcomes)
-        return [float(value) for value in found if value is not None and is_number(value)]
+    def evaluated(self, name: str) -> list[float]:
+        """A number in the summaries of the final evaluations, of all runs that have it."""
+        found = (outcome.run.evaluated(name) for outcome in self.outcomes)
+        return [value for value in found if value is not None]
 
     def estimate(self, name: str) -> Estimate | None:
         """Mean and interval of a measurement over the runs that have it."""

@@ -178,8 +178,9 @@ def _axes(bounds: Bounds, label: str, ticks: bool = True) -> str:
             y = _at(left, value, bounds)[1]
             shapes.append(f'<line class=grid x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             shapes.append(f'<text x="{LEFT - 6}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>')
-    for value in MaxNLocator(5).tick_values(left, right):
-        if ticks and left <= value <= right:
+    along = MaxNLocator(5).tick_values(left, right) if ticks else []
+    for value in along:
+        if left <= value <= right:
             x, text = _at(value, low, bounds)[0], f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
             anchor = "end" if x > WIDTH - 40 else "middle"
             shapes.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="{anchor}">{text}</text>')

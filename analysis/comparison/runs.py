@@ -52,8 +52,12 @@ class Run:
     @property
     def final(self) -> float | None:
         """Mean return of the final evaluation."""
-        summary: dict[str, Any] = self.report.get("summary") or {}
-        return float(summary["mean"]) if is_number(summary.get("mean")) else None
+        return self.evaluated("mean")
+
+    def evaluated(self, name: str) -> float | None:
+        """A number in the summary of the final evaluation."""
+        value: Any = (self.report.get("summary") or {}).get(name)
+        return float(value) if is_number(value) else None
 
     def series(self, tag: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The agent steps at which a metric was logged, and its values."""

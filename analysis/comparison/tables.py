@@ -94,10 +94,10 @@ def _scores(comparison: Comparison, task: str, found: list[Note]) -> Table:
     header = ["group", "seeds", "final evaluation", "its IQM", "best training", "last training", "area under curve"]
     header += [normal[0]] if normal else []
     for name, title in {"success_rate": "success rate", "goal_distance": "distance to the goal"}.items():
-        found_of = [cell.of_summary(name) for cell in comparison.of_task(task)]
-        if any(found_of):
+        columns = [cell.evaluated(name) for cell in comparison.of_task(task)]
+        if any(columns):
             header.append(title)
-            for row, values in zip(rows, found_of, strict=True):
+            for row, values in zip(rows, columns, strict=True):
                 row.append(format_estimate(estimate(values)))
     caption = (
         "Mean over the seeds with its 95 % bootstrap interval. Training scores are moving means over a tenth "
