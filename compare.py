@@ -9,7 +9,7 @@ seed; or the monitor.csv of Stable-Baselines3). Runs that differ only in the see
 """
 
 if __name__ == "__main__":
-    from experiment.start import start
+    from experiment.commands.start import start
 
     start("compare", __doc__)  # before torch is imported
 
@@ -29,10 +29,10 @@ from analysis.comparison.scores_csv import read_published
 from analysis.comparison.tables import tables
 from analysis.comparison.tensorboard import write_groups
 from configs.schema import CompareConfig
-from experiment.command_lines import training_command
-from experiment.composition import freeze
-from experiment.launch import launch
-from experiment.run_folder import MAY_CHANGE
+from experiment.command_line.composition import freeze
+from experiment.commands.launch import launch
+from experiment.folders.next_commands import training_command
+from experiment.folders.run_folder import MAY_CHANGE
 from harness.files import replacing
 from harness.progress import table_console
 

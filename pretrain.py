@@ -8,7 +8,7 @@ Run the same command again to resume.
 """
 
 if __name__ == "__main__":
-    from experiment.start import start
+    from experiment.commands.start import start
 
     start("pretrain", __doc__)  # before torch is imported
 
@@ -18,11 +18,11 @@ from functools import partial
 
 from configs.schema import PretrainConfig
 from encoders import standardize
-from experiment.build import without_init
-from experiment.composition import Composed
-from experiment.launch import launch
-from experiment.monitoring import log_examples
-from experiment.pretraining import (
+from experiment.command_line.composition import Composed
+from experiment.commands.launch import launch
+from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir
+from experiment.pretraining.ending import finish, log_end
+from experiment.pretraining.run import (
     Pretraining,
     build_pretraining,
     draw,
@@ -32,11 +32,11 @@ from experiment.pretraining import (
     save_rest,
     update,
 )
-from experiment.pretraining_ending import finish, log_end
-from experiment.rescue import check_saved, saving_on_error
-from experiment.run_folder import claim_run_dir, run_folder, with_run_dir
-from experiment.solved import SolvedTasks
-from experiment.sources import describe_source, save_source
+from experiment.recordings.sources import describe_source, save_source
+from experiment.training.build import without_init
+from experiment.training.monitoring import log_examples
+from experiment.training.rescue import check_saved, saving_on_error
+from experiment.training.solved import SolvedTasks
 from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process

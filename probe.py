@@ -9,7 +9,7 @@ Every comparison is paired: the same weights before and after training, the same
 """
 
 if __name__ == "__main__":
-    from experiment.start import start
+    from experiment.commands.start import start
 
     start("probe", __doc__)  # before torch is imported
 
@@ -25,11 +25,11 @@ import numpy as np
 from analysis.probe_table import Scores, differences, format_gaps, format_summary, gaps, print_denoising, print_tables
 from analysis.statistics import t_interval
 from configs.schema import ProbeConfig, flat
-from experiment.composition import freeze
-from experiment.launch import launch
-from experiment.probe_scores import Draw, denoising_scores, measure
-from experiment.probing import Probing, build_probing
-from experiment.sources import describe_source
+from experiment.command_line.composition import freeze
+from experiment.commands.launch import launch
+from experiment.probing.build import Probing, build_probing
+from experiment.probing.scores import Draw, denoising_scores, measure
+from experiment.recordings.sources import describe_source
 from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json

@@ -8,7 +8,7 @@ Run the same command again to resume.
 """
 
 if __name__ == "__main__":
-    from experiment.start import start
+    from experiment.commands.start import start
 
     start("config", __doc__)  # before torch is imported
 
@@ -18,19 +18,19 @@ from functools import partial
 
 from configs.peers import PeerConfig
 from configs.schema import Config
-from experiment.build import build, without_init
-from experiment.composition import Composed
-from experiment.ending import finish, log_end
-from experiment.goal_space import copy_goal_space
-from experiment.launch import launch
-from experiment.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
-from experiment.precision import settle_precision
-from experiment.probing import build_denoising, build_online_probe
-from experiment.rescue import check_saved, save_rest, saving_on_error
-from experiment.run_folder import claim_run_dir, run_folder, with_run_dir
-from experiment.sources import save_source
-from experiment.timing import TimeLeft
-from experiment.training import Training, restore, save_training, update
+from experiment.command_line.composition import Composed
+from experiment.commands.launch import launch
+from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir
+from experiment.goals.space import copy_goal_space
+from experiment.probing.build import build_denoising, build_online_probe
+from experiment.recordings.sources import save_source
+from experiment.training.build import build, without_init
+from experiment.training.ending import finish, log_end
+from experiment.training.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
+from experiment.training.precision import settle_precision
+from experiment.training.rescue import check_saved, save_rest, saving_on_error
+from experiment.training.run import Training, restore, save_training, update
+from experiment.training.timing import TimeLeft
 from harness.checkpoint import holds_checkpoints
 from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
@@ -120,7 +120,9 @@ def run(composed: Composed) -> int:
     """Train the agent that a command line asks for."""
     config = with_run_dir(composed, Config)
     if isinstance(config.agent, PeerConfig):
-        from experiment.peers import train_peer  # loads Stable-Baselines3, whose agents bring a loop of their own
+        from experiment.training.peers import (
+            train_peer,  # loads Stable-Baselines3, whose agents bring a loop of their own
+        )
 
         return train_peer(config)
     return train(config)

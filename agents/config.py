@@ -21,7 +21,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
-    auto = "auto"  # the faster of both on this CPU: see `experiment.precision`
+    auto = "auto"  # the faster of both on this CPU: see `experiment.training.precision`
 
 
 class AuxSchedule(StrEnum):

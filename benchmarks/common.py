@@ -31,13 +31,13 @@ from configs.schema import PretrainConfig
 from datasets import EpisodeSampler
 from encoders.base import measure_norms
 from envs import EnvConfig
-from experiment.build import build_initial_encoder
-from experiment.composition import freeze
-from experiment.overrides import compose_words
-from experiment.pretraining import Pretraining, PretrainingParts
-from experiment.probing import Probing, sees_gray, split
-from experiment.run_folder import claim_run_dir
-from experiment.sources import build_source
+from experiment.command_line.composition import freeze
+from experiment.command_line.overrides import compose_words
+from experiment.folders.run_folder import claim_run_dir
+from experiment.pretraining.run import Pretraining, PretrainingParts
+from experiment.probing.build import Probing, sees_gray, split
+from experiment.recordings.sources import build_source
+from experiment.training.build import build_initial_encoder
 from harness.errors import first_line
 from harness.logger import RunLogger
 from harness.metrics import read_rows

@@ -44,9 +44,9 @@ from aux_tasks import AuxSuite
 from configs.schema import Config
 from configs.sources import FramesConfig
 from datasets import EpisodeSampler
-from experiment.build import build_agent, build_streams
-from experiment.probing import build_denoising
-from experiment.sources import build_source
+from experiment.probing.build import build_denoising
+from experiment.recordings.sources import build_source
+from experiment.training.build import build_agent, build_streams
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -28,8 +28,8 @@ from stable_baselines3.common.vec_env import VecFrameStack
 import agents
 import train
 from configs.schema import Config
-from experiment.build import Parts, build
-from experiment.training import Progress, Training
+from experiment.training.build import Parts, build
+from experiment.training.run import Progress, Training
 from harness.process import matmul_rate, tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json

@@ -20,7 +20,7 @@ import psutil
 from common import RESULTS, ROOT, config_of, options, origins, read_json, renewed, table, this_command, with_block
 
 from configs.schema import Config
-from experiment.training import Progress
+from experiment.training.run import Progress
 from harness.metrics import read_rows
 from harness.progress import short
 from harness.provenance import versions, write_json

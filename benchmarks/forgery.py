@@ -37,8 +37,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets.readers import read_videos
-from experiment.probe_scores import measure
-from experiment.probing import build_probing
+from experiment.probing.build import build_probing
+from experiment.probing.scores import measure
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -25,11 +25,11 @@ from analysis.policies import random_policy
 from configs.schema import PretrainConfig
 from encoders import EncoderConfig, build_encoder
 from envs import EnvConfig, PusherConfig, Rollout
-from experiment.build import build_initial_encoder
-from experiment.composition import read_config
-from experiment.goal_env import PixelSpace
-from experiment.goal_space import TaskSpace, space_file
-from experiment.goal_space_check import cross_validated_r2
+from experiment.command_line.composition import read_config
+from experiment.goals.check import cross_validated_r2
+from experiment.goals.env import PixelSpace
+from experiment.goals.space import TaskSpace, space_file
+from experiment.training.build import build_initial_encoder
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -15,7 +15,7 @@ import torch
 from common import RESULTS, config_of, need_env, options, read_json, table, with_block
 
 from configs.schema import Config
-from experiment.build import Parts, build, build_agent, build_streams
+from experiment.training.build import Parts, build, build_agent, build_streams
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "goal_speed.json", RESULTS / "goal_speed.md"

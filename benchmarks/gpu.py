@@ -36,9 +36,9 @@ import torch
 from common import RESULTS, ROOT, config_of, log_of, options, read_json, table
 
 from configs.schema import Config
-from experiment.build import build
-from experiment.collecting import LocalCollector
-from experiment.training import Progress, Training, update
+from experiment.training.build import build
+from experiment.training.collecting import LocalCollector
+from experiment.training.run import Progress, Training, update
 from harness.process import available_cores, tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json

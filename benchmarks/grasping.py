@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from envs import GraspingConfig, GraspingVector, Observation
 from envs.grasping_objects import SPLITS
-from experiment.build import load_agent
-from experiment.goal_space import GOAL_SPACE_FILE, TaskSpace
-from experiment.triplets import aim_at_any
+from experiment.goals.space import GOAL_SPACE_FILE, TaskSpace
+from experiment.recordings.triplets import aim_at_any
+from experiment.training.build import load_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

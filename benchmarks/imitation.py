@@ -20,10 +20,10 @@ from common import RESULT, RESULTS, config_of, finish, measured, options, read_j
 from analysis.policies import greedy, random_policy
 from configs.schema import Config, PretrainConfig
 from envs import EnvConfig, Observation, Policy, Rollout
-from experiment.build import load_agent
-from experiment.goal_env import env_of_run
-from experiment.goal_space import GOAL_SPACE_FILE
-from experiment.recording import record
+from experiment.goals.env import env_of_run
+from experiment.goals.space import GOAL_SPACE_FILE
+from experiment.recordings.recording import record
+from experiment.training.build import load_agent
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream
 from pretrain import pretrain

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.policies import greedy
 from envs import Actions, Observation, Rollout
-from experiment.build import load_agent
+from experiment.training.build import load_agent
 from harness.process import tune_process
 
 MOVES = np.array([0, 0, 1, 2, 1, 2])  # what each of Pong's six actions does to the paddle

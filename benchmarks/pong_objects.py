@@ -25,7 +25,7 @@ from analysis.episode import attribution_targets, evenly_spaced
 from analysis.evaluation import start_rollout
 from analysis.policies import greedy
 from analysis.statistics import FEW_RESAMPLES, mean_of_tasks, stratified_interval
-from experiment.build import load_agent
+from experiment.training.build import load_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 

@@ -23,7 +23,7 @@ from common import RESULTS, config_of, need, options, origins, read_json, renewe
 from torch import Tensor, nn
 
 from configs.schema import PretrainConfig
-from experiment.pretraining import PretrainingParts, build_pretraining, draw, update
+from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, update
 from harness.process import matmul_rate, tune_process
 from harness.provenance import write_json
 

@@ -35,7 +35,7 @@ from common import (
 )
 
 from configs.schema import PretrainConfig, ProbeConfig
-from experiment.pretraining import build_pretraining
+from experiment.pretraining.run import build_pretraining
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from probe import probe

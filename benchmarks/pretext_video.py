@@ -46,10 +46,10 @@ from aux_tasks.video.video_colorization import VideoColorization
 from configs.schema import PretrainConfig, ProbeConfig
 from datasets import Episodes, EpisodeSampler
 from datasets.synthetic import RADIUS
-from experiment.pretraining import PretrainingParts, build_pretraining, draw, losses
-from experiment.probe_scores import measure
-from experiment.probing import build_probing
-from experiment.sources import build_source
+from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, losses
+from experiment.probing.build import build_probing
+from experiment.probing.scores import measure
+from experiment.recordings.sources import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -13,9 +13,9 @@ from shutil import copyfile
 import torch
 
 from configs.schema import Config
-from experiment.composition import read_config, write_config
-from experiment.goal_space import GOAL_SPACE_FILE
-from experiment.weights import read_weights, write_weights
+from experiment.command_line.composition import read_config, write_config
+from experiment.folders.weights import read_weights, write_weights
+from experiment.goals.space import GOAL_SPACE_FILE
 
 
 def main(run: Path, folder: Path) -> None:

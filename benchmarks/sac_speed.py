@@ -35,7 +35,7 @@ from aux_tasks.control.dbc import DBC
 from aux_tasks.control.models import MIN_STD
 from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
-from experiment.build import build_agent, build_streams, own_agent
+from experiment.training.build import build_agent, build_streams, own_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from replay import Batch, Replay, build_replay

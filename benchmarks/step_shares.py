@@ -21,9 +21,9 @@ from dqn_speed import NETWORKS, WARMUP, Stopwatch
 
 import train
 from configs.schema import Config
-from experiment import training
-from experiment.build import Parts, build
-from experiment.training import Progress, Training
+from experiment.training import run as training
+from experiment.training.build import Parts, build
+from experiment.training.run import Progress, Training
 from harness.logger import MetricWindow
 from harness.process import tune_process
 from harness.signals import GracefulExit

@@ -31,8 +31,8 @@ from common import (
 )
 
 from configs.schema import PretrainConfig, ProbeConfig
-from experiment.probe_scores import draw, score_trained
-from experiment.probing import Probing
+from experiment.probing.build import Probing
+from experiment.probing.scores import draw, score_trained
 from harness.process import tune_process
 from harness.progress import Meter
 from harness.provenance import versions, write_json

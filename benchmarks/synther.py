@@ -36,7 +36,7 @@ from torch import Tensor
 
 from configs.schema import Config, PretrainConfig
 from envs.pointmass import DRAG, FORCE
-from experiment.build import build
+from experiment.training.build import build
 from harness.provenance import versions, write_json
 from harness.seeding import seeded, torch_stream
 from pretrain import pretrain

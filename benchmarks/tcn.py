@@ -42,8 +42,8 @@ from configs.schema import PretrainConfig
 from configs.sources import SourceConfig
 from datasets import Episodes
 from encoders import standardize
-from experiment.pretraining import PretrainingParts, build_pretraining, draw, held_out_metrics, update
-from experiment.sources import build_source
+from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, held_out_metrics, update
+from experiment.recordings.sources import build_source
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "tcn.json", RESULTS / "tcn.md"

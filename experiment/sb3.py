@@ -8,10 +8,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from encoders import build_encoder
-from experiment.build import without_init
-from experiment.probing import read_run
-from experiment.weights import load_encoder, read_weights
-from experiment.zoo import locate
+from experiment.folders.weights import load_encoder, read_weights
+from experiment.folders.zoo import locate
+from experiment.probing.build import read_run
+from experiment.training.build import without_init
 
 
 class SidequestExtractor(BaseFeaturesExtractor):

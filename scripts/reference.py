@@ -20,9 +20,9 @@ from aux_tasks.config import TaskConfig, options_of
 from configs.collect import CollectConfig
 from configs.schema import GoalConfig, PretrainConfig
 from encoders import ENCODERS, EncoderConfig, build_encoder
-from experiment.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
-from experiment.overrides import CONFIGS, compose_words
-from experiment.usage import USAGE
+from experiment.command_line.composition import COMMANDS, GROUPS, UNIONS, freeze, without_none
+from experiment.command_line.overrides import CONFIGS, compose_words
+from experiment.command_line.usage import USAGE
 from harness.comments import field_comments
 from replay import ReplayConfig
 from replay.config import RelabelConfig, SyntheticConfig

@@ -20,9 +20,9 @@ from analysis.picture import panel, side_by_side
 from analysis.video import VideoWriter
 from aux_tasks.video.video_colorization import DIM, VideoColorization
 from configs.schema import PretrainConfig
-from experiment.composition import read_config
-from experiment.foreign import check_paths
-from experiment.pretraining import load_pretraining
+from experiment.command_line.composition import read_config
+from experiment.folders.foreign import check_paths
+from experiment.pretraining.run import load_pretraining
 
 PANEL = 256  # pixels a side
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from analysis.statistics import summary
 from configs.schema import Config
-from experiment.composition import complete, freeze, write_config
-from experiment.overrides import compose_words
+from experiment.command_line.composition import complete, freeze, write_config
+from experiment.command_line.overrides import compose_words
 
 VERSIONS = {"sidequest": "0.1.0", "torch": "2.13", "gymnasium": "1.4.0", "cpu": "a CPU"}
 

@@ -19,9 +19,9 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcVector, PointMassConfig, PointMassVector, ToyConfig, ToyVector, VectorEnv
 from envs.atari import AtariVector
-from experiment.build import build
-from experiment.composition import write_config
-from experiment.weights import export_agent
+from experiment.command_line.composition import write_config
+from experiment.folders.weights import export_agent
+from experiment.training.build import build
 from harness.checkpoint import load_latest
 from replay import ReplayConfig
 from replay.config import SyntheticConfig

@@ -15,9 +15,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import compare as script
 from configs.schema import CompareConfig, flat
-from experiment.command_lines import training_command
-from experiment.composition import complete, freeze
-from experiment.overrides import compose_words, with_keys
+from experiment.command_line.composition import complete, freeze
+from experiment.command_line.overrides import compose_words, with_keys
+from experiment.folders.next_commands import training_command
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"

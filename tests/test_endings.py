@@ -18,10 +18,11 @@ import agents.sac
 import pretrain
 import train as script
 from envs import EnvError, PointMassVector, ToyVector
-from experiment import rescue, training
-from experiment.build import load_agent
-from experiment.launch import exit_code
-from experiment.weights import read_weights
+from experiment.commands.launch import exit_code
+from experiment.folders.weights import read_weights
+from experiment.training import rescue
+from experiment.training import run as training
+from experiment.training.build import load_agent
 from harness.checkpoint import CheckpointError, load_latest
 
 ERRORS = [EnvError("lost"), ValueError("wrong"), OSError(5, "broken"), MemoryError("full"), KeyError("bug")]

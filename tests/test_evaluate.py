@@ -30,8 +30,8 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import AtariConfig, DmcConfig, Observation, Rollout, SingleEnv, ToyConfig
 from evaluate import main
-from experiment import build
-from experiment.composition import write_config
+from experiment.command_line.composition import write_config
+from experiment.training import build
 from replay import ReplayConfig
 
 TOY = ToyConfig(balls=2)

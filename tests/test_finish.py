@@ -17,8 +17,10 @@ from configs.schema import Config, PretrainConfig
 from configs.sources import BallsConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
-from experiment import ending, pretraining, pretraining_ending
-from experiment.run_folder import claim_run_dir
+from experiment.folders.run_folder import claim_run_dir
+from experiment.pretraining import ending as pretraining_ending
+from experiment.pretraining import run as pretraining
+from experiment.training import ending
 from harness.checkpoint import CheckpointError
 from harness.files import sha256
 

@@ -21,8 +21,8 @@ from analysis.attribution import heat_panels, write_maps
 from analysis.episode import attribution_targets
 from aux_tasks import TaskConfig
 from envs import Rollout
-from experiment.build import build, load_agent
-from experiment.training import Progress, Training, update
+from experiment.training.build import build, load_agent
+from experiment.training.run import Progress, Training, update
 from replay import Batch, ReplayConfig
 
 pytestmark = pytest.mark.gpu

@@ -14,8 +14,8 @@ from aux_tasks import TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import PointMassConfig, ToyConfig
-from experiment.overrides import compose_words
-from experiment.run_folder import with_run_dir
+from experiment.command_line.overrides import compose_words
+from experiment.folders.run_folder import with_run_dir
 from replay import ReplayConfig
 from train import train
 

@@ -30,9 +30,9 @@ from configs.sources import BallsConfig, FramesConfig
 from datasets import Episodes
 from encoders import EncoderConfig
 from envs import ToyConfig
-from experiment import pretraining
-from experiment.build import build
-from experiment.pretraining import build_pretraining, load_pretraining
+from experiment.pretraining import run as pretraining
+from experiment.pretraining.run import build_pretraining, load_pretraining
+from experiment.training.build import build
 from harness.checkpoint import CheckpointError, load_latest, save
 from harness.process import tune_process
 
@@ -216,7 +216,7 @@ def test_held_out_episodes_too_short_for_a_clip_are_found_before_the_first_updat
 ) -> None:
     frames = np.zeros((50, 1, 84, 84), np.uint8)
     short = Episodes(frames, np.array([0, 45]), np.array([45, 50]), test=np.array([False, True]))
-    monkeypatch.setattr("experiment.pretraining.build_source", lambda *_: short)
+    monkeypatch.setattr("experiment.pretraining.run.build_source", lambda *_: short)
     with pytest.raises(ValueError, match="episodes held out: clips of 17 frames are needed"):
         build_pretraining(config(tmp_path, "run", "shuffle_learn"))
 

@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-import experiment.probing
+import experiment.probing.build
 import probe as script
 from agents import DQNConfig
 from analysis.probe_table import Row, shown_metrics
@@ -27,12 +27,12 @@ from datasets import Episodes
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from encoders.backbones import _resnet
 from envs import ToyConfig, ToyVector
-from experiment import probe_scores
-from experiment.build import build_initial_encoder
-from experiment.composition import write_config
-from experiment.pretraining import build_pretraining
-from experiment.probing import build_online_probe, build_probing, build_supervised
-from experiment.weights import export_agent, export_encoder
+from experiment.command_line.composition import write_config
+from experiment.folders.weights import export_agent, export_encoder
+from experiment.pretraining.run import build_pretraining
+from experiment.probing import scores as probe_scores
+from experiment.probing.build import build_online_probe, build_probing, build_supervised
+from experiment.training.build import build_initial_encoder
 from harness.progress import Meter
 from replay import ReplayConfig
 
@@ -76,7 +76,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make `episodes` what every source gives."""
 
     def give(episodes: Episodes) -> None:
-        monkeypatch.setattr(experiment.probing, "build_source", lambda *_, **__: episodes)
+        monkeypatch.setattr(experiment.probing.build, "build_source", lambda *_, **__: episodes)
 
     give(images())
     return give
@@ -273,8 +273,8 @@ def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, sour
         assert sorted([*known, *asked]) == list(range(len(group)))
     assert len(test) == len(mixed_test)
 
-    monkeypatch.setattr("experiment.pretraining.build_source", lambda *_, **__: grouped())
-    pretraining = build_pretraining(replace(experiment.probing.read_run(folder), device="cpu"))
+    monkeypatch.setattr("experiment.pretraining.run.build_source", lambda *_, **__: grouped())
+    pretraining = build_pretraining(replace(experiment.probing.build.read_run(folder), device="cpu"))
     assert np.array_equal(pretraining.test.episodes.rows(), test)  # what it held out
 
 

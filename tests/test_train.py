@@ -19,10 +19,10 @@ from aux_tasks import TASKS, TaskConfig
 from configs.schema import Config
 from encoders import EncoderConfig
 from envs import EnvError, ToyConfig, ToyVector
-from experiment import ending
-from experiment.build import build, load_agent
-from experiment.composition import complete, read_config
-from experiment.launch import exit_code
+from experiment.command_line.composition import complete, read_config
+from experiment.commands.launch import exit_code
+from experiment.training import ending
+from experiment.training.build import build, load_agent
 from harness.checkpoint import load_latest
 from replay import Replay, ReplayConfig
 
@@ -70,7 +70,7 @@ def test_a_weight_of_zero_reproduces_the_baseline_bit_for_bit(tmp_path: Path) ->
 
 def test_probes_change_no_bit_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the recording goes
-    monkeypatch.setattr("experiment.probing.ONLINE_FRAMES", 320)
+    monkeypatch.setattr("experiment.probing.build.ONLINE_FRAMES", 320)
     for every in (0, 30):
         assert run(hard(tmp_path / str(every), steps=60, probe_every=every)) == 0
     (plain, plain_rows), (probed, rows) = (final(tmp_path / name) for name in ("0", "30"))

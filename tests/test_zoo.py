@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from configs.schema import PretrainConfig
-from experiment.build import load_agent
-from experiment.composition import read_config
-from experiment.goal_space import TaskSpace
+from experiment.command_line.composition import read_config
+from experiment.goals.space import TaskSpace
+from experiment.training.build import load_agent
 
 ZOO = Path(__file__).parents[1] / "zoo"
 AGENTS = sorted(ZOO.glob("*/agent.safetensors"))

@@ -19,7 +19,7 @@ from configs.sources import FramesConfig
 from encoders import EncoderConfig, build_encoder
 from envs import DmcConfig, PusherConfig
 from envs.rendering import load_suite
-from experiment.probing import build_denoising
+from experiment.probing.build import build_denoising
 
 SIZE, COUNT, CLIPS = 8, 60, 40
 

@@ -7,7 +7,7 @@ from chaos_help import Program
 from omegaconf import OmegaConf
 
 from configs.schema import flatten
-from experiment.overrides import compose_words
+from experiment.command_line.overrides import compose_words
 
 SHORT = {  # a run that is over soon
     "train": ["steps=18", "checkpoint_every=0", "eval_episodes=0"],

@@ -10,8 +10,8 @@ from chaos_help import Program
 import agents.base
 import pretrain
 from envs import BitFlipVector, PointMassVector, ToyVector
-from experiment import pretraining
-from experiment.weights import read_weights
+from experiment.folders.weights import read_weights
+from experiment.pretraining import run as pretraining
 from harness.checkpoint import load
 from harness.finite import check_finite
 

@@ -19,9 +19,9 @@ from configs.schema import Config, PretrainConfig, ProbeConfig, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, ToyConfig
-from experiment.build import build
-from experiment.composition import _task_node, complete, freeze, read_config, write_config
-from experiment.overrides import compose_words
+from experiment.command_line.composition import _task_node, complete, freeze, read_config, write_config
+from experiment.command_line.overrides import compose_words
+from experiment.training.build import build
 from replay import ReplayConfig
 
 CONFIGS = Path(configs.__path__[0])

@@ -34,8 +34,8 @@ from envs import (
     Rollout,
     ToyConfig,
 )
-from experiment.peers import build_vec_env
-from experiment.sources import build_source
+from experiment.recordings.sources import build_source
+from experiment.training.peers import build_vec_env
 from replay import ReplayConfig
 from replay.config import SyntheticConfig
 
@@ -72,7 +72,7 @@ def reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reads]:
     folder, found = tmp_path_factory.mktemp("reads"), set[tuple[type, str]]()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("experiment.probing.ONLINE_FRAMES", 320)
+        patch.setattr("experiment.probing.build.ONLINE_FRAMES", 320)
         recording(found, patch)
         trained = trainings(folder)
         pretrained = pretrainings(folder)

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from stable_baselines3 import DQN, PPO, SAC
 
 from envs import PointMassConfig, SingleEnv, ToyConfig
-from experiment.overrides import compose_words
-from experiment.run_folder import with_run_dir
+from experiment.command_line.overrides import compose_words
+from experiment.folders.run_folder import with_run_dir
 from experiment.sb3 import SidequestExtractor
 from train import Config, train
 

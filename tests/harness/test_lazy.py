@@ -39,8 +39,8 @@ def test_package_has_the_names_it_lists_and_no_others():
 def test_command_line_is_composed_without_torch(command):
     name = {"train": "config"}.get(command, command)
     words = {"pretrain": [], "probe": ["checkpoint=x"], "evaluate": ["checkpoint=x"], "train": ["env=atari/breakout"]}
-    code = f"import sys; from experiment.overrides import compose_words; compose_words({name!r}, *{words[command]}); \
-sys.exit('torch' in sys.modules)"
+    code = f"import sys; from experiment.command_line.overrides import compose_words; \
+compose_words({name!r}, *{words[command]}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

@@ -1,0 +1,1 @@
+"""The words of a command line, composed to a typed config, and the text of `--help`."""

@@ -1,0 +1,1 @@
+"""How a command starts: check its words, run it, or run its sweep in other processes."""

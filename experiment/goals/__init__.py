@@ -1,0 +1,1 @@
+"""Goal spaces: how an encoder defines goals, how well it does, and the environment through it."""

@@ -1,0 +1,1 @@
+"""Probes of a trained encoder: their parts and their scores."""

@@ -1,0 +1,1 @@
+"""Recorded episodes, and every other source that `pretrain.py` and `probe.py` read."""

@@ -1,0 +1,1 @@
+"""A training: build its parts, collect, update, log, save and restore, and end it."""
