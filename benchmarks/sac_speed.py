@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from agents import SAC, Precision, SACConfig
 from aux_tasks import AuxSuite, TaskConfig
 from aux_tasks.control.dbc import DBC
-from aux_tasks.control.models import MIN_STD
+from aux_tasks.parts.dynamics import MIN_STD
 from configs.schema import Config
 from encoders import Encoder, EncoderConfig, build_encoder
 from experiment.training.build import build_agent, build_streams, own_agent

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_least
-from aux_tasks.control.models import action_vector, mlp
+from aux_tasks.parts.dynamics import action_vector
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
-from aux_tasks.control.metrics import FORMS, project
-from aux_tasks.control.models import LatentTransition, action_vector, errors, mlp, negative_log_likelihood
+from aux_tasks.parts.bisimulation import FORMS, project
+from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder, dead_share
 from encoders.momentum import follow, momentum_copy
 from harness.suggest import check_choice

@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
-from aux_tasks.control.models import (
+from aux_tasks.parts.dynamics import (
     LatentTransition,
     MapTransition,
     action_vector,
     errors,
-    mlp,
     mmd,
     negative_log_likelihood,
     wasserstein,
 )
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from harness.suggest import check_choice
 from replay import Batch

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.control.models import errors, mlp
+from aux_tasks.parts.dynamics import errors
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
-from aux_tasks.control.models import action_vector, errors, mlp
+from aux_tasks.parts.dynamics import action_vector, errors
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

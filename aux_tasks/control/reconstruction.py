@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import decoder, image_error, to_pixels
+from aux_tasks.parts.decoder import decoder, image_error, to_pixels
 from encoders import Encoder
 from replay import Batch
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
-from aux_tasks.control.models import LatentTransition, action_vector, errors, negative_log_likelihood
+from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
 from replay import Batch

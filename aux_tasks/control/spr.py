@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least
-from aux_tasks.control.models import action_vector
+from aux_tasks.parts.dynamics import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
 from encoders.momentum import follow, momentum_copy

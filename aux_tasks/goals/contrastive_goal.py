@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
-from aux_tasks.control.models import mlp
 from aux_tasks.goals.base import GoalTask
+from aux_tasks.parts.mlp import mlp
 from aux_tasks.views import choices
 from encoders import Encoder
 from replay import Batch

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from aux_tasks.base import AuxOutput, Examples, TaskSetting
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.goals.tcn import check_moments, choose_moments, imitation_reward, retrieval_of_moments, two_views
-from aux_tasks.video.clips import at_times, draw_times
+from aux_tasks.parts.clips import at_times, draw_times
 from encoders import Encoder
 from replay import Batch
 

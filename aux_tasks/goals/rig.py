@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.goals.base import GoalTask
-from aux_tasks.goals.posterior import Posterior, kl_divergence, kl_metrics, sample
+from aux_tasks.parts.decoder import centred, decoder, foreground_error, to_pixels
+from aux_tasks.parts.posterior import Posterior, kl_divergence, kl_metrics, sample
 from encoders import Encoder
 from replay import Batch
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, over_valid
-from aux_tasks.control.models import mlp
 from aux_tasks.goals.base import GoalTask
-from aux_tasks.video.clips import at_times, draw_times, observations
+from aux_tasks.parts.clips import at_times, draw_times, observations
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting
-from aux_tasks.control.models import mlp
 from aux_tasks.goals.base import GoalTask
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
 from replay import Batch

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.decoder import centred, decoder, image_error, to_pixels
-from aux_tasks.image.adversary import Discriminator, call_frozen, discrimination_loss
+from aux_tasks.parts.adversary import Discriminator, call_frozen, discrimination_loss
+from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
 from replay import Batch
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
-from aux_tasks.decoder import decoder
-from aux_tasks.image.colour import frame_channels, from_lab, in_gamut, to_lab
+from aux_tasks.parts.colour import frame_channels, from_lab, in_gamut, to_lab
+from aux_tasks.parts.decoder import decoder
 from encoders import Encoder
 from replay import Batch
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
-from aux_tasks.image.patches import PatchGrid, check_share, resizing, some_gray
+from aux_tasks.parts.patches import PatchGrid, check_share, resizing, some_gray
 from encoders import Encoder
 from replay import Batch
 

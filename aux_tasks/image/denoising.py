@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, image_error, to_pixels
+from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
 from harness.suggest import check_choice
 from replay import Batch

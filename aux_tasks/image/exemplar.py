@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
-from aux_tasks.image.patches import corner_of, crop
+from aux_tasks.parts.patches import corner_of, crop
 from aux_tasks.views import ViewTask
 from encoders import Encoder
 from replay import Batch

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
-from aux_tasks.control.models import mlp
-from aux_tasks.image.patches import (
+from aux_tasks.parts.mlp import mlp
+from aux_tasks.parts.orders import far_apart
+from aux_tasks.parts.patches import (
     PatchGrid,
     check_share,
     classify_valid,
@@ -17,7 +18,6 @@ from aux_tasks.image.patches import (
     some_gray,
     textured,
 )
-from aux_tasks.orders import far_apart
 from encoders import Encoder
 from replay import Batch
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
-from aux_tasks.control.models import mlp
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from encoders.vit import PATCH, WIDTH, Tokens, block, padded, places
 from replay import Batch

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.control.models import mlp
-from aux_tasks.image.patches import (
+from aux_tasks.parts.mlp import mlp
+from aux_tasks.parts.patches import (
     PatchGrid,
     check_share,
     classify_valid,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.decoder import centred, decoder, image_error, to_pixels
-from aux_tasks.image.colour import frame_channels, from_lab, to_lab
+from aux_tasks.parts.colour import frame_channels, from_lab, to_lab
+from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
 from harness.suggest import check_choice
 from replay import Batch

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
-from aux_tasks.video.clips import camera_path, change, contrast, observations, score
+from aux_tasks.parts.clips import camera_path, change, contrast, observations, score
 from encoders import Encoder
 from replay import Batch
 

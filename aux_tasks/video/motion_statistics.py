@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
-from aux_tasks.video.clips import camera_path, contrast, observations
+from aux_tasks.parts.clips import camera_path, contrast, observations
 from encoders import Encoder
 from replay import Batch
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
-from aux_tasks.control.models import mlp
-from aux_tasks.video.clips import at_times, change, draw_times, observations, score
+from aux_tasks.parts.clips import at_times, change, draw_times, observations, score
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

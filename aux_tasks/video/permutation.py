@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import TaskSetting
-from aux_tasks.orders import far_apart
+from aux_tasks.parts.orders import far_apart
 from aux_tasks.transform import TransformTask
 
 # A reversed sequence is as plausible as the sequence itself, so both are one class (Agarwal, Sinha, Ayush).

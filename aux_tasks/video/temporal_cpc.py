@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
-from aux_tasks.video.clips import choose, exclude, observations
+from aux_tasks.parts.clips import choose, exclude, observations
 from encoders import Encoder
 from replay import Batch
 

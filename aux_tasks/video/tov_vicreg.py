@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
-from aux_tasks.control.models import mlp
 from aux_tasks.image.vicreg import VICReg
-from aux_tasks.video.clips import contrast, observations, score
+from aux_tasks.parts.clips import contrast, observations, score
+from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from replay import Batch
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
-from aux_tasks.image.patches import check_share, crop
-from aux_tasks.video.clips import camera_path, choose, observations
-from aux_tasks.video.patches import centre_patch, follow_patch, most_moving
+from aux_tasks.parts.clips import camera_path, choose, observations
+from aux_tasks.parts.moving_patches import centre_patch, follow_patch, most_moving
+from aux_tasks.parts.patches import check_share, crop
 from aux_tasks.views import choices, spread
 from encoders import Encoder
 from encoders.augment import random_shift

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
-from aux_tasks.image.colour import from_lab, to_lab
-from aux_tasks.video.clips import observations
-from aux_tasks.video.palette import kmeans
-from aux_tasks.video.patches import most_moving
+from aux_tasks.parts.clips import observations
+from aux_tasks.parts.colour import from_lab, to_lab
+from aux_tasks.parts.moving_patches import most_moving
+from aux_tasks.parts.palette import kmeans
 from encoders import Encoder
 from encoders.augment import luma
 from encoders.vit import waves

@@ -7,7 +7,7 @@ from aux_help import generator, noise
 from pretext_help import colours_of, loss_of
 from view_help import array, tiny
 
-from aux_tasks.image.colour import from_lab, in_gamut, rgb_to_lab, to_lab
+from aux_tasks.parts.colour import from_lab, in_gamut, rgb_to_lab, to_lab
 
 B, SIZE, BIN, UNIFORM = 5, 8, 40.0, 0.3
 

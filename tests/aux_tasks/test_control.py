@@ -24,8 +24,8 @@ from control_help import (
     transitions,
 )
 
-from aux_tasks.control.metrics import FORMS
-from aux_tasks.control.models import LatentTransition
+from aux_tasks.parts.bisimulation import FORMS
+from aux_tasks.parts.dynamics import LatentTransition
 from encoders import ENCODERS, EncoderConfig, build_encoder
 from encoders.augment import random_shift
 

@@ -23,8 +23,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from aux_tasks.control.dbc import DBC
-from aux_tasks.control.metrics import FORMS
-from aux_tasks.control.models import KINDS
+from aux_tasks.parts.bisimulation import FORMS
+from aux_tasks.parts.dynamics import KINDS
 from encoders import Encoder
 from replay import Batch
 

@@ -10,7 +10,7 @@ from control_help import SHAPE, B, array, cross_entropy, dots, made, slow_mlp, t
 from pretext_help import measure, train_on
 from torch import Tensor, nn
 
-from aux_tasks.decoder import centred
+from aux_tasks.parts.decoder import centred
 from encoders import Encoder
 from replay import Batch
 

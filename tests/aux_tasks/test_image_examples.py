@@ -9,10 +9,10 @@ from aux_help import noise
 from pretext_help import ahead, colours_of
 from view_help import SMALL, move, tiny, two_views, unit
 
-from aux_tasks.image.colour import from_lab, to_lab
 from aux_tasks.image.denoising import NOISES
-from aux_tasks.image.patches import normalize
 from aux_tasks.image.relative_position import DIRECTIONS
+from aux_tasks.parts.colour import from_lab, to_lab
+from aux_tasks.parts.patches import normalize
 
 B, SIZE = 11, 24
 EIGHT = [str(i) for i in range(8)]

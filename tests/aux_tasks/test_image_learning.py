@@ -24,7 +24,7 @@ from pretext_help import (
 from torch import nn
 from view_help import SMALL
 
-from aux_tasks.image.colour import from_lab
+from aux_tasks.parts.colour import from_lab
 from encoders import Encoder
 from replay import Batch
 

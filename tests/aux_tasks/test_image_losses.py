@@ -13,7 +13,7 @@ from aux_help import batch_of, noise
 from pretext_help import ahead, loss_of
 from view_help import PUZZLES, ROWS, SHAPE, array, move, tiny, two_views, unit
 
-from aux_tasks.image.patches import normalize
+from aux_tasks.parts.patches import normalize
 
 B = 5
 SQUARE, GRAY, COLOUR = (2, 24, 24), (4, 12, 14), (6, 12, 14)

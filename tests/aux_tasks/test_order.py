@@ -12,8 +12,8 @@ from control_help import array, cross_entropy, slow_mlp
 from pretext_help import balls, build_task, clips_of, measure, train_on
 from scipy.stats import chisquare
 
+from aux_tasks.parts.clips import camera_path, change, draw_times
 from aux_tasks.video.arrow_of_time import reverse
-from aux_tasks.video.clips import camera_path, change, draw_times
 from aux_tasks.video.odd_one_out import MOST_FRAMES, odd_orders, weighted_sum
 
 B, N, T = 5, 3, 9

@@ -11,7 +11,8 @@ from view_help import PUZZLES, ROWS
 
 from aux_tasks.image.counting import SAMPLERS
 from aux_tasks.image.jigsaw import distant_permutations
-from aux_tasks.image.patches import (
+from aux_tasks.image.relative_position import DIRECTIONS
+from aux_tasks.parts.patches import (
     PatchGrid,
     classify_valid,
     drop_colours,
@@ -20,7 +21,6 @@ from aux_tasks.image.patches import (
     some_gray,
     textured,
 )
-from aux_tasks.image.relative_position import DIRECTIONS
 
 B, SIZE = 5, 24
 

@@ -8,9 +8,9 @@ from pretext_help import ahead
 from torch.nn.utils.parametrize import is_parametrized
 from view_help import array, tiny
 
-from aux_tasks.decoder import centred, decoder, to_pixels
-from aux_tasks.image.adversary import Discriminator
-from aux_tasks.image.colour import from_lab, to_lab
+from aux_tasks.parts.adversary import Discriminator
+from aux_tasks.parts.colour import from_lab, to_lab
+from aux_tasks.parts.decoder import centred, decoder, to_pixels
 
 B, SHAPE, Z = 5, (6, 12, 16), 3
 

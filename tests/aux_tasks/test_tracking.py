@@ -12,7 +12,7 @@ from clip_help import flat, panned, still, trained
 from control_help import array
 from pretext_help import build_task, clips_of, cut, measure, scrambled
 
-from aux_tasks.video.patches import centre_patch, follow_patch, most_moving
+from aux_tasks.parts.moving_patches import centre_patch, follow_patch, most_moving
 from encoders.augment import random_shift
 
 B, T, Z, D = 7, 3, 9, 5

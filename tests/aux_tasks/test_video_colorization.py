@@ -12,7 +12,7 @@ from pretext_help import build_task, clips_of
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from aux_tasks.video.palette import kmeans
+from aux_tasks.parts.palette import kmeans
 from aux_tasks.video.video_colorization import colourless
 
 B, R, K, D = 5, 2, 4, 6

@@ -7,16 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aux_tasks.base import check_least
+from aux_tasks.parts.mlp import mlp
 from harness.suggest import check_choice
 
 KINDS = ("deterministic", "gaussian", "ensemble")
 MIN_STD = 0.01  # a smaller one lets the likelihood of a still scene outgrow every other gradient
 KERNEL_WIDTHS = (0.5, 1.0, 2.0)  # times sqrt(Z), the norm of layer-normalised features
-
-
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Return a perceptron with one hidden layer, which is layer-normalised."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 def action_vector(action: Tensor, width: int) -> Tensor:

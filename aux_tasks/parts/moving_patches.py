@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.image.patches import corner_of, crop
+from aux_tasks.parts.patches import corner_of, crop
 
 
 def most_moving(frames: Tensor, patch: int) -> tuple[Tensor, Tensor]:
