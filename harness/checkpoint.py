@@ -116,6 +116,15 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     return final
 
 
+@contextmanager
+def keeping_previous(step: int) -> Iterator[None]:
+    """If the disk refuses what the block writes, warn that `step` has no checkpoint, and keep the previous one."""
+    try:
+        yield
+    except (CheckpointError, OSError) as error:
+        log.warning("no checkpoint at step %d: %s", step, error)
+
+
 def holds_checkpoints(root: Path) -> bool:
     """Whether there are checkpoints, damaged or not.
 

@@ -20,7 +20,7 @@ from experiment.folders.weights import check_network, export_encoder
 from experiment.goals.space import export_goal_space
 from experiment.recordings.sources import build_source, describe_source, source_change
 from experiment.training.build import build_initial_encoder, load_optimizers, without_init
-from harness.checkpoint import CheckpointError, load_latest, save
+from harness.checkpoint import keeping_previous, load_latest, save
 from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from harness.process import pick_device
@@ -235,12 +235,10 @@ def save_pretraining(run: Pretraining) -> None:
     run.logger.flush()
     state = run.parts.state_dict()
     check_finite(state, run.step)
-    try:
+    with keeping_previous(run.step):
         export(run)
         save(run.run_dir / "checkpoints", run.step, {"parts": state})
         run.saved = run.step
-    except (CheckpointError, OSError) as error:
-        log.warning("no checkpoint at step %d: %s", run.step, error)
 
 
 def save_rest(run: Pretraining) -> None:

@@ -29,7 +29,7 @@ from experiment.training.ending import Player, log_places, log_views, write_scor
 from experiment.training.monitoring import log_row, log_scores
 from experiment.training.rescue import check_saved
 from experiment.training.run import Progress
-from harness.checkpoint import CheckpointError, load_latest, save
+from harness.checkpoint import keeping_previous, load_latest, save
 from harness.files import replacing
 from harness.finite import check_finite
 from harness.logger import RunLogger
@@ -164,11 +164,9 @@ def save_peer(run: PeerTraining) -> None:
     saved = replace(progress, saved=progress.steps)
     state = {"networks": model.get_parameters(), "variables": variables, "progress": asdict(saved)}
     check_finite(state["networks"], progress.steps)
-    try:
+    with keeping_previous(progress.steps):
         save(run.run_dir / "checkpoints", progress.steps, state)
         progress.saved = progress.steps
-    except (CheckpointError, OSError) as error:
-        log.warning("no checkpoint at step %d: %s", progress.steps, error)
 
 
 def restore(model: BaseAlgorithm, run_dir: Path, seed: int) -> Progress:

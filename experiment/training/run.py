@@ -20,7 +20,7 @@ from experiment.goals.space import AUX, export_goal_space
 from experiment.training.build import Parts
 from experiment.training.collecting import Collector
 from experiment.training.solved import SolvedTasks
-from harness.checkpoint import CheckpointError, load_latest, save
+from harness.checkpoint import keeping_previous, load_latest, save
 from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from replay import Batch
@@ -193,10 +193,8 @@ def save_training(run: Training) -> None:
     saved = replace(progress, saved=progress.steps)
     state = {"parts": parts.state_dict(), "progress": asdict(saved)}
     check_finite(state["parts"], progress.steps)
-    try:
+    with keeping_previous(progress.steps):
         # Weights first: after the last checkpoint the run has ended, and nothing may be missing.
         export(run)
         save(run.run_dir / "checkpoints", progress.steps, state)
         progress.saved = saved.saved
-    except (CheckpointError, OSError) as error:
-        log.warning("no checkpoint at step %d: %s", progress.steps, error)
