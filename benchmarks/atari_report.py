@@ -148,7 +148,7 @@ def budget_tables(game: str, steps: int, found: list[tuple[str, dict[str, dict[s
     return f"## {game.capitalize()}, {steps:,} agent steps\n\n{shown}### Runs\n\n{table(header, rows)}\n"
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
     text = ""
     for game in GOALS:
@@ -166,4 +166,4 @@ if __name__ == "__main__":
     for game in GOALS:
         if reports := kept_reports(game, folder):
             draw(game, reports, folder)
-    write_page(folder / PAGE.name, __file__, remade)
+    write_page(folder / PAGE.name, __file__, render_page)

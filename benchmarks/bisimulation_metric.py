@@ -18,7 +18,7 @@ from harness.provenance import versions, write_json
 JSON, PAGE = RESULTS / "bisimulation_metric.json", RESULTS / "dbc.md"
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     header = ["form", *(f"slip {slip}" for slip in content["slips"])]
@@ -45,7 +45,7 @@ def main() -> None:
         print(form, found[form], flush=True)
     command = this_command(__file__)
     write_json({"command": command, "slips": slips, "correlations": found, "versions": versions()}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from common import RESULTS, read_json, table, with_block
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the table that `make test-chaos` left."""
     rows = read_json(RESULTS / "chaos.json")["rows"]
     counts = [(row["fault"].replace("_", " "), row["program"], row["tries"], len(row["lost"])) for row in rows]
@@ -17,4 +17,4 @@ def remade(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))

@@ -175,7 +175,7 @@ def speeds_table(game: str, arms: dict[str, list[dict[str, Any]]]) -> str:
     return table(header, lines)
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     timed = [speeds_table(game, arms) for game, arms in content["speeds"].items()]
@@ -209,7 +209,7 @@ def main() -> None:
                 print(game, arm, seed, arms[arm][-1], flush=True)
             content["made"][game] = made.format(f"{game}, {seeds} seeds", os.getloadavg()[0])
             write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -185,10 +185,10 @@ def runs_and_folder() -> tuple[list[Path], Path]:
     return runs, (out or [RESULTS])[-1]
 
 
-def write_page(path: Path, script: str, remade: Callable[[str, Path], str]) -> None:
+def write_page(path: Path, script: str, render_page: Callable[[str, Path], str]) -> None:
     """Renew the block of a benchmark in a page, which is made where there is none."""
     page = path.read_text() if path.is_file() else with_block(None, script, "")
-    path.write_text(remade(page, path.parent))
+    path.write_text(render_page(page, path.parent))
 
 
 def keep_report(run: Path, path: Path, **more: Any) -> None:

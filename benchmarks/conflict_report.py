@@ -50,7 +50,7 @@ def _values(rows: Sequence[dict[str, Any]], tag: str) -> Any:
     return np.array([value for row in rows for key, value in row.items() if re.fullmatch(rf"aux/\w+/{tag}", key)])
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
     measured = [(name, report["training"]["conflict"]) for name, report in kept_reports("conflict", folder).items()]
     rows = [
@@ -64,4 +64,4 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 
 if __name__ == "__main__":
     folder = keep_reports("conflict", measure)
-    write_page(folder / PAGE.name, __file__, remade)
+    write_page(folder / PAGE.name, __file__, render_page)

@@ -23,7 +23,7 @@ from analysis.comparison.figure import write_figure
 PAGE = RESULTS / "control.md"
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
     return with_block(page, __file__, comparison_tables(compared("control", "plain", folder), "Scores"))
 
@@ -31,4 +31,4 @@ def remade(page: str, folder: Path = RESULTS) -> str:
 if __name__ == "__main__":
     folder = keep_reports("control")
     write_figure(compared("control", "plain", folder), [], folder / "control.png")
-    write_page(folder / PAGE.name, __file__, remade)
+    write_page(folder / PAGE.name, __file__, render_page)

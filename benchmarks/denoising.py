@@ -145,7 +145,7 @@ def rows_of(content: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the block that the kept JSON gives."""
     text = ""
     for path in sorted(folder.glob("denoising-*.json")):
@@ -189,7 +189,7 @@ def main() -> None:
         found = [read_json(path) for path in world_of(given).glob(f"*/*/*/{RESULT}")]
         cells |= {name_of(cell): cell for cell in found}
         write_json(content | {"cells": [cells[name] for name in sorted(cells)]}, path)
-    write_page(PAGE, __file__, remade)
+    write_page(PAGE, __file__, render_page)
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def main() -> None:
     content = {"command": command, "options": given, "gflops": matmul_rate()} | measured
     kept = read_json(JSON)
     write_json(kept | {"variants": content} if of_variants else content | {"variants": kept["variants"]}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 def variants(given: dict[str, int]) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def networks(given: dict[str, int]) -> dict[str, Any]:
     return {"versions": versions("stable-baselines3"), "rows": [*rows, theirs]}
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     given, used, peer = content["options"], content["versions"], content["rows"][-1]["speeds"]

@@ -89,7 +89,7 @@ def rate(seen: list[Seen]) -> float:
     return (seen[-1].step - seen[0].step) / (seen[-1].seconds - seen[0].seconds)
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     rows = read_json(JSON)["rows"]
     lines = [
@@ -114,7 +114,7 @@ def main() -> None:
         row["made"] = f"`{command}`, one thread of {os.cpu_count()} cores, {used['cpu']}, torch {used['torch']}"
         write_json({"rows": renewed(read_json(JSON).get("rows", []), [row], PRESETS)}, JSON)
         print(preset, f"{row['after']:.1f} steps/s", flush=True)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ def main() -> None:
         "pusher": {policy: play(policy) for policy in ("nothing", "random", "scripted")},
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content: dict[str, Any] = read_json(JSON)
     packages = ("gymnasium", "gymnasium-robotics", "mujoco", "ogbench", "cpu")

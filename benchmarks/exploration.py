@@ -98,7 +98,7 @@ def run(arm: str, seed: int, given: dict[str, Any]) -> None:
     write_json(content | {"seconds": round(time.process_time(), 1)}, path / RESULT)
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON gives."""
     content = read_json(JSON)
     by_arm = {arm: [result for result in content["results"] if result["arm"] == arm] for arm in ARMS}
@@ -130,7 +130,7 @@ def main() -> None:
         "versions": versions(),
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 

@@ -112,7 +112,7 @@ def theirs(task: str, minutes: float, seed: int, more: str) -> Curve:
     return curve
 
 
-def remade(page: str | None) -> str:
+def render_page(page: str | None) -> str:
     """The page with the table that the JSON gives."""
     rows = []
     for run in read_json(JSON)["runs"]:
@@ -140,7 +140,7 @@ def main() -> None:
     kept = [run for run in read_json(JSON).get("runs", []) if not about.items() <= run.items()]
     kept += [about | {"of": of, "curve": curve} for of, curve in curves.items()]
     write_json({"runs": kept, "versions": versions("stable-baselines3", "gymnasium-robotics")}, JSON)
-    PAGE.write_text(remade(PAGE.read_text() if PAGE.is_file() else None))
+    PAGE.write_text(render_page(PAGE.read_text() if PAGE.is_file() else None))
 
 
 if __name__ == "__main__":

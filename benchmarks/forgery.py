@@ -140,7 +140,7 @@ def main() -> None:
     runs = {arm: [read_json(folder_of(arm, seed, steps) / "scores.json") for seed in range(seeds)] for arm in ARMS}
     command = this_command(__file__)
     write_json({"command": command, "options": given, "study": STUDY, "runs": runs}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 def line(name: str, runs: list[dict[str, Any]], features: str) -> list[str]:
@@ -156,7 +156,7 @@ def line(name: str, runs: list[dict[str, Any]], features: str) -> list[str]:
     return cells
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     runs, first = content["runs"], content["runs"]["alexnet"][0]

@@ -21,11 +21,11 @@ from common import (
 PAGE = RESULTS / "goal_aux.md"
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the tables of all kept reports."""
     return with_block(page, __file__, comparison_tables(compared("goal_aux", "none", folder), "Scores", "Difference"))
 
 
 if __name__ == "__main__":
     folder = keep_reports("goal_aux", lambda run: {"steps": max(row["step"] for row in log_of(run))})
-    write_page(folder / PAGE.name, __file__, remade)
+    write_page(folder / PAGE.name, __file__, render_page)

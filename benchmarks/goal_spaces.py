@@ -167,7 +167,7 @@ def classifier(pictures: Array, labels: Array, rng: np.random.Generator) -> Any:
 # --- the page ---
 
 
-def remade(page: str | None) -> str:
+def render_page(page: str | None) -> str:
     """The page with the tables that the JSON gives."""
     rows = read_json(JSON).get("rows", [])
     numbers = [[f"{row[name]:.2f}" for name in (*PLACES, "rank_correlation")] for row in rows]
@@ -196,7 +196,7 @@ def main() -> None:
         rows |= {row["task"]: row for row in row_of(run)}
         command = f"python benchmarks/goal_spaces.py {' '.join(sys.argv[1:])}"
         write_json({"rows": [rows[name] for name in sorted(rows)], "command": command, "versions": versions()}, JSON)
-    PAGE.write_text(remade(PAGE.read_text() if PAGE.is_file() else None))
+    PAGE.write_text(render_page(PAGE.read_text() if PAGE.is_file() else None))
     print(json.dumps({name: {k: v for k, v in row.items() if k != "config"} for name, row in rows.items()}, indent=1))
 
 

@@ -74,7 +74,7 @@ def measure(functions: dict[str, Callable[[], Any]], rounds: int) -> list[dict[s
     ]
 
 
-def remade(page: str | None) -> str:
+def render_page(page: str | None) -> str:
     """The page with the table that the JSON gives."""
     rows = read_json(JSON)["rows"]
     cells = [[row["task"], f"{row['ms']:.2f}", f"{row['ratio']:.2f}"] for row in rows]
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     rows = measure({name: partial(r.sample, BATCH, frozenset()) for name, r in sampling.items()}, rounds)
     rows += measure(updates(), rounds)
     write_json({"rows": rows, "rounds": rounds, "versions": versions()}, JSON)
-    PAGE.write_text(remade(PAGE.read_text() if PAGE.is_file() else None))
+    PAGE.write_text(render_page(PAGE.read_text() if PAGE.is_file() else None))

@@ -37,11 +37,11 @@ def cells(arm: str, seeds: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def remade(page: str, folder: Path = RESULTS) -> str:
+def render_page(page: str, folder: Path = RESULTS) -> str:
     """The page with the table of all kept reports."""
     return with_block(page, __file__, table(HEADER, [cells(*arm) for arm in arms(kept_reports("goals", folder))]))
 
 
 if __name__ == "__main__":
     folder = keep_reports("goals", lambda run: {"seconds": log_of(run)[-1]["clock"]["seconds"]})
-    write_page(folder / PAGE.name, __file__, remade)
+    write_page(folder / PAGE.name, __file__, render_page)

@@ -314,7 +314,7 @@ def measure_one(space: str, count: int, picture: str, kept: str) -> None:
         write_json({"sha256": {file.name: sha256(file)}, "episodes": count, "scores": scores, **made}, Path(kept))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     found = read_json(JSON)
     seeds = f"{found['seeds']} seed" + "s" * (found["seeds"] > 1)
@@ -335,7 +335,7 @@ def main() -> None:
     results, failed = measured(run, runs, steps, chosen["jobs"])
     if results:
         write_json({"steps": steps, **report(list(results.values()), count)}, JSON)
-        PAGE.write_text(remade(PAGE.read_text()))
+        PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 

@@ -55,7 +55,7 @@ def others(count: int) -> dict[str, dict[str, Any]]:
     return {name: {split: shares(episodes(split, count, aim)) for split in SPLITS} for name, aim in aims.items()}
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON gives."""
     content = read_json(JSON)
     arms = {name: list(seeds.values()) for name, seeds in sorted(content["arms"].items())}
@@ -82,7 +82,7 @@ def main() -> None:
         arms.setdefault(run.parent.name, {})[run.name] = measure(run, count)
     made = {"command": this_command(__file__), "episodes": count, "versions": versions("mujoco")}
     write_json({"arms": arms, "others": others(count), **made}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     print(PAGE.read_text().partition(Path(__file__).name)[2].partition("<!-- end")[0])
 
 

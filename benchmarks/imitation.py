@@ -109,7 +109,7 @@ def prepare(given: dict[str, Any]) -> None:
         demonstrate(config.env, seed=7)
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON gives."""
     content = read_json(JSON)
     groups = {name: [content[name]] for name in ("demonstration", "random play")}
@@ -146,7 +146,7 @@ def main() -> None:
         "versions": versions(),
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 

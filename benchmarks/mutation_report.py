@@ -7,7 +7,7 @@ TREES = {"before": RESULTS / "mutation-before.json", "now": RESULTS / "mutation.
 COUNTS = ["mutants", "killed", "timeout", "survived", "not covered"]
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     found = {name: content for name, path in TREES.items() if (content := read_json(path))}
     text = "".join(f"- {name}: `{content['command']}`, {content['tool']}\n" for name, content in found.items())
@@ -31,4 +31,4 @@ def remade(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))

@@ -147,7 +147,7 @@ def rows(kept: dict[str, Any]) -> Iterator[list[str]]:
                 yield [agent, head, name, change, f"{found['answer_changes']:.0%}", f"{found['smoothgrad']:.1f}"]
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the table of the kept JSON."""
     kept = read_json(JSON)
     agreements = ", ".join(
@@ -166,4 +166,4 @@ if __name__ == "__main__":
     if given["moments"]:
         found = {agent: examine(agent, **given) for agent in AGENTS}
         write_json({"agents": found, **given, "versions": versions("ale-py")}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))

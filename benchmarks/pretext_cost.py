@@ -89,10 +89,10 @@ def main() -> None:
     made = f"`{command}`, {matmul_rate():.0f} GFLOP/s at float32 1024 x 1024 matrix products, torch {version('torch')}"
     rows = [{"made": made, **measured(name, chosen["device"])} for name in chosen["tasks"].split(",")]
     write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, every)}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     rows = read_json(JSON)["rows"]
     cells = ([r["task"], *(f"{r[k]:.1f}" for k in ("update_ms", "supervised_ms", "ratio"))] for r in rows)

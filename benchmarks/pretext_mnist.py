@@ -126,11 +126,11 @@ def main() -> None:
     made = f"`{this_command(__file__)}`, {steps:,} updates"
     rows = [{"made": made, **row_of(name, of_task)} for name, of_task in done.items()]
     write_json({"rows": renewed(read_json(JSON).get("rows", []), rows, TASKS)}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     rows = read_json(JSON)["rows"]
     pixels = statistics.mean(row["pixels"] for row in rows)

@@ -31,7 +31,7 @@ def measured() -> dict[str, list[str]]:
     return {name: [*cells.get(name, UNKNOWN), cost] for name, cost in costs.items()}
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the measured cells of each line that begins with a task."""
     found = measured()
 
@@ -65,4 +65,4 @@ def draw() -> None:
 
 if __name__ == "__main__":
     draw()
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))

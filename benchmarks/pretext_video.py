@@ -326,7 +326,7 @@ def score_changes(seed: int) -> float:
     return float((bar != bar[:, :1]).flatten(1).any(1).float().mean())
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content, text = read_json(JSON), ""
     for source, rows in content["sources"].items():
@@ -363,7 +363,7 @@ def main() -> None:
     if "pong" in chosen["sources"].split(","):
         score = score_changes(0)
     write_json({"sources": {name: told[name] for name in SOURCES if name in told}, "score_changes": score}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 

@@ -77,10 +77,10 @@ def main() -> None:
         "rows": [row for domain in TASKS for row in rows(domain, given["rounds"])],
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     used = content["versions"]

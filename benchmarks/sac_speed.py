@@ -369,10 +369,10 @@ def main() -> None:
         "rows": [arm.row(name) for name, arm in arms.items()],
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     rows = {row["arm"]: row for row in content["rows"]}

@@ -100,10 +100,10 @@ def main() -> None:
     command = this_command(__file__)
     content = {"command": command, "options": given, "study": STUDY, "rows": rows, "runs": runs}
     write_json(read_json(JSON) | {f"{steps:,} updates, {labels:,} labels": content}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     text = ""
     for title, content in read_json(JSON).items():

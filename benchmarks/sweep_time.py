@@ -44,10 +44,10 @@ def main() -> None:
         together = timed(folder, ["-m", *words, f"aux={arms}", f"seed={seeds}"])
     content = {"steps": given["steps"], "cores": available_cores(), "alone": alone, "learning": learning}
     write_json(content | {"together": together, "versions": versions()}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     found = read_json(JSON)
     one_by_one, together = sum(found["alone"]), found["together"]

@@ -143,7 +143,7 @@ def errors(rows: Tensor, real: Tensor) -> dict[str, float]:
     }
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the tables that the JSON gives."""
     content = read_json(JSON)
     shown = [str(step) for step in range(2 * EVERY, content["steps"] + 1, EVERY)]
@@ -182,7 +182,7 @@ def main() -> None:
         "versions": versions(),
     }
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     finish(failed)
 
 

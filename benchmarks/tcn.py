@@ -211,7 +211,7 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{bounds}"
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON gives."""
     return with_block(page, __file__, "\n".join(map(part_of_page, read_json(JSON).values())))
 
@@ -266,7 +266,7 @@ def main() -> None:
         "versions": versions("dm-control", "mujoco", "scikit-learn"),
     }
     write_json(read_json(JSON) | {world: content}, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
     draw_picture(content, RESULTS / f"tcn_{world}.png")
     finish(failed)
 

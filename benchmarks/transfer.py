@@ -107,7 +107,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["start"], f"{metric:.3f} ({guess:.3f})", *points, area, gain_cell(row, 2)]
 
 
-def remade(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the block that the JSON of results gives."""
     content = read_json(JSON)
     given, window = content["options"], content["window"]
@@ -136,7 +136,7 @@ def main() -> None:
     command = this_command(__file__)
     content = {"command": command, "options": given, "window": WINDOW, "rows": rows, "versions": versions()}
     write_json(content, JSON)
-    PAGE.write_text(remade(PAGE.read_text()))
+    PAGE.write_text(render_page(PAGE.read_text()))
 
 
 if __name__ == "__main__":

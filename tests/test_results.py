@@ -43,7 +43,7 @@ def _benchmarks(monkeypatch):
 def test_a_page_is_what_its_json_gives(name):
     script = import_module(name)
     page = script.PAGE.read_text()
-    assert script.remade(page) == page, f"run python benchmarks/{name}.py, or edit the text outside of its block"
+    assert script.render_page(page) == page, f"run python benchmarks/{name}.py, or edit the text outside of its block"
 
 
 def test_a_changed_figure_is_found():
@@ -51,7 +51,7 @@ def test_a_changed_figure_is_found():
     page = script.PAGE.read_text()
     figure = re.search(r"\| rotation \| 3 \| \S+ \| (\S+) \|", page)
     changed = page[: figure.start(1)] + "0.123" + page[figure.end(1) :]
-    assert script.remade(changed) == page
+    assert script.render_page(changed) == page
 
 
 def test_a_table_of_denoising_has_baselines_and_intervals_over_seeds(tmp_path):
@@ -62,7 +62,7 @@ def test_a_table_of_denoising_has_baselines_and_intervals_over_seeds(tmp_path):
     cells[0]["pixels"] = {**scores, "seen": 0.125}
     content = {"world": "w", "background": "b", "steps": 5, "frames": 7, "cells": cells}
     (tmp_path / "denoising-w-b.json").write_text(json.dumps(content))
-    page = script.remade(common.with_block(None, "benchmarks/denoising.py", ""), tmp_path)
+    page = script.render_page(common.with_block(None, "benchmarks/denoising.py", ""), tmp_path)
     assert "| pixels |  | 0.12 | 0.25 | 0.25 | 0.25 |" in page
     assert "| untrained encoder |  | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
     assert "| none | shared | 0.25 ± 0.00 | 0.55 ± 0.64 | 0.25 ± 0.00 | 0.25 ± 0.00 |" in page
