@@ -17,7 +17,7 @@ import sys
 from functools import partial
 
 from configs.schema import PretrainConfig
-from encoders import standardize
+from encoders import fit_moments
 from experiment.command_line.composition import Composed
 from experiment.commands.launch import launch
 from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir
@@ -79,7 +79,7 @@ def learn(run: Pretraining, stop: GracefulExit) -> None:
         batch = draw(parts, parts.train, config.batch_size, parts.rng)
         if not run.step:
             for module in (parts.encoder, parts.suite):
-                standardize(module, batch.obs)
+                fit_moments(module, batch.obs)
         metrics = update(parts, batch, run.step)
         run.step += 1
 

@@ -15,7 +15,7 @@ from agents.capture import Captured
 from agents.config import AgentConfig, AuxSchedule, Capture, Conflict, Precision
 from agents.conflict import backward
 from agents.learning import Schedule, linear, weighted_sum
-from encoders import Encoder, StateEncoder, moments, standardize, standardized, track
+from encoders import Encoder, StateEncoder, fit_moments, moments, standardize, track
 from encoders.augment import random_shift
 from encoders.momentum import is_momentum_copy
 from replay import Batch
@@ -144,12 +144,12 @@ class Agent(nn.Module, ABC):
         if self.goal_moments is None:
             return features
         assert goal is not None, "this agent pursues goals, but none is given"
-        scaled = standardized(goal, self.goal_moments)
+        scaled = standardize(goal, self.goal_moments)
         return torch.cat([features, scaled.repeat(len(features) // len(goal), 1)], 1)
 
-    def standardize(self, batch: Batch) -> None:
+    def fit_moments(self, batch: Batch) -> None:
         """Measure pixels, states and goals on the first batch that is learned from."""
-        standardize(self, batch.obs)
+        fit_moments(self, batch.obs)
         if self.goal_moments is not None and batch.goal is not None:
             self.goal_moments.copy_(moments(batch.goal))
 

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from aux_tasks.goals.grasp2vec import Grasp2Vec
 from configs.schema import PretrainConfig
-from encoders import Encoder, standardize
+from encoders import Encoder, fit_moments
 from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
 from experiment.goals.space import TaskSpace, space_file
@@ -221,7 +221,7 @@ def run(seed: int, steps: int, count: int) -> None:
         sys.exit(code)
     parts = build_pretraining(config)
     for module in (parts.encoder, parts.suite):  # as the training began
-        standardize(module, draw(parts, parts.train, config.batch_size, parts.rng).obs)
+        fit_moments(module, draw(parts, parts.train, config.batch_size, parts.rng).obs)
     ((_, task),) = parts.suite
     assert isinstance(task, Grasp2Vec)
     found: dict[str, Any] = {"steps": steps, "versions": versions("mujoco")}

@@ -41,7 +41,7 @@ from aux_tasks.goals.mftcn import MultiFrameTCN
 from configs.schema import PretrainConfig
 from configs.sources import SourceConfig
 from datasets import Episodes
-from encoders import standardize
+from encoders import fit_moments
 from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, held_out_metrics, update
 from experiment.recordings.sources import build_source
 from harness.provenance import versions, write_json
@@ -186,7 +186,7 @@ def run(world: str, task: str, seed: int, steps: int) -> None:
     parts = build_pretraining(replace(config, source=Recorded(world=world)))
     views = recording(world).views
     train, held_out = (replace(part.episodes, views=views) for part in (parts.train, parts.test))
-    standardize(parts.encoder, draw(parts, parts.train, config.batch_size, np.random.default_rng(0)).obs)
+    fit_moments(parts.encoder, draw(parts, parts.train, config.batch_size, np.random.default_rng(0)).obs)
     untrained = measure(world, train, held_out, embedding(parts))
     for step in range(steps):
         update(parts, draw(parts, parts.train, config.batch_size, parts.rng), step)

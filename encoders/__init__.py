@@ -11,9 +11,9 @@ if TYPE_CHECKING:
         FrozenEncoder,
         StateEncoder,
         dead_share,
+        fit_moments,
         moments,
         standardize,
-        standardized,
         track,
     )
     from encoders.cnn import build_encoder, orthogonal
@@ -26,8 +26,8 @@ else:
                 "StateEncoder",
                 "dead_share",
                 "moments",
+                "fit_moments",
                 "standardize",
-                "standardized",
                 "track",
             ),
             "encoders.cnn": ("build_encoder", "orthogonal"),
@@ -42,9 +42,9 @@ __all__ = [
     "StateEncoder",
     "build_encoder",
     "dead_share",
+    "fit_moments",
     "moments",
     "orthogonal",
     "standardize",
-    "standardized",
     "track",
 ]

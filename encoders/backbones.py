@@ -111,7 +111,7 @@ class _Block(nn.Module):
 
 class FixedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation (Ioffe, Szegedy 2015) by statistics that never move: those of the weights that were loaded,
-    or those of the first batch that is learned from, as in ActNorm (`encoders.standardize`).
+    or those of the first batch that is learned from, as in ActNorm (`encoders.fit_moments`).
 
     Training moves scale and shift alone. So a sample's features depend on no other sample, a loss has no side effect,
     momentum copies have the same statistics, and frozen features are those of torchvision's evaluation mode.

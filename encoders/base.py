@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         trunk: pixels in [0, 1] to feature maps (B, C', H', W').
         neck: flat maps (B, C' * H' * W') to features.
         obs_shape: (C, H, W) of one stacked observation.
-        standardize: the trunk's pixels have mean 0 and deviation 1 instead, once `standardize` has measured them.
+        standardize: the trunk's pixels have mean 0 and deviation 1 instead, once `fit_moments` has measured them.
 
     Raises:
         TooSmallError: the observation is smaller than a kernel.
@@ -107,7 +107,7 @@ class FrozenEncoder(Encoder):
 
 class StateEncoder(Encoder):
     """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 over recent
-    batches: `standardize` measures them, and `track` follows. No gradient moves it.
+    batches: `fit_moments` measures them, and `track` follows. No gradient moves it.
     """
 
     state_moments: Tensor  # mean and deviation of each number
@@ -126,7 +126,7 @@ class StateEncoder(Encoder):
 
     def maps(self, obs: Tensor) -> Tensor:
         """The standardised numbers (B, D, 1, 1)."""
-        return standardized(obs, self.state_moments)
+        return standardize(obs, self.state_moments)
 
 
 def dead_share(features: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def dead_share(features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def standardize(module: nn.Module, obs: Tensor) -> None:
+def fit_moments(module: nn.Module, obs: Tensor) -> None:
     """Measure pixels, states and maps on (B, C, H, W) `obs` for the encoders within a module.
 
     Statistics of pixels and of batches are measured once, those of states each time.
@@ -175,7 +175,7 @@ def moments(values: Tensor) -> Tensor:
     return torch.stack([mean, (var + 1e-8).sqrt()])
 
 
-def standardized(values: Tensor, moments: Tensor) -> Tensor:
+def standardize(values: Tensor, moments: Tensor) -> Tensor:
     """Numbers (B, ...) by their moments (2, ...), at most 10 deviations from the mean."""
     return ((values.float() - moments[0]) / moments[1]).clamp(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
 

@@ -125,7 +125,7 @@ class Training:
         def learn(given: Batch | None) -> tuple[Batch, Update]:
             batch = parts.draw(self.config.batch_size) if given is None else given
             if agent.updates == 1:  # never recorded, since graphs begin later
-                agent.standardize(batch)
+                agent.fit_moments(batch)
             done = agent.learn(batch)
             if given is None:
                 parts.replay.update_priorities(batch.index, done.td_error)

@@ -47,7 +47,7 @@ def made(request):
 
 def test_goals_are_standardised_on_the_first_batch(made):
     agent, batch = made
-    agent.standardize(batch)
+    agent.fit_moments(batch)
     features = torch.zeros(2 * len(batch.obs), 4)
     seen = agent.beside_goal(features, batch.goal)[:, 4:]
     assert torch.equal(*seen.chunk(2))  # the same goal for each shifted copy
@@ -57,7 +57,7 @@ def test_goals_are_standardised_on_the_first_batch(made):
 
 def test_goals_far_from_the_first_batch_are_clipped(made):
     agent, batch = made
-    agent.standardize(batch)
+    agent.fit_moments(batch)
     mean, std = agent.goal_moments
     seen = agent.beside_goal(torch.zeros(2, 4), torch.stack([mean + 100 * std, mean - 3 * std]))[:, 4:]
     torch.testing.assert_close(seen, torch.tensor([[10.0], [-3.0]]).expand(2, G))
@@ -65,7 +65,7 @@ def test_goals_far_from_the_first_batch_are_clipped(made):
 
 def test_the_moments_of_goals_follow_what_is_learned_from(made):
     agent, batch = made
-    agent.standardize(replace(batch, goal=batch.goal * 1e-3))
+    agent.fit_moments(replace(batch, goal=batch.goal * 1e-3))
     for _ in range(12_000):
         agent.track(batch)
     seen = agent.beside_goal(torch.zeros(len(batch.goal), 4), batch.goal)[:, 4:]
@@ -75,7 +75,7 @@ def test_the_moments_of_goals_follow_what_is_learned_from(made):
 
 def test_the_goal_reaches_values_losses_and_policy(made):
     agent, batch = made
-    agent.standardize(batch)
+    agent.fit_moments(batch)
     other = replace(batch, goal=batch.goal.roll(1, 0))
 
     def answers(batch):

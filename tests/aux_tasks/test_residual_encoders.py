@@ -7,7 +7,7 @@ import torch
 from aux_help import generator
 
 from aux_tasks import AuxSuite, TaskConfig, TaskSetting
-from encoders import EncoderConfig, build_encoder, standardize
+from encoders import EncoderConfig, build_encoder, fit_moments
 from replay import Batch
 
 SHAPE = (3, 32, 32)
@@ -26,7 +26,7 @@ def test_a_loss_moves_nothing_and_reaches_every_layer(task: str, options: dict[s
     obs, nothing = torch.randint(256, (6, *SHAPE), dtype=torch.uint8), torch.empty(0)
     batch = Batch(obs, nothing, nothing, nothing, nothing, nothing, torch.ones(6), torch.arange(6))
     for module in (encoder, suite):
-        standardize(module, obs)
+        fit_moments(module, obs)
     both = torch.nn.ModuleDict({"encoder": encoder, "suite": suite}).train()
     before = {name: tensor.clone() for name, tensor in both.state_dict().items()}
     optimizer = torch.optim.Adam(encoder.parameters(), 2e-4)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from encoder_help import generator, make, pixels
 from torch import Tensor
 
-from encoders import standardize
+from encoders import fit_moments
 from encoders.backbones import MEAN, STD, torchvision_names
 from encoders.base import measure_norms
 
@@ -117,7 +117,7 @@ def test_features_are_torchvisions(name: str) -> None:
 def test_statistics_are_those_of_the_first_batch_and_only_scale_and_shift_learn() -> None:
     encoder, obs = make("resnet18", SHAPE), pixels(6, *SHAPE)
     copied = copy.deepcopy(encoder)
-    standardize(torch.nn.ModuleList([encoder, copied]), obs)
+    fit_moments(torch.nn.ModuleList([encoder, copied]), obs)
     with torch.no_grad():
         maps = encoder.trunk[:3](encoder.normalised(obs))  # after the first normalisation
     torch.testing.assert_close(maps.mean((0, 2, 3)), torch.zeros(64), atol=1e-4, rtol=0)

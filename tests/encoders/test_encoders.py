@@ -9,7 +9,7 @@ from encoder_help import make, pixels
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders import ENCODERS, Encoder, EncoderConfig, FrozenEncoder, build_encoder, dead_share, standardize, track
+from encoders import ENCODERS, Encoder, EncoderConfig, FrozenEncoder, build_encoder, dead_share, fit_moments, track
 
 # features of 84x84 pixels
 FLAT = {
@@ -80,14 +80,14 @@ def test_the_encoder_is_where_pixels_become_floats_in_0_1():
 def test_a_frozen_encoder_takes_features_in_place_of_pixels_and_keeps_the_names():
     shape = (4, 36, 36)
     encoder, obs = make("control_fast", shape, feature_dim=6, standardize=True), pixels(3, *shape)
-    standardize(encoder, obs)
+    fit_moments(encoder, obs)
     features, before = encoder(obs), copy.deepcopy(encoder.state_dict())
     frozen = FrozenEncoder(encoder)
     for given in (obs, obs.float(), features[:, :, None, None]):
         assert torch.equal(frozen(given), features)
         assert torch.equal(frozen.own_neck()(frozen.maps(given).flatten(1)), features)
     assert frozen.map_shape == (6, 1, 1)
-    standardize(frozen, features[:, :, None, None])
+    fit_moments(frozen, features[:, :, None, None])
     after = frozen.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -102,13 +102,13 @@ def test_standardized_pixels_are_measured_once_by_every_encoder_that_wants_them(
     before = plain(pixels(1, 4, 84, 84))
     encoder(obs)
     torch.testing.assert_close(seen[-1], obs / 255)
-    standardize(both, obs)
+    fit_moments(both, obs)
     encoder(obs)
     values = obs.double() / 255
     torch.testing.assert_close(seen[-1], ((values - values.mean()) / values.std()).float(), rtol=1e-4, atol=1e-5)
     measured = {name: buffer.clone() for name, buffer in both.named_buffers()}
     assert measured.keys() == {"encoder.pixel_moments", "target.pixel_moments"}
-    standardize(both, obs // 2)
+    fit_moments(both, obs // 2)
     assert all(torch.equal(buffer, measured[name]) for name, buffer in both.named_buffers())
     assert torch.equal(plain(pixels(1, 4, 84, 84)), before)
 
@@ -216,7 +216,7 @@ def test_a_number_that_begins_to_move_is_clipped_until_its_moments_have_followed
         scale = torch.tensor([1.0, deviation, 0.0])  # the last one never moves
         return (torch.randn(200, 3, generator=draw) * scale + 4)[:, :, None, None]
 
-    standardize(encoder, states(1e-6))
+    fit_moments(encoder, states(1e-6))
     assert encoder(states(1e-6)).abs().max() < 5
     assert float(encoder(states(1.0))[:, 1].abs().max()) == 10
     for _ in range(8000):
