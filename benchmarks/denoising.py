@@ -14,7 +14,7 @@ all settings are those of `experiment=sac_cartpole`. `background=video` shows th
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,13 +37,15 @@ from common import (
     write_page,
 )
 from gymnasium.spaces import Box
+from torch import Tensor, nn
 
 from agents import Agent
 from analysis.denoising import raw_pixels
-from aux_tasks import AuxSuite
+from aux_tasks import TASKS, AuxOutput, AuxSuite, AuxTask, TaskSetting
 from configs.schema import Config
 from configs.sources import FramesConfig
-from datasets import EpisodeSampler
+from datasets import Episodes, EpisodeSampler
+from encoders import Encoder
 from experiment.probing.build import build_denoising
 from experiment.recordings.sources import build_source
 from experiment.training.build import build_agent, build_streams
@@ -57,11 +59,36 @@ ARMS = {
     "none": ["aux=none"],
     "dbc_normed": ["aux=dbc", "aux.dbc.options.form=normed", "aux.dbc.options.pairs=all"],
     "dbc_rap": ["aux=dbc", "aux.dbc.options.form=rap"],
+    "deepmdp_reward": ["aux=deepmdp", "aux.deepmdp.options.reward_weight=1000"],
 }
-DEFAULT = "none,self_prediction,deepmdp,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,soda,reconstruction"
-DEFAULT += ",inverse_dynamics"
+DEFAULT = "none,self_prediction,deepmdp,deepmdp_reward,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,soda"
+DEFAULT += ",reconstruction,inverse_dynamics,state_labels"
 SCORES = ("seen", "unseen", "state_r2", "background_r2")
 READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
+
+
+class StateLabels(AuxTask):
+    """Regression of the simulator's state from features: what the encoder could learn from these frames."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"features", "index"})
+    labels: ClassVar[Tensor]  # (N, D) of all frames, each number with mean 0 and deviation 1
+
+    def __init__(self, setting: TaskSetting) -> None:
+        super().__init__(setting)
+        self.head = nn.Linear(setting.feature_dim, self.labels.shape[1])
+
+    @classmethod
+    def read(cls, episodes: Episodes) -> None:
+        """Take the labels of recorded frames that vary."""
+        state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
+        cls.labels = torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
+
+    def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
+        """Return the mean squared error (B,)."""
+        return AuxOutput((self.head(features) - self.labels[batch.index]).square().mean(1))
+
+
+TASKS["state_labels"] = StateLabels
 
 
 def config(arm: str, seed: int, given: dict[str, Any]) -> Config:
@@ -94,6 +121,7 @@ def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
     tune_process(1)
     start, of = time.perf_counter(), config(arm, seed, given)
     episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
+    StateLabels.read(episodes)
     device = torch.device("cpu")
     sampler = EpisodeSampler(episodes, frame_stack=of.frame_stack, grayscale=False, device=device)
     space = Box(-1, 1, (sampler.actions[1],), np.float32)
