@@ -55,14 +55,27 @@ from harness.seeding import numpy_stream
 from replay import Batch
 
 RUNS, PAGE = Path("runs/denoising"), RESULTS / "denoising.md"
+NORMED = ["aux=dbc", "aux.dbc.options.form=normed", "aux.dbc.options.pairs=all"]
 ARMS = {
     "none": ["aux=none"],
-    "dbc_normed": ["aux=dbc", "aux.dbc.options.form=normed", "aux.dbc.options.pairs=all"],
+    "dbc_normed": NORMED,
+    "dbc_normed_reward": [*NORMED, "aux.dbc.options.reward_weight=1000"],
     "dbc_rap": ["aux=dbc", "aux.dbc.options.form=rap"],
     "deepmdp_reward": ["aux=deepmdp", "aux.deepmdp.options.reward_weight=1000"],
 }
-DEFAULT = "none,self_prediction,deepmdp,deepmdp_reward,dbc,dbc_normed,dbc_simsr,dbc_mico,dbc_rap,curl,soda"
-DEFAULT += ",reconstruction,inverse_dynamics,state_labels"
+PLAIN = (
+    "self_prediction",
+    "deepmdp",
+    "dbc",
+    "dbc_simsr",
+    "dbc_mico",
+    "curl",
+    "soda",
+    "reconstruction",
+    "inverse_dynamics",
+    "state_labels",
+)
+DEFAULT = ",".join([*ARMS, *PLAIN])
 SCORES = ("seen", "unseen", "state_r2", "background_r2")
 READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
 
