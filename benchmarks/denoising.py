@@ -63,19 +63,8 @@ ARMS = {
     "dbc_rap": ["aux=dbc", "aux.dbc.options.form=rap"],
     "deepmdp_reward": ["aux=deepmdp", "aux.deepmdp.options.reward_weight=1000"],
 }
-PLAIN = (
-    "self_prediction",
-    "deepmdp",
-    "dbc",
-    "dbc_simsr",
-    "dbc_mico",
-    "curl",
-    "soda",
-    "reconstruction",
-    "inverse_dynamics",
-    "state_labels",
-)
-DEFAULT = ",".join([*ARMS, *PLAIN])
+PLAIN = "self_prediction,deepmdp,dbc,dbc_simsr,dbc_mico,curl,soda,reconstruction,inverse_dynamics,state_labels"
+DEFAULT = f"{','.join(ARMS)},{PLAIN}"
 SCORES = ("seen", "unseen", "state_r2", "background_r2")
 READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
 
