@@ -9,7 +9,7 @@ seed; or the monitor.csv of Stable-Baselines3). Runs that differ only in the see
 """
 
 if __name__ == "__main__":
-    from experiment.commands.start import start
+    from experiment.launching.start import start
 
     start("compare", __doc__)  # before torch is imported
 
@@ -30,9 +30,9 @@ from analysis.comparison.tables import tables
 from analysis.comparison.tensorboard import write_groups
 from configs.schema import CompareConfig
 from experiment.command_line.composition import freeze
-from experiment.commands.launch import launch
 from experiment.folders.next_commands import training_command
 from experiment.folders.run_folder import MAY_CHANGE
+from experiment.launching.launch import launch
 from harness.files import replacing
 from harness.progress import table_console
 

@@ -5,7 +5,7 @@ python evaluate.py zoo/pong-permutation protocol=ale_v5 json=out.json video=pong
 """
 
 if __name__ == "__main__":
-    from experiment.commands.start import start
+    from experiment.launching.start import start
 
     start("evaluate", __doc__)  # before torch is imported
 
@@ -27,11 +27,11 @@ from configs.schema import Config, EvaluateConfig
 from envs import EnvConfig
 from envs.scenes import SceneConfig
 from experiment.command_line.composition import freeze
-from experiment.commands.launch import launch
 from experiment.folders.foreign import check_paths, is_own, results_folder
 from experiment.folders.zoo import locate
 from experiment.goals.env import env_of_run
 from experiment.goals.space import GOAL_SPACE_FILE
+from experiment.launching.launch import launch
 from experiment.training.build import load_agent
 from experiment.training.overlays import check_overlays
 from harness.files import check_writable

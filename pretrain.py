@@ -8,7 +8,7 @@ Run the same command again to resume.
 """
 
 if __name__ == "__main__":
-    from experiment.commands.start import start
+    from experiment.launching.start import start
 
     start("pretrain", __doc__)  # before torch is imported
 
@@ -19,8 +19,8 @@ from functools import partial
 from configs.schema import PretrainConfig
 from encoders import fit_moments
 from experiment.command_line.composition import Composed
-from experiment.commands.launch import launch
 from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir
+from experiment.launching.launch import launch
 from experiment.pretraining.ending import finish, log_end
 from experiment.pretraining.run import (
     Pretraining,
@@ -32,7 +32,7 @@ from experiment.pretraining.run import (
     save_rest,
     update,
 )
-from experiment.recordings.sources import describe_source, save_source
+from experiment.sources.build import describe_source, save_source
 from experiment.training.build import without_init
 from experiment.training.monitoring import log_examples
 from experiment.training.rescue import check_saved, saving_on_error

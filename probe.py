@@ -9,7 +9,7 @@ Every comparison is paired: the same weights before and after training, the same
 """
 
 if __name__ == "__main__":
-    from experiment.commands.start import start
+    from experiment.launching.start import start
 
     start("probe", __doc__)  # before torch is imported
 
@@ -26,10 +26,10 @@ from analysis.probe_table import Scores, differences, format_gaps, format_summar
 from analysis.statistics import t_interval
 from configs.schema import ProbeConfig, flat
 from experiment.command_line.composition import freeze
-from experiment.commands.launch import launch
+from experiment.launching.launch import launch
 from experiment.probing.build import Probing, build_probing
 from experiment.probing.scores import Draw, denoising_scores, measure
-from experiment.recordings.sources import describe_source
+from experiment.sources.build import describe_source
 from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json

@@ -8,7 +8,7 @@ Run the same command again to resume.
 """
 
 if __name__ == "__main__":
-    from experiment.commands.start import start
+    from experiment.launching.start import start
 
     start("config", __doc__)  # before torch is imported
 
@@ -19,11 +19,11 @@ from functools import partial
 from configs.peers import PeerConfig
 from configs.schema import Config
 from experiment.command_line.composition import Composed
-from experiment.commands.launch import launch
 from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir
 from experiment.goals.space import copy_goal_space
+from experiment.launching.launch import launch
 from experiment.probing.build import build_denoising, build_online_probe
-from experiment.recordings.sources import save_source
+from experiment.sources.build import save_source
 from experiment.training.build import build, without_init
 from experiment.training.ending import finish, log_end
 from experiment.training.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
@@ -120,9 +120,8 @@ def run(composed: Composed) -> int:
     """Train the agent that a command line asks for."""
     config = with_run_dir(composed, Config)
     if isinstance(config.agent, PeerConfig):
-        from experiment.training.peers import (
-            train_peer,  # loads Stable-Baselines3, whose agents bring a loop of their own
-        )
+        # loads Stable-Baselines3, whose agents bring a loop of their own
+        from experiment.training.peers import train_peer
 
         return train_peer(config)
     return train(config)

@@ -36,7 +36,7 @@ from experiment.command_line.overrides import compose_words
 from experiment.folders.run_folder import claim_run_dir
 from experiment.pretraining.run import Pretraining, PretrainingParts
 from experiment.probing.build import Probing, sees_gray, split
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from experiment.training.build import build_initial_encoder
 from harness.errors import first_line
 from harness.logger import RunLogger

@@ -7,8 +7,9 @@
 Each cell trains an encoder on the same recorded random play: `separate` by the task alone, `shared` by the task and
 SAC's critics, from the same weights. Cells in results/denoising-<world>-<background>.json with the same `steps` and
 `frames`, and those in runs/denoising, are done; the others run. Then that file and the block of results/denoising.md
-are written; `render=1` writes that block alone. An arm is a task, or one of `ARMS`. The batch of 128, the encoder and
-all settings are those of `experiment=sac_cartpole`. `background=video` shows the clips of `make clips`.
+are written; `render=1` writes that block alone. An arm is a task, one of `ARMS`, or `state_labels`: regression of the
+simulator's state, a reference that no self-supervised task has. The batch of 128, the encoder and all settings are
+those of `experiment=sac_cartpole`. `background=video` shows the clips of `make clips`.
 """
 
 import time
@@ -47,7 +48,7 @@ from configs.sources import FramesConfig
 from datasets import Episodes, EpisodeSampler
 from encoders import Encoder
 from experiment.probing.build import build_denoising
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from experiment.training.build import build_agent, build_streams
 from harness.process import tune_process
 from harness.provenance import versions, write_json
@@ -70,7 +71,7 @@ READ = frozenset({"obs", "action", "reward", "next_obs"})  # by the critics
 
 
 class StateLabels(AuxTask):
-    """Regression of the simulator's state from features: what the encoder could learn from these frames."""
+    """Regression of the simulator's state from features: a reference for what can be learned from these frames."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"features", "index"})
     labels: ClassVar[Tensor]  # (N, D) of all frames, each number with mean 0 and deviation 1
@@ -80,8 +81,8 @@ class StateLabels(AuxTask):
         self.head = nn.Linear(setting.feature_dim, self.labels.shape[1])
 
     @classmethod
-    def read(cls, episodes: Episodes) -> None:
-        """Take the labels of recorded frames that vary."""
+    def take_labels(cls, episodes: Episodes) -> None:
+        """Keep the labels that vary between the frames."""
         state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
         cls.labels = torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
 
@@ -123,7 +124,7 @@ def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
     tune_process(1)
     start, of = time.perf_counter(), config(arm, seed, given)
     episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
-    StateLabels.read(episodes)
+    StateLabels.take_labels(episodes)
     device = torch.device("cpu")
     sampler = EpisodeSampler(episodes, frame_stack=of.frame_stack, grayscale=False, device=device)
     space = Box(-1, 1, (sampler.actions[1],), np.float32)

@@ -42,7 +42,7 @@ from envs import GraspingConfig, GraspingVector
 from envs.grasping_objects import SPLITS
 from experiment.goals.space import TaskSpace, space_file
 from experiment.pretraining.run import build_pretraining, draw
-from experiment.recordings.triplets import aim_at_any
+from experiment.sources.triplets import aim_at_any
 from harness.files import sha256
 from harness.process import tune_process
 from harness.provenance import versions, write_json

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from envs import GraspingConfig, GraspingVector, Observation
 from envs.grasping_objects import SPLITS
 from experiment.goals.space import GOAL_SPACE_FILE, TaskSpace
-from experiment.recordings.triplets import aim_at_any
+from experiment.sources.triplets import aim_at_any
 from experiment.training.build import load_agent
 from harness.process import tune_process
 from harness.provenance import versions, write_json

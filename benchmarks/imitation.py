@@ -22,7 +22,7 @@ from configs.schema import Config, PretrainConfig
 from envs import EnvConfig, Observation, Policy, Rollout
 from experiment.goals.env import env_of_run
 from experiment.goals.space import GOAL_SPACE_FILE
-from experiment.recordings.recording import record
+from experiment.sources.recording import record
 from experiment.training.build import load_agent
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

@@ -49,7 +49,7 @@ from datasets.synthetic import RADIUS
 from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, losses
 from experiment.probing.build import build_probing
 from experiment.probing.scores import measure
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from harness.process import tune_process
 from harness.provenance import versions, write_json
 from harness.seeding import numpy_stream

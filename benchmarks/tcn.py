@@ -43,7 +43,7 @@ from configs.sources import SourceConfig
 from datasets import Episodes
 from encoders import fit_moments
 from experiment.pretraining.run import PretrainingParts, build_pretraining, draw, held_out_metrics, update
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from harness.provenance import versions, write_json
 
 JSON, PAGE = RESULTS / "tcn.json", RESULTS / "tcn.md"

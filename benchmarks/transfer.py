@@ -33,7 +33,7 @@ from common import (
 from pretext_mnist import answered
 
 from configs.schema import Config, PretrainConfig
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from harness.provenance import versions, write_json
 from pretrain import pretrain
 from train import train

@@ -30,7 +30,7 @@ IDX_BYTES, PART = 1 << 36, 1 << 24  # the largest IDX file that is opened, and w
 
 
 def read_recording(folder: Path) -> Episodes:
-    """What `experiment.recordings.recording` left; the frames stay on the disk and are mapped.
+    """What `experiment.sources.recording` left; the frames stay on the disk and are mapped.
 
     Raises:
         ValueError: a file is missing, torn or holds something else.

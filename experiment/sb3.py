@@ -8,9 +8,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from encoders import build_encoder
+from experiment.folders.run_folder import read_run
 from experiment.folders.weights import load_encoder, read_weights
 from experiment.folders.zoo import locate
-from experiment.probing.build import read_run
 from experiment.training.build import without_init
 
 

@@ -117,8 +117,8 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
 
 
 @contextmanager
-def keeping_previous(step: int) -> Iterator[None]:
-    """If the disk refuses what the block writes, warn that `step` has no checkpoint, and keep the previous one."""
+def warning_if_unsaved(step: int) -> Iterator[None]:
+    """Turn an error of the disk in the block into a warning that `step` has no checkpoint; the previous one stays."""
     try:
         yield
     except (CheckpointError, OSError) as error:

@@ -13,7 +13,7 @@ from configs.schema import PretrainConfig
 from configs.sources import BallsConfig, FramesConfig, SourceConfig
 from encoders import EncoderConfig
 from envs import ToyConfig
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 
 TOY = ToyConfig(num_envs=3, balls=2)
 STEPS = 50  # of each of its copies

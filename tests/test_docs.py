@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment.commands.launch import check_words
+from experiment.launching.launch import check_words
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"docs/reference/keys.md", "docs/reference/presets.md"}  # by scripts/reference.py, for the site

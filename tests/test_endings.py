@@ -18,8 +18,8 @@ import agents.sac
 import pretrain
 import train as script
 from envs import EnvError, PointMassVector, ToyVector
-from experiment.commands.launch import exit_code
 from experiment.folders.weights import read_weights
+from experiment.launching.launch import exit_code
 from experiment.training import rescue
 from experiment.training import run as training
 from experiment.training.build import load_agent

@@ -28,6 +28,7 @@ from encoders import ENCODERS, EncoderConfig, build_encoder
 from encoders.backbones import _resnet
 from envs import ToyConfig, ToyVector
 from experiment.command_line.composition import write_config
+from experiment.folders.run_folder import read_run
 from experiment.folders.weights import export_agent, export_encoder
 from experiment.pretraining.run import build_pretraining
 from experiment.probing import scores as probe_scores
@@ -274,7 +275,7 @@ def test_groups_give_two_splits_and_only_the_random_one_leaks(folder: Path, sour
     assert len(test) == len(mixed_test)
 
     monkeypatch.setattr("experiment.pretraining.run.build_source", lambda *_, **__: grouped())
-    pretraining = build_pretraining(replace(experiment.probing.build.read_run(folder), device="cpu"))
+    pretraining = build_pretraining(replace(read_run(folder), device="cpu"))
     assert np.array_equal(pretraining.test.episodes.rows(), test)  # what it held out
 
 

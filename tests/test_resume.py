@@ -35,7 +35,7 @@ from tensorboard.summary.writer import event_file_writer
 import harness.checkpoint
 import train as script
 from envs import DmcConfig, workers
-from experiment.commands.launch import exit_code
+from experiment.launching.launch import exit_code
 from experiment.training import ending
 from experiment.training import run as training
 from harness.checkpoint import load_latest, save

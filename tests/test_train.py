@@ -20,7 +20,7 @@ from configs.schema import Config
 from encoders import EncoderConfig
 from envs import EnvError, ToyConfig, ToyVector
 from experiment.command_line.composition import complete, read_config
-from experiment.commands.launch import exit_code
+from experiment.launching.launch import exit_code
 from experiment.training import ending
 from experiment.training.build import build, load_agent
 from harness.checkpoint import load_latest

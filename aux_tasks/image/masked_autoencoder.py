@@ -55,7 +55,7 @@ class MaskedAutoencoder(AuxTask):
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the error (B,) of the hidden patches."""
-        target = standardize(patches(encoder.normalised(batch.obs)))
+        target = standardize_patches(patches(encoder.normalised(batch.obs)))
         order = self.draw(len(target))
         latents, guess = self.predict(batch.obs, order, encoder)
         unseen = order[:, self.shown :, None].expand(-1, -1, target.shape[2])
@@ -119,7 +119,7 @@ def unpatched(found: Tensor, shape: torch.Size) -> Tensor:
     return F.fold(found.mT, (height, width), PATCH, stride=PATCH)[..., : shape[1], : shape[2]]
 
 
-def standardize(found: Tensor) -> Tensor:
+def standardize_patches(found: Tensor) -> Tensor:
     """Patches (B, N, D) with mean 0 and deviation 1 each."""
     centred = found - found.mean(2, keepdim=True)
     return centred * (centred.square().mean(2, keepdim=True) + EPS).rsqrt()

@@ -1,1 +1,1 @@
-"""What several auxiliary tasks use: small networks, patches, colours, clips, and forms of distances."""
+"""What auxiliary tasks are built from: perceptrons, decoders, models of dynamics, patches, clips, colours."""

@@ -39,7 +39,7 @@ class Permutation(TransformTask):
     question = (
         "In which order do the frames stand, if 01... is the true one? An order and its reverse count as the same."
     )
-    default_weight = 0.1  # at 1 it costs an agent its first 200k steps of Pong: results/pong.md
+    default_weight = 0.1  # at 1 it costs an agent its first 200k steps of Pong: results/pong_settings.md
 
     def __init__(self, setting: TaskSetting, *, classes: int | None = None, **options: Any) -> None:
         frames = setting.frame_stack

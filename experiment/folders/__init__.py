@@ -1,1 +1,1 @@
-"""Files of a run: its folder, its weights, and folders that others made."""
+"""Files of a run: its folder, its weights, shipped and foreign folders, and the commands that come next."""

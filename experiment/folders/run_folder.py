@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from configs.schema import Config, RunConfig, flat, flatten
+from configs.schema import Config, PretrainConfig, RunConfig, flat, flatten
 from configs.sources import FramesConfig
 from envs import EnvConfig
 from experiment.command_line.composition import Composed, complete, freeze, read_config, write_config
 from harness.derive import shorten
+from harness.plain_yaml import read_plain
 from harness.process import exclusive
 
 # Keys that may change when a run continues, since they do not change the learning.
@@ -142,3 +143,14 @@ def _leave_config(config: RunConfig, run_dir: Path) -> None:
 def run_folder(config: RunConfig) -> Path:
     """The folder of a run, which need not exist yet."""
     return Path(config.run_dir or run_dir_name(config, flat(config), {}))
+
+
+def read_run(folder: Path) -> RunConfig:
+    """The config of a run of train.py or of pretrain.py.
+
+    Raises:
+        ValueError: missing, or not a config of this version.
+    """
+    path = folder / "config.yaml"
+    pretrained = path.is_file() and "source" in read_plain(path)
+    return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)

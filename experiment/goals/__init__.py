@@ -1,1 +1,1 @@
-"""Goal spaces: how an encoder defines goals, how well it does, and the environment through it."""
+"""Goal spaces: how an encoder defines goals, how well, and the environment as an agent sees it through them."""

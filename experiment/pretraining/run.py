@@ -18,9 +18,9 @@ from encoders import Encoder
 from experiment.command_line.composition import read_config
 from experiment.folders.weights import check_network, export_encoder
 from experiment.goals.space import export_goal_space
-from experiment.recordings.sources import build_source, describe_source, source_change
+from experiment.sources.build import build_source, describe_source, source_change
 from experiment.training.build import build_initial_encoder, load_optimizers, without_init
-from harness.checkpoint import keeping_previous, load_latest, save
+from harness.checkpoint import load_latest, save, warning_if_unsaved
 from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from harness.process import pick_device
@@ -235,7 +235,7 @@ def save_pretraining(run: Pretraining) -> None:
     run.logger.flush()
     state = run.parts.state_dict()
     check_finite(state, run.step)
-    with keeping_previous(run.step):
+    with warning_if_unsaved(run.step):
         export(run)
         save(run.run_dir / "checkpoints", run.step, {"parts": state})
         run.saved = run.step

@@ -25,15 +25,14 @@ from encoders import Encoder
 from encoders.base import measure_norms
 from envs import AtariConfig, EnvConfig, VectorEnv
 from envs.scenes import SceneConfig
-from experiment.command_line.composition import read_config
 from experiment.folders.foreign import check_paths, results_folder
+from experiment.folders.run_folder import read_run
 from experiment.folders.weights import load_encoder
 from experiment.folders.zoo import locate
 from experiment.pretraining.run import ADAM_EPS, build_suite, warn_if_changed
-from experiment.recordings.sources import build_source, is_same
+from experiment.sources.build import build_source, is_same
 from experiment.training.build import build_initial_encoder
 from harness.files import check_writable
-from harness.plain_yaml import read_plain
 from harness.process import pick_device
 from harness.seeding import numpy_stream, seeded, torch_stream
 from harness.suggest import nearest
@@ -120,17 +119,6 @@ def stand_in_run(config: ProbeConfig) -> PretrainConfig | None:
         return None
     tasks = config.aux or {"rotation": TaskConfig()}  # a pretraining has one
     return PretrainConfig(config.source, config.env or AtariConfig(), config.encoder, tasks, grayscale=False)
-
-
-def read_run(folder: Path) -> RunConfig:
-    """The config of a run of train.py or of pretrain.py.
-
-    Raises:
-        ValueError: missing, or not a config of this version.
-    """
-    path = folder / "config.yaml"
-    pretrained = path.is_file() and "source" in read_plain(path)
-    return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)
 
 
 def sees_gray(run: RunConfig) -> bool:

@@ -29,7 +29,7 @@ from experiment.training.ending import Player, log_places, log_views, write_scor
 from experiment.training.monitoring import log_row, log_scores
 from experiment.training.rescue import check_saved
 from experiment.training.run import Progress
-from harness.checkpoint import keeping_previous, load_latest, save
+from harness.checkpoint import load_latest, save, warning_if_unsaved
 from harness.files import replacing
 from harness.finite import check_finite
 from harness.logger import RunLogger
@@ -164,7 +164,7 @@ def save_peer(run: PeerTraining) -> None:
     saved = replace(progress, saved=progress.steps)
     state = {"networks": model.get_parameters(), "variables": variables, "progress": asdict(saved)}
     check_finite(state["networks"], progress.steps)
-    with keeping_previous(progress.steps):
+    with warning_if_unsaved(progress.steps):
         save(run.run_dir / "checkpoints", progress.steps, state)
         progress.saved = progress.steps
 

@@ -1,6 +1,5 @@
 """A training: its progress, its update, and how it is saved and restored."""
 
-import logging
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -20,12 +19,10 @@ from experiment.goals.space import AUX, export_goal_space
 from experiment.training.build import Parts
 from experiment.training.collecting import Collector
 from experiment.training.solved import SolvedTasks
-from harness.checkpoint import keeping_previous, load_latest, save
+from harness.checkpoint import load_latest, save, warning_if_unsaved
 from harness.finite import check_finite
 from harness.logger import MetricWindow, RunLogger
 from replay import Batch
-
-log = logging.getLogger(__name__)
 
 MEAN_EPISODES = 100  # episodes that the logged means are of
 SCORE_EPISODES = 10  # episodes whose mean return `until_score` is compared with
@@ -193,7 +190,7 @@ def save_training(run: Training) -> None:
     saved = replace(progress, saved=progress.steps)
     state = {"parts": parts.state_dict(), "progress": asdict(saved)}
     check_finite(state["parts"], progress.steps)
-    with keeping_previous(progress.steps):
+    with warning_if_unsaved(progress.steps):
         # Weights first: after the last checkpoint the run has ended, and nothing may be missing.
         export(run)
         save(run.run_dir / "checkpoints", progress.steps, state)

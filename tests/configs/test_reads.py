@@ -34,7 +34,7 @@ from envs import (
     Rollout,
     ToyConfig,
 )
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from experiment.training.peers import build_vec_env
 from replay import ReplayConfig
 from replay.config import SyntheticConfig

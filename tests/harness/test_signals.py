@@ -117,13 +117,13 @@ def test_a_process_started_while_signals_are_blocked_gets_none(capfd: pytest.Cap
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_guards_its_imports(command: str) -> None:
     first = [
-        Path(path).read_text().partition('"""\n\n')[2] for path in (f"{command}.py", "experiment/commands/start.py")
+        Path(path).read_text().partition('"""\n\n')[2] for path in (f"{command}.py", "experiment/launching/start.py")
     ]
     assert first[0].startswith(
-        'if __name__ == "__main__":\n    from experiment.commands.start import start\n\n    start('
+        'if __name__ == "__main__":\n    from experiment.launching.start import start\n\n    start('
     )
     assert first[1].startswith("import sys\n\nfrom harness.signals import guard_imports\n\n\n")
-    assert first[1].index("    guard_imports()") < first[1].index("    from experiment.commands.launch import")
+    assert first[1].index("    guard_imports()") < first[1].index("    from experiment.launching.launch import")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(s, 128 + s) for s in STOPPING] + [(signal.SIGUSR1, 0)])

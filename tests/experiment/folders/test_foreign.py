@@ -18,7 +18,7 @@ from experiment.folders.foreign import check_paths, results_folder
 from experiment.folders.weights import read_shapes, read_weights
 from experiment.folders.zoo import SHIPPED
 from experiment.probing import build as probing
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 BAD = {

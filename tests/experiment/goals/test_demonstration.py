@@ -17,7 +17,7 @@ from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig
 from experiment.goals.env import env_of_run, read_demonstration
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 from experiment.training.build import build
 from harness.provenance import read_json
 from replay import ReplayConfig

@@ -27,12 +27,11 @@ from encoders import EncoderConfig
 from envs import AtariConfig, BitFlipConfig, DmcConfig, EnvError, PointMassConfig, Rollout, ToyConfig
 from envs.atari import AtariVector
 from experiment.command_line.composition import read_config
-from experiment.commands.launch import launch
+from experiment.launching.launch import launch
 from experiment.training import ray_collecting
 from experiment.training.build import build
 from experiment.training.collecting import OverlappedCollector
 from experiment.training.run import save_training
-from harness.ray_cluster import check_nodes, connect
 from harness.seeding import derive
 from replay import ReplayConfig
 
@@ -351,25 +350,6 @@ def test_actors_that_are_always_lost_end_the_run(near, tmp_path):
 def test_wrong_settings_are_one_line(words, named, capsys):
     assert launch(pytest.fail, "config", ["env=toy", *words], module=__name__) == 2
     assert named in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_a_cluster_that_is_too_small_is_one_line(near):
-    check_nodes(near, "collect.cpus", "CPU", 1, 4)
-    for wanted, times, named in (
-        (2, 2, "2 for each of 2: the Ray cluster has 4 CPUs"),
-        (4, 1, "4: the largest node .* 3"),
-    ):
-        with pytest.raises(ValueError, match=f"collect.cpus={named}"):
-            check_nodes(near, "collect.cpus", "CPU", wanted, times)
-
-
-def test_without_ray_or_its_cluster_there_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match="collect=ray needs Ray: pip install"):
-        connect("collect", None)
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
-    with pytest.raises(ValueError, match=r"collect.address=127.0.0.1:1: no Ray cluster answers: .*refused"):
-        connect("collect", "127.0.0.1:1")
 
 
 def test_an_actor_without_the_folder_says_so(tmp_path):

@@ -21,7 +21,7 @@ from analysis.comparison.runs import find_runs, read_runs
 from configs.peers import PEERS, SB3DQNConfig
 from envs import Observation, ToyConfig
 from experiment.command_line.overrides import compose_words
-from experiment.commands.launch import launch
+from experiment.launching.launch import launch
 from experiment.training.peers import TrainingCallback, build_vec_env, policy_of, restore
 from harness.checkpoint import load_latest
 

@@ -21,8 +21,8 @@ from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.command_line.composition import COMMANDS, Composed
 from experiment.command_line.overrides import quoted
-from experiment.commands.ray_tasks import RayLauncher, RayProcess
 from experiment.folders.run_folder import run_folder, with_run_dir
+from experiment.launching.ray_tasks import RayLauncher, RayProcess
 from experiment.training.precision import is_auto, settle_sweep
 from harness.metrics import parse_row, read_tail, seconds_of
 from harness.process import available_cores, thread_variables

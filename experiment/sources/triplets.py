@@ -3,7 +3,7 @@
     folder/views.npy        (N, 3, C, H, W) uint8: before, after, outcome
     folder/labels/          object: its number; x, y: where it was grasped, pixels from the left and upper edge
 
-The other files are those of a recording (`experiment.recordings.recording`), whose episodes have one frame.
+The other files are those of a recording (`experiment.sources.recording`), whose episodes have one frame.
 """
 
 import shutil
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import GraspingConfig, GraspingVector
-from experiment.recordings.recording import new_recording, write_moments
+from experiment.sources.recording import new_recording, write_moments
 from harness.seeding import derive, numpy_stream
 from replay.frames import check_room
 

@@ -42,8 +42,8 @@ from experiment.command_line.composition import read_config
 from experiment.folders.foreign import PATH_KEYS
 from experiment.folders.weights import read_shapes
 from experiment.folders.zoo import locate
-from experiment.recordings.recording import CheckLabels, record
-from experiment.recordings.triplets import record_triplets
+from experiment.sources.recording import CheckLabels, record
+from experiment.sources.triplets import record_triplets
 from experiment.training.build import load_agent
 from harness.checkpoint import holds_checkpoints, load_latest
 from harness.files import sha256

@@ -54,7 +54,7 @@ def _launch(run: Callable[[Composed], int], name: str, argv: list[str], about: s
     if isinstance(jobs, int):
         return jobs
     if module and len(jobs) > 1:
-        from experiment.commands.sweep import sweep
+        from experiment.launching.sweep import sweep
 
         return sweep(name, jobs, sys.modules[module], sweep_settings(argv))
     highest = 0

@@ -13,7 +13,7 @@ from configs.schema import ProbeConfig
 from configs.sources import BallsConfig, IdxConfig, ImagesConfig, VideosConfig
 from experiment.pretraining.run import load_pretraining
 from experiment.probing.build import build_probing
-from experiment.recordings.sources import build_source, describe_source, save_source, source_change
+from experiment.sources.build import build_source, describe_source, save_source, source_change
 from harness.checkpoint import save
 
 SMALL = {

@@ -13,7 +13,7 @@ import pytest
 import run_help
 from source_help import STEPS, TOY, frames, idx_folder, image_folder, multiview_folder, pretraining, video_folder
 
-import experiment.recordings.sources as module
+import experiment.sources.build as module
 import pretrain as script
 from configs.schema import PretrainConfig
 from configs.sources import (
@@ -31,8 +31,8 @@ from configs.sources import (
 from envs import AtariConfig, EnvConfig, GraspingConfig, Observation, PointMassConfig, ToyConfig
 from envs.toy import BALL_GRAY, GRID, PADDLE, PADDLE_GRAY, ToyVector
 from experiment.command_line.composition import Composed, freeze, write_config
-from experiment.commands.launch import launch
-from experiment.recordings.sources import build_source
+from experiment.launching.launch import launch
+from experiment.sources.build import build_source
 from harness.checkpoint import CheckpointError, save
 from harness.seeding import derive
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiment.commands.launch import launch
-from experiment.commands.sweep import gpu_sharing
+from experiment.launching.launch import launch
+from experiment.launching.sweep import gpu_sharing
 
 TRAIN = [sys.executable, str(Path(__file__).parents[3] / "train.py")]
 TOY = [

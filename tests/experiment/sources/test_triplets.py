@@ -10,7 +10,7 @@ from PIL import Image
 from configs.sources import TripletsConfig
 from datasets.triplets import MEMBERS
 from envs import GraspingConfig, ToyConfig
-from experiment.recordings.sources import build_source
+from experiment.sources.build import build_source
 
 ENV = GraspingConfig(num_envs=4, size=32)
 
@@ -41,7 +41,7 @@ def test_a_recording_holds_what_lay_there_and_what_was_taken(tmp_path: Path) -> 
 
 def test_a_recording_is_used_again_and_only_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = recorded(tmp_path / "a")
-    monkeypatch.setattr("experiment.recordings.sources.record_triplets", lambda *_: pytest.fail("recorded again"))
+    monkeypatch.setattr("experiment.sources.build.record_triplets", lambda *_: pytest.fail("recorded again"))
     assert recorded(tmp_path / "a").fingerprint == episodes.fingerprint
     with pytest.raises(ValueError, match=r"recorded with env.split=seen, this one has unseen: give source.path"):
         recorded(tmp_path / "a", split="unseen")

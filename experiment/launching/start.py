@@ -14,6 +14,6 @@ def start(name: str, about: str) -> None:
     """
     guard_imports()  # first: a signal may come during the other imports
 
-    from experiment.commands.launch import check_words
+    from experiment.launching.launch import check_words
 
     check_words(name, sys.argv[1:], about)

@@ -21,8 +21,8 @@ from envs import ENVS
 from experiment.command_line import modules, overrides
 from experiment.command_line.composition import Composed, freeze
 from experiment.command_line.overrides import CONFIGS, compose_jobs, compose_words
-from experiment.commands import launch as module
-from experiment.commands.launch import exit_code, launch
+from experiment.launching import launch as module
+from experiment.launching.launch import exit_code, launch
 from harness.signals import Interrupted
 
 

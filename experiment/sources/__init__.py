@@ -1,0 +1,1 @@
+"""Sources that `pretrain.py` and `probe.py` read: recordings of play, triplets of grasps, images and videos."""
