@@ -30,6 +30,7 @@ LACKING = {  # by command line
     "pretext_mnist": MNIST,
     "pretext_video": CLIPS,
     "rendering": "dm-control is missing: ",
+    "state_pretraining": "dm-control is missing: ",
     "study_mnist": MNIST,
     "tcn world=reacher": "dm-control is missing: ",
 }
