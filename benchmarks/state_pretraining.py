@@ -38,6 +38,7 @@ def main() -> None:
     state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
     target = torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
     encoder = build_initial_encoder(of.encoder, sampler.obs_shape, seed=0, frame_stack=of.frame_stack)
+    torch.manual_seed(0)
     head = nn.Linear(encoder.feature_dim, target.shape[1])
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], LEARNING_RATE)
     test, rng = build_denoising(of.env, encoder, of.frame_stack), np.random.default_rng(0)
