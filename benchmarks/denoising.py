@@ -91,9 +91,6 @@ class StateLabels(AuxTask):
         return AuxOutput((self.head(features) - self.labels[batch.index]).square().mean(1))
 
 
-TASKS["state_labels"] = StateLabels
-
-
 def config(arm: str, seed: int, given: dict[str, Any]) -> Config:
     """What the cells of an arm train."""
     domain, _, task = given["world"].rpartition("_")
@@ -122,6 +119,7 @@ def name_of(cell: dict[str, Any]) -> tuple[str, str, int]:
 def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
     """Train and score the encoder of one cell."""
     tune_process(1)
+    TASKS["state_labels"] = StateLabels  # in the process of this cell alone
     start, of = time.perf_counter(), config(arm, seed, given)
     episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
     StateLabels.take_labels(episodes)
