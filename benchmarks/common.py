@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from analysis.comparison.groups import Group
 from analysis.comparison.measure import Comparison, compare
@@ -28,7 +30,7 @@ from analysis.comparison.runs import Run, read_runs
 from analysis.comparison.tables import tables
 from analysis.statistics import t_interval
 from configs.schema import PretrainConfig
-from datasets import EpisodeSampler
+from datasets import Episodes, EpisodeSampler
 from encoders.base import measure_norms
 from envs import EnvConfig
 from experiment.command_line.composition import freeze
@@ -322,6 +324,12 @@ def with_block(page: str | None, script: str, content: str) -> str:
     if count != 1:
         raise ValueError(f"the page has {count} blocks that begin with {begin!r}, instead of one")
     return found
+
+
+def standardized_state(episodes: Episodes) -> Tensor:
+    """The state (N, D) at all recorded frames: the labels that vary, with mean 0 and deviation 1 each."""
+    state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
+    return torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
 
 
 def finish(failed: Sequence[tuple[Any, ...]]) -> None:

@@ -32,6 +32,7 @@ from common import (
     read_json,
     result_of,
     side_by_side,
+    standardized_state,
     table,
     this_command,
     with_block,
@@ -45,7 +46,7 @@ from analysis.denoising import raw_pixels
 from aux_tasks import TASKS, AuxOutput, AuxSuite, AuxTask, TaskSetting
 from configs.schema import Config
 from configs.sources import FramesConfig
-from datasets import Episodes, EpisodeSampler
+from datasets import EpisodeSampler
 from encoders import Encoder
 from experiment.probing.build import build_denoising
 from experiment.sources.build import build_source
@@ -74,17 +75,11 @@ class StateLabels(AuxTask):
     """Regression of the simulator's state from features: a reference for what can be learned from these frames."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"features", "index"})
-    labels: ClassVar[Tensor]  # (N, D) of all frames, each number with mean 0 and deviation 1
+    labels: ClassVar[Tensor]  # (N, D) of all frames
 
     def __init__(self, setting: TaskSetting) -> None:
         super().__init__(setting)
         self.head = nn.Linear(setting.feature_dim, self.labels.shape[1])
-
-    @classmethod
-    def take_labels(cls, episodes: Episodes) -> None:
-        """Keep the labels that vary between the frames."""
-        state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
-        cls.labels = torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the mean squared error (B,)."""
@@ -122,7 +117,7 @@ def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
     TASKS["state_labels"] = StateLabels  # in the process of this cell alone
     start, of = time.perf_counter(), config(arm, seed, given)
     episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
-    StateLabels.take_labels(episodes)
+    StateLabels.labels = standardized_state(episodes)
     device = torch.device("cpu")
     sampler = EpisodeSampler(episodes, frame_stack=of.frame_stack, grayscale=False, device=device)
     space = Box(-1, 1, (sampler.actions[1],), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import config_of, need_env, options
+from common import config_of, need_env, options, standardized_state
 from torch import nn
 
 from configs.schema import Config
@@ -35,8 +35,7 @@ def main() -> None:
     need_env(of.env)
     episodes = build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)
     sampler = EpisodeSampler(episodes, frame_stack=of.frame_stack, grayscale=False, device=torch.device("cpu"))
-    state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
-    target = torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
+    target = standardized_state(episodes)
     encoder = build_initial_encoder(of.encoder, sampler.obs_shape, seed=0, frame_stack=of.frame_stack)
     torch.manual_seed(0)
     head = nn.Linear(encoder.feature_dim, target.shape[1])
