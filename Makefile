@@ -18,7 +18,7 @@ UNREAD := $(foreach name,$(filter-out ARGS PYTHON TORCH TRIES SHELL,$(.VARIABLES
 	$(findstring command line,$(origin $(name))),$(name)=$($(name))))
 $(if $(strip $(UNREAD)),$(error words of a command go into ARGS: make $(MAKECMDGOALS) ARGS="$(strip $(ARGS) $(UNREAD))"))
 
-.PHONY: demo train evaluate mnist fashion-mnist clips test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve compare tensorboard clean
+.PHONY: demo train evaluate mnist fashion-mnist clips backgrounds test test-slow test-gpu test-chaos check bench bench-sac bench-rendering mutation docs docs-serve compare tensorboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +46,9 @@ fashion-mnist: $(VENV)/installed ## bring Fashion-MNIST into data/fashion-mnist,
 
 clips: $(VENV)/installed ## bring three short videos into data/clips, for source=videos
 	$(RUN) scripts/download.py clips
+
+backgrounds: $(VENV)/installed ## bring ten short videos into data/backgrounds, for env.background=video, on Debian and Ubuntu
+	$(RUN) scripts/download.py backgrounds
 
 test: $(VENV)/installed ## run the fast tests
 	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)

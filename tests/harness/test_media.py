@@ -287,3 +287,13 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     for folder, message in {"outside": "has no files", "nothing": "is not a folder"}.items():
         with pytest.raises(ValueError, match=message):
             find_files(tmp_path / folder, VIDEOS)
+
+
+@pytest.mark.parametrize("name", ["clips", "backgrounds"])
+def test_a_missing_folder_of_the_makefile_is_told_with_the_command_that_fills_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"\n{name}:" in (Path(__file__).parents[2] / "Makefile").read_text()
+    with pytest.raises(ValueError, match=f"data/{name} is not a folder: `make {name}` fills it"):
+        find_files(Path(f"data/{name}"), VIDEOS)
