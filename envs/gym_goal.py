@@ -38,7 +38,7 @@ class GymGoalConfig(EnvConfig):
 
     name: str = "gym_goal"
     num_envs: int = 1
-    # of Gymnasium; `module:id`, as ogbench:cube-single-v0, of what that module registers; without, gymnasium-robotics
+    # of gymnasium-robotics; `ogbench:cube-single-v0`: of OGBench; any other that a module of `import=` registers
     id: str = "FetchReach-v4"
     observe: str = "state"  # state: its observation; pixels: its picture
     size: int = 84  # pixels, height and width
@@ -188,7 +188,8 @@ class GymGoalVector(VectorEnv):
 
 def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
     module, _, name = config.id.rpartition(":")
-    _import(module or "gymnasium_robotics", config.id)
+    if name not in gymnasium.registry:
+        _import(module or "gymnasium_robotics", config.id)
     if "gymnasium_robotics" in sys.modules and version("gymnasium-robotics") == "1.4.2":
         _make_joint_types_numbers()
     if name not in gymnasium.registry:
@@ -208,18 +209,20 @@ def _make(config: GymGoalConfig) -> gymnasium.Env[Any, Any]:
 
 
 def _import(module: str, name: str) -> None:
-    """Import what registers the ids of a module.
+    """Import a package that registers ids. Others are not: the id may come from a file that somebody else wrote.
 
     Raises:
+        ValueError: it is not one of `EXTRAS`.
         RuntimeError: it is missing.
     """
-    if name in gymnasium.registry:
+    if sys.modules.get(module):
         return
+    if module not in EXTRAS:
+        raise ValueError(f"env.id={name}: give import={module}, the module that registers it")
     try:
         import_module(module)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(module)
-        remedy = f"pip install 'sidequest[{extra}]'" if extra else "install it, or give another env.id"
+        remedy = f"pip install 'sidequest[{EXTRAS[module]}]'"
         raise RuntimeError(f"env.id={name} needs {error.name}, which is missing: {remedy}") from error
 
 

@@ -130,7 +130,7 @@ def worlds(folder: Path) -> None:
     keys = {
         DmcConfig: gas,
         PusherConfig: gas | {"time_limit": 1},
-        GymGoalConfig: {"id": "line_env:Line-v0", "observe": "pixels"},
+        GymGoalConfig: {"id": "Line-v0", "observe": "pixels"},
     }
     for kind in ENVS.values():
         config = kind(**keys.get(kind, {}), num_envs=1)

@@ -5,6 +5,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
+import line_env  # noqa: F401  it registers Line-v0
 import numpy as np
 from gymnasium.spaces import Discrete
 
@@ -15,7 +16,7 @@ Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of the last two frame
 
 def built(name: str, num_envs: int) -> VectorEnv:
     """Copies of a family as it is by default, where that needs no extra."""
-    return ENVS[name](num_envs=num_envs, **({"id": "line_env:Line-v0"} if name == "gym_goal" else {})).build()
+    return ENVS[name](num_envs=num_envs, **({"id": "Line-v0"} if name == "gym_goal" else {})).build()
 
 
 def play(env: VectorEnv, seed: Any, steps: int, policy: Policy | None = None) -> list[Any]:

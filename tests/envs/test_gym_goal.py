@@ -9,7 +9,7 @@ from stable_baselines3.common.env_checker import check_env
 
 from envs import GymGoalConfig, SingleGoalEnv
 
-LINE = GymGoalConfig(num_envs=3, id="line_env:Line-v0")
+LINE = GymGoalConfig(num_envs=3, id="Line-v0")
 
 
 def test_actions_are_scaled_and_rewards_are_functions_of_the_goals() -> None:
@@ -50,10 +50,14 @@ def test_pictures_are_scaled() -> None:
     ("wrong", "message"),
     [
         (
-            {"id": "line_env:LineDense-v0"},
-            "env.id=line_env:LineDense-v0: dense rewards do not say when a goal is reached",
+            {"id": "LineDense-v0"},
+            "env.id=LineDense-v0: dense rewards do not say when a goal is reached",
         ),
         ({"id": "CartPole-v1"}, "env.id=CartPole-v1: must have goals, which are observations with"),
+        (
+            {"id": "antigravity:Line-v1"},
+            "env.id=antigravity:Line-v1: give import=antigravity, the module that registers it",
+        ),
         ({"id": "line_env:Lin-v0"}, "unknown id 'Lin-v0': did you mean 'Line-v0'?"),
         ({"observe": "pixel"}, "env.observe must be one of state, pixels, got 'pixel': did you mean 'pixels'?"),
         ({"time_limit": -1}, "env.time_limit=-1: must be at least 0"),
