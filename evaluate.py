@@ -26,7 +26,8 @@ from analysis.video import VideoWriter
 from configs.schema import Config, EvaluateConfig
 from envs import EnvConfig
 from envs.scenes import SceneConfig
-from experiment.command_line.composition import freeze
+from experiment.command_line.composition import Composed, freeze
+from experiment.command_line.overrides import repeating
 from experiment.folders.foreign import check_paths, is_own, results_folder
 from experiment.folders.zoo import locate
 from experiment.goals.env import env_of_run
@@ -43,8 +44,13 @@ log = logging.getLogger("sidequest")
 MOMENTS = 8  # of an episode, for the attribution maps
 
 
-def run(config: EvaluateConfig, argv: list[str]) -> int:
-    """Evaluate, and write everything that `config` asks for; returns the exit code of the process."""
+def run(config: EvaluateConfig, argv: list[str], suffix: str = "") -> int:
+    """Evaluate, and write everything that `config` asks for; returns the exit code of the process.
+
+    Args:
+        argv: the words that repeat it.
+        suffix: of the report's name where `config` gives none.
+    """
     tune_process(config.threads)
     checkpoint = locate(config.checkpoint)
     trained, agent = load_agent(checkpoint, config.device)
@@ -53,7 +59,7 @@ def run(config: EvaluateConfig, argv: list[str]) -> int:
     if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
         raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
     video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
-    written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}.json")
+    written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}{suffix}.json")
     for place in (written, config.video, config.attribution and f"{config.attribution}/moment_0.png"):
         if place:
             check_writable(Path(place))  # now, not when all episodes are played
@@ -123,7 +129,12 @@ def with_backgrounds(env: EnvConfig, config: EvaluateConfig) -> EnvConfig:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: run(freeze(composed.config, EvaluateConfig), words), "evaluate", words, __doc__)
+
+    def one(composed: Composed) -> int:
+        composed.check_outputs("json", "video", "attribution")
+        return run(freeze(composed.config, EvaluateConfig), repeating(words, composed), composed.suffix)
+
+    return launch(one, "evaluate", words, __doc__)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ from experiment.pretraining.run import (
 )
 from experiment.sources.build import describe_source, save_source
 from experiment.training.build import without_init
+from experiment.training.charts import open_logger, shown_losses
 from experiment.training.monitoring import log_examples
 from experiment.training.rescue import check_saved, saving_on_error
 from experiment.training.solved import SolvedTasks
 from harness.checkpoint import holds_checkpoints
-from harness.logger import RunLogger, shown_losses
 from harness.process import matmul_rate, tune_process
 from harness.seeding import numpy_stream
 from harness.signals import GracefulExit
@@ -55,7 +55,7 @@ def pretrain(config: PretrainConfig) -> int:
         save_source(run_dir, describe_source(parts.episodes))
         begun, rate = restore(parts, run_dir), matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
-        with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
+        with open_logger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Pretraining(config, parts, run_dir, logger, step=begun, saved=begun)
             with GracefulExit() as stop, saving_on_error(run_dir, partial(save_rest, run)):

@@ -25,7 +25,8 @@ import numpy as np
 from analysis.probe_table import Scores, differences, format_gaps, format_summary, gaps, print_denoising, print_tables
 from analysis.statistics import t_interval
 from configs.schema import ProbeConfig, flat
-from experiment.command_line.composition import freeze
+from experiment.command_line.composition import Composed, freeze
+from experiment.command_line.overrides import repeating
 from experiment.launching.launch import launch
 from experiment.probing.build import Probing, build_probing
 from experiment.probing.scores import Draw, denoising_scores, measure
@@ -38,10 +39,15 @@ from harness.signals import GracefulExit
 log = logging.getLogger("sidequest")
 
 
-def probe(config: ProbeConfig, argv: list[str]) -> int:
-    """Measure the probes, write the report and print tables; returns the exit code of the process."""
+def probe(config: ProbeConfig, argv: list[str], suffix: str = "") -> int:
+    """Measure the probes, write the report and print tables; returns the exit code of the process.
+
+    Args:
+        argv: the words that repeat it.
+        suffix: of the report's name where `config` gives none.
+    """
     start, threads = time.perf_counter(), tune_process(config.threads)
-    parts = build_probing(config)
+    parts = build_probing(config, suffix)
     log.info("%s: %d seeds, %d torch threads", config.checkpoint, config.seeds, threads)
     if parts.dropped:
         log.info("labels left out because they hardly vary: %s", ", ".join(parts.dropped))
@@ -102,7 +108,12 @@ def with_intervals(scores: Scores) -> list[dict[str, Any]]:
 
 def main(words: list[str]) -> int:
     """Run the command line; returns the exit code of the process."""
-    return launch(lambda composed: probe(freeze(composed.config, ProbeConfig), words), "probe", words, __doc__)
+
+    def one(composed: Composed) -> int:
+        composed.check_outputs("report")
+        return probe(freeze(composed.config, ProbeConfig), repeating(words, composed), composed.suffix)
+
+    return launch(one, "probe", words, __doc__)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from experiment.launching.launch import launch
 from experiment.probing.build import build_denoising, build_online_probe
 from experiment.sources.build import save_source
 from experiment.training.build import build, without_init
+from experiment.training.charts import open_logger
 from experiment.training.ending import finish, log_end
 from experiment.training.monitoring import log_diagnosis, log_evaluation, log_metrics, log_probe, warn_of_cuts
 from experiment.training.precision import settle_precision
@@ -32,7 +33,6 @@ from experiment.training.rescue import check_saved, save_rest, saving_on_error
 from experiment.training.run import Training, restore, save_training, update
 from experiment.training.timing import TimeLeft
 from harness.checkpoint import holds_checkpoints
-from harness.logger import RunLogger
 from harness.process import matmul_rate, tune_process
 from harness.seeding import derive
 from harness.signals import GracefulExit
@@ -55,7 +55,7 @@ def train(config: Config) -> int:
         progress = restore(parts, run_dir)
         begun, rate = progress.steps, matmul_rate()
         log.info("%s: step %d of %d, %d torch threads, %.0f GFLOP/s", run_dir, begun, config.steps, threads, rate)
-        with RunLogger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
+        with open_logger(run_dir, step=begun, total=config.steps, tasks=config.aux) as logger:
             logger.log_matmul_rate(begun, rate)
             run = Training(config, parts, progress, run_dir, logger, probe, denoising)
             logger.meter.estimate = TimeLeft(run)
@@ -76,6 +76,7 @@ def learn(run: Training, stop: GracefulExit) -> None:
     """The training loop, from `run.progress` to the last step, `until_score` or a signal."""
     config, progress, agent, rollout = run.config, run.progress, run.parts.agent, run.parts.rollout
     agent.schedule.advance(progress.steps)
+    diagnosis_due = False  # until an update was made
     while not progress.finished(config):
         rollout.reset(derive(config.seed, "env", progress.steps))  # new episodes: resuming is exact
         saving = False
@@ -98,15 +99,18 @@ def learn(run: Training, stop: GracefulExit) -> None:
             saving |= stop.save_requested
             if progress.due(config.log_every) or saving:  # a NaN stops the run here, before it is saved
                 log_metrics(run)
-            last = saving and progress.finished(config)
-            if batch and config.diagnose_every and (last or progress.due(config.diagnose_every)):
+            if progress.updates and config.diagnose_every:
+                last = saving and progress.finished(config)
+                diagnosis_due |= last or progress.due(config.diagnose_every)
+            if batch and diagnosis_due:
                 log_diagnosis(run, batch)
+                diagnosis_due = False
             if progress.due(config.probe_every):
                 log_probe(run)
 
             # evaluate
             if progress.due(config.eval_every):
-                log_evaluation(run)
+                log_evaluation(run, stop)
 
         # checkpoint
         stop.save_requested = False

@@ -184,7 +184,7 @@ class Agent(nn.Module, ABC):
 
     @abstractmethod
     def policy_outputs(self, obs: Tensor, goal: Tensor | None = None) -> Tensor:
-        """What exploring reads of the networks at pixels (N, C, H, W), for goals (N, G) if there are any."""
+        """Network outputs that exploration reads, at pixels (N, C, H, W), for goals (N, G) if there are any."""
 
     @abstractmethod
     def td_loss(self, features: Tensor, batch: Batch, next_obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -212,13 +212,23 @@ class Agent(nn.Module, ABC):
 
     def update(self, batch: Batch) -> Update:
         """Learn from one batch: count the update, and `learn`."""
-        self.updates += 1
+        self.begin_update()
         return self.learn(batch)
+
+    def begin_update(self) -> Hashable:
+        """Count an update; returns its `phase`."""
+        self.updates += 1
+        return self.phase()
 
     def phase(self) -> Hashable:
         """A key of what the newest update computes. Updates with equal keys differ only in the values of tensors."""
-        pcgrad = self.config.conflict is Conflict.pcgrad
-        return (self.updates - 1) % (1 + len(self.weights)) if pcgrad else 0
+        turn = (self.updates - 1) % (1 + len(self.weights)) if self.config.conflict is Conflict.pcgrad else 0
+        return turn, self.has_weighted_task
+
+    @property
+    def has_weighted_task(self) -> bool:
+        """Whether a task has a weight above 0 at the current agent step."""
+        return any(self.schedule.values[f"weight/{name}"] for name in self.weights)
 
     def learn(self, batch: Batch) -> Update:
         """Learn from one batch, in a way that can be captured: what changes over time is read from the tensors of
@@ -245,7 +255,7 @@ class Agent(nn.Module, ABC):
         if not joint and self.weights:
             with self.autocast():
                 aux_terms, aux_metrics = self.suite.losses(batch, self.encoder(own), self.encoder)
-            if self.suite.active:  # at weight 0, Adam's momentum alone would still move the encoder
+            if self.has_weighted_task:  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
         policy_metrics = self.update_policy(own, batch)

@@ -30,7 +30,8 @@ class Schedule:
         """Compute every value for an agent step."""
         self.step = step
         self.values: dict[str, float] = {name: function(step) for name, function in self._functions.items()}
-        self._vector.copy_(torch.tensor(list(self.values.values()), dtype=self._vector.dtype))
+        values = torch.tensor(list(self.values.values()), dtype=self._vector.dtype, pin_memory=self._vector.is_cuda)
+        self._vector.copy_(values, non_blocking=True)
 
 
 def linear(start: float, end: float, progress: float) -> float:

@@ -40,8 +40,8 @@ from experiment.pretraining.run import Pretraining, PretrainingParts
 from experiment.probing.build import Probing, sees_gray, split
 from experiment.sources.build import build_source
 from experiment.training.build import build_initial_encoder
+from experiment.training.charts import open_logger
 from harness.errors import first_line
-from harness.logger import RunLogger
 from harness.metrics import read_rows
 from harness.process import pick_device
 from harness.provenance import write_json
@@ -146,7 +146,7 @@ def train(config: PretrainConfig, parts: PretrainingParts) -> None:
     """Every update of a pretraining, from the first."""
     with (
         claim_run_dir(config) as folder,
-        RunLogger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
+        open_logger(folder, step=0, total=config.steps, tasks=config.aux) as logger,
         GracefulExit() as stop,
     ):
         run = Pretraining(config, parts, folder, logger)

@@ -78,9 +78,11 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
     Only valid rows and the last frame of each episode are kept. The oldest episode of a copy may lack its beginning.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or they are states.
         MemoryError: the frames do not fit.
     """
+    if state["segments"][0][1].dtype != np.uint8:
+        raise ValueError("source=replay reads pixels, and this replay holds states: give a run that observes pixels")
     valid = (state["flags"].T & VALID) != 0  # (N, R), and so are all that follow
     after = np.zeros_like(valid)
     after[:, 1:] = valid[:, :-1]

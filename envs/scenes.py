@@ -41,7 +41,7 @@ class SceneConfig(EnvConfig):
     background_speed: int = 0  # its pictures that pass in an agent step; 0: one a control step; DBC's code: 1
     background_fixed: bool = False  # it continues across episodes, as in DBC's code; false: it starts anywhere
     background_floor: bool = True  # it stands in place of the floor too; false: of the sky alone
-    pixel_noise: float = 0.0  # deviation of Gaussian noise on each pixel of each frame, in levels of 255
+    pixel_noise: float = 0.0  # standard deviation of Gaussian noise on each pixel of each frame, in levels of 255
     balls: int = 10  # balls of background=gas
     films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
 
@@ -128,6 +128,12 @@ class SceneConfig(EnvConfig):
     def files(self) -> dict[str, Any]:
         """See `EnvConfig.files`: those of the backgrounds."""
         return describe_files(self.background, self.background_folder)
+
+    def description(self) -> dict[str, Any]:
+        """See `EnvConfig.description`: the files of the backgrounds in place of their folder."""
+        described = super().description()
+        del described["background_folder"]
+        return described | self.files()
 
     def check_training(self) -> None:
         """See `EnvConfig.check_training`: the backgrounds of evaluation stay unseen."""

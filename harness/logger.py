@@ -3,12 +3,11 @@
 import json
 import logging
 import math
-import re
 import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -27,9 +26,6 @@ from harness.metrics import parse_row, read_rows, seconds_of
 from harness.progress import Meter
 
 log = logging.getLogger(__name__)
-
-# Logged again under a second tag that TensorBoard sorts before all others, since capitals come first.
-FIRST = {"rollout/score": "Score/training games", "eval/mean_reward": "Score/evaluation"}
 
 
 class MetricWindow:
@@ -98,18 +94,21 @@ class RunLogger:
         run_dir: folder of the run.
         step: agent step from which the run continues; later rows are dropped.
         total: agent steps of the whole run, for the remaining time.
-        tasks: names of the auxiliary tasks, for the overlaid charts.
+        charts: layout of TensorBoard's custom scalars.
+        first: second tags, by tag, under which metrics are logged again.
     """
 
-    def __init__(self, run_dir: Path, *, step: int, total: int, tasks: Iterable[str]) -> None:
+    def __init__(
+        self, run_dir: Path, *, step: int, total: int, charts: Mapping[str, Any], first: Mapping[str, str]
+    ) -> None:
         self._start_step, self._started = step, time.monotonic()
-        self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
+        self._run_dir, self._path, self._first = run_dir, run_dir / "metrics.jsonl", first
         self._earlier = _drop_after(self._path, step)  # seconds
         self._file = self._path.open("a", buffering=1)  # line by line, for whoever watches
         new = not any(run_dir.glob("events.out.tfevents.*"))
         self.writer = SummaryWriter(str(run_dir), purge_step=step + 1 if step else 0)
         if new:  # once: purging does not reach it
-            self.writer.add_custom_scalars(_chart_layout(tasks))
+            self.writer.add_custom_scalars(charts)
             self.writer.flush()
         self.meter = Meter("step", total, step)
         self._process = psutil.Process()
@@ -171,7 +170,7 @@ class RunLogger:
         self._add_scalars(step, {"time/matmul_gflops": rate})
 
     def _add_scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        first = {FIRST[name]: metrics[name] for name in FIRST if name in metrics}
+        first = {tag: metrics[name] for name, tag in self._first.items() if name in metrics}
         with self._warn_on_disk_error():
             for name, value in (first | dict(metrics)).items():
                 self.writer.add_scalar(name, value, step)
@@ -237,14 +236,6 @@ class RunLogger:
             self._warned = None
 
 
-def shown_losses(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`train/loss` and the loss of each auxiliary task, for the line of progress; empty if no update was made."""
-    if "train/loss" not in metrics:
-        return {}
-    tasks = {tag.split("/")[1]: loss for tag, loss in metrics.items() if re.fullmatch("aux/[^/]*/loss", tag)}
-    return {"loss": metrics["train/loss"]} | tasks
-
-
 def _embedding(step: int) -> str:
     """The name of TensorBoard's folder for the points of a step."""
     return f"{step:05d}"
@@ -263,17 +254,3 @@ def _drop_after(path: Path, step: int) -> float:
         temporary.write_bytes(b"".join(lines[i] + b"\n" for i in kept))
     last = rows[kept[-1]] if kept else None
     return seconds_of(last) or 0.0 if last else 0.0
-
-
-def _chart_layout(tasks: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """The layout of charts that overlay the auxiliary tasks. TensorBoard itself overlays runs."""
-    names = list(tasks)
-    charts: dict[str, dict[str, list[Any]]] = {
-        "Score": {"game score": ["Multiline", ["rollout/score", "eval/mean_reward"]]},
-        "Representation": {tag: ["Multiline", [f"repr/{tag}"]] for tag in ("effective_rank", "feature_std")},
-    }
-    if names:
-        charts["Auxiliary tasks"] = {
-            tag: ["Multiline", [f"aux/{name}/{tag}" for name in names]] for tag in ("loss", "accuracy", "grad_cosine")
-        }
-    return charts

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from harness.suggest import check_choice
 log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
+LOCK_ATTEMPTS, LOCK_WAIT = 10, 0.05  # seconds
 
 
 def tune_process(threads: int) -> int:
@@ -39,9 +43,8 @@ def tune_process(threads: int) -> int:
     if platform.libc_ver()[0] == "glibc":
         # By default glibc gives megabyte blocks back to the kernel at every free; touching them again costs more
         # than the arithmetic of a small network.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        LIBC.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     return torch.get_num_threads()
 
 
@@ -87,6 +90,12 @@ def matmul_rate() -> float:
     return 2 * 1024**3 / min(seconds) / 1e9
 
 
+def end_with_parent(signum: int) -> None:
+    """Let the kernel send this process a signal when its parent ends, however that ends; for `preexec_fn`."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_PDEATHSIG, signum)
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[Path]:
     """Lock `folder` against other processes until the block, or the process, ends.
@@ -96,10 +105,14 @@ def exclusive(folder: Path) -> Iterator[Path]:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never follows a link, truncates or blocks
     with os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+b", buffering=0) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
+        for attempt in range(LOCK_ATTEMPTS):  # `in_use` holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == LOCK_ATTEMPTS - 1:
+                    raise ValueError(f"{folder} is in use by another run: wait for it, or give run_dir=...") from error
+                time.sleep(LOCK_WAIT)
         yield folder
 
 

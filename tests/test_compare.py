@@ -16,8 +16,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import compare as script
 from configs.schema import CompareConfig, flat
 from experiment.command_line.composition import complete, freeze
-from experiment.command_line.overrides import compose_words, with_keys
-from experiment.folders.next_commands import training_command
+from experiment.command_line.overrides import compose_words, path_word, with_keys
+from experiment.folders.next_commands import follow_up, training_command
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"
@@ -191,6 +191,13 @@ def test_the_command_of_a_run_makes_its_config(words):
     again = compose_words("config", *shlex.split(command)[2:]).config
     expected = flat(config) | {"run_dir": None}
     assert flat(complete(freeze(again, type(config)))) == expected
+
+
+@pytest.mark.parametrize("name", ["plain", "it's", "a=b", "a,b", "a (2)", "{x}", "a b"])
+def test_the_next_command_of_a_run_in_any_folder_is_read(name):
+    config = config_of("aux=none", path_word("run_dir", Path("runs", name)))
+    program, *words = shlex.split(follow_up(config, "python evaluate.py").removeprefix("python "))
+    assert (program, compose_words("evaluate", *words).config.checkpoint) == ("evaluate.py", f"runs/{name}")
 
 
 def test_a_config_of_another_version_has_no_command():

@@ -1,5 +1,6 @@
 """Whatever ends a run, what it learned is saved first if it is finite, and one line says what happened."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -20,10 +21,11 @@ import train as script
 from envs import EnvError, PointMassVector, ToyVector
 from experiment.folders.weights import read_weights
 from experiment.launching.launch import exit_code
-from experiment.training import rescue
+from experiment.training import monitoring, rescue
 from experiment.training import run as training
 from experiment.training.build import load_agent
 from harness.checkpoint import CheckpointError, load_latest
+from harness.metrics import read_rows
 
 ERRORS = [EnvError("lost"), ValueError("wrong"), OSError(5, "broken"), MemoryError("full"), KeyError("bug")]
 
@@ -72,10 +74,47 @@ def test_an_error_anywhere_in_the_loop_is_one(where: str, tmp_path: Path, monkey
             raise LookupError("bug")
         return original(run, *args)
 
-    monkeypatch.setattr(script, where, fail)
-    with pytest.raises(LookupError, match="bug"):
-        run(small(tmp_path, eval_every=60, eval_every_episodes=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(script, where, fail)
+        with pytest.raises(LookupError, match="bug"):
+            run(small(tmp_path, eval_every=60, eval_every_episodes=1))
     assert load_latest(tmp_path / "checkpoints").step == 60
+
+
+def test_an_error_within_an_update_leaves_a_checkpoint_to_resume_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, learn = [], agents.dqn.DQN.learn
+
+    def fail(self: Any, batch: Any) -> Any:
+        calls.append(self.updates)
+        if len(calls) == 3:
+            raise LookupError("bug")
+        return learn(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agents.dqn.DQN, "learn", fail)
+        with pytest.raises(LookupError, match="bug"):
+            run(small(tmp_path))
+    assert load_latest(tmp_path / "checkpoints")
+    assert run(small(tmp_path)) == 0
+
+
+def test_a_signal_ends_an_evaluation_during_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    evaluate, played = monitoring.evaluate, []
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        played.append(evaluate(*args))
+
+    monkeypatch.setattr(monitoring, "evaluate", interrupted)
+    assert run(small(tmp_path, eval_every=60, eval_every_episodes=1_000)) == 128 + signal.SIGTERM
+    assert not played
+    assert "SIGTERM: the evaluation at step 60 is left out" in caplog.text
+    assert not any("eval/mean_reward" in row for row in read_rows(tmp_path / "metrics.jsonl")[0])
 
 
 # Where a NaN shows first: an action, the singular values of a diagnosis, a weight that only the checkpoint holds.

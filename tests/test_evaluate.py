@@ -64,6 +64,19 @@ def test_an_agent_trained_on_a_gpu_plays_on_a_cpu(checkpoint, capsys):
     assert capsys.readouterr().out.startswith("mean ")
 
 
+def test_each_run_of_a_sweep_has_a_report_of_its_own(checkpoint, capsys):
+    words = [str(checkpoint), "episodes=1", "device=cpu"]
+    assert main(["-m", *words, "seed=3,4"]) == 0
+    for seed in (3, 4):
+        report = json.loads((checkpoint / f"report-env-seed={seed}.json").read_text())
+        assert report["seed"] == seed
+        assert report["command"].endswith(f"episodes=1 device=cpu seed={seed}")
+        assert " -m " not in report["command"]
+    capsys.readouterr()
+    assert main(["-m", *words, "seed=3,4", "json=out.json"]) == 2
+    assert "json=out.json: all runs of this sweep would write it, leave json out" in capsys.readouterr().err
+
+
 def test_one_command_leaves_report_video_and_maps(checkpoint, tmp_path, capsys):
     video, maps = tmp_path / "game.mp4", tmp_path / "maps"
     arguments = [f"checkpoint={checkpoint}", "episodes=7", "num_envs=3", f"video={video}", f"attribution={maps}"]

@@ -24,6 +24,7 @@ from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, Pre
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
+from harness.derive import shorten
 from harness.errors import first_line
 from harness.files import replacing
 from harness.plain_yaml import read_plain
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=AnyConfig)
 
+LONGEST = 100  # characters of what sets a file name apart
 LARGEST = 2**63 - 1  # the largest whole number: it may become the size of an array
 
 COMMANDS: dict[str, type[AnyConfig]] = {
@@ -61,6 +63,22 @@ class Composed:
     preset: DictConfig  # with the group choices alone, without overrides of single keys
     words: tuple[str, ...]
     choices: dict[str, str]  # of groups, as given: {"env": "atari/pong", "aux": "[rotation,permutation]"}
+    apart: tuple[str, ...] = ()  # the words that not all runs of its sweep share
+
+    @property
+    def suffix(self) -> str:
+        """What sets the names of its files apart from those of its sweep, `-seed=1`; empty for one run.
+
+        Different checkpoints have folders of their own.
+        """
+        words = [word for word in self.apart if not word.startswith("checkpoint=")]
+        return shorten("".join(f"-{re.sub(r'[^-+,.=0-9A-Za-z_]', '_', word)}" for word in words), LONGEST)
+
+    def check_outputs(self, *keys: str) -> None:
+        """Raise ValueError if the other runs of its sweep would write the file of one of the keys, too."""
+        for key in keys:
+            if (path := self.config[key]) and self.apart and not any(word.startswith(f"{key}=") for word in self.apart):
+                raise ValueError(f"{key}={path}: all runs of this sweep would write it, leave {key} out")
 
 
 def register() -> None:

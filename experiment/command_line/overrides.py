@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ def quoted(text: str) -> str:
     """The text as a quoted string in Hydra's grammar."""
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def path_word(key: str, path: Path) -> str:
+    """`key=path` in Hydra's grammar."""
+    text = str(path)
+    return f"{key}={text if re.fullmatch(r'[-+./0-9:@A-Za-z_]+', text) else quoted(text)}"
 
 
 def with_keys(name: str, words: list[str]) -> list[str]:
@@ -157,7 +163,14 @@ def compose_jobs(name: str, words: list[str], *, sweep: bool) -> list[Composed]:
         overrides = parser.parse_overrides([word for word in words if not word.startswith(SWEEP)])
         values = [list(_values(override, sweep)) for override in overrides]
         groups = group_names(name)
-        return [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+        jobs = [_compose(name, job, groups, parser) for job in itertools.product(*values)]
+    shared = set(jobs[0].words).intersection(*(job.words for job in jobs))
+    return [replace(job, apart=tuple(word for word in job.words if word not in shared)) for job in jobs]
+
+
+def repeating(argv: Sequence[str], job: Composed) -> list[str]:
+    """The words of a command line that repeat one run of it."""
+    return [*(word for word in argv if IMPORT.fullmatch(word)), *job.words] if job.apart else list(argv)
 
 
 def _values(override: Override, sweep: bool) -> Iterator[str]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import RunConfig, flatten
-from experiment.command_line.overrides import compose_words, quoted
+from experiment.command_line.overrides import compose_words, path_word, quoted
 from experiment.folders.run_folder import run_folder
 
 TRAINING_GROUPS = ("env", "agent", "encoder")  # config groups of a training; their key `name` names the chosen member
@@ -40,7 +40,7 @@ def training_command(config: Mapping[str, Any]) -> str | None:
 def follow_up(config: RunConfig, program: str, *words: str) -> str:
     """The command line of a program for the folder of a run, `python evaluate.py checkpoint=runs/...`."""
     modules = [f"import={','.join(config.imports)}"] if config.imports else []
-    return f"{program} {shlex.join([*modules, f'checkpoint={run_folder(config)}', *words])}"
+    return f"{program} {shlex.join([*modules, path_word('checkpoint', run_folder(config)), *words])}"
 
 
 def _value(value: Any) -> str:

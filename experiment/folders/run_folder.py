@@ -16,6 +16,7 @@ from configs.sources import FramesConfig
 from envs import EnvConfig
 from experiment.command_line.composition import Composed, complete, freeze, read_config, write_config
 from harness.derive import shorten
+from harness.errors import first_line
 from harness.plain_yaml import read_plain
 from harness.process import exclusive
 
@@ -152,5 +153,8 @@ def read_run(folder: Path) -> RunConfig:
         ValueError: missing, or not a config of this version.
     """
     path = folder / "config.yaml"
-    pretrained = path.is_file() and "source" in read_plain(path)
+    try:
+        pretrained = path.is_file() and "source" in read_plain(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
     return read_config(path, PretrainConfig) if pretrained else read_config(path, Config)

@@ -15,6 +15,7 @@ from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEn
 from envs.base import Padding
 from experiment.folders.weights import read_weights
 from experiment.goals.space import AUX, GOAL_SPACE_FILE, PIXELS, TaskSpace, space_file
+from harness.files import sha256
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
@@ -128,10 +129,11 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.simulator
 
     def description(self) -> dict[str, Any]:
-        """See `EnvConfig.description`. The goal space is described by the SHA-256 of its file."""
+        """See `EnvConfig.description`. Goal space, picture and demonstration are the SHA-256 of their files."""
         space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
-        seen = {"space": space, "observe": self.goal.observe, "picture": self.picture}
-        seen |= {"demonstration": self.goal.demonstration}
+        seen = {"space": space, "observe": self.goal.observe}
+        for name, path in {"picture": self.picture, "demonstration": self.goal.demonstration}.items():
+            seen[name] = sha256(Path(path)) if path and Path(path).is_file() else path
         return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -20,17 +21,17 @@ from rich.table import Table
 from configs.schema import Config, RunConfig
 from configs.sweep import LocalSweep, RaySweep
 from experiment.command_line.composition import COMMANDS, Composed
-from experiment.command_line.overrides import quoted
+from experiment.command_line.overrides import path_word
 from experiment.folders.run_folder import run_folder, with_run_dir
 from experiment.launching.ray_tasks import RayLauncher, RayProcess
 from experiment.training.precision import is_auto, settle_sweep
 from harness.metrics import parse_row, read_tail, seconds_of
-from harness.process import available_cores, thread_variables
+from harness.process import available_cores, end_with_parent, thread_variables
 from harness.progress import CONSOLE, clock, short
 from harness.signals import GracefulExit
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5
+POLL_SECONDS, SIGNAL_SECONDS = 0.5, 0.02
 LINE_SECONDS = 60  # between lines of progress where there is no terminal
 
 
@@ -62,8 +63,8 @@ class Run:
     def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
         """Start the run, on this machine or on the cluster."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.output.unlink(missing_ok=True)  # it may be a link
-        self.output.write_bytes(b"")
+        if self.output.is_symlink():
+            self.output.unlink()
         self.process = launcher.start(self.words, self.output)
 
     def refresh(self) -> None:
@@ -111,7 +112,7 @@ class LocalLauncher:
         self._variables = thread_variables(threads)
 
     def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
-        """Start one run. The terminal sends it no signals: the sweep passes each on, once."""
+        """Start one run; its output is appended. The terminal sends it no signals: the sweep passes each on, once."""
         with output.open("ab") as printed:
             return subprocess.Popen(
                 [*self._command, *words],
@@ -120,6 +121,7 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 env=os.environ | self._variables,
                 start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),  # it saves, and the sweep can be started again
             )
 
     def close(self) -> None:
@@ -143,7 +145,7 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
     Raises:
         ValueError: two runs share a folder, or the settings do not fit the machine or the cluster.
     """
-    runs = [_run(name, job, jobs) for job in jobs]
+    runs = [_run(name, job) for job in jobs]
     _check_folders(runs)
     launcher: LocalLauncher | RayLauncher
     if isinstance(settings, RaySweep):
@@ -191,18 +193,24 @@ def _follow(
         if stop.save_requested:
             stop.save_requested = False
             _pass_on(running, signal.SIGTERM if stop.requested else signal.SIGUSR1)
-        time.sleep(POLL_SECONDS)
+        _sleep(stop)
         for run in running:
             run.refresh()
         screen.show(runs)
 
 
-def _run(name: str, job: Composed, jobs: Sequence[Composed]) -> Run:
+def _sleep(stop: GracefulExit) -> None:
+    """Wait for the next look, but not when a signal has to be passed on: a second one would end the sweep first."""
+    until = time.monotonic() + POLL_SECONDS
+    while time.monotonic() < until and not stop.save_requested:
+        time.sleep(SIGNAL_SECONDS)
+
+
+def _run(name: str, job: Composed) -> Run:
     kind = COMMANDS[name]
     assert issubclass(kind, RunConfig)
     config = with_run_dir(job, kind)
-    label = " ".join(word for word in job.words if not all(word in other.words for other in jobs))
-    return Run(label, job.words, run_folder(config), config)
+    return Run(" ".join(job.apart), job.words, run_folder(config), config)
 
 
 def _share_precision(runs: Sequence[Run], threads: int) -> None:
@@ -211,7 +219,7 @@ def _share_precision(runs: Sequence[Run], threads: int) -> None:
     precisions = settle_sweep([config for _, config in auto], threads)
     for (run, _), precision in zip(auto, precisions, strict=True):
         if precision:
-            run.words = (*run.words, f"agent.precision={precision}", f"run_dir={quoted(str(run.folder))}")
+            run.words = (*run.words, f"agent.precision={precision}", path_word("run_dir", run.folder))
 
 
 def _check_folders(runs: Sequence[Run]) -> None:

@@ -1,6 +1,7 @@
 """The end of a pretraining: weights, attribution maps, points for the projector, and what to do next."""
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -11,6 +12,7 @@ from analysis.attribution import on_device, write_maps
 from analysis.picture import rgb_frames
 from analysis.probes import outputs
 from aux_tasks.transform import questions
+from experiment.command_line.overrides import path_word
 from experiment.folders.next_commands import follow_up
 from experiment.pretraining.run import Pretraining, draw, export, held_out_metrics
 from experiment.training.ending import log_finished, log_places
@@ -69,8 +71,9 @@ def log_end(run: Pretraining, begun: int) -> None:
     for key in fields(config.encoder):
         if key.name not in ("name", "init") and (value := getattr(config.encoder, key.name)) != key.default:
             same += f" encoder.{key.name}={str(value).lower()}"
-    log.info("train         python train.py %s encoder.init=%s", same, run_dir / "encoder.safetensors")
-    log.info("TensorBoard   tensorboard --logdir %s", run_dir)
+    weights = shlex.quote(path_word("encoder.init", run_dir / "encoder.safetensors"))
+    log.info("train         python train.py %s %s", same, weights)
+    log.info("TensorBoard   tensorboard --logdir %s", shlex.quote(str(run_dir)))
 
 
 def held_out_result(task: str, metrics: Mapping[str, float]) -> str:

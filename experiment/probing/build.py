@@ -63,8 +63,12 @@ class Probing:
     denoising: DenoisingTest | None = None  # None without backgrounds
 
 
-def build_probing(config: ProbeConfig) -> Probing:
+def build_probing(config: ProbeConfig, suffix: str = "") -> Probing:
     """Build the parts of a probe. Frames, and which of them are held out, are those of the run.
+
+    Args:
+        config: of the probe.
+        suffix: of the report's name where `config` gives none.
 
     Raises:
         ValueError: parts do not fit each other; the message says which parts and what would fit.
@@ -78,7 +82,7 @@ def build_probing(config: ProbeConfig) -> Probing:
     run = stand_in_run(config) or read_run(folder)
     source, env = source_of(config, run, folder)
     name = "-".join(filter(None, ["probe", config.mode, source.name, place.stem if config.encoder else task]))
-    report = Path(config.report or results_folder(folder) / f"{name}.json")
+    report = Path(config.report or results_folder(folder) / f"{name}{suffix}.json")
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
     if not config.encoder and isinstance(run, PretrainConfig) and is_same(source, run.source) and env == run.env:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,14 @@ def write_score(config: Config, progress: Progress, logger: RunLogger, player: P
     if not logger.has_row(progress.steps, scores):
         logger.log_scalars(progress.steps, scores, **progress.clock(config))
         logger.flush()
-    video, shown = weights.with_name("game.mp4"), f"{weights.name} {sha256(weights)}"
-    if config.env.display(PANEL) is None:
-        return
+    if config.env.display(PANEL) is not None:
+        write_game(config, player, protocol)
+
+
+def write_game(config: Config, player: Player, protocol: Protocol) -> None:
+    """Write a video of one episode, if it is missing or of other weights."""
+    video = player.weights.with_name("game.mp4")
+    shown = f"{player.weights.name} {sha256(player.weights)}"
     if not video.is_file() or shown.encode() not in video.read_bytes():
         episode = play_moments(player.policy, protocol, config.frame_stack, config.seed, PANEL)
         writer = VideoWriter(video, config.env.fps, comment=shown)
@@ -98,7 +104,7 @@ def chance_play(
     With goals, the episodes are those of the evaluation.
 
     Args:
-        earlier: a report of the run, whose results are reused if they are of the same protocol and environment.
+        earlier: a report of the run, whose results are reused if they are of the same protocol, environment and number.
 
     Returns:
         Conditions and statistics by policy, `random_play` and `do_nothing`.
@@ -108,14 +114,15 @@ def chance_play(
         policies["do_nothing"] = zero_policy(player.action_space)
     episodes = config.eval_episodes if player.has_goals else RANDOM_EPISODES
     # as a report is read: tuples become lists
-    conditions: dict[str, Any] = json.loads(json.dumps({"protocol": protocol.name, "env": protocol.env.description()}))
+    described = {"protocol": protocol.name, "env": protocol.env.description(), "n": episodes}
+    conditions: dict[str, Any] = json.loads(json.dumps(described))
     results = {}
     for name, policy in policies.items():
         played: Any = earlier.get(name)
         if not (isinstance(played, dict) and {key: played.get(key) for key in conditions} == conditions):
             log.info("playing %d episodes for comparison: %s", episodes, name.replace("_", " "))
             summary = evaluate(policy, protocol, config.frame_stack, episodes, config.seed).summary
-            kept = ("n", "mean", "mean_interval", "success_rate", "goal_distance", "goal_distance_interval")
+            kept = ("mean", "mean_interval", "success_rate", "goal_distance", "goal_distance_interval")
             played = conditions | {key: summary[key] for key in kept if key in summary}
         results[name] = dict(played)
     return results
@@ -153,8 +160,8 @@ def log_end(run: Training, begun: int) -> None:
 def log_views(run_dir: Path) -> None:
     """Log the commands that compare a run with others and open its log."""
     arm = run_dir.parent if re.fullmatch(r"s\d+", run_dir.name) else run_dir
-    log.info("compare       python compare.py %s", arm.parent)
-    log.info("TensorBoard   tensorboard --logdir %s", run_dir)
+    log.info("compare       python compare.py %s", shlex.quote(str(arm.parent)))
+    log.info("TensorBoard   tensorboard --logdir %s", shlex.quote(str(run_dir)))
 
 
 def log_finished(step: int, config: Config | PretrainConfig) -> None:

@@ -15,8 +15,10 @@ from configs.schema import Config
 from envs import EnvConfig, Policy
 from experiment.goals.env import env_of_run
 from experiment.goals.space import AUX
+from experiment.training.charts import shown_losses
 from experiment.training.run import SCORE_EPISODES, Progress, Training, export
-from harness.logger import RunLogger, shown_losses
+from harness.logger import RunLogger
+from harness.signals import GracefulExit
 from replay import Batch
 
 log = logging.getLogger(__name__)
@@ -41,16 +43,14 @@ def log_metrics(run: Training) -> None:
 def log_row(config: Config, progress: Progress, logger: RunLogger, metrics: Mapping[str, float]) -> None:
     """Write a row of the log: `metrics`, and means over the recent training episodes. Show the progress."""
     row = {**metrics, **episode_metrics(progress)}
+    progress.episodes_logged = progress.episodes
     logger.log_scalars(progress.steps, row, **progress.clock(config))
     recent = {"score": float(np.mean(progress.returns[-SCORE_EPISODES:]))} if progress.returns else {}
     logger.log_health(progress.steps, recent | shown_losses(row))
 
 
 def episode_metrics(progress: Progress) -> dict[str, float]:
-    """Means over the recent training episodes, and the score over those that ended since the last call.
-
-    Marks these episodes as logged.
-    """
+    """Means over the recent training episodes, and the score over those that are not logged yet."""
     metrics: dict[str, float] = {}
     if progress.returns:
         means = {"ep_rew_mean": np.mean(progress.returns), "ep_len_mean": np.mean(progress.lengths)}
@@ -60,7 +60,7 @@ def episode_metrics(progress: Progress) -> dict[str, float]:
         metrics |= {f"rollout/{name}": float(mean) for name, mean in means.items()}
     if fresh := min(progress.episodes - progress.episodes_logged, len(progress.returns)):
         metrics["rollout/score"] = float(np.mean(progress.returns[-fresh:]))  # a hundred episodes lag far behind
-        progress.episodes_logged = progress.episodes
+        metrics["rollout/episodes"] = fresh
     return metrics
 
 
@@ -120,24 +120,34 @@ def log_probe(run: Training) -> None:
         run.logger.log_scalars(run.progress.steps, scores, **run.progress.clock(run.config))
 
 
-def log_evaluation(run: Training) -> None:
+def log_evaluation(run: Training, stop: GracefulExit) -> None:
     """Evaluate the current policy and log its scores. Environments and seeds are not those of the training."""
     config, progress, agent = run.config, run.progress, run.parts.agent
     if config.goal.space == AUX:
         export(run)  # the evaluation reads its goal space from there
-    log_scores(config, progress, run.logger, greedy(agent), env_of_run(config, run.run_dir))
+    log_scores(config, progress, run.logger, greedy(agent), env_of_run(config, run.run_dir), stop)
 
 
-def log_scores(config: Config, progress: Progress, logger: RunLogger, policy: Policy, env: EnvConfig) -> None:
-    """Play the episodes of an evaluation during training, and log their scores."""
-    settings = (config.frame_stack, config.eval_every_episodes, config.seed)
-    summary = evaluate(policy, env.protocol(), *settings).summary
-    scores = eval_scores(summary, evaluate_columns(policy, env, *settings))
-    logger.log_scalars(progress.steps, scores, **progress.clock(config))
+def log_scores(
+    config: Config, progress: Progress, logger: RunLogger, policy: Policy, env: EnvConfig, stop: GracefulExit
+) -> None:
+    """Play the episodes of an evaluation during training, and log their scores; none where a signal ends it."""
+    settings = (config.frame_stack, config.eval_every_episodes, config.seed, 8, lambda: bool(stop.requested))
+    try:
+        summary = evaluate(policy, env.protocol(), *settings).summary
+        columns = evaluate_columns(policy, env, *settings)
+    except KeyboardInterrupt:
+        if not stop.requested:
+            raise
+    if stop.requested:
+        log.info("%s: the evaluation at step %d is left out", stop.requested, progress.steps)
+    else:
+        logger.log_scalars(progress.steps, eval_scores(summary, columns), **progress.clock(config))
 
 
 def eval_scores(summary: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The summary of an evaluation and the means of its further columns, by Stable-Baselines3's tags."""
     goals = {f"eval/{name}": summary[name] for name in ("success_rate", "goal_distance") if name in summary}
     further = {f"eval/{name}/mean_reward": column["mean"] for name, column in columns.items()}
-    return {f"eval/{name}_reward": summary[name] for name in ("mean", "median", "std")} | goals | further
+    rewards = {name: summary[name] for name in ("mean", "median", "std") if summary[name] is not None}
+    return {f"eval/{name}_reward": reward for name, reward in rewards.items()} | goals | further

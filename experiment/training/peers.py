@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -25,9 +26,10 @@ from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
 from experiment.folders.next_commands import training_command
 from experiment.folders.run_folder import claim_run_dir
+from experiment.training.charts import open_logger
 from experiment.training.ending import Player, log_places, log_views, write_score
 from experiment.training.monitoring import log_row, log_scores
-from experiment.training.rescue import check_saved
+from experiment.training.rescue import check_saved, saving_on_error
 from experiment.training.run import Progress
 from harness.checkpoint import load_latest, save, warning_if_unsaved
 from harness.files import replacing
@@ -39,6 +41,7 @@ from harness.signals import GracefulExit
 
 log = logging.getLogger("sidequest")
 
+MODEL = "model.zip"  # in the run folder
 NEVER = sys.maxsize  # episodes between rows of Stable-Baselines3's own log
 
 
@@ -63,27 +66,36 @@ def train_peer(config: Config) -> int:
     threads = tune_process(config.threads)
     assert isinstance(config.agent, PeerConfig)
     with closing(build_vec_env(config.env, config.frame_stack, config.clip_reward)) as env:
-        model = config.agent.build(env, gamma=config.gamma, seed=config.seed, device=pick_device(config.device))
+        seed = derive(config.seed, "peer") % 2**32  # copy i has the seed i above this one
+        model = config.agent.build(env, gamma=config.gamma, seed=seed, device=pick_device(config.device))
         model.set_logger(Logger(None, []))
         with claim_run_dir(config) as run_dir:  # only now, so that a config that cannot be built leaves no folder
             progress = restore(model, run_dir, config.seed)
             begun = progress.steps
             log.info("%s: step %d of %d, %d torch threads", run_dir, begun, config.steps, threads)
-            with RunLogger(run_dir, step=begun, total=config.steps, tasks=()) as logger, GracefulExit() as stop:
+            with open_logger(run_dir, step=begun, total=config.steps, tasks=()) as logger:
+                stop = GracefulExit()
                 run = PeerTraining(config, model, progress, run_dir, logger, stop)
                 if begun < config.steps:
-                    model.learn(
-                        config.steps - begun, TrainingCallback(run), log_interval=NEVER, reset_num_timesteps=not begun
-                    )
-                    save_peer(run)
+                    (run_dir / MODEL).unlink(missing_ok=True)  # of an earlier step
+                    with stop, saving_on_error(run_dir, partial(save_peer, run)):
+                        learn(run)
                 if stop.requested:
                     log.info("%s: saved at step %d; run the same command to resume", stop.requested, progress.saved)
                     return stop.exit_code
                 check_saved(run_dir, progress.saved, progress.steps)
-                finish_peer(run, trained=begun < progress.steps)
-    log_places({"video": run_dir / "game.mp4", "model": run_dir / "model.zip"})
+                finish_peer(run)
+    log_places({"video": run_dir / "game.mp4", "model": run_dir / MODEL})
     log_views(run_dir)
     return 0
+
+
+def learn(run: PeerTraining) -> None:
+    """Train to the last step or to a signal, and save."""
+    begun = run.progress.steps
+    steps, first = run.config.steps - begun, not begun
+    run.model.learn(steps, TrainingCallback(run), log_interval=NEVER, reset_num_timesteps=first)
+    save_peer(run)
 
 
 class TrainingCallback(BaseCallback):
@@ -105,7 +117,7 @@ class TrainingCallback(BaseCallback):
         if progress.due(config.log_every) or saving or last:
             log_peer(run)
         if progress.due(config.eval_every):
-            log_scores(config, progress, run.logger, policy_of(run.model), config.env)
+            log_scores(config, progress, run.logger, policy_of(run.model), config.env, run.stop)
         if saving and not last:
             run.stop.save_requested = False
             save_peer(run)
@@ -189,15 +201,10 @@ def restore(model: BaseAlgorithm, run_dir: Path, seed: int) -> Progress:
     return progress
 
 
-def finish_peer(run: PeerTraining, *, trained: bool) -> None:
-    """Write the model in Stable-Baselines3's format, report, row of the log and video.
-
-    Args:
-        run: at its last step.
-        trained: whether this process made any step.
-    """
-    config, model, weights = run.config, run.model, run.run_dir / "model.zip"
-    if trained or not is_zipfile(weights):
+def finish_peer(run: PeerTraining) -> None:
+    """Write the model in Stable-Baselines3's format, report, row of the log and video, where they are missing."""
+    config, model, weights = run.config, run.model, run.run_dir / MODEL
+    if not is_zipfile(weights):
         with replacing(weights) as temporary, temporary.open("wb") as file:
             model.save(file)
     if config.eval_episodes:

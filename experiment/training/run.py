@@ -160,13 +160,12 @@ def update(run: Training) -> Batch:
     if not progress.updates:
         run.logger.meter.count_from(progress.steps)
     replay.advance(progress.steps)
-    agent.updates += 1
-    run.learn.phase = agent.phase()
+    run.learn.phase = agent.begin_update()
+    progress.updates = agent.updates  # before the update may fail: a checkpoint is refused unless both are equal
     batch, done = run.learn(None if replay.on_device else run.parts.draw(run.config.batch_size))
     run.window.add(progress.steps, done.metrics)
     if not replay.on_device:
         replay.update_priorities(batch.index, done.td_error)
-    progress.updates += 1
     return batch
 
 

@@ -66,6 +66,17 @@ def test_alternating_tasks_step_the_encoder_once_more(family):
     assert equal(snapshot(getattr(plain, head)), getattr(alternating, head))
 
 
+def test_a_task_whose_weight_has_fallen_to_0_moves_the_encoder_no_more(family):
+    make, batch = family
+    fading = {"rotation": TaskConfig(final_weight=0.0, decay_steps=10)}
+    agent, descents = make(fading, aux_schedule=AuxSchedule.alternating), []
+    descend = agent.descend
+    agent.descend = lambda terms, *rest: (descents.append(list(terms)), descend(terms, *rest))[1]
+    for step in (9, 10, 11):
+        learn(agent, batch(), step)
+    assert descents == [["td"], ["rotation"], ["td"], ["td"]]
+
+
 @pytest.mark.parametrize(("tasks", "rule"), [({}, Conflict.none), *((ROTATION, rule) for rule in Conflict)])
 def test_an_update_could_be_captured(family, tasks, rule):
     make, batch = family

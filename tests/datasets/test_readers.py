@@ -468,6 +468,14 @@ def played(storage: FrameStorage, steps: int, seed: int) -> list[list[dict[str, 
     return rows
 
 
+def test_a_replay_of_states_is_refused() -> None:
+    storage = FrameStorage(12, 3, (3, 1, 1), Box(-1, 1, (2,)), frame_dtype=np.float32)
+    none, number = np.zeros(3, np.bool_), np.zeros(3, np.float32)
+    storage.add(np.zeros((3, 3, 1, 1), np.float32), ~none, np.zeros((3, 2), np.float32), number, none, none, ~none)
+    with pytest.raises(ValueError, match="source=replay reads pixels, and this replay holds states"):
+        read_storage(storage.state_dict(), None)
+
+
 @pytest.mark.parametrize(("steps", "seed"), [(9, 0), (40, 1), (61, 2), (75, 3), (90, 4)])
 def test_the_episodes_of_a_replay(steps: int, seed: int) -> None:
     copies, held = 3, 40

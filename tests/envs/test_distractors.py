@@ -1,3 +1,4 @@
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 from video_help import write_video
 
+from envs import DmcConfig
 from envs.distractors import (
     BALL_RADIUS,
     FILM,
@@ -130,6 +132,17 @@ def test_a_description_of_backgrounds_changes_with_them(folder: Path) -> None:
     assert describe_files("images", str(folder))["sha256"] != first["sha256"]
     (folder / "1.png").unlink()
     assert describe_files("images", str(folder))["backgrounds"] == 9
+
+
+def test_a_report_names_backgrounds_by_their_content(folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    here, there = (
+        DmcConfig(background="images", background_folder=str(place)).description() for place in (folder, moved)
+    )
+    assert here == there
+    (moved / "0.png").unlink()
+    assert here != DmcConfig(background="images", background_folder=str(moved)).description()
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])

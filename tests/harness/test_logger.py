@@ -18,14 +18,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from experiment.training.charts import open_logger, shown_losses
 from harness.finite import NonFiniteError
-from harness.logger import MetricWindow, RunLogger, shown_losses
+from harness.logger import MetricWindow, RunLogger
 
 ROW = '{"step": 1, "clock": {"seconds": 2.5, "env_steps": 1, "updates": 0}}'
 
 
 def logger(run_dir: Path, step: int = 0) -> RunLogger:
-    return RunLogger(run_dir, step=step, total=1_000_000, tasks=["rotation", "permutation"])
+    return open_logger(run_dir, step=step, total=1_000_000, tasks=["rotation", "permutation"])
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Threads from what the run was given: the config, the environment, the affinity, the container's quota."""
 
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,15 @@ def test_a_folder_belongs_to_one_run_until_it_ends(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path) as folder:
         assert folder == tmp_path
+
+
+def test_a_look_at_a_lock_does_not_stop_a_run_that_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as `in_use` does
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with exclusive(tmp_path) as folder:
+            assert folder == tmp_path
 
 
 def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:

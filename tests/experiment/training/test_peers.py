@@ -11,6 +11,7 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import compare
@@ -101,6 +102,32 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(left, tmp_path):
     steps = [row["step"] for row in rows(tmp_path)]
     assert steps == sorted(steps)
     assert steps[-1] == 180
+
+
+def test_copies_of_neighbouring_seeds_share_no_seed(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(DummyVecEnv, "seed", lambda self, seed: begun.append({seed + i for i in range(self.num_envs)}))
+    for seed in (0, 1):
+        run(tmp_path / str(seed), "sb3_dqn", f"seed={seed}", "env.num_envs=4", "steps=4", "eval_episodes=0")
+    assert len(begun) == 2
+    assert not begun[0] & begun[1]
+
+
+def test_an_error_saves_first_and_no_weights_of_an_earlier_step_stay(left, tmp_path, monkeypatch, capsys):
+    shutil.copytree(left("sb3_dqn"), tmp_path, dirs_exist_ok=True)
+    step = TrainingCallback._on_step
+
+    def fail(self):
+        going_on = step(self)
+        if self.num_timesteps > 150:
+            raise RuntimeError("lost")
+        return going_on
+
+    monkeypatch.setattr(TrainingCallback, "_on_step", fail)
+    assert run(tmp_path, "sb3_dqn", "steps=180") == 2
+    assert capsys.readouterr().err.endswith("error: lost\n")
+    assert load_latest(tmp_path / "checkpoints").state["progress"]["saved"] > 150
+    assert not (tmp_path / "model.zip").exists()
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
