@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import line_env  # noqa: F401  it registers Line-v0
 import numpy as np
 import pytest
 import run_help
