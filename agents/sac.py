@@ -13,11 +13,10 @@ from agents.base import Agent, Observation, Streams, Suite
 from agents.config import SACConfig, Svea
 from agents.learning import weighted_sum
 from encoders import Encoder, orthogonal
-from encoders.augment import color_fields, overlay, random_conv
+from encoders.augment import overlay, overlay_pictures, random_conv
 from encoders.momentum import momentum_copy
 from replay import Batch
 
-OVERLAYS = 256  # generated pictures
 LOG_STD = (-10.0, 2.0)  # range of the policy's log standard deviation
 
 
@@ -52,9 +51,8 @@ class SAC(Agent):
         super().__init__(config, encoder, suite, streams, goal_dim)
         self.action_dim = action_dim
         _, height, width = encoder.obs_shape
-        count = OVERLAYS * (config.svea is Svea.overlay)
-        fields = color_fields(count, height, width, torch.Generator().manual_seed(0))
-        self.register_buffer("pictures", fields, persistent=False)
+        if config.svea is Svea.overlay:
+            self.register_buffer("pictures", overlay_pictures(height, width), persistent=False)
         self.actor = Actor(encoder, self.input_dim, action_dim, config.hidden)
         self.critic = TwinCritic(self.input_dim, action_dim, config.hidden)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.init_temperature)))

@@ -120,8 +120,10 @@ def goal_summary(played: Sequence[Episode]) -> dict[str, Any]:
 
 def format_interval(summary: Mapping[str, Any]) -> str:
     """`, 95 % interval 13.20 to 15.31`; fewer than five episodes have none."""
+    if summary["n"] < 5:
+        return ""
     low, high = summary["mean_interval"]
-    return f", 95 % interval {low:.2f} to {high:.2f}" if summary["n"] >= 5 else ""
+    return f", 95 % interval {low:.2f} to {high:.2f}"
 
 
 def format_goals(summary: Mapping[str, Any]) -> str:

@@ -68,18 +68,17 @@ def _above(scores: NDArray[Any], thresholds: ArrayLike) -> Floats:
 
 
 def stratified_interval(
-    tasks: Tasks, statistic: Callable[[Tasks], Any], *, seed: int = 0, resamples: int = RESAMPLES
+    tasks: Tasks, statistic: Callable[[Tasks], Any], *, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a statistic of tasks. The runs of each task are resampled independently.
 
     Args:
         tasks: scores (n_t,) of each task.
         statistic: maps arrays (R, n_t), one for each task, to (R,).
-        seed: of the resampling.
         resamples: number of resamples.
     """
     groups = [np.asarray(scores, dtype=np.float64) for scores in tasks]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [
         statistic([scores[rng.integers(len(scores), size=(count, len(scores)))] for scores in groups])
         for count in _blocks(resamples, sum(map(len, groups)))
@@ -170,21 +169,28 @@ def area_under_curve(x: ArrayLike, y: ArrayLike) -> Any:
 def summary(returns: Sequence[float]) -> dict[str, Any]:
     """The statistics of the returns of one agent for a report; intervals are 95 % bootstrap intervals.
 
+    A single return says nothing about its spread: its standard deviation, standard error and intervals are None.
+
     Raises:
         ValueError: there are none, or one is not finite.
     """
     scores = np.asarray(returns, dtype=np.float64)
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError(f"cannot summarise {scores.size} returns: at least one is needed, and finite ones only")
-    std = float(scores.std(ddof=1)) if scores.size > 1 else 0.0
+    several = scores.size > 1
+    std = float(scores.std(ddof=1)) if several else None
+
+    def interval(statistic: Callable[[Tasks], Any]) -> tuple[float, float] | None:
+        return stratified_interval([scores], statistic, resamples=FEW_RESAMPLES) if several else None
+
     return {
         "n": scores.size,
         "mean": float(scores.mean()),
-        "mean_interval": stratified_interval([scores], mean_of_tasks, resamples=FEW_RESAMPLES),
+        "mean_interval": interval(mean_of_tasks),
         "std": std,
-        "standard_error": std / scores.size**0.5,
+        "standard_error": None if std is None else std / scores.size**0.5,
         "iqm": float(iqm(scores)),
-        "iqm_interval": stratified_interval([scores], pooled_iqm, resamples=FEW_RESAMPLES),
+        "iqm_interval": interval(pooled_iqm),
         "median": float(np.median(scores)),
         "min": float(scores.min()),
         "max": float(scores.max()),

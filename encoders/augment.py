@@ -64,6 +64,11 @@ def color_fields(count: int, height: int, width: int, generator: torch.Generator
     return ((total - low) / (high - low) * 255).to(torch.uint8)
 
 
+def overlay_pictures(height: int, width: int) -> Tensor:
+    """The pictures (256, 3, H, W) uint8 that `overlay` mixes in where none are given: the same for every seed."""
+    return color_fields(256, height, width, torch.Generator().manual_seed(0))
+
+
 def luma(pixels: Tensor) -> Tensor:
     """Gray (B, K, H, W) float32 of K colour frames (B, 3 * K, H, W), by the weights of ITU-R BT.601."""
     red, green, blue = (pixels[:, colour::3].float() for colour in range(3))

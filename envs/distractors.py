@@ -81,7 +81,7 @@ class Distractors:
         split: of the backgrounds.
         speed: pictures of the background that pass in an agent step; 0: one a control step.
         fixed: an episode continues the background of the one before, instead of starting it at a random place.
-        noise: deviation of the pixels' noise, in levels of 255.
+        noise: standard deviation of the pixels' noise, in levels of 255.
     """
 
     def __init__(self, background: Background | None, split: str, *, speed: int, fixed: bool, noise: float) -> None:
@@ -279,6 +279,6 @@ def _load(path: Path, size: int, most: int) -> NDArray[np.uint8]:
 
 
 def add_noise(frames: NDArray[np.uint8], std: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Frames of any shape with independent Gaussian noise of that deviation, in levels of 255, on each number."""
+    """Frames of any shape plus independent Gaussian noise on each number, its standard deviation in levels of 255."""
     noisy = frames + std * rng.standard_normal(frames.shape, np.float32)
     return noisy.round().clip(0, 255).astype(np.uint8)

@@ -52,7 +52,7 @@ class Outcome:
     last: float | None  # mean training return over the last window
     area: float | None  # mean height of the curve, over the steps that all runs of the task have
     seconds: float | None  # wall clock up to the end of the shortest run
-    per_update: float | None  # seconds for an update, with the environment steps between updates
+    per_update: float | None  # seconds for an update and its environment steps, without evaluations and diagnoses
 
 
 OUTCOMES = ("final", "best", "last", "area", "seconds", "per_update")
@@ -138,14 +138,14 @@ def compare(groups: list[Group], x: str = "steps", metric: str = SCORE) -> Compa
 
 
 def smooth(run: Run, metric: str, window: float) -> tuple[NDArray[np.int64], Floats]:
-    """Steps and values of a metric of a run; returns of training episodes as moving means over `window` steps."""
+    """Steps and values of a metric of a run; returns as moving means over the training episodes of `window` steps."""
     steps, values = run.series(metric)
     if metric != SCORE or not len(steps):
         return steps, values
     first = np.searchsorted(steps, steps - window, side="right")
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(steps))
-    return steps, (sums[at + 1] - sums[first]) / (at + 1 - first)
+    episodes = run.episodes()
+    sums, counts = (np.concatenate([[0.0], np.cumsum(terms)]) for terms in (episodes * values, episodes))
+    return steps, (sums[1:] - sums[first]) / (counts[1:] - counts[first])
 
 
 def on_grid(x: NDArray[Any], values: Floats, grid: Floats) -> Floats:
@@ -185,17 +185,11 @@ def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, window: float, 
 
 
 def _cost(run: Run, end: float) -> tuple[float | None, float | None]:
-    """Seconds up to an agent step, and seconds for an update since learning began."""
-    steps, seconds, updates = run.clock()
-    if not len(steps):
-        return None, None
+    """Seconds up to an agent step, and seconds for an update."""
+    steps, seconds, _ = run.clock()
     reached = np.flatnonzero(steps >= end)
-    total = float(seconds[reached[0]]) if len(reached) else None
-    learning = np.flatnonzero(updates > 0)
-    per_update = None
-    if len(learning) > 1 and (made := updates[learning[-1]] - updates[learning[0]]) > 0:
-        per_update = float(seconds[learning[-1]] - seconds[learning[0]]) / made
-    return total, per_update
+    spent, updates = run.learning().sum(1)
+    return float(seconds[reached[0]]) if len(reached) else None, float(spent / updates) if updates > 0 else None
 
 
 # --- auxiliary tasks and the representation ---

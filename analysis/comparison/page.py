@@ -125,6 +125,8 @@ def _published(curve: Published, bounds: Bounds) -> list[str]:
 
 def _until(right: float, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """The part of a curve up to `right`."""
+    if right >= x[-1]:
+        return x, y
     inside = x < right
     return np.append(x[inside], right), np.append(y[inside], np.interp(right, x, y))
 
@@ -224,13 +226,19 @@ def _media(comparison: Comparison) -> str:
             folder = Path(run.name)
             parts = [_embed(folder / "game.mp4", VIDEO_LIMIT, "<video controls muted loop playsinline src={}></video>")]
             for task in run.tasks:
-                pictures = sorted(folder.glob(f"pictures/{task}-*.png"), key=lambda p: int(p.stem.rpartition("-")[2]))
-                image = f'<img alt="{escape(task)}" src={{}}>'
-                parts += [_embed(path, PICTURE_LIMIT, image) for path in pictures[-1:]]
+                image = f'<img src={{}} alt="{escape(task)}">'
+                parts += [_embed(path, PICTURE_LIMIT, image) for path in _pictures(folder / "pictures", task)[-1:]]
             if any(parts):
                 name = f"{group.label}, {run.task}, seed {run.seed}"
                 shown.append(f"<figure><figcaption>{escape(name)}</figcaption>{''.join(parts)}</figure>")
     return f"<section><h2>Videos and pictures</h2><div class=media>{''.join(shown)}</div></section>" if shown else ""
+
+
+def _pictures(folder: Path, task: str) -> list[Path]:
+    """The pictures `<task>-<step>.png` of an auxiliary task, ordered by step."""
+    name = re.compile(rf"{re.escape(task)}-(\d+)\.png")
+    found = [(int(match[1]), path) for path in folder.glob("*") if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def _embed(path: Path, limit: int, form: str) -> str:
@@ -240,4 +248,4 @@ def _embed(path: Path, limit: int, form: str) -> str:
         content = base64.b64encode(read_regular(path, limit)).decode()
     except (OSError, ValueError):
         return ""
-    return form.format(f'"data:{kinds[path.suffix]};base64,{content}"')
+    return form.replace("{}", f'"data:{kinds[path.suffix]};base64,{content}"', 1)

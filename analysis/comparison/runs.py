@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import glob
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from harness.provenance import read_json
 log = logging.getLogger(__name__)
 
 SCORE = "rollout/score"  # mean return of the training episodes since the row before
+EPISODES = "rollout/episodes"  # number of these episodes
 EXPECTED = "expected run folders (config.yaml, metrics.jsonl), reports kept as .json, or .csv files"
 
 
@@ -65,16 +67,40 @@ class Run:
         steps, values = zip(*found, strict=True) if found else ((), ())
         return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
 
+    def episodes(self) -> NDArray[np.float64]:
+        """The number of training episodes in each value of `SCORE`; 1 where the log does not tell it."""
+        counts: list[Any] = [row.get(EPISODES) for row in self.rows if is_number(row.get(SCORE))]
+        return np.array([count if is_number(count) and count > 0 else 1 for count in counts], dtype=np.float64)
+
     def clock(self) -> NDArray[np.float64]:
         """Agent steps, seconds and updates (3, P) of the rows, without those of evaluations."""
         found = [
-            (row["step"], row["clock"]["seconds"], row["clock"].get("updates", 0))
+            (row["step"], *tick)
             for row in self.rows
-            if isinstance(row.get("clock"), dict)
-            and is_number(row["clock"].get("seconds"))
-            and not any(tag.startswith("eval/") for tag in row)  # its seconds are the evaluation's
+            if (tick := _tick(row)) and not _has(row, "eval/")  # its seconds are the evaluation's
         ]
         return np.array(found, dtype=np.float64).reshape(-1, 3).T
+
+    def learning(self) -> NDArray[np.float64]:
+        """Seconds and updates (2, P) from one row to the next since learning began, where both are of the training.
+
+        Evaluations, diagnoses and probes log rows of their own, so their seconds are left out.
+        """
+        ticks = [_tick(row) if _has(row, "train/", "rollout/") else None for row in self.rows]
+        found = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(ticks) if a and b and a[1] > 0]
+        return np.array(found, dtype=np.float64).reshape(-1, 2).T
+
+
+def _tick(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The seconds and updates up to a row; None if it has no clock."""
+    clock = row.get("clock")
+    if not isinstance(clock, dict) or not is_number(clock.get("seconds")):
+        return None
+    return clock["seconds"], clock["updates"] if is_number(clock.get("updates")) else 0
+
+
+def _has(row: Mapping[str, Any], *beginnings: str) -> bool:
+    return any(tag.startswith(beginnings) for tag in row)
 
 
 def is_number(value: Any) -> bool:

@@ -150,7 +150,11 @@ def _aggregates(comparison: Comparison) -> Table:
     rows, every = [], normalised_scores(comparison)
     baseline = comparison.groups[0].label
     for label, scores in every.items():
-        shown = [Estimate(float(of(scores)), 0, *stratified_interval(scores, of)) for of in AGGREGATES.values()]
+        several = any(len(runs) > 1 for runs in scores)
+        shown = [
+            Estimate(float(of(scores)), 0, *(stratified_interval(scores, of) if several else (None, None)))
+            for of in AGGREGATES.values()
+        ]
         better = None
         if label != baseline and baseline in every:
             bounds = improvement_interval(scores, every[baseline])
@@ -173,8 +177,9 @@ def _costs(comparison: Comparison, task: str) -> Table:
         rows.append([cell.group.label, *shown])
     header = ["group", "minutes", "ratio of minutes", "ms per update", "ratio of ms"]
     caption = (
-        f"Wall clock up to {comparison.ends[task]:,.0f} agent steps, and from the first update to the last for each, "
-        f"with the environment steps between them. Ratios to {cells[0].group.label}."
+        f"Minutes of wall clock up to {comparison.ends[task]:,.0f} agent steps, evaluations and diagnoses included. "
+        "An update counts with the environment steps before it; evaluations, diagnoses and probes are left out. "
+        f"Ratios to {cells[0].group.label}."
     )
     return Table(f"Cost: {task}", header, rows, caption)
 

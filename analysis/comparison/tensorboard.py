@@ -1,6 +1,5 @@
 """A comparison for TensorBoard: a run with mean and interval for each group, and a table of hyperparameters."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter, summary
 
 from analysis.comparison.measure import Cell, Comparison
+from harness.derive import shorten
 
 SUFFIX = ".compare"  # of the event files, by which a later comparison finds and replaces them
 LONGEST = 100  # characters of a folder name
@@ -56,5 +56,4 @@ def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: M
 
 def _name(text: str) -> str:
     """The text as a folder name."""
-    plain = re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_"
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return shorten(re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_", LONGEST)

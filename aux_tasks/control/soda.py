@@ -10,10 +10,8 @@ from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.image.byol import BYOL
 from aux_tasks.views import retrieval, spread
 from encoders import Encoder
-from encoders.augment import color_fields, overlay
+from encoders.augment import overlay, overlay_pictures
 from replay import Batch
-
-PICTURES = 256  # colour fields that are mixed in
 
 
 class SODA(BYOL):
@@ -43,8 +41,7 @@ class SODA(BYOL):
         if channels != 3 * setting.frame_stack:
             raise ValueError("aux=soda mixes pictures in colour into observations: env.grayscale=false")
         super().__init__(setting, momentum=momentum, **options)
-        fields = color_fields(PICTURES, height, width, torch.Generator().manual_seed(0))
-        self.register_buffer("pictures", fields, persistent=False)
+        self.register_buffer("pictures", overlay_pictures(height, width), persistent=False)
 
     def two_views(self, obs: Tensor) -> Tensor:
         """Return views (2B, C, H, W): observations with pictures in them, and the same ones clean."""

@@ -1,5 +1,6 @@
 """Groups, labels, measures and warnings of runs that a helper wrote."""
 
+import base64
 import fcntl
 import json
 import re
@@ -12,8 +13,12 @@ from analysis.comparison.figure import write_figure
 from analysis.comparison.groups import LONGEST, group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
 from analysis.comparison.notes import notes
-from analysis.comparison.runs import SCORE, Run, find_runs, read_runs
+from analysis.comparison.page import RIGHT, WIDTH, html_page
+from analysis.comparison.runs import EPISODES, SCORE, Run, find_runs, read_runs
+from analysis.comparison.scores_csv import Published
 from analysis.comparison.tables import format_estimate, format_number, tables
+from analysis.comparison.tensorboard import LONGEST as LONGEST_FOLDER
+from analysis.comparison.tensorboard import write_groups
 from compare import IGNORED
 
 
@@ -169,6 +174,21 @@ def test_returns_are_averaged_over_a_window_and_other_metrics_are_not():
     assert smooth(run, "eval/mean_reward", 2)[1].tolist() == [1, 2, 3, 7]
 
 
+@pytest.mark.parametrize("none", [{}, {EPISODES: None}, {EPISODES: 0}, {EPISODES: "x"}])
+def test_a_row_counts_as_many_times_as_it_has_episodes(none):
+    rows = [{"step": 1, SCORE: 1.0, EPISODES: 3}, {"step": 2, EPISODES: 9}, {"step": 3, SCORE: 9.0} | none]
+    assert smooth(Run("run", "toy", 0, {}, rows), SCORE, 10)[1].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("measured", ["eval/mean_reward", "aux/rotation/grad_cosine", "repr/probe/mean"])
+def test_the_time_of_an_update_is_without_what_is_measured_beside(measured):
+    clocks = [(1, 0), (2, 10), (4, 20), (104, 20), (205, 30), (206, 40)]  # measured for 100 s, then drawn for as long
+    rows = [{"step": i, "train/loss": 1.0, "clock": {"seconds": s, "updates": n}} for i, (s, n) in enumerate(clocks)]
+    del rows[3]["train/loss"]
+    rows[3][measured] = 1.0
+    assert Run("run", "toy", 0, {}, rows).learning().tolist() == [[2, 1], [10, 10]]
+
+
 def test_a_band_from_five_runs_on_and_the_extremes_below(tmp_path):
     few, many = (compare(groups_of(study(tmp_path / str(n), n))).of_task("toy")[0].curve for n in (4, 5))
     assert few.low[-1] == few.runs[:, -1].min()
@@ -239,6 +259,37 @@ def test_an_interval_has_the_digits_of_its_value():
     assert format_estimate(Estimate(1.234, 3, 1.0, 2.0)) == "1.23 [1.00, 2.00]"
     assert format_estimate(Estimate(-1234.5, 3, -2000, 0.5), signed=True) == "-1,234 [-2,000, 0]"
     assert format_estimate(Estimate(1.5, 1)) == "1.50"
+
+
+# --- the page and the folders ---
+
+
+def page(folder, *published):
+    return html_page("title", compare(groups_of(folder)), [], [], published, [])
+
+
+@pytest.mark.parametrize(("end", "ends"), [(500, False), (1000, True), (2000, True)])
+def test_a_published_curve_ends_where_it_ends(end, ends, tmp_path):
+    fake_run(tmp_path / "a")
+    curve = Published("paper", np.array([0.0, end]), np.array([1.0, 2.0]), None, None)
+    (points,) = re.findall(r'points="([^"]*)"[^>]*stroke-dasharray', page(tmp_path, curve))
+    assert (float(points.split()[-1].split(",")[0]) == WIDTH - RIGHT) == ends
+
+
+def test_the_page_has_the_latest_picture_of_a_task(tmp_path):
+    pictures = fake_run(tmp_path / "a", "aux=rotation") / "pictures"
+    pictures.mkdir()
+    latest = "rotation-1000.png"
+    for name in ("rotation-900.png", latest, "rotation-1000 (1).png", "rotation-x-2000.png", "rotation-.png"):
+        (pictures / name).write_text(name)
+    found = re.findall('<img[^>]*base64,([^"]*)', page(tmp_path))
+    assert [base64.b64decode(content).decode() for content in found] == [latest]
+
+
+def test_a_folder_of_tensorboard_has_a_bounded_name(tmp_path):
+    run = Run("run", 200 * "t", 0, {}, [{"step": 1, SCORE: 1.0}], label="a")
+    write_groups(compare(group_runs([run], ())), tmp_path)
+    assert [len(folder.name) for folder in tmp_path.iterdir()] == [LONGEST_FOLDER]
 
 
 # --- what is wrong with the runs ---

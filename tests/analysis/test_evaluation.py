@@ -9,7 +9,15 @@ from gymnasium.spaces import Discrete
 from replay_help import build
 
 from analysis.episode import evenly_spaced, play_moments
-from analysis.evaluation import env_seed, evaluate, evaluate_columns, play_episodes, start_rollout
+from analysis.evaluation import (
+    env_seed,
+    evaluate,
+    evaluate_columns,
+    format_interval,
+    play_episodes,
+    start_rollout,
+)
+from analysis.statistics import summary
 from envs import (
     AtariConfig,
     DmcConfig,
@@ -24,6 +32,7 @@ from envs import (
     VectorEnv,
     VectorStep,
 )
+from experiment.training.monitoring import eval_scores
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,13 @@ def test_an_evaluation_that_is_stopped_reports_what_was_played_and_says_so() -> 
     assert not evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs).partial
     with pytest.raises(KeyboardInterrupt):
         evaluate(stay, Protocol("env", 0.0, config), 4, 5, 0, config.num_envs, lambda: True)
+
+
+def test_one_episode_is_logged_and_shown_without_a_spread() -> None:
+    alone = summary([1.0])
+    assert format_interval(alone) == ""
+    assert eval_scores(alone, {}) == {"eval/mean_reward": 1.0, "eval/median_reward": 1.0}
+    assert "eval/std_reward" in eval_scores(summary([1.0, 2.0]), {})
 
 
 class Columns(Lengths):

@@ -104,7 +104,7 @@ def test_area_is_the_mean_height():
 def test_the_interval_of_a_curve_is_that_of_each_point():
     curves = np.random.default_rng(0).normal(size=(6, 4))
     low, high = curve_interval(curves)
-    points = [stratified_interval([point], mean_of_tasks, seed=3) for point in curves.T]
+    points = [stratified_interval([point], mean_of_tasks) for point in curves.T]
     np.testing.assert_allclose(np.stack([low, high], 1), points, atol=0.06)
 
 
