@@ -223,12 +223,13 @@ class Agent(nn.Module, ABC):
     def phase(self) -> Hashable:
         """A key of what the newest update computes. Updates with equal keys differ only in the values of tensors."""
         turn = (self.updates - 1) % (1 + len(self.weights)) if self.config.conflict is Conflict.pcgrad else 0
-        return turn, self.has_weighted_task
+        return turn, self.steps_twice
 
     @property
-    def has_weighted_task(self) -> bool:
-        """Whether a task has a weight above 0 at the current agent step."""
-        return any(self.schedule.values[f"weight/{name}"] for name in self.weights)
+    def steps_twice(self) -> bool:
+        """Whether the newest update makes a step of its own for the tasks: they alternate, and one has a weight now."""
+        weights = (self.schedule.values[f"weight/{name}"] for name in self.weights)
+        return self.config.aux_schedule is AuxSchedule.alternating and any(weights)
 
     def learn(self, batch: Batch) -> Update:
         """Learn from one batch, in a way that can be captured: what changes over time is read from the tensors of
@@ -255,7 +256,7 @@ class Agent(nn.Module, ABC):
         if not joint and self.weights:
             with self.autocast():
                 aux_terms, aux_metrics = self.suite.losses(batch, self.encoder(own), self.encoder)
-            if self.has_weighted_task:  # at weight 0, Adam's momentum alone would still move the encoder
+            if self.steps_twice:  # at weight 0, Adam's momentum alone would still move the encoder
                 self.descend(aux_terms, self.weights, batch.weight)
         self.suite.after_step(batch, self.encoder)
         policy_metrics = self.update_policy(own, batch)

@@ -1,7 +1,7 @@
 """The contract of every auxiliary task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -103,7 +103,9 @@ class AuxTask(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has an adversary, but no loss for it")
 
     def after_step(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
-        """Move what no optimiser moves: queues, momentum copies. No other method but `BonusTask.count` changes a task.
+        """Update state that no optimiser updates: queues, momentum copies.
+
+        No other method but `BonusTask.count` changes a task.
 
         Args:
             batch: the batch of the update.
@@ -133,15 +135,36 @@ class BonusTask(AuxTask):
         """
 
     def count(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
-        """Move what only the bonus reads, after each update of a run that uses it; see `after_step`."""
+        """Update what only the bonus reads, after each update of a run that uses it; see `after_step`."""
         return None
 
 
-def check_least(least: int, **options: int) -> None:
-    """Raise ValueError for the first option below `least`."""
+def check_least(least: float, **options: float) -> None:
+    """Raise ValueError for the first option that is not at least `least`."""
+    _check(f"at least {least}", lambda value: value >= least, options)
+
+
+def check_above(bound: float, **options: float) -> None:
+    """Raise ValueError for the first option that is not above `bound`."""
+    _check(f"above {bound}", lambda value: value > bound, options)
+
+
+def check_within(interval: str, **options: float) -> None:
+    """Raise ValueError for the first option outside of an interval, such as "[0, 1)"."""
+    low, high = map(float, interval[1:-1].split(","))
+
+    def holds(value: float) -> bool:
+        above = value >= low if interval[0] == "[" else value > low
+        return above and (value <= high if interval[-1] == "]" else value < high)
+
+    _check(f"in {interval}", holds, options)
+
+
+def _check(rule: str, holds: Callable[[float], bool], options: Mapping[str, float]) -> None:
+    """Raise ValueError for the first option that breaks a rule; NaN breaks each."""
     for option, value in options.items():
-        if value < least:
-            raise ValueError(f"{option} must be at least {least}, got {value}")
+        if not holds(value):
+            raise ValueError(f"{option} must be {rule}, got {value}")
 
 
 def classify(logits: Tensor, label: Tensor) -> AuxOutput:
@@ -153,6 +176,11 @@ def classify(logits: Tensor, label: Tensor) -> AuxOutput:
     accuracy = (logits.detach().argmax(1) == label).float().mean()
     chance = torch.full_like(accuracy, 1 / logits.shape[1])
     return AuxOutput(F.cross_entropy(logits, label, reduction="none"), {"accuracy": accuracy, "chance": chance})
+
+
+def error_ratio(loss: Tensor, baseline: Tensor) -> Tensor:
+    """Return the mean of a loss over that of the trivial answer, without a gradient."""
+    return loss.detach().mean() / baseline.mean().clamp_min(1e-12)
 
 
 def over_valid(loss: Tensor, valid: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from encoders import Encoder
 from replay import Batch
 
@@ -24,7 +24,7 @@ class TransformTask(AuxTask):
             answer away. Masking would not do, since the mask itself would be transformed.
 
     Raises:
-        ValueError: `crop_rows` is no range of rows of the observation.
+        ValueError: `hidden` is negative, or `crop_rows` is no range of rows of the observation.
     """
 
     classes: tuple[str, ...]  # the transformations' names
@@ -33,6 +33,7 @@ class TransformTask(AuxTask):
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 256, crop_rows: tuple[int, int] | None = None) -> None:
         super().__init__(setting)
+        check_least(0, hidden=hidden)
         self.frame_stack = setting.frame_stack
         layers = [nn.Linear(setting.feature_dim, hidden), nn.ReLU()] if hidden else []
         self.head = nn.Sequential(*layers, nn.Linear(hidden or setting.feature_dim, len(self.classes)))

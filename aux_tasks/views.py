@@ -1,6 +1,7 @@
 """Tasks on random views of the pixels, and metrics that tell a solved task from a collapsed one."""
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar
 
@@ -69,9 +70,13 @@ def choices(asked: str, candidate: str, pixels: Tensor, chosen: Tensor) -> Examp
     """
     questions, candidates = pixels.to(torch.uint8).chunk(2)
     own = {asked: questions[: len(chosen)], f"its {candidate}": candidates[: len(chosen)]}
-    shown = own | {"chosen": candidates[chosen]}
     question = f"Which {candidate} of the {len(candidates)} in the batch belongs to this {asked}?"
-    return Examples(question, shown, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
+    return matches(question, own | {"chosen": candidates[chosen]}, chosen)
+
+
+def matches(question: str, pictures: Mapping[str, Tensor], chosen: Tensor) -> Examples:
+    """Return examples whose answers are indices into the batch: `chosen` (K,), where 0 to K - 1 are right."""
+    return Examples(question, pictures, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from agents import AgentConfig, DQNConfig
+from agents.config import Head
 from aux_tasks import TaskConfig
 from configs.collect import CollectConfig
 from configs.peers import PeerConfig
@@ -93,6 +94,10 @@ class Config:
             raise ValueError(f"milestones={self.milestones}: must be pairs of a score and agent steps, [[0,90_000]]")
         if isinstance(self.agent, PeerConfig):
             _check_peer(self)
+        if self.replay.lap and not (isinstance(self.agent, DQNConfig) and self.agent.head in (Head.plain, Head.places)):
+            raise ValueError(
+                "replay.lap=true needs a Huber loss: agent=dqn agent.head=plain or places, or replay=prioritized"
+            )
 
     @property
     def num_envs(self) -> int:
@@ -187,7 +192,8 @@ class EvaluateConfig:
     attribution: str | None = None  # folder for attribution maps of some moments
     goal: str | None = None  # picture to reach in every episode, of an agent with a goal space
     background: str | None = None  # of dm_control and the pusher, gas or video for example; default: that of the run
-    background_folder: str | None = None  # of dm_control with such; default: that of a run under runs/
+    # folder of the images or videos of background=images|video; default: that of the run, if it lies under runs/
+    background_folder: str | None = None
     seed: int = 0  # seed of the environment and of the random actions
     num_envs: int = 8  # episodes played at once; another number gives other episodes
     device: str = "auto"  # auto, cpu or cuda; auto takes cuda where there is a CUDA device

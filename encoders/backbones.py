@@ -132,8 +132,8 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 class ImageNetPixels(nn.Module):
-    """Pixels (B, C, H, W) in [0, 1] by ImageNet's mean and deviation of each colour; by those of gray unless all are
-    RGB.
+    """Pixels (B, C, H, W) in [0, 1] by ImageNet's mean and standard deviation of each colour; by those of gray unless
+    all are RGB.
     """
 
     moments: Tensor

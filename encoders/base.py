@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from encoders.backbones import FixedBatchNorm
 
-CLIP_DEVIATIONS = 10.0  # deviations from its mean that a number may be, as in VecNormalize of Stable-Baselines3
+CLIP_DEVIATIONS = 10.0  # standard deviations from its mean at most, as in VecNormalize of Stable-Baselines3
 MOMENTS_RATE = 1e-3  # weight of a batch in running moments
 
 
@@ -22,14 +22,15 @@ class Encoder(nn.Module):
         trunk: pixels in [0, 1] to feature maps (B, C', H', W').
         neck: flat maps (B, C' * H' * W') to features.
         obs_shape: (C, H, W) of one stacked observation.
-        standardize: the trunk's pixels have mean 0 and deviation 1 instead, once `fit_moments` has measured them.
+        standardize: the trunk's pixels have mean 0 and standard deviation 1 instead, once `fit_moments` has measured
+            them.
 
     Raises:
         TooSmallError: the observation is smaller than a kernel.
         ValueError: the layers do not fit it, or each other.
     """
 
-    pixel_moments: Tensor | None  # mean and deviation
+    pixel_moments: Tensor | None  # mean and standard deviation
     map_shape: tuple[int, int, int]  # (C', H', W') of `maps`
 
     def __init__(
@@ -106,11 +107,11 @@ class FrozenEncoder(Encoder):
 
 
 class StateEncoder(Encoder):
-    """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and deviation 1 over recent
-    batches: `fit_moments` measures them, and `track` follows. No gradient moves it.
+    """Gives the numbers (B, D, 1, 1) of a state as features (B, D), each with mean 0 and standard deviation 1 over
+    recent batches: `fit_moments` measures them, and `track` follows. No gradient moves it.
     """
 
-    state_moments: Tensor  # mean and deviation of each number
+    state_moments: Tensor  # mean and standard deviation of each number
 
     def __init__(self, obs_shape: tuple[int, int, int]) -> None:
         """Raises ValueError for the shape (C, H, W) of pixels."""
@@ -130,7 +131,9 @@ class StateEncoder(Encoder):
 
 
 def dead_share(features: Tensor) -> Tensor:
-    """Share of the Z dimensions of (B, Z) features that hardly vary: by at most a hundredth of the mean deviation."""
+    """Share of the Z dimensions of (B, Z) features that hardly vary: their standard deviation is at most a hundredth of
+    the mean one.
+    """
     std = features.std(0)
     return (std <= std.mean() / 100).float().mean()
 
@@ -170,13 +173,13 @@ def measure_norms(encoder: Encoder, obs: Tensor) -> None:
 
 
 def moments(values: Tensor) -> Tensor:
-    """Mean and deviation over the batch of each number of (B, ...) values, (2, ...)."""
+    """Mean and standard deviation over the batch of each number of (B, ...) values, (2, ...)."""
     var, mean = torch.var_mean(values.float(), dim=0, correction=0)
     return torch.stack([mean, (var + 1e-8).sqrt()])
 
 
 def standardize(values: Tensor, moments: Tensor) -> Tensor:
-    """Numbers (B, ...) by their moments (2, ...), at most 10 deviations from the mean."""
+    """Numbers (B, ...) by their moments (2, ...), at most 10 standard deviations from the mean."""
     return ((values.float() - moments[0]) / moments[1]).clamp(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
 
 
@@ -184,8 +187,8 @@ def standardize(values: Tensor, moments: Tensor) -> Tensor:
 def track(tracked: Tensor, values: Tensor) -> None:
     """Move the moments (2, ...) of some numbers a little towards those of a batch (B, ...) of them.
 
-    The first batch alone would mislead: an object that random play hardly touches moves by thousands of the deviations
-    that were measured then.
+    The first batch alone would mislead: an object that random play hardly touches moves by thousands of the standard
+    deviations that were measured then.
     """
     mean, std = moments(values)
     apart = mean - tracked[0]

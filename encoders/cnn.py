@@ -200,7 +200,7 @@ def keypoints(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
         nn.Conv2d(channels, 32, 6, stride=4, padding=1),
         nn.ReLU(),
         nn.Conv2d(32, 32, 3, padding=1),
-        _Places(),
+        SpatialSoftmax(),
     )
     return trunk, nn.Sequential(nn.Unflatten(1, (64, -1)), _Sum())
 
@@ -233,10 +233,11 @@ class _Residual(nn.Module):
         return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
 
 
-class _Places(nn.Module):
+class SpatialSoftmax(nn.Module):
     """Softmax over space of each map (B, C, H, W), times x and y in [-1, 1]: (B, 2C, H, W), whose sums are places."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 2C, H, W)."""
         height, width = x.shape[2:]
         share = x.flatten(2).softmax(2).view(x.shape)
         across = torch.linspace(-1, 1, width, device=x.device)

@@ -18,7 +18,7 @@ class EncoderConfig:
     feature_dim: int | None = None  # width of a last linear layer; null: no such layer
     layer_norm: bool = True  # layer normalisation of the features; steadier Q-learning at high learning rates
     unit_norm: bool = False  # features of length 1, after that normalisation, as SimSR's agents read them
-    standardize: bool = False  # scale pixels by mean and deviation of the first batch that is learned from
+    standardize: bool = False  # scale pixels by mean and standard deviation of the first batch that is learned from
     # start from these weights: the folder of a run or of zoo/, an encoder.safetensors, or for alexnet and resnet a file
     # with torchvision's names, .pth or .safetensors
     init: str | None = None

@@ -40,7 +40,7 @@ class Tokens(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Each patch by itself, and its place (B, WIDTH, H', W')."""
         maps = self.patches(padded(pixels))
-        return maps + places(maps)  # type: ignore[no-any-return]
+        return maps + positional_encoding(maps)  # type: ignore[no-any-return]
 
 
 def block() -> nn.TransformerEncoderLayer:
@@ -56,15 +56,15 @@ def padded(pixels: Tensor) -> Tensor:
     return F.pad(pixels, (0, right, 0, down))
 
 
-def places(maps: Tensor) -> Tensor:
-    """(WIDTH, H', W'), in waves of growing length."""
+def positional_encoding(maps: Tensor) -> Tensor:
+    """(WIDTH, H', W') of the places of maps (B, WIDTH, H', W'), in sinusoids of growing length."""
     count = WIDTH // 4
     rates = torch.exp(-math.log(10_000) * torch.arange(count, device=maps.device) / count)
-    return waves(rates, maps.shape[2], maps.shape[3])
+    return sinusoids(rates, maps.shape[2], maps.shape[3])
 
 
-def waves(rates: Tensor, height: int, width: int) -> Tensor:
-    """(4 * R, height, width): half of the channels tell the row and half the column, in waves (Vaswani et al. 2017,
+def sinusoids(rates: Tensor, height: int, width: int) -> Tensor:
+    """(4 * R, height, width): half of the channels encode the row, half the column, as sinusoids (Vaswani et al. 2017,
     "Attention is all you need", section 3.5). Their products tell how far two cells are apart.
 
     Args:

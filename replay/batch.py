@@ -25,10 +25,11 @@ class Batch:
     next_obs: Tensor | None = None  # (B, C, H, W) uint8, one step later
     clip: Tensor | None = None  # (B, T, C, H, W) uint8, consecutive observations, the first is `obs`
     clip_action: Tensor | None = None  # (B, T - 1) int64 or (B, T - 1, A) float32, what was done between them
-    clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 for steps behind the episode's end or the newest row
+    clip_mask: Tensor | None = None  # (B, T - 1) float32, 0 after the episode's end, a lost life, or the newest row
     goal: Tensor | None = None  # (B, G) float32, what the rewards are for, where the environment has goals
     rgb: Tensor | None = None  # (B, 3, H, W) uint8, the newest frame of `obs` in colour
-    context: Tensor | None = None  # (B, C, H, W) uint8, the first observation of the episode that is still held
-    future: Tensor | None = None  # (B, C, H, W) uint8, the observation k >= 1 steps later, P(k) ~ gamma^k
+    context: Tensor | None = None  # (B, C, H, W) uint8, the first one held of the same episode, across lost lives
+    # (B, C, H, W) uint8, the observation k >= 1 steps later of the same episode, across lost lives, P(k) ~ gamma^k
+    future: Tensor | None = None
     views: Tensor | None = None  # (B, V, C, H, W) uint8, the moment of `obs` in V pictures, the first is `obs`
     clip_views: Tensor | None = None  # (B, T, V, C, H, W) uint8, each moment of `clip` in V pictures

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-SIGMA_DATA = 1.0  # deviation of the vectors, which are standardised
+SIGMA_DATA = 1.0  # standard deviation of the vectors, which are standardised
 P_MEAN, P_STD = -1.2, 1.2  # of the logarithm of the noise level in training
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # the noise levels of the sampler
 CHURN, CHURN_MIN, CHURN_MAX, CHURN_NOISE = 80.0, 0.05, 50.0, 1.003  # the noise that the sampler adds
@@ -18,7 +18,7 @@ FREQUENCIES = 8  # of the embedding of the noise level
 
 
 class Denoiser(nn.Module):
-    """Estimates clean vectors (B, D) of mean 0 and deviation 1 from noisy ones (table 1, last column)."""
+    """Estimates clean vectors (B, D) of mean 0 and standard deviation 1 from noisy ones (table 1, last column)."""
 
     frequency: Tensor
 

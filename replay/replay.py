@@ -184,7 +184,7 @@ class Replay:
             weight=self._tensor((priority / priority.min()) ** -self._moving[1], torch.float32),
             index=self._tensor(index, torch.int64),
             next_obs=next_obs,
-            context=self._observe(self._storage.first(slot, copy), copy) if "context" in fields else None,
+            context=self._context(slot, copy) if "context" in fields else None,
             future=self._later(slot, copy) if "future" in fields else None,
             goal=None if goal is None else self._tensor(goal, torch.float32),
             rgb=obs[:, -3:] if "rgb" in fields else None,
@@ -246,6 +246,9 @@ class Replay:
             "clip_mask": self._tensor(mask, torch.float32),
         }
 
+    def _context(self, slot: Array, copy: Array) -> Tensor:
+        return self._storage.opening(slot, copy, self._frame_stack).to(self._device)
+
     def _later(self, slot: Array, copy: Array) -> Tensor:
         steps = ahead(self._storage.rows_after(slot, copy), self._gamma, self._rng)
         return self._observe((slot + steps) % self._storage.rows, copy)
@@ -263,7 +266,11 @@ class Replay:
         return tensor.to(self._device, dtype)
 
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
-        """Give the sampler the (B,) newest TD errors of a batch's `index`."""
+        """Give the sampler the (B,) newest TD errors of a batch's `index`.
+
+        Raises:
+            ValueError: an error is not finite, where batches are drawn on the host.
+        """
         if self.on_device:
             self._sampler.update(index, td_error.detach())
         else:

@@ -214,6 +214,13 @@ class FrameStorage:
         slots, blank = pad(slots, blank, self._padding)
         return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
 
+    def opening(self, slot: Array, copy: Array, depth: int) -> Tensor:
+        """The observations at the rows that `first` gives: one frame, and before it `padding`; shaped as `stack`'s."""
+        back = arange(1 - depth, 1, self.place)
+        slots = self.first(slot, copy)[:, None] + 0 * back
+        slots, blank = pad(slots, back + 0 * slots < 0, self._padding)
+        return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything held, oldest row first.
 

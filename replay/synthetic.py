@@ -50,6 +50,8 @@ class SyntheticReplay(Replay):
             self._model = Denoiser(dim).to(features.rng.device)
         self._made = torch.zeros(0, dim, device=features.rng.device)
         super().__init__(*args, **kwargs)
+        occurring = [0.0, *self._gammas[1:]]
+        self._discounts = torch.tensor(occurring, dtype=torch.float32, device=features.rng.device)
 
     def advance(self, step: int) -> None:
         """See `Replay.advance`; the model learns where it is due."""
@@ -94,7 +96,6 @@ class SyntheticReplay(Replay):
     def _batch(self, rows: Tensor) -> Batch:
         """The transitions that rows (B, D) stand for: actions in range, and discounts that occur."""
         obs, action, nstep_reward, discount, nstep_obs = torch.split(rows, self._sizes, 1)
-        occurring = torch.tensor([0.0, *self._gammas[1:]], device=rows.device, dtype=rows.dtype)
         reward = nstep_reward[:, 0]
         return Batch(
             obs=obs[:, :, None, None],
@@ -102,7 +103,7 @@ class SyntheticReplay(Replay):
             reward=reward if self._n_step == 1 else torch.full_like(reward, math.nan),
             nstep_reward=reward,
             nstep_obs=nstep_obs[:, :, None, None],
-            discount=occurring[(discount - occurring).abs().argmin(1)],
+            discount=self._discounts[(discount - self._discounts).abs().argmin(1)],
             weight=torch.ones_like(reward),
             index=torch.full_like(reward, -1, dtype=torch.int64),
         )
@@ -154,6 +155,6 @@ def fit(model: Denoiser, rows: Tensor, updates: int, rng: torch.Generator) -> fl
 
 
 def moments(rows: Tensor) -> Tensor:
-    """Mean and deviation (2, D) of rows (N, D); a deviation of 1 where a number never varies."""
+    """Mean and standard deviation (2, D) of rows (N, D); the latter is 1 where a number never varies."""
     std, mean = torch.std_mean(rows, 0)
     return torch.stack([mean, torch.where(std > 1e-6, std, 1.0)])

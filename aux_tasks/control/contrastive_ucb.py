@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_above, check_least
 from aux_tasks.parts.dynamics import action_vector
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
@@ -19,8 +19,8 @@ class ContrastiveUCB(BonusTask):
     in online reinforcement learning"). Its minimum is f = P(s' | s, a) / P(s-).
 
     Where the paper has f = phi(s, a) . psi(s'), here log f is that product, as in InfoNCE: positive features learned
-    too little to tell states apart. `accuracy` is the share of true and of noise next states that f tells by f > 1,
-    mean of both shares; chance is 0.5.
+    too little to tell states apart. `accuracy` is the mean of two rates: true next states with f > 1, and noise with
+    f < 1; chance is 0.5.
 
     The exploration bonus is sqrt(phi^T Sigma^-1 phi) with |phi| = 1 and Sigma = lambda I + sum phi phi^T over the
     batches learned from. Of a pair drawn n times whose features are orthogonal to all others it is
@@ -42,8 +42,7 @@ class ContrastiveUCB(BonusTask):
     def __init__(self, setting: TaskSetting, *, latent_dim: int = 64, hidden: int = 256, ridge: float = 1.0) -> None:
         super().__init__(setting)
         check_least(1, latent_dim=latent_dim, hidden=hidden)
-        if not ridge > 0:
-            raise ValueError(f"ridge must be above 0, got {ridge}")
+        check_above(0, ridge=ridge)
         self.action_dim = setting.action_dim
         self.phi = mlp(setting.feature_dim + setting.action_dim, hidden, latent_dim)
         self.psi = mlp(setting.feature_dim, hidden, latent_dim)

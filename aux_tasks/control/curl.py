@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify
 from aux_tasks.views import choices
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -22,10 +22,15 @@ class CURL(AuxTask):
         setting: the run.
         pad: the largest shift, pixels.
         momentum: share of the copy that each update keeps. The authors keep 0.95 = 0.9747^2 at every second update.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     def __init__(self, setting: TaskSetting, *, pad: int = 4, momentum: float = 0.9747) -> None:
         super().__init__(setting)
+        check_least(0, pad=pad)
+        check_within("[0, 1]", momentum=momentum)
         self.pad, self.momentum = pad, momentum
         self.target_encoder = momentum_copy(setting.encoder)
         # The authors draw W from U(0, 1), whose first logits grow with Z; this keeps them of the order of sqrt(Z).

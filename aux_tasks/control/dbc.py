@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
-from aux_tasks.parts.bisimulation import FORMS, project
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_least, check_within
+from aux_tasks.parts.bisimulation import FORMS
 from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder, dead_share
@@ -55,7 +55,7 @@ class DBC(BonusTask):
             latents. 0: no average.
 
     Raises:
-        ValueError: an unknown choice, or a share out of range.
+        ValueError: an unknown choice, or an option out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "reward", "next_obs"})
@@ -77,11 +77,11 @@ class DBC(BonusTask):
         super().__init__(setting)
         check_choice("form", form, FORMS)
         check_choice("pairs", pairs, PAIRS)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-        if form == "rap" and not reward_weight:
-            raise ValueError("form=rap needs the variance of its reward model: reward_weight above 0")
-        self.name, self.form = form, FORMS[form]
+        check_least(0, bisimulation_weight=bisimulation_weight, reward_weight=reward_weight, reward_scale=reward_scale)
+        check_within("[0, 1)", momentum=momentum)
+        self.form = FORMS[form]
+        if self.form.variance and not reward_weight:
+            raise ValueError(f"form={form} needs the variance of its reward model: reward_weight above 0")
         self.all_pairs = self.form.all_pairs if pairs == "published" else pairs == "all"
         self.bisimulation_weight, self.reward_weight = bisimulation_weight, reward_weight
         self.reward_scale = reward_scale
@@ -90,13 +90,13 @@ class DBC(BonusTask):
         self.transition: LatentTransition | None = None
         self.reward = None
         self.target_encoder = momentum_copy(setting.encoder) if momentum else None
-        self.offers_bonus = form != "mico"
-        if form == "mico":
+        self.offers_bonus = self.form.models
+        if not self.form.models:
             return
         size = (setting.feature_dim, setting.action_dim)
         self.transition = LatentTransition(*size, kind=model, hidden=hidden, members=members)
         if reward_weight:
-            self.reward = mlp(setting.feature_dim, hidden, 2 if form == "rap" else 1)
+            self.reward = mlp(setting.feature_dim, hidden, 2 if self.form.variance else 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:
         """Return the bisimulation, transition and reward loss (B,)."""
@@ -115,7 +115,7 @@ class DBC(BonusTask):
                     seen = self._latent(self.target_encoder(batch.obs))
                     future = self.transition(seen, action).moments().coordinates()
         if self.reward is not None:
-            reward_loss, mean, variance = self._reward(latent if self.name == "rap" else mixture.mean, reward)
+            reward_loss, mean, variance = self._reward(latent if self.form.variance else mixture.mean, reward)
             models = models + self.reward_weight * reward_loss
             metrics |= errors("reward", mean, reward)
         bisimulation, actual, wanted = self._bisimulation(latent, future, reward, variance)
@@ -139,10 +139,7 @@ class DBC(BonusTask):
             follow(self.target_encoder, encoder, self.momentum)
 
     def _latent(self, features: Tensor) -> Tensor:
-        features = features.float()
-        if self.name == "robust":
-            return F.normalize(features)
-        return project(features, self.radius) if self.name == "normed" else features
+        return self.form.transform(features.float(), self.radius)
 
     @torch.no_grad()
     def _ahead(self, batch: Batch, encoder: Encoder) -> Tensor:
@@ -155,7 +152,7 @@ class DBC(BonusTask):
         assert self.reward is not None
         output = self.reward(inputs).float()
         mean = output[:, 0]
-        if self.name != "rap":
+        if not self.form.variance:
             return (mean - reward).square(), mean, torch.zeros_like(mean)
         variance = F.softplus(output[:, 1]) + 1e-4
         return ((mean - reward).square() / variance + variance.log()) / 2, mean, variance.detach()
@@ -174,7 +171,7 @@ class DBC(BonusTask):
         actual = self.form.latents(latent[:, None], partners(latent))
         ahead = self.gamma * self.form.futures(future[:, None], partners(future))
         gap = self.form.rewards(reward[:, None], partners(reward))[..., None]
-        if self.name == "rap":
+        if self.form.variance:
             gap = gap - (variance[:, None] + partners(variance))[..., None]
             wanted = ahead + gap.clamp_min(0).sqrt()
             error = self.form.penalty((actual - ahead).square(), gap)

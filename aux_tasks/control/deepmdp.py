@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least
 from aux_tasks.parts.dynamics import (
     LatentTransition,
     MapTransition,
@@ -41,7 +41,7 @@ class DeepMDP(AuxTask):
         reward_weight: of the reward loss beside the transition loss.
 
     Raises:
-        ValueError: an unknown choice, or choices that exclude each other.
+        ValueError: an unknown choice, choices that exclude each other, or an option out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "reward", "next_obs"})
@@ -60,6 +60,7 @@ class DeepMDP(AuxTask):
         super().__init__(setting)
         check_choice("distance", distance, DISTANCES)
         check_choice("space", space, ("features", "maps"))
+        check_least(0, reward_weight=reward_weight)
         if distance == "wasserstein" and model != "deterministic":
             raise ValueError(
                 f"distance=wasserstein to one next state would drive the std of model={model} to zero: "

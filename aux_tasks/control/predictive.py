@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least, check_within
 from aux_tasks.parts.dynamics import action_vector, errors
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
@@ -28,7 +28,7 @@ class Predictive(AuxTask):
         negative_weight: of the second term; 0 leaves it to the RL loss to prevent collapse.
 
     Raises:
-        ValueError: the discount is out of range.
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "clip", "clip_action", "clip_mask"})
@@ -38,8 +38,8 @@ class Predictive(AuxTask):
         self, setting: TaskSetting, *, horizon_gamma: float = 0.5, hidden: int = 512, negative_weight: float = 1.0
     ) -> None:
         super().__init__(setting)
-        if not 0 <= horizon_gamma < 1:
-            raise ValueError(f"horizon_gamma must be in [0, 1), got {horizon_gamma}")
+        check_within("[0, 1)", horizon_gamma=horizon_gamma)
+        check_least(0, negative_weight=negative_weight)
         self.horizon_gamma, self.negative_weight = horizon_gamma, negative_weight
         self.action_dim = setting.action_dim
         self.transition = mlp(setting.feature_dim + setting.action_dim, hidden, setting.feature_dim)
@@ -50,11 +50,12 @@ class Predictive(AuxTask):
         assert batch.clip_action is not None
         assert batch.clip_mask is not None
         action, mask = action_vector(batch.clip_action[:, :2], self.action_dim), batch.clip_mask
+        # Before the target: autocast may keep the casts of weights that are first used without gradient.
+        predicted, latent = self._predict(features, action[:, 0]), features.float()
         with torch.no_grad():
             after = encoder(batch.clip[:, 1])
             further = self.horizon_gamma * mask[:, 1:2]  # 0 at the end of the episode
             target = torch.lerp(after.float(), self._predict(after, action[:, 1]), further)
-        predicted, latent = self._predict(features, action[:, 0]), features.float()
         j = torch.randperm(len(latent), generator=self.generator, device=self.generator.device)
         alike = (-(latent - latent[j]).norm(dim=1)).exp()
         return AuxOutput(

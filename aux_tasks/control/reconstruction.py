@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
 from aux_tasks.parts.decoder import decoder, image_error, to_pixels
 from encoders import Encoder
 from replay import Batch
@@ -26,7 +26,7 @@ class Reconstruction(AuxTask):
         weight_decay: of the decoder.
 
     Raises:
-        ValueError: `bits` is out of range.
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features"})
@@ -43,6 +43,7 @@ class Reconstruction(AuxTask):
         super().__init__(setting)
         if not 1 <= bits <= 8:
             raise ValueError(f"bits must be 1 to 8, got {bits}")
+        check_least(0, latent_weight=latent_weight, weight_decay=weight_decay)
         self.bits, self.latent_weight, self.weight_decay = bits, latent_weight, weight_decay
         self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_within, error_ratio
 from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
@@ -23,12 +23,16 @@ class SelfPrediction(BonusTask):
         setting: the run.
         hidden: width of the hidden layer of P.
         momentum: share of the copy that each update keeps.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "action", "next_obs"})
 
     def __init__(self, setting: TaskSetting, *, hidden: int = 512, momentum: float = 0.99) -> None:
         super().__init__(setting)
+        check_within("[0, 1]", momentum=momentum)
         self.momentum, self.action_dim = momentum, setting.action_dim
         size = (setting.feature_dim, setting.action_dim)
         self.transition = LatentTransition(*size, kind="deterministic", hidden=hidden, members=1)
@@ -41,7 +45,7 @@ class SelfPrediction(BonusTask):
             target = self.target_encoder(batch.next_obs).float()
         predicted = self.transition(features, action_vector(batch.action, self.action_dim))
         metrics = errors("transition", predicted.moments().mean, target)
-        metrics["error_ratio"] = metrics["transition_error"] / metrics["transition_baseline"].clamp_min(1e-6)
+        metrics["error_ratio"] = error_ratio(metrics["transition_error"], metrics["transition_baseline"])
         return AuxOutput(negative_log_likelihood(predicted, target), metrics)
 
     def bonus(self, batch: Batch, features: Tensor, encoder: Encoder) -> Tensor:

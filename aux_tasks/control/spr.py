@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least, check_within
 from aux_tasks.parts.dynamics import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -33,7 +33,7 @@ class SPR(AuxTask):
             augmentation.
 
     Raises:
-        ValueError: the horizon is shorter than one step.
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_action", "clip_mask"})
@@ -42,7 +42,9 @@ class SPR(AuxTask):
         self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, momentum: float = 0.0
     ) -> None:
         super().__init__(setting)
-        check_least(1, horizon=horizon)
+        check_least(1, horizon=horizon, projection=projection)
+        check_least(0, pad=pad)
+        check_within("[0, 1]", momentum=momentum)
         self.horizon, self.clip_length = horizon, horizon + 1
         self.pad, self.momentum, self.action_dim = pad, momentum, setting.action_dim
         channels, height, width = setting.map_shape

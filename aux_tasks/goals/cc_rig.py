@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_above, check_least, check_within
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.parts.posterior import Posterior, kl_divergence, kl_metrics, sample
@@ -51,9 +51,9 @@ class ContextConditionedRIG(GoalTask):
         foreground: float = 0.9,
     ) -> None:
         super().__init__(setting)
-        if context_dim < 1 or beta <= 0 or not 0 <= foreground <= 1:
-            given = f"got {context_dim}, {beta} and {foreground}"
-            raise ValueError(f"context_dim must be at least 1, beta above 0 and foreground in [0, 1], {given}")
+        check_least(1, context_dim=context_dim)
+        check_above(0, beta=beta)
+        check_within("[0, 1]", foreground=foreground)
         self.latent_dim, self.goal_dim = latent_dim, latent_dim + context_dim
         self.beta, self.foreground = beta, foreground
         self.posterior = Posterior(2 * setting.feature_dim, latent_dim)

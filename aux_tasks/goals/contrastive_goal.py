@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.views import choices
@@ -29,12 +29,16 @@ class ContrastiveGoal(GoalTask):
         setting: the run.
         latent_dim: G; a small one keeps the distances meaningful.
         hidden: width of the hidden layer of psi, which is layer-normalised.
+
+    Raises:
+        ValueError: a width is less than 1.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "future"})
 
     def __init__(self, setting: TaskSetting, *, latent_dim: int = 16, hidden: int = 256) -> None:
         super().__init__(setting)
+        check_least(1, latent_dim=latent_dim)
         self.goal_dim, self.gamma = latent_dim, setting.gamma
         self.psi = mlp(setting.feature_dim, hidden, latent_dim)
 

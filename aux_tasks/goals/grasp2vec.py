@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
 from aux_tasks.goals.base import GoalTask
+from aux_tasks.views import matches
 from encoders import Encoder
 from replay import Batch
 
@@ -43,8 +44,8 @@ class Grasp2Vec(GoalTask):
 
     def __init__(self, setting: TaskSetting, *, width: int = 128, decay: float = 5e-4) -> None:
         super().__init__(setting)
-        if width < 1 or decay < 0:
-            raise ValueError(f"width must be at least 1 and decay at least 0, got {width} and {decay}")
+        check_least(1, width=width)
+        check_least(0, decay=decay)
         self.goal_dim, self.decay = width, decay
         channels = setting.map_shape[0]
         self.scene_head, self.outcome_head = (nn.Conv2d(channels, width, 1) for _ in range(2))
@@ -97,7 +98,7 @@ class Grasp2Vec(GoalTask):
         shown = {name: scene[:SHOWN] for name, scene in pictures.items()}
         shown |= {"where it lay": heat.expand_as(before[:SHOWN]), "chosen": outcome[chosen]}
         question = f"Which of the {len(goal)} objects in the batch does the second scene lack?"
-        return Examples(question, shown, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
+        return matches(question, shown, chosen)
 
 
 def brightness(heat: Tensor, size: torch.Size) -> Tensor:

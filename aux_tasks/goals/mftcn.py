@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.goals.tcn import check_moments, choose_moments, imitation_reward, retrieval_of_moments, two_views
 from aux_tasks.parts.clips import at_times, draw_times
@@ -37,7 +37,7 @@ class MultiFrameTCN(GoalTask):
         regularisation: of the embeddings' norm.
 
     Raises:
-        ValueError: the moments do not fit into the clip, or a moment has less than two frames.
+        ValueError: the moments do not fit into the clip, or an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip_views"})
@@ -56,8 +56,9 @@ class MultiFrameTCN(GoalTask):
         regularisation: float = 0.002,
     ) -> None:
         super().__init__(setting)
-        if frames < 2 or stride < 1:
-            raise ValueError(f"frames must be at least 2 and stride at least 1, got {frames} and {stride}")
+        check_least(2, frames=frames)
+        check_least(1, stride=stride, width=width, channels=channels)
+        check_least(0, regularisation=regularisation)
         check_moments(moments, gap, clip_length - (frames - 1) * stride)
         self.clip_length, self.moments, self.gap = clip_length, moments, gap
         self.frames, self.stride, self.regularisation = frames, stride, regularisation

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_above, check_within
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.parts.posterior import Posterior, kl_divergence, kl_metrics, sample
@@ -54,10 +54,9 @@ class RIG(GoalTask):
         skew: float = 0.0,
     ) -> None:
         super().__init__(setting)
-        if not -1 <= skew <= 0:
-            raise ValueError(f"skew must be in [-1, 0], got {skew}")
-        if beta <= 0 or not 0 <= foreground <= 1:
-            raise ValueError(f"beta must be above 0 and foreground in [0, 1], got {beta} and {foreground}")
+        check_within("[-1, 0]", skew=skew)
+        check_above(0, beta=beta)
+        check_within("[0, 1]", foreground=foreground)
         self.goal_dim, self.beta, self.foreground, self.skew = latent_dim, beta, foreground, skew
         self.posterior = Posterior(setting.feature_dim, latent_dim)
         self.decoder = decoder(latent_dim, setting.map_shape, setting.obs_shape, channels)

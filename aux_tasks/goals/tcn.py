@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, over_valid
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.clips import at_times, draw_times, observations
 from aux_tasks.parts.mlp import mlp
@@ -42,7 +42,7 @@ class TCN(GoalTask):
         margin: of the squared distance.
 
     Raises:
-        ValueError: the moments do not fit into the clip.
+        ValueError: the moments do not fit into the clip, or an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip_views"})
@@ -60,6 +60,8 @@ class TCN(GoalTask):
     ) -> None:
         super().__init__(setting)
         check_moments(moments, gap, clip_length)
+        check_least(1, width=width)
+        check_least(0, margin=margin)
         self.clip_length, self.moments, self.gap, self.margin = clip_length, moments, gap, margin
         self.goal_dim = width
         self.head = mlp(setting.feature_dim, hidden, width)
@@ -104,7 +106,7 @@ class SingleViewTCN(TCN):
         radius: the largest distance of two observations of a moment.
 
     Raises:
-        ValueError: the moments do not fit into the clip, or into their gap.
+        ValueError: the moments do not fit into the clip, or into their gap, or an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
@@ -139,8 +141,8 @@ class SingleViewTCN(TCN):
 
 def check_moments(moments: int, gap: int, length: int) -> None:
     """Raise ValueError unless `moments` times that are `gap` apart, two at least, fit into `length` observations."""
-    if moments < 2 or gap < 1:
-        raise ValueError(f"moments must be at least 2 and gap at least 1, got {moments} and {gap}")
+    check_least(2, moments=moments)
+    check_least(1, gap=gap)
     if (least := (moments - 1) * gap + 1) > length:
         raise ValueError(f"{moments} moments {gap} apart need {least} observations, but the clip has {length}")
 

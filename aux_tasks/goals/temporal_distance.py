@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, check_within
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
@@ -35,7 +35,7 @@ class TemporalDistance(GoalTask):
         momentum: share of the copies that each update keeps.
 
     Raises:
-        ValueError: the expectile is out of range.
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features", "next_obs", "future"})
@@ -50,8 +50,9 @@ class TemporalDistance(GoalTask):
         momentum: float = 0.995,
     ) -> None:
         super().__init__(setting)
-        if not 0.5 <= expectile < 1:
-            raise ValueError(f"expectile must be in [0.5, 1), got {expectile}")
+        check_least(1, latent_dim=latent_dim)
+        check_within("[0.5, 1)", expectile=expectile)
+        check_within("[0, 1]", momentum=momentum)
         self.goal_dim, self.gamma, self.expectile, self.momentum = latent_dim, setting.gamma, expectile, momentum
         self.psi = mlp(setting.feature_dim, hidden, latent_dim)
         self.target_encoder, self.target_psi = momentum_copy(setting.encoder), momentum_copy(self.psi)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.base import AuxOutput, TaskSetting, check_least
 from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval, spread
 from encoders import Encoder
 from replay import Batch
@@ -25,6 +25,9 @@ class BarlowTwins(ViewTask):
         hidden, width: of the projection; D is `width`.
         redundancy: weight of the correlations between features.
         options: of `ViewTask`.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     separate_views: ClassVar[bool] = True
@@ -32,6 +35,8 @@ class BarlowTwins(ViewTask):
     def __init__(
         self, setting: TaskSetting, *, hidden: int = 256, width: int = 256, redundancy: float = 0.005, **options: Any
     ) -> None:
+        check_least(1, hidden=hidden, width=width)
+        check_least(0, redundancy=redundancy)
         super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
         self.redundancy = redundancy
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
 from aux_tasks.parts.adversary import Discriminator, call_frozen, discrimination_loss
 from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
@@ -31,7 +31,7 @@ class BiGAN(AuxTask):
         channels: of the generator's feature maps.
 
     Raises:
-        ValueError: `latent_dim` is not positive.
+        ValueError: an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "features"})
@@ -39,8 +39,7 @@ class BiGAN(AuxTask):
 
     def __init__(self, setting: TaskSetting, *, latent_dim: int = 50, channels: int = 32) -> None:
         super().__init__(setting)
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be positive, got {latent_dim}")
+        check_least(1, latent_dim=latent_dim)
         self.latent_dim = latent_dim
         varying = nn.BatchNorm1d(setting.feature_dim, affine=False, track_running_stats=False)
         self.to_latent = nn.Sequential(varying, nn.Linear(setting.feature_dim, latent_dim))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.base import AuxOutput, TaskSetting, check_least, check_within
 from aux_tasks.views import ViewTask, perceptron, retrieval, spread
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
@@ -27,6 +27,9 @@ class BYOL(ViewTask):
         hidden, width: of projection and predictor.
         momentum: share of the copies of encoder and projection that each update keeps.
         options: of `ViewTask`.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     separate_views: ClassVar[bool] = True
@@ -34,6 +37,8 @@ class BYOL(ViewTask):
     def __init__(
         self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, momentum: float = 0.99, **options: Any
     ) -> None:
+        check_least(1, hidden=hidden, width=width)
+        check_within("[0, 1]", momentum=momentum)
         super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
         self.momentum = momentum
         self.predictor = perceptron(width, hidden, width)

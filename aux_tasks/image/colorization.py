@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_within, over_valid
 from aux_tasks.parts.colour import frame_channels, from_lab, in_gamut, to_lab
 from aux_tasks.parts.decoder import decoder
 from encoders import Encoder
@@ -34,7 +34,7 @@ class Colorization(AuxTask):
 
     Args:
         setting: the run.
-        bin_size: of ab; the Gaussian's deviation is half of it.
+        bin_size: of ab; the Gaussian's standard deviation is half of it.
         uniform: share of the uniform distribution in the class prior: 1 for no rebalancing.
         stride: pixels from one predicted place to the next.
         channels: of the decoder's feature maps.
@@ -56,10 +56,8 @@ class Colorization(AuxTask):
     ) -> None:
         super().__init__(setting)
         height, width = setting.obs_shape[1:]
-        if bin_size <= 0:
-            raise ValueError(f"bin_size must be positive, got {bin_size}")
-        if not 0 < uniform <= 1:
-            raise ValueError(f"uniform must be above 0 and at most 1, got {uniform}")
+        check_above(0, bin_size=bin_size)
+        check_within("(0, 1]", uniform=uniform)
         if not 1 <= stride <= min(height, width):
             raise ValueError(f"stride must be 1 to {min(height, width)}, got {stride}")
         self.gray = frame_channels(setting) == 1

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within
 from aux_tasks.parts.adversary import Discriminator, call_frozen, discrimination_loss
 from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
@@ -49,11 +49,9 @@ class ContextEncoder(AuxTask):
     ) -> None:
         super().__init__(setting)
         check_choice("region", region, REGIONS)
-        if not 0 < share < 1:
-            raise ValueError(f"share must be between 0 and 1, got {share}")
+        check_within("(0, 1)", share=share)
         check_least(2, grain=grain)
-        if not 0 <= adversarial < 1:
-            raise ValueError(f"adversarial must be 0 or more and below 1, got {adversarial}")
+        check_within("[0, 1)", adversarial=adversarial)
         self.region, self.share, self.grain, self.adversarial = region, share, grain, adversarial
         self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
         if adversarial:

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
-from aux_tasks.parts.patches import PatchGrid, check_share, resizing, some_gray
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_least, check_within, classify
+from aux_tasks.parts.patches import PatchGrid, resizing, some_gray
+from aux_tasks.views import matches
 from encoders import Encoder
 from replay import Batch
 
@@ -41,9 +42,9 @@ class Counting(AuxTask):
     ) -> None:
         super().__init__(setting)
         check_least(1, counts=counts)
-        if margin <= 0:
-            raise ValueError(f"margin must be positive, got {margin}")
-        check_share("gray", gray)
+        check_above(0, margin=margin)
+        check_within("(0, 1]", window=window)
+        check_within("[0, 1]", gray=gray)
         self.frame_stack, self.margin, self.gray = setting.frame_stack, margin, gray
         shape = setting.obs_shape[1:]
         self.grid = PatchGrid(shape, 1, window)
@@ -79,7 +80,7 @@ class Counting(AuxTask):
         quarters = {f"quarter {i + 1}": tile for i, tile in enumerate(tiles)}
         shown = {"picture": images[: len(chosen)], **quarters, "chosen": images[chosen]}
         question = f"Which of the {len(images)} pictures in the batch shows as much as the four quarters together?"
-        return Examples(question, shown, [str(j) for j in chosen.tolist()], [str(i) for i in range(len(chosen))])
+        return matches(question, shown, chosen)
 
     def _views(self, obs: Tensor) -> Tensor:
         """Return pixels (B, 5, C, H, W) in [0, 255]: D x, then T_1 x to T_4 x."""

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
-from aux_tasks.parts.patches import MIDDLE, PatchGrid, check_share, normalize, resize, some_gray
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify
+from aux_tasks.parts.patches import MIDDLE, PatchGrid, normalize, resize, some_gray
 from encoders import Encoder
 from replay import Batch
 
@@ -51,8 +51,9 @@ class CPCImage(AuxTask):
         super().__init__(setting)
         if not 1 <= steps <= cells - FIRST:
             raise ValueError(f"steps must be at least 1 and at most cells - {FIRST}, got {steps} of {cells} cells")
-        check_least(1, layers=layers)
-        check_share("gray", gray)
+        check_least(1, width=width, layers=layers)
+        check_within("(0, 1]", patch=patch)
+        check_within("[0, 1]", gray=gray)
         self.frame_stack, self.shape, self.gray = setting.frame_stack, setting.obs_shape[1:], gray
         self.grid, self.scale = PatchGrid(self.shape, cells, patch, overlap=True), width**-0.5
         self.latent = nn.Sequential(nn.Linear(setting.feature_dim, width), nn.LayerNorm(width))

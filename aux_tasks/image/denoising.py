@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_within, error_ratio
 from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
 from harness.suggest import check_choice
@@ -16,14 +16,14 @@ class Denoising(AuxTask):
     """Mean squared error of the clean pixels decoded from features of corrupted ones, |D(E(x~)) - x|^2 (Vincent et al.
     2008, "Extracting and composing robust features with denoising autoencoders").
 
-    Guards: features have no way past the decoder, and noise is the same in all channels and frames of a stack, or the
-    others would give the answer away. Beside `error_ratio`, to the mean image, stands `copy_ratio`: the error over that
-    of handing the corrupted pixels back.
+    Guards: there are no skip connections, and noise is the same in all channels and frames of a stack, or the others
+    would give the answer away. Beside `error_ratio`, to the mean image, stands `copy_ratio`: the error over that of
+    handing the corrupted pixels back.
 
     Args:
         setting: the run.
         noise: `masking` (pixels to 0), `gaussian`, or `salt_and_pepper` (pixels to 0 or 255).
-        level: share of the pixels that are corrupted; of gaussian noise, its deviation over 255.
+        level: share of the pixels that are corrupted; of gaussian noise, its standard deviation over 255.
         emphasis: e, of pixels that differ within the batch: with their variance v each weighs 1 - e + e v / mean(v), so
             that small things that move count more than a large background.
         channels: of the decoder's feature maps.
@@ -43,10 +43,8 @@ class Denoising(AuxTask):
     ) -> None:
         super().__init__(setting)
         check_choice("noise", noise, NOISES)
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level}")
-        if not 0 <= emphasis <= 1:
-            raise ValueError(f"emphasis must be 0 to 1, got {emphasis}")
+        check_within("(0, 1)", level=level)
+        check_within("[0, 1]", emphasis=emphasis)
         self.noise, self.level, self.emphasis = noise, level, emphasis
         self.decoder = decoder(setting.feature_dim, setting.map_shape, setting.obs_shape, channels)
 
@@ -56,9 +54,8 @@ class Denoising(AuxTask):
         variance = target.var(0, correction=0)
         weight = 1 - self.emphasis + self.emphasis * variance / variance.mean().clamp_min(1e-12)
         output = image_error(self.decoder(encoder(corrupted)), target, weight)
-        copied = image_error(centred(corrupted), target, weight).loss.mean()
-        ratio = {"copy_ratio": output.loss.detach().mean() / copied.clamp_min(1e-12)}
-        return AuxOutput(output.loss, output.metrics | ratio)
+        copied = image_error(centred(corrupted), target, weight).loss
+        return AuxOutput(output.loss, output.metrics | {"copy_ratio": error_ratio(output.loss, copied)})
 
     def corrupt(self, obs: Tensor) -> Tensor:
         """Return uint8 pixels (B, C, H, W) with noise."""

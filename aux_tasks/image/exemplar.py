@@ -31,11 +31,11 @@ class Exemplar(ViewTask):
         options: of `ViewTask`.
 
     Raises:
-        ValueError: fewer than two classes, or a patch that has no gradients or does not fit.
+        ValueError: fewer than two classes, a patch that has no gradients or does not fit, or a negative `flat`.
     """
 
     bank: Tensor
-    marks: Tensor
+    hashes: Tensor
     filled: Tensor
 
     def __init__(
@@ -48,6 +48,7 @@ class Exemplar(ViewTask):
         **options: Any,
     ) -> None:
         check_least(2, classes=classes)
+        check_least(0, flat=flat)
         side = min(setting.obs_shape[1:])
         if patch is not None and not 2 <= patch <= side:
             raise ValueError(f"patch must be 2 to {side}, got {patch}")
@@ -55,7 +56,7 @@ class Exemplar(ViewTask):
         self.classes, self.patch, self.flat = classes, patch, flat
         # The row behind the last image takes what is refused, so that no update has to wait for a count.
         self.register_buffer("bank", torch.zeros(classes + 1, *setting.obs_shape, dtype=torch.uint8))
-        self.register_buffer("marks", torch.zeros(classes + 1, dtype=torch.int64))
+        self.register_buffer("hashes", torch.zeros(classes + 1, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         salt = torch.randint(-(2**63), 2**63 - 1, setting.obs_shape, generator=torch.Generator().manual_seed(0))
         self.register_buffer("salt", salt.flatten(), persistent=False)
@@ -76,12 +77,12 @@ class Exemplar(ViewTask):
             gradient = gradients.mean((1, 2))
         else:
             obs, gradient = self._cut(obs, gradients, self.patch)
-        mark = (obs.flatten(1).long() * self.get_buffer("salt")).sum(1)  # equal for equal bytes, else hardly ever
-        known = ((mark[:, None] == self.marks) & self._held()).any(1)
-        twin = (mark[:, None] == mark).tril(-1).any(1)
+        hashed = (obs.flatten(1).long() * self.get_buffer("salt")).sum(1)  # equal for equal bytes, else hardly ever
+        known = ((hashed[:, None] == self.hashes) & self._held()).any(1)
+        twin = (hashed[:, None] == hashed).tril(-1).any(1)
         fresh = ~known & ~twin & (gradient > self.flat**2)
         place = torch.where(fresh, self.filled + fresh.cumsum(0) - 1, self.classes).clamp_max(self.classes)
-        self.bank[place], self.marks[place] = obs, mark
+        self.bank[place], self.hashes[place] = obs, hashed
         self.filled.add_(fresh.sum()).clamp_max_(self.classes)
 
     @torch.no_grad()

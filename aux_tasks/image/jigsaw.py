@@ -5,12 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.orders import far_apart
 from aux_tasks.parts.patches import (
     PatchGrid,
-    check_share,
     classify_valid,
     normalize,
     resize,
@@ -74,9 +73,10 @@ class Jigsaw(AuxTask):
         most = min(CANDIDATES // 10, math.factorial(cells**2))
         if not 2 <= permutations <= most:
             raise ValueError(f"permutations of {cells}x{cells} tiles must be 2 to {most}, got {permutations}")
-        check_least(1, puzzles=puzzles)
+        check_least(1, puzzles=puzzles, width=width)
         check_least(0, colour_jitter=colour_jitter)
-        check_share("gray", gray)
+        check_within("(0, 1]", tile=tile)
+        check_within("[0, 1]", gray=gray)
         self.frame_stack, self.shape = setting.frame_stack, setting.obs_shape[1:]
         self.grid, self.puzzles = PatchGrid(self.shape, cells, tile), puzzles
         self.gray, self.colour_jitter = gray, colour_jitter

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify, error_ratio
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
-from encoders.vit import PATCH, WIDTH, Tokens, block, padded, places
+from encoders.vit import PATCH, WIDTH, Tokens, block, padded, positional_encoding
 from replay import Batch
 
 EPS = 1e-6  # of a patch's variance
@@ -20,8 +20,8 @@ class MaskedAutoencoder(AuxTask):
     picture (Mishra et al. 2022, "A simple, efficient and scalable contrastive masked autoencoder").
 
     Tokens of hidden patches never enter the encoder, which makes it cheap; a small transformer gets a common token in
-    their place. Targets are patches with mean 0 and deviation 1, those of flat ones 0. `error_ratio` is to the error of
-    the batch's mean patch at the place.
+    their place. Targets are patches with mean 0 and standard deviation 1, those of flat ones 0. `error_ratio` is to
+    the error of the batch's mean patch at the place.
 
     Args:
         setting: the run, whose encoder is `vit`.
@@ -37,15 +37,16 @@ class MaskedAutoencoder(AuxTask):
         super().__init__(setting)
         if not isinstance(tokens_of(setting.encoder), Tokens):
             raise ValueError("masked_autoencoder hides tokens, which this encoder has not: encoder=vit")
-        if contrast < 0 or blocks < 1:
-            raise ValueError(f"contrast must be at least 0 and blocks at least 1, got {(contrast, blocks)}")
+        check_within("(0, 1)", hidden=hidden)
+        check_least(0, contrast=contrast)
+        check_least(1, blocks=blocks)
         self.grid = setting.map_shape[1:]
         count = self.grid[0] * self.grid[1]
         self.shown = count - round(hidden * count)
         if not 0 < self.shown < count:
             raise ValueError(f"hidden={hidden} of {count} patches must leave some to see and some to guess")
         self.contrast = contrast
-        self.stand_in = nn.Parameter(torch.zeros(WIDTH))
+        self.mask_token = nn.Parameter(torch.zeros(WIDTH))
         self.blocks = nn.Sequential(
             *(block() for _ in range(blocks)),
             nn.LayerNorm(WIDTH),
@@ -60,8 +61,8 @@ class MaskedAutoencoder(AuxTask):
         latents, guess = self.predict(batch.obs, order, encoder)
         unseen = order[:, self.shown :, None].expand(-1, -1, target.shape[2])
         errors = (guess - target).square().gather(1, unseen).mean((1, 2))
-        trivial = (target - target.mean(0)).square().gather(1, unseen).mean()
-        metrics = {"error_ratio": errors.detach().mean() / trivial.clamp_min(EPS)}
+        trivial = (target - target.mean(0)).square().gather(1, unseen)
+        metrics = {"error_ratio": error_ratio(errors, trivial)}
         if self.project is None:
             return AuxOutput(errors, metrics)
         other, _ = self._encode(batch.obs, self.draw(len(target)), encoder)
@@ -77,8 +78,8 @@ class MaskedAutoencoder(AuxTask):
     def predict(self, obs: Tensor, order: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
         """Return the visible tokens (B, K, WIDTH), and standardised patches (B, N, C * PATCH^2) in their places."""
         latents, shown = self._encode(obs, order, encoder)
-        where = places(latents.new_empty(1, WIDTH, *self.grid)).flatten(1).T
-        tokens = self.stand_in.expand(len(obs), len(where), WIDTH)
+        where = positional_encoding(latents.new_empty(1, WIDTH, *self.grid)).flatten(1).T
+        tokens = self.mask_token.expand(len(obs), len(where), WIDTH)
         tokens = tokens.scatter(1, shown[..., None].expand_as(latents), latents.float()) + where
         return latents, self.blocks(tokens).float()
 
@@ -120,6 +121,6 @@ def unpatched(found: Tensor, shape: torch.Size) -> Tensor:
 
 
 def standardize_patches(found: Tensor) -> Tensor:
-    """Patches (B, N, D) with mean 0 and deviation 1 each."""
+    """Patches (B, N, D) with mean 0 and standard deviation 1 each."""
     centred = found - found.mean(2, keepdim=True)
     return centred * (centred.square().mean(2, keepdim=True) + EPS).rsqrt()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.base import AuxOutput, TaskSetting, check_above, check_least, check_within
 from aux_tasks.views import ViewTask, retrieval, spread
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
@@ -37,7 +37,7 @@ class MoCo(ViewTask):
         options: of `ViewTask`.
 
     Raises:
-        ValueError: an unknown projection, an empty queue, or a temperature not above 0.
+        ValueError: an unknown projection, or an option out of range.
     """
 
     queue: Tensor
@@ -56,8 +56,9 @@ class MoCo(ViewTask):
         **options: Any,
     ) -> None:
         check_choice("projection", projection, HEADS)
-        if queue < 1 or temperature <= 0:
-            raise ValueError(f"queue must be at least 1 and temperature above 0, got {queue} and {temperature}")
+        check_least(1, hidden=hidden, width=width, queue=queue)
+        check_above(0, temperature=temperature)
+        check_within("[0, 1]", momentum=momentum)
         inputs = setting.feature_dim
         deep = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width))
         super().__init__(setting, deep if projection == "mlp" else nn.Linear(inputs, width), **options)
@@ -68,9 +69,14 @@ class MoCo(ViewTask):
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys written so far
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Return InfoNCE (B,), and the spread of the keys."""
+        """Return InfoNCE (B,), and the spread of the keys.
+
+        Raises:
+            ValueError: the queue is shorter than the batch.
+        """
         length = len(self.queue)
-        assert len(batch.obs) <= length, f"a queue of {length} keys is too short for batches of {len(batch.obs)}"
+        if length < len(batch.obs):
+            raise ValueError(f"aux.moco.options.queue={length}: must be at least the batch size, {len(batch.obs)}")
         query_obs, key_obs = self.two_views(batch.obs).chunk(2)
         query = F.normalize(self.embed(query_obs, encoder))
         key = self.keys(key_obs)

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_within
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.patches import (
     PatchGrid,
-    check_share,
     classify_valid,
     drop_colours,
     normalize,
@@ -53,7 +52,8 @@ class RelativePosition(AuxTask):
         keep_one_colour: bool = True,
     ) -> None:
         super().__init__(setting)
-        check_share("coarse", coarse)
+        check_within("(0, 1]", patch=patch)
+        check_within("[0, 1]", coarse=coarse)
         channels, *shape = setting.obs_shape
         self.grid, self.coarse = PatchGrid(shape, 3, patch), coarse
         self.keep_one_colour = keep_one_colour and channels == 3 * setting.frame_stack

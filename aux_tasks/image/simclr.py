@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, classify
+from aux_tasks.base import AuxOutput, TaskSetting, check_above, check_least, classify
 from aux_tasks.views import ViewTask, perceptron, spread
 from encoders import Encoder
 from replay import Batch
@@ -26,15 +26,15 @@ class SimCLR(ViewTask):
         options: of `ViewTask`.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        ValueError: an option is out of range.
     """
 
     def __init__(
         self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, temperature: float = 0.2, **options: Any
     ) -> None:
+        check_least(1, hidden=hidden, width=width)
+        check_above(0, temperature=temperature)
         super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002

@@ -20,9 +20,9 @@ class SplitBrain(AuxTask):
     Halves are lightness and colour; or, where frames are gray, the older and the newer ones of a stack. Each half goes
     through the encoder as a whole observation in which the other half is blank: a gray picture and one of even
     lightness; black frames, which leave the first layer's weights for them without effect. The paper cuts the network
-    instead, into two groups of channels that never meet; here the encoder is whole, both halves shape all its features,
-    and no prediction depends on what it must predict because that never entered. Nor does it quantise: both halves are
-    regressed. The metrics tell the two directions' error ratios apart; `error_ratio` is their mean.
+    instead, into two groups of channels that never meet; here the encoder is whole, and both halves shape all its
+    features. The encoder never sees the half that it has to predict. Nor does it quantise: both halves are regressed.
+    The metrics tell the two directions' error ratios apart; `error_ratio` is their mean.
 
     Args:
         setting: the run.

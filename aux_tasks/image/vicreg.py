@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting
+from aux_tasks.base import AuxOutput, TaskSetting, check_least
 from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval
 from encoders import Encoder
 from replay import Batch
@@ -26,6 +26,9 @@ class VICReg(ViewTask):
         hidden, width: of the expander, which has two hidden layers; D is `width`.
         invariance, variance, covariance: weights.
         options: of `ViewTask`.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     separate_views: ClassVar[bool] = True
@@ -41,6 +44,8 @@ class VICReg(ViewTask):
         covariance: float = 1.0,
         **options: Any,
     ) -> None:
+        check_least(1, hidden=hidden, width=width)
+        check_least(0, invariance=invariance, variance=variance, covariance=covariance)
         super().__init__(setting, perceptron(setting.feature_dim, hidden, hidden, width), **options)
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
 

@@ -12,8 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Transformation: TypeAlias = Callable[[Tensor, float], Tensor]  # of latents (B, Z), and the radius of a ball
 
 MICO_ANGLE, RAP_ANGLE = 0.1, 1e-6  # weights of the angle
+
+
+def unchanged(latent: Tensor, radius: float) -> Tensor:  # noqa: ARG001
+    """The latents as they are."""
+    return latent
+
+
+def unit(latent: Tensor, radius: float) -> Tensor:  # noqa: ARG001
+    """Latents of length 1."""
+    return F.normalize(latent)
+
+
+def project(latent: Tensor, radius: float) -> Tensor:
+    """Latents (B, Z), those outside of the ball of that radius moved to its surface."""
+    inside: Tensor = latent * (radius / latent.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1)
+    return inside
 
 
 class Form(NamedTuple):
@@ -23,7 +40,12 @@ class Form(NamedTuple):
     futures: Distance  # on what follows, coordinates (..., C, Z)
     rewards: Distance  # on (...)
     penalty: Distance  # on a distance and its target
+    transform: Transformation = unchanged  # of latents, before they are compared or predicted
     all_pairs: bool = False  # as published, else a random partner for each sample
+    models: bool = True  # a model tells the future, else it is the latents that were observed next
+    # rewards are normally distributed given latents; their variances are subtracted from `rewards`, which are squares,
+    # and `penalty` compares that with (d(x, y) - gamma * d(x', y'))^2
+    variance: bool = False
 
 
 def smooth_l1(x: Tensor, y: Tensor) -> Tensor:
@@ -109,14 +131,8 @@ def rap(x: Tensor, y: Tensor) -> Tensor:
 FORMS = {
     "paper": Form(manhattan, wasserstein, absolute, square),
     "released": Form(smooth_l1, wasserstein_each, smooth_l1, square),
-    "normed": Form(smooth_l1_mean, smooth_l1_moments, smooth_l1, square),
-    "robust": Form(cosine, cosine_of_means, absolute, smooth_l1, all_pairs=True),
-    "mico": Form(mico, mico_of_means, absolute, smooth_l1, all_pairs=True),
-    "rap": Form(rap, wasserstein_mean, square, smooth_l1, all_pairs=True),
+    "normed": Form(smooth_l1_mean, smooth_l1_moments, smooth_l1, square, project),
+    "robust": Form(cosine, cosine_of_means, absolute, smooth_l1, unit, all_pairs=True),
+    "mico": Form(mico, mico_of_means, absolute, smooth_l1, all_pairs=True, models=False),
+    "rap": Form(rap, wasserstein_mean, square, smooth_l1, all_pairs=True, variance=True),
 }
-
-
-def project(latent: Tensor, radius: float) -> Tensor:
-    """Latents (B, Z), those outside of the ball of that radius moved to its surface."""
-    inside: Tensor = latent * (radius / latent.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1)
-    return inside

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput
+from aux_tasks.base import AuxOutput, check_least, error_ratio
 
 
 def decoder(
@@ -15,7 +15,11 @@ def decoder(
     """Build a decoder of features (B, Z) to images (B, C, H, W).
 
     It starts from the grid of the encoder's maps, which each layer about doubles.
+
+    Raises:
+        ValueError: `channels` is less than 1.
     """
+    check_least(1, channels=channels)
     grid, size = map_shape[1:], image_shape[1:]
     doublings = max(1, round(math.log2(size[0] / grid[0])))
     layers: list[nn.Module] = [
@@ -59,7 +63,7 @@ def image_error(decoded: Tensor, target: Tensor, weight: Tensor | None = None) -
         return squared.mean(1) if weight is None else (squared * weight).sum(1)
 
     loss, baseline = error(decoded), error(target.mean(0).expand_as(target))
-    return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
+    return AuxOutput(loss, {"error_ratio": error_ratio(loss, baseline)})
 
 
 def foreground_error(decoded: Tensor, target: Tensor, share: float, mean: Tensor) -> AuxOutput:
@@ -77,7 +81,7 @@ def foreground_error(decoded: Tensor, target: Tensor, share: float, mean: Tensor
     weight = 1 - share + share * deviation / deviation.mean((1, 2, 3), keepdim=True).clamp_min(1e-9)
     blind = (weight * target).sum(0) / weight.sum(0).clamp_min(1e-9)
     loss, baseline = (image_error(guess, target, weight).loss for guess in (decoded, blind.expand_as(target)))
-    return AuxOutput(loss, {"error_ratio": loss.detach().mean() / baseline.mean().clamp_min(1e-12)})
+    return AuxOutput(loss, {"error_ratio": error_ratio(loss, baseline)})
 
 
 def _flat(images: Tensor) -> Tensor:

@@ -2,7 +2,14 @@
 
 from torch import nn
 
+from aux_tasks.base import check_least
+
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Return a perceptron with one hidden layer, which is layer-normalised."""
+    """Return a perceptron with one hidden layer, which is layer-normalised.
+
+    Raises:
+        ValueError: the hidden layer has no unit.
+    """
+    check_least(1, hidden=hidden)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -1,7 +1,12 @@
-"""Orders that are easy to tell apart."""
+"""Orders that are easy to tell apart, and the question whether three moments are in order."""
 
 import torch
 from torch import Tensor
+
+from aux_tasks.base import Examples
+
+NAMES = ("shuffled", "in order")
+MOMENTS = ("first", "second", "third")
 
 
 def far_apart(pool: Tensor, count: int, *, either_way: bool = False) -> Tensor:
@@ -20,3 +25,15 @@ def far_apart(pool: Tensor, count: int, *, either_way: bool = False) -> Tensor:
             distance = distance.minimum((pool != order).sum(1))
         chosen.append(pool[distance.argmax()])
     return torch.stack(chosen)
+
+
+def verifications(moments: Tensor, said: Tensor, right: Tensor) -> Examples:
+    """Return examples of the question whether three moments (K, 3, C, H, W) are in order.
+
+    Args:
+        moments: uint8 pixels.
+        said, right: (K,) the head's and the right answers, 1 for in order.
+    """
+    pictures = dict(zip(MOMENTS, moments.unbind(1), strict=True))
+    predicted, correct = ([NAMES[int(answer)] for answer in each.tolist()] for each in (said, right))
+    return Examples("Are the three moments in order?", pictures, predicted, correct)

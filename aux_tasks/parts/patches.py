@@ -24,12 +24,10 @@ class PatchGrid:
         overlap: each cell shares half its side with the next; those two apart never overlap.
 
     Raises:
-        ValueError: `share` is out of range, or patches would be smaller than 3 x 3.
+        ValueError: patches would be smaller than 3 x 3.
     """
 
     def __init__(self, shape: Sequence[int], cells: int, share: float, *, overlap: bool = False) -> None:
-        if not 0 < share <= 1:
-            raise ValueError(f"a patch must take a share in (0, 1] of its cell's side, got {share}")
         self.shape, self.cells = tuple(shape), cells
         self.cell = [2 * size // (cells + 1) if overlap else size // cells for size in shape]
         self.patch = [round(share * side) for side in self.cell]
@@ -136,12 +134,6 @@ def resizing(sizes: Sequence[int], mode: str = "bilinear") -> Tensor:
         antialias = {} if mode == "area" else {"antialias": True}
         matrix = F.interpolate(matrix, (size, sizes[0]), mode=mode, **antialias)
     return matrix[0, 0]
-
-
-def check_share(option: str, value: float) -> None:
-    """Raise ValueError unless the option is in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{option} must be in [0, 1], got {value}")
 
 
 def classify_valid(logits: Tensor, label: Tensor, valid: Tensor) -> AuxOutput:

@@ -55,8 +55,8 @@ class ArrowOfTime(AuxTask):
     ) -> None:
         super().__init__(setting)
         check_least(2, groups=groups)
-        check_least(1, stride=stride)
-        check_least(0, border=border)
+        check_least(1, stride=stride, hidden=hidden)
+        check_least(0, border=border, motion_floor=motion_floor)
         if 2 * border >= min(setting.obs_shape[1:]):
             raise ValueError(f"border={border} leaves nothing of observations of shape {setting.obs_shape}")
         self.frame_stack, self.groups, self.stride = setting.frame_stack, groups, stride

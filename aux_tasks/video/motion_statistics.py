@@ -56,6 +56,7 @@ class MotionStatistics(AuxTask):
         super().__init__(setting)
         check_least(2, length=length)
         check_least(1, stride=stride, hidden=hidden)
+        check_least(0, motion_floor=motion_floor)
         channels, *sides = setting.obs_shape
         if not 2 <= cells <= min(sides) // 4:
             raise ValueError(f"cells must be 2 to {min(sides) // 4}, of 4 pixels at least, got {cells}")

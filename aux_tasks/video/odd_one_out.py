@@ -60,6 +60,7 @@ class OddOneOut(AuxTask):
         self.frames = frames if setting.frame_stack < 3 else setting.frame_stack
         check_least(3, sub_clips=sub_clips, frames=frames)
         check_least(1, stride=stride)
+        check_least(0, motion_floor=motion_floor)
         if self.frames > MOST_FRAMES:
             raise ValueError(f"a sub-clip must have at most {MOST_FRAMES} frames, got {self.frames}")
         needed = (self.frames - 1) * stride + sub_clips

@@ -5,15 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify
 from aux_tasks.parts.clips import at_times, change, contrast, draw_times, observations, score
 from aux_tasks.parts.mlp import mlp
+from aux_tasks.parts.orders import verifications
 from encoders import Encoder
 from replay import Batch
 
 MIDDLES = (2, 0, 4)  # of a < b < c < d < e: only c lies between b and d
-NAMES = ("shuffled", "in order")
-MOMENTS = ("first", "second", "third")
 
 
 class ShuffleLearn(AuxTask):
@@ -62,8 +61,8 @@ class ShuffleLearn(AuxTask):
             raise ValueError(
                 f"five observations {self.gap} apart need clip_length={4 * self.gap + 1}, got {clip_length}"
             )
-        if not 0 < positives < 1:
-            raise ValueError(f"positives must lie between 0 and 1, got {positives}")
+        check_within("(0, 1)", positives=positives)
+        check_least(0, motion_floor=motion_floor, swap_floor=swap_floor)
         self.clip_length, self.motion_floor, self.swap_floor = clip_length, motion_floor, swap_floor
         self.positives = positives
         self.head = mlp(3 * setting.feature_dim, hidden, 2)
@@ -98,10 +97,8 @@ class ShuffleLearn(AuxTask):
         frames = at_times(clip, times)
         asked = torch.arange(len(clip), device=clip.device) % 3
         answers = self._answers(frames, backwards, self.answerable(frames), encoder)
-        said = at_times(answers, asked).argmax(1)
-        shown = dict(zip(MOMENTS, at_times(triples(frames, backwards), asked).unbind(1), strict=True))
-        right = [NAMES[i == 0] for i in asked.tolist()]
-        return Examples("Are the three moments in order?", shown, [NAMES[i] for i in said.tolist()], right)
+        moments = at_times(triples(frames, backwards), asked)
+        return verifications(moments, at_times(answers, asked).argmax(1), asked == 0)
 
     def _draw(self, size: int) -> tuple[Tensor, Tensor]:
         """Return five times (B, 5), and whether the sample runs backwards (B,)."""

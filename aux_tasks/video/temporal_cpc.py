@@ -29,7 +29,7 @@ class TemporalCPC(AuxTask):
         stride: steps between observations read; None for `frame_stack`.
 
     Raises:
-        ValueError: `horizon` is not in [1, length), or `stride` is less than 1.
+        ValueError: `horizon` is not in [1, length), or `stride` or `hidden` is less than 1.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
@@ -41,7 +41,7 @@ class TemporalCPC(AuxTask):
         stride = setting.frame_stack if stride is None else stride
         if not 1 <= horizon < length:
             raise ValueError(f"horizon must be at least 1 and less than length={length}, got {horizon}")
-        check_least(1, stride=stride)
+        check_least(1, stride=stride, hidden=hidden)
         self.length, self.stride = length, stride
         self.clip_length = (length - 1) * stride + 1
         self.context = nn.GRU(setting.feature_dim, hidden, batch_first=True)

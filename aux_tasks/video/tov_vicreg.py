@@ -6,16 +6,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
 from aux_tasks.image.vicreg import VICReg
 from aux_tasks.parts.clips import contrast, observations, score
 from aux_tasks.parts.mlp import mlp
+from aux_tasks.parts.orders import verifications
 from encoders import Encoder
 from replay import Batch
 
 ORDERS = tuple(permutations(range(3)))  # the first is the right one
-NAMES = ("shuffled", "in order")
-MOMENTS = ("first", "second", "third")
 
 
 class TOVVICReg(VICReg):
@@ -37,7 +36,7 @@ class TOVVICReg(VICReg):
         options: of `VICReg`.
 
     Raises:
-        ValueError: the stride is shorter than the frame stack.
+        ValueError: the stride is shorter than the frame stack, or an option is out of range.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"obs", "clip", "clip_mask"})
@@ -46,6 +45,7 @@ class TOVVICReg(VICReg):
         super().__init__(setting, **options)
         if stride < setting.frame_stack:
             raise ValueError(f"stride must be at least the frame stack of {setting.frame_stack}, got {stride}")
+        check_least(0, order=order)
         self.stride, self.clip_length, self.order = stride, 2 * stride + 1, order
         self.verifier = mlp(3 * setting.feature_dim, 256, 2)
         self.register_buffer("orders", torch.tensor(ORDERS), persistent=False)
@@ -68,9 +68,7 @@ class TOVVICReg(VICReg):
         seen, latents, whole = self._moments(batch, encoder)
         order = self.draw(len(seen))
         said = self._answer(latents, whole, order)[:8].argmax(1)
-        shown = dict(zip(MOMENTS, self.arrange(seen, order)[:8].to(torch.uint8).unbind(1), strict=True))
-        right = [NAMES[i == 0] for i in order[:8].tolist()]
-        return Examples("Are the three moments in order?", shown, [NAMES[i] for i in said.tolist()], right)
+        return verifications(self.arrange(seen, order)[:8].to(torch.uint8), said, order[:8] == 0)
 
     def _moments(self, batch: Batch, encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
         """Return views (B, 3, C, H, W) of the three moments, their latents (B, 3, Z), and 1 in (B,) for whole clips."""

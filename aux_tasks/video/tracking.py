@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_least, check_within, over_valid
 from aux_tasks.parts.clips import camera_path, choose, observations
 from aux_tasks.parts.moving_patches import centre_patch, follow_patch, most_moving
-from aux_tasks.parts.patches import check_share, crop
+from aux_tasks.parts.patches import crop
 from aux_tasks.views import choices, spread
 from encoders import Encoder
 from encoders.augment import random_shift
@@ -72,17 +72,15 @@ class Tracking(AuxTask):
         hard_share: float = 0.5,
     ) -> None:
         super().__init__(setting)
-        check_share("hard_share", hard_share)
         channels, *size = setting.obs_shape
         self.patch = min(size) // 3 if patch is None else patch
         if not 2 <= self.patch <= min(size):
             raise ValueError(f"patch must be 2 to {min(size)}, got {self.patch}")
-        if length < 2 or min(stride, search, embedding, negatives) < 1 or margin <= 0 or min(shift, hard_after) < 0:
-            raise ValueError(
-                "length must be at least 2, stride, search, embedding and negatives at least 1, margin positive, shift "
-                "and hard_after at least 0, got "
-                f"{(length, stride, search, embedding, negatives, margin, shift, hard_after)}"
-            )
+        check_least(2, length=length)
+        check_least(1, stride=stride, search=search, embedding=embedding, negatives=negatives)
+        check_least(0, shift=shift, hard_after=hard_after)
+        check_above(0, margin=margin)
+        check_within("[0, 1]", hard_share=hard_share)
         self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
         self.search, self.shift, self.margin = search, shift, margin
         self.negatives, self.hard, self.hard_after = negatives, round(hard_share * negatives), hard_after

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
 from aux_tasks.parts.clips import observations
 from aux_tasks.parts.colour import from_lab, to_lab
 from aux_tasks.parts.moving_patches import most_moving
 from aux_tasks.parts.palette import kmeans
 from encoders import Encoder
 from encoders.augment import luma
-from encoders.vit import waves
+from encoders.vit import sinusoids
 from replay import Batch
 
 CHANGED = 8  # gray levels, mean of a cell: less is no change of its pixels
@@ -57,17 +57,14 @@ class VideoColorization(AuxTask):
                 f"video_colorization needs colour frames: {3 * setting.frame_stack} channels with "
                 f"frame_stack={setting.frame_stack}, got {channels}"
             )
-        if min(references, colours - 1, embedding, stride) < 1:
-            raise ValueError(
-                "references, embedding and stride must be at least 1 and colours 2, "
-                f"got {references}, {embedding}, {stride} and {colours}"
-            )
+        check_least(1, references=references, embedding=embedding, stride=stride)
+        check_least(2, colours=colours)
         self.references, self.colours, self.stride = references, colours, stride
         self.clip_length = references * stride + 1
         self.cells = setting.map_shape[1:]
-        octaves = max(2, (max(self.cells) - 1).bit_length())  # waves of 4, 8, ... cells, the longest past the grid
+        octaves = max(2, (max(self.cells) - 1).bit_length())  # sinusoids of 4, 8, ... cells, the longest past the grid
         rates = 2 * torch.pi / 2.0 ** torch.arange(2, octaves + 1)
-        self.register_buffer("place", waves(rates, *self.cells), persistent=False)
+        self.register_buffer("place", sinusoids(rates, *self.cells), persistent=False)
         self.embed = nn.Conv2d(setting.map_shape[0] + len(self.place), embedding, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002

@@ -134,6 +134,22 @@ def test_the_gradient_reaches_encoder_and_head_and_the_head_has_nothing_of_the_e
 
 
 @every
+def test_weights_that_learn_are_first_used_with_a_gradient(case):
+    """Autocast keeps the casts of weights, and older versions of torch also those without a gradient."""
+    encoder, batch, uses = small_encoder(case), batch_for_all(), {}
+    suite = suite_of(case, encoder)
+
+    def note(module, _):
+        uses.setdefault(module, []).append(torch.is_grad_enabled())
+
+    for module in (*encoder.modules(), *suite.modules()):
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(note)
+    suite.losses(batch, encoder(batch.obs), encoder)
+    assert all(used[0] or not any(used) for used in uses.values())
+
+
+@every
 def test_only_the_auxiliary_stream_decides(case):
     batch, losses, before = batch_for_all(), [], torch.get_rng_state()
     for seed in (5, 5, 6):

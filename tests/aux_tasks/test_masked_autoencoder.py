@@ -8,7 +8,7 @@ from control_help import array
 from pretext_help import balls, build_task, colours_of, cut, draw_from, loss_of, measure, small_encoder, train_on
 
 from aux_tasks.image.masked_autoencoder import patches, tokens_of, unpatched
-from encoders.vit import places
+from encoders.vit import positional_encoding
 
 SIZE = 24
 
@@ -61,7 +61,7 @@ def test_a_token_in_place_of_a_hidden_patch_knows_its_place_alone():
     task.blocks = torch.nn.Identity()
     order = torch.arange(9)[None]
     _, tokens = task.predict(noise(1, 1, SIZE, SIZE), order, encoder)
-    where = places(torch.empty(1, tokens.shape[2], 3, 3)).flatten(1).T
+    where = positional_encoding(torch.empty(1, tokens.shape[2], 3, 3)).flatten(1).T
     torch.testing.assert_close(tokens[0, task.shown :], where[task.shown :])
     assert ((tokens[0, : task.shown] - where[: task.shown]).abs().amax(1) > 0.1).all()
 
@@ -84,8 +84,9 @@ def test_views_of_one_picture_attract_where_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": 1.0}, "must leave some"),
-        ({"hidden": 0.0}, "must leave some"),
+        ({"hidden": 1.0}, r"hidden must be in \(0, 1\)"),
+        ({"hidden": 0.0}, r"hidden must be in \(0, 1\)"),
+        ({"hidden": 0.01}, "must leave some"),
         ({"blocks": 0}, "blocks"),
         ({"contrast": -1.0}, "contrast"),
     ],

@@ -1,8 +1,14 @@
-"""Options of the tasks on control and video that are out of range are refused by name."""
+"""Options of the tasks on control and video that are out of range are refused by name; of all, what makes no sense."""
+
+import math
+from typing import get_args
 
 import pytest
 from aux_help import make_setting, make_task
 from contract_help import CASES, small_encoder
+
+from aux_tasks import TASKS
+from aux_tasks.config import options_of
 
 SETTING = {"frame_stack", "num_actions"}  # what a row says of the run
 REFUSALS = [
@@ -37,7 +43,7 @@ REFUSALS = [
     ("tov_vicreg", {"stride": 3}, "stride must be at least the frame stack of 4, got 3"),
     ("shuffle_learn", {"gap": 0}, "gap must be at least 1, got 0"),
     ("shuffle_learn", {"gap": 3, "clip_length": 9}, "five observations 3 apart need clip_length=13, got 9"),
-    ("shuffle_learn", {"positives": 1.0}, r"positives must lie between 0 and 1, got 1\.0"),
+    ("shuffle_learn", {"positives": 1.0}, r"positives must be in \(0, 1\), got 1\.0"),
     ("odd_one_out", {"sub_clips": 2}, "sub_clips must be at least 3, got 2"),
     ("odd_one_out", {"frames": 2}, "frames must be at least 3, got 2"),
     ("odd_one_out", {"frames": 21, "frame_stack": 1}, "a sub-clip must have at most 20 frames, got 21"),
@@ -73,3 +79,27 @@ def test_what_is_out_of_range_is_refused(name, options, message):
     options = CASES[name] | {option: value for option, value in options.items() if option not in SETTING}
     with pytest.raises(ValueError, match=message):
         make_task(name, encoder, make_setting(encoder, **run), **options)
+
+
+# Options of which 0 means something, of which a negative number does, and that are shares or momenta.
+MAY_BE_0 = {"hidden of rotation", "hidden of permutation", "permutation_seed of jigsaw", "colour_jitter of jigsaw"}
+MAY_BE_0 |= {"border of arrow_of_time", "shift of tracking", "hard_after of tracking", "pad of curl", "pad of spr"}
+MAY_BE_NEGATIVE = {"permutation_seed of jigsaw", "skew of rig"}
+AT_MOST_1 = {"momentum", "horizon_gamma", "expectile", "gray", "coarse", "foreground", "hard_share", "share"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_option_takes_a_number_that_makes_no_sense(name):
+    encoder = small_encoder(name)
+    for option, (_, hint) in options_of(TASKS[name]).items():
+        kinds, full = get_args(hint) or (hint,), f"{option} of {name}"
+        wrong = [] if full in MAY_BE_NEGATIVE else [-1]
+        if float in kinds:
+            wrong += [math.nan] + [1.5] * (option in AT_MOST_1)
+        elif int in kinds:
+            wrong += [] if full in MAY_BE_0 else [0]
+        else:
+            continue
+        for value in wrong:
+            with pytest.raises(ValueError, match=rf"\b{option}\b|the clip has"):
+                make_task(name, encoder, make_setting(encoder), **CASES[name] | {option: value})

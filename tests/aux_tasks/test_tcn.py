@@ -176,7 +176,7 @@ def test_examples_are_the_moments_of_a_clip():
     ("name", "wrong", "message"),
     [
         ("tcn", {"moments": 1}, "moments must be at least 2"),
-        ("tcn", {"gap": 0}, "gap at least 1"),
+        ("tcn", {"gap": 0}, "gap must be at least 1"),
         ("tcn", {"clip_length": 14}, "8 moments 2 apart need 15 observations, but the clip has 14"),
         ("single_view_tcn", {"radius": 8}, "radius must be from 1 to less than gap=8"),
         ("single_view_tcn", {"clip_length": 26}, "4 moments 8 apart need 25 observations, but the clip has 24"),

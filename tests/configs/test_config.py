@@ -328,6 +328,11 @@ def test_values_of_the_agent_out_of_range_are_named(wrong: dict[str, Any]) -> No
         ("env.noop_max=-1", r"^env\.noop_max=-1: must be at least 0$"),
         ("milestones=[[0,100],[15]]", r"^milestones=\[\[0, 100\], \[15\]\]: must be pairs"),
         ("learning_starts=0", "^learning_starts=0: must be at least 32, replay.n_step"),
+        *(
+            (f"replay=lap {agent}", r"^replay\.lap=true needs a Huber loss: agent=dqn agent\.head=plain or places")
+            for agent in ("agent=sac env=pointmass", "agent.head=quantile", "agent.head=implicit")
+        ),
+        ("replay=lap agent=sb3_dqn", r"^replay\.\w+=\w+ does not apply to agent=sb3_dqn"),
     ],
 )
 def test_values_of_the_parts_out_of_range_are_named(words: str, message: str) -> None:

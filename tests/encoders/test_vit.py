@@ -4,7 +4,7 @@ import pytest
 import torch
 from encoder_help import make, pixels
 
-from encoders.vit import WIDTH, places
+from encoders.vit import WIDTH, positional_encoding
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def test_a_token_stands_where_its_patch_is_and_hears_of_every_other():
 
 
 def test_places_tell_every_cell_and_matter():
-    grid = places(torch.zeros(1, WIDTH, 11, 9)).flatten(1).T
+    grid = positional_encoding(torch.zeros(1, WIDTH, 11, 9)).flatten(1).T
     assert grid.shape == (99, WIDTH)
     assert float(torch.cdist(grid, grid).fill_diagonal_(torch.inf).min()) > 0.5
-    rows, columns = places(torch.zeros(1, WIDTH, 11, 9)).split(WIDTH // 2)
+    rows, columns = positional_encoding(torch.zeros(1, WIDTH, 11, 9)).split(WIDTH // 2)
     assert torch.equal(rows[:, :, 0], rows[:, :, 8])
     assert torch.equal(columns[:, 0], columns[:, 10])
     encoder, obs = make("vit", (1, 16, 16), layer_norm=False), pixels(1, 1, 16, 16)

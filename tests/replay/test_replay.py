@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_matches_episode_lists(
             replay.sample(2, NEXT)
         return
     replay.advance(step)
-    batch = replay.sample(20 * len(expected), NEXT | {"clip"}, length)
+    batch = replay.sample(20 * len(expected), NEXT | {"clip", "context"}, length)
     assert batch.clip.shape == (len(batch.index), length, *batch.obs.shape[1:])
     first_seen = dict(zip(reversed(batch.index.tolist()), range(len(batch.index) - 1, -1, -1), strict=True))
     seen = set()
@@ -63,6 +64,8 @@ def test_matches_episode_lists(
         seen.add((row, copy))
         for stack, at in (("obs", i), ("next_obs", i + 1), ("nstep_obs", after)):
             np.testing.assert_array_equal(getattr(batch, stack)[b], episode.stack(at, depth, padding))
+        known = replace(episode, frames=episode.frames[max(0, world.rows - held - episode.begin) :])
+        np.testing.assert_array_equal(batch.context[b], known.stack(0, depth, padding))
         assert batch.action[b].tolist() == episode.action[i]
         assert batch.reward[b] == episode.reward[i]
         assert batch.nstep_reward[b].item() == pytest.approx(nstep_reward, abs=1e-5)

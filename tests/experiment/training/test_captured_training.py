@@ -28,7 +28,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "quantile": (hard, {"head": Head.quantile, "quantiles": 4}, {}),
     "implicit": (hard, {"head": Head.implicit, "quantiles": 4, "random_shift": 2}, {}),
     "hard target": (hard, {"target": Target.hard, "target_every": 3, "average_tau": 0.1}, {}),
-    "alternating": (hard, {"aux_schedule": AuxSchedule.alternating}, {}),
+    "alternating": (hard, {"aux_schedule": AuxSchedule.alternating, "target": Target.soft}, {}),
     "projected": (hard, {"conflict": Conflict.pcgrad, "target": Target.soft}, {"aux": PAIR}),
     "bfloat16": (hard, {"precision": Precision.bfloat16}, {}),
     "LAP": (hard, {}, {"replay": ReplayConfig(prioritized=True, lap=True, storage="cuda", **REPLAY)}),
