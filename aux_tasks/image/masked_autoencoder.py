@@ -25,30 +25,32 @@ class MaskedAutoencoder(AuxTask):
 
     Args:
         setting: the run, whose encoder is `vit`.
-        hidden: share of the patches that are hidden.
+        mask_ratio: share of the patches that are hidden.
         contrast: weight of the contrastive term; 0 without one.
-        blocks: layers of the decoder.
+        decoder_depth: layers of the decoder.
 
     Raises:
         ValueError: the encoder has no tokens, or an option is out of range.
     """
 
-    def __init__(self, setting: TaskSetting, *, hidden: float = 0.75, contrast: float = 0.0, blocks: int = 2) -> None:
+    def __init__(
+        self, setting: TaskSetting, *, mask_ratio: float = 0.75, contrast: float = 0.0, decoder_depth: int = 2
+    ) -> None:
         super().__init__(setting)
         if not isinstance(tokens_of(setting.encoder), Tokens):
             raise ValueError("masked_autoencoder hides tokens, which this encoder has not: encoder=vit")
-        check_within("(0, 1)", hidden=hidden)
+        check_within("(0, 1)", mask_ratio=mask_ratio)
         check_least(0, contrast=contrast)
-        check_least(1, blocks=blocks)
+        check_least(1, decoder_depth=decoder_depth)
         self.grid = setting.map_shape[1:]
         count = self.grid[0] * self.grid[1]
-        self.shown = count - round(hidden * count)
+        self.shown = count - round(mask_ratio * count)
         if not 0 < self.shown < count:
-            raise ValueError(f"hidden={hidden} of {count} patches must leave some to see and some to guess")
+            raise ValueError(f"mask_ratio={mask_ratio} of {count} patches must leave some to see and some to guess")
         self.contrast = contrast
         self.mask_token = nn.Parameter(torch.zeros(WIDTH))
         self.blocks = nn.Sequential(
-            *(block() for _ in range(blocks)),
+            *(block() for _ in range(decoder_depth)),
             nn.LayerNorm(WIDTH),
             nn.Linear(WIDTH, setting.obs_shape[0] * PATCH**2),
         )

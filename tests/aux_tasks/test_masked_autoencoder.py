@@ -32,7 +32,7 @@ def test_hidden_patches_never_enter_the_encoder():
 
 @pytest.mark.parametrize("size", [24, 20])  # a last row of patches that is filled up with zeros
 def test_the_error_against_loops(size):
-    encoder, task = made(2, size, hidden=0.5)
+    encoder, task = made(2, size, mask_ratio=0.5)
     obs = noise(3, 2, size, size)
     state = task.generator.get_state()
     order = task.draw(3)
@@ -57,7 +57,7 @@ def test_the_error_against_loops(size):
 
 
 def test_a_token_in_place_of_a_hidden_patch_knows_its_place_alone():
-    encoder, task = made(hidden=0.5)
+    encoder, task = made(mask_ratio=0.5)
     task.blocks = torch.nn.Identity()
     order = torch.arange(9)[None]
     _, tokens = task.predict(noise(1, 1, SIZE, SIZE), order, encoder)
@@ -73,8 +73,8 @@ def test_patches_make_the_picture_again():
 
 def test_views_of_one_picture_attract_where_asked_for():
     obs = noise(8, 1, SIZE, SIZE)
-    encoder, task = made(hidden=0.5, contrast=1.0)
-    plain = made(hidden=0.5)[1]
+    encoder, task = made(mask_ratio=0.5, contrast=1.0)
+    plain = made(mask_ratio=0.5)[1]
     plain.load_state_dict({k: v for k, v in task.state_dict().items() if not k.startswith("project")})
     both, one = (loss_of(each, obs, encoder) for each in (task, plain))
     assert (both.loss > one.loss).all()
@@ -84,10 +84,10 @@ def test_views_of_one_picture_attract_where_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": 1.0}, r"hidden must be in \(0, 1\)"),
-        ({"hidden": 0.0}, r"hidden must be in \(0, 1\)"),
-        ({"hidden": 0.01}, "must leave some"),
-        ({"blocks": 0}, "blocks"),
+        ({"mask_ratio": 1.0}, r"mask_ratio must be in \(0, 1\)"),
+        ({"mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\)"),
+        ({"mask_ratio": 0.01}, "must leave some"),
+        ({"decoder_depth": 0}, "decoder_depth"),
         ({"contrast": -1.0}, "contrast"),
     ],
 )
@@ -103,7 +103,7 @@ def test_another_encoder_is_refused():
 
 def error(images, *, gradient: bool = True) -> float:
     """The error ratio on pictures that were not learned from."""
-    encoder, task = made(hidden=0.5)
+    encoder, task = made(mask_ratio=0.5)
     train_on(task, encoder if gradient else cut(encoder), draw_from(images[:512]), steps=500, lr=1e-3)
     return measure(task, encoder, colours_of(images[512:]))["error_ratio"]
 

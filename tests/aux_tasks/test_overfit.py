@@ -63,7 +63,7 @@ CASES = {
     # What rebuilds pixels is slow: the errors still fall.
     "denoising": Case("digits", 150, 0.25, {"channels": 16}, "error_ratio"),
     "context_encoder": Case("digits", 150, 0.4, {"channels": 16}, "error_ratio"),
-    "masked_autoencoder": Case("digits", 600, 0.6, {"hidden": 0.5}, "error_ratio"),
+    "masked_autoencoder": Case("digits", 600, 0.6, {"mask_ratio": 0.5}, "error_ratio"),
     "split_brain": Case("stacks", 300, 0.3, {"channels": 16}, "error_ratio"),
     # Views are drawn anew each time, moved by up to 4 of 24 pixels: never known by heart, the accuracies still rise.
     "simclr": Case("digits", 600, 0.95, {"hidden": 64}),
