@@ -76,7 +76,8 @@ def learn(run: Training, stop: GracefulExit) -> None:
     """The training loop, from `run.progress` to the last step, `until_score` or a signal."""
     config, progress, agent, rollout = run.config, run.progress, run.parts.agent, run.parts.rollout
     agent.schedule.advance(progress.steps)
-    diagnosis_due = False  # until an update was made
+    if progress.evaluation_due:
+        log_evaluation(run, stop)
     while not progress.finished(config):
         rollout.reset(derive(config.seed, "env", progress.steps))  # new episodes: resuming is exact
         saving = False
@@ -101,10 +102,10 @@ def learn(run: Training, stop: GracefulExit) -> None:
                 log_metrics(run)
             if progress.updates and config.diagnose_every:
                 last = saving and progress.finished(config)
-                diagnosis_due |= last or progress.due(config.diagnose_every)
-            if batch and diagnosis_due:
+                progress.diagnosis_due |= last or progress.due(config.diagnose_every)
+            if batch and progress.diagnosis_due:
                 log_diagnosis(run, batch)
-                diagnosis_due = False
+                progress.diagnosis_due = False
             if progress.due(config.probe_every):
                 log_probe(run)
 

@@ -26,10 +26,6 @@ R = TypeVar("R")
 class Suite(Protocol):
     """The auxiliary tasks of a run as an agent sees them: more terms for its weighted sum, with heads of their own."""
 
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight above 0 at some time."""
-
     def schedules(self) -> dict[str, Callable[[int], float]]:
         """The weight of each term as a function of the agent step."""
 

@@ -98,11 +98,6 @@ class AuxSuite(nn.Module):
         """The weight of each loss term as a function of the agent step."""
         return {name: config.at for name, config in self.configs.items()}
 
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight above 0 at some time."""
-        return any(config.weight or config.final_weight for config in self.configs.values())
-
     def losses(self, batch: Batch, features: Tensor, encoder: Encoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute every task's loss; nothing but the random stream moves.
 

@@ -102,9 +102,9 @@ def cells(arm: str, name: str, report: dict[str, Any], game: str) -> list[str]:
 
 
 def interval(summary: dict[str, Any]) -> str:
-    """Of the mean of its games."""
-    low, high = summary["mean_interval"]
-    return f"({low:.2f} to {high:.2f})"
+    """Of the mean of its games; empty for a single one."""
+    bounds = summary["mean_interval"]
+    return "({:.2f} to {:.2f})".format(*bounds) if bounds else ""
 
 
 def when(found: dict[str, tuple[int, float | None]]) -> str:

@@ -162,17 +162,18 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return read_rows(run / "metrics.jsonl")[0]
 
 
-def curve(games: Iterable[tuple[int, float]], steps: int, window: int) -> list[float]:
+def curve(games: Iterable[Sequence[float]], steps: int, window: int) -> list[float]:
     """Mean of the logged returns in each window of steps."""
-    windows = [[score for step, score in games if low < step <= low + window] for low in range(0, steps, window)]
+    windows = [[score for step, score, *_ in games if low < step <= low + window] for low in range(0, steps, window)]
     if not all(windows):
         sys.exit(f"no episode ended in some {window:,} steps; give more steps")
     return [statistics.mean(scores) for scores in windows]
 
 
-def games(run: Path) -> list[tuple[int, float]]:
-    """Each agent step where episodes were logged, and the mean return of those since the row before."""
-    return [(row["step"], row["rollout/score"]) for row in log_of(run) if "rollout/score" in row]
+def games(run: Path) -> list[tuple[int, float, int]]:
+    """Each agent step where episodes were logged, with mean return and number of those since the row before."""
+    rows = [row for row in log_of(run) if "rollout/score" in row]
+    return [(row["step"], row["rollout/score"], row.get("rollout/episodes", 1)) for row in rows]
 
 
 def runs_and_folder() -> tuple[list[Path], Path]:

@@ -92,7 +92,7 @@ def run(arm: str, seed: int, given: dict[str, Any]) -> None:
     words += [f"aux.{task}.bonus_weight={WEIGHT}"] * (task != "none")
     if code := train(config_of("config", [*words, "log_every=96", "threads=1", "device=cpu"], Config)):
         sys.exit(code)
-    found = [step for step, score in games(path) if score > 0]  # steps to the right alone cost
+    found = [step for step, score, _ in games(path) if score > 0]  # steps to the right alone cost
     content = {"steps": given["steps"], "arm": arm, "seed": seed, "found": found[0] if found else None}
     content |= {"score": json.loads((path / "report.json").read_text())["summary"]["mean"]}
     write_json(content | {"seconds": round(time.process_time(), 1)}, path / RESULT)

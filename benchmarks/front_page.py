@@ -30,10 +30,10 @@ PANELS: dict[str, tuple[str, int, str, dict[str, str]]] = {
 def curve(report: dict[str, Any], repeat: int) -> tuple[list[float], list[float]]:
     """Environment steps at the ends of equal windows, and the mean return of the training episodes in each."""
     games = report["training"]["games"]
-    last = max(step for step, _ in games)
+    last = max(step for step, *_ in games)
     ends, means = [], []
     for k in range(WINDOWS):
-        scores = [score for step, score in games if k * last < WINDOWS * step <= (k + 1) * last]
+        scores = [score for step, score, *_ in games if k * last < WINDOWS * step <= (k + 1) * last]
         if scores:
             ends.append((k + 1) * last / WINDOWS * repeat / 1000)
             means.append(statistics.mean(scores))

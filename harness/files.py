@@ -61,6 +61,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or one that follows from the files in a folder, in hexadecimal."""
+    if path.is_file():
+        return sha256(path)
+    return hashlib.sha256(
+        "".join(sha256(file) for file in sorted(path.iterdir()) if file.is_file()).encode()
+    ).hexdigest()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which replaces it when the block ends, or is removed when the block fails.

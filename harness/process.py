@@ -5,7 +5,6 @@ import fcntl
 import logging
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ from harness.suggest import check_choice
 log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LIBC = ctypes.CDLL(None)
 LOCK_ATTEMPTS, LOCK_WAIT = 10, 0.05  # seconds
 
 
@@ -43,8 +40,9 @@ def tune_process(threads: int) -> int:
     if platform.libc_ver()[0] == "glibc":
         # By default glibc gives megabyte blocks back to the kernel at every free; touching them again costs more
         # than the arithmetic of a small network.
-        LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        LIBC.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     return torch.get_num_threads()
 
 
@@ -88,12 +86,6 @@ def matmul_rate() -> float:
         a @ a
         seconds.append(time.perf_counter() - start)
     return 2 * 1024**3 / min(seconds) / 1e9
-
-
-def end_with_parent(signum: int) -> None:
-    """Let the kernel send this process a signal when its parent ends, however that ends; for `preexec_fn`."""
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, signum)
 
 
 @contextmanager

@@ -119,12 +119,9 @@ def task_keys(name: str) -> list[Key]:
     task, told = TASKS[name], _arguments(TASKS[name])
     keys = [Key(f"aux.{name}.weight", float, task.default_weight, "at least 0", "factor of the loss")]
     options = options_of(task)
-    others = re.compile(rf"(?:,| and) (?:{'|'.join(options)})\b.*")  # "at least 1 and temperature above 0"
     for option, (parameter, hint) in options.items():
         allowed = _allowed(option, hint, lambda value, option=option: task(_setting(), **{option: value}))
-        keys.append(
-            Key(f"aux.{name}.options.{option}", hint, parameter.default, others.sub("", allowed), told.get(option, ""))
-        )
+        keys.append(Key(f"aux.{name}.options.{option}", hint, parameter.default, allowed, told.get(option, "")))
     return keys
 
 
@@ -207,8 +204,6 @@ def _allowed(name: str, hint: Any, build: Callable[[Any], object]) -> str:
         except ValueError as error:
             if told := re.search(REFUSAL.format(name), str(error)):
                 return told[1] or told[2]
-        except RuntimeError:  # torch refuses a layer of that width
-            return "at least 1" if kind is int else ""
     return ""
 
 

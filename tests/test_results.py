@@ -88,7 +88,7 @@ def test_a_report_of_ones_own_runs_goes_where_it_was_asked_to(name, report, figu
     run.mkdir(parents=True)
     (run / "report.json").write_text(json.dumps(kept))
     (run / "config.yaml").write_text(kept["training"]["config"])
-    rows = [{"step": step, "rollout/score": score} for step, score in kept["training"]["games"]]
+    rows = [{"step": step, "rollout/score": score} for step, score, *_ in kept["training"]["games"]]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     script, mine = ROOT / "benchmarks" / f"{name}_report.py", tmp_path / "mine"
     before = {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()}

@@ -301,6 +301,17 @@ def test_learning_may_be_rarer_than_logging(tmp_path: Path) -> None:
     assert [row["step"] for row in rows if "train/loss" in row] == [57, 96]
 
 
+def test_a_diagnosis_waits_for_an_update_and_a_checkpoint_does_not_drop_it(tmp_path: Path) -> None:
+    settings = {"learning_starts": 30, "replay_ratio": 1 / 16, "log_every": 0, "diagnose_every": 60}
+    diagnosed = []
+    for name, stops in {"whole": (120,), "continued": (60, 120)}.items():
+        for steps in stops:
+            assert run(small(tmp_path / name, steps=steps, checkpoint_every=60, **settings)) == 0
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        diagnosed.append([row["step"] for row in rows if "repr/effective_rank" in row])
+    assert diagnosed == [[63], [63]]
+
+
 def test_progress_is_told_before_learning_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(small(tmp_path, learning_starts=1_000)) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -82,12 +82,12 @@ class Run:
         return np.array(found, dtype=np.float64).reshape(-1, 3).T
 
     def learning(self) -> NDArray[np.float64]:
-        """Seconds and updates (2, P) from one row to the next since learning began, where both are of the training.
+        """Seconds and updates (2, P) up to each row of the training from the row before, since learning began.
 
-        Evaluations, diagnoses and probes log rows of their own, so their seconds are left out.
+        Evaluations, diagnoses and probes log rows of their own when they end, so their seconds are left out.
         """
-        ticks = [_tick(row) if _has(row, "train/", "rollout/") else None for row in self.rows]
-        found = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(ticks) if a and b and a[1] > 0]
+        pairs = [(_tick(a), _tick(b)) for a, b in pairwise(self.rows) if _has(b, "train/", "rollout/")]
+        found = [(b[0] - a[0], b[1] - a[1]) for a, b in pairs if a and b and a[1] > 0]
         return np.array(found, dtype=np.float64).reshape(-1, 2).T
 
 
@@ -187,7 +187,8 @@ def _read_kept(path: Path) -> Run:
     if not isinstance(training, dict) or not {"config", "games"} <= training.keys():
         raise ValueError(f"{path} holds no training: give the run folder, {path.parent}")
     tree = read_yaml(str(training["config"]), path)
-    rows: list[dict[str, Any]] = [{"step": int(step), SCORE: score} for step, score in training["games"]]
+    games = ((*game, 1)[:3] for game in training["games"])  # without a count, one episode
+    rows: list[dict[str, Any]] = [{"step": int(step), SCORE: score, EPISODES: count} for step, score, count in games]
     rows.append({"step": int(training.get("steps", 0))})
     return Run(str(path), task_name(tree.get("env")), _seed(tree, path), flatten(tree), rows, report)
 

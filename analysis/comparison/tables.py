@@ -150,14 +150,15 @@ def _aggregates(comparison: Comparison) -> Table:
     rows, every = [], normalised_scores(comparison)
     baseline = comparison.groups[0].label
     for label, scores in every.items():
-        several = any(len(runs) > 1 for runs in scores)
+        several = any(len(runs) > 1 for runs in scores)  # else no interval
         shown = [
             Estimate(float(of(scores)), 0, *(stratified_interval(scores, of) if several else (None, None)))
             for of in AGGREGATES.values()
         ]
         better = None
         if label != baseline and baseline in every:
-            bounds = improvement_interval(scores, every[baseline])
+            several = several or any(len(runs) > 1 for runs in every[baseline])
+            bounds = improvement_interval(scores, every[baseline]) if several else (None, None)
             better = Estimate(probability_of_improvement(scores, every[baseline]), 0, *bounds)
         rows.append([label, *map(format_estimate, [*shown, better])])
     caption = "Of normalised final evaluations; 95 % intervals by a bootstrap stratified by task."

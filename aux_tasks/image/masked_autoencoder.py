@@ -37,11 +37,11 @@ class MaskedAutoencoder(AuxTask):
         self, setting: TaskSetting, *, mask_ratio: float = 0.75, contrast: float = 0.0, decoder_depth: int = 2
     ) -> None:
         super().__init__(setting)
-        if not isinstance(tokens_of(setting.encoder), Tokens):
-            raise ValueError("masked_autoencoder hides tokens, which this encoder has not: encoder=vit")
         check_within("(0, 1)", mask_ratio=mask_ratio)
         check_least(0, contrast=contrast)
         check_least(1, decoder_depth=decoder_depth)
+        if not isinstance(tokens_of(setting.encoder), Tokens):
+            raise ValueError("masked_autoencoder hides tokens, which this encoder has not: encoder=vit")
         self.grid = setting.map_shape[1:]
         count = self.grid[0] * self.grid[1]
         self.shown = count - round(mask_ratio * count)

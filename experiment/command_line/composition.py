@@ -24,7 +24,7 @@ from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, Pre
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, EnvConfig
-from harness.derive import shorten
+from harness.derive import derive, shorten
 from harness.errors import first_line
 from harness.files import replacing
 from harness.plain_yaml import read_plain
@@ -67,12 +67,11 @@ class Composed:
 
     @property
     def suffix(self) -> str:
-        """What sets the names of its files apart from those of its sweep, `-seed=1`; empty for one run.
-
-        Different checkpoints have folders of their own.
-        """
-        words = [word for word in self.apart if not word.startswith("checkpoint=")]
-        return shorten("".join(f"-{re.sub(r'[^-+,.=0-9A-Za-z_]', '_', word)}" for word in words), LONGEST)
+        """What sets the names of its files apart from those of its sweep, `-seed=1`; empty for one run."""
+        words = [word for word in self.apart if not re.match("protocol=|checkpoint=(?!.*[.])", word)]  # told anyway
+        text = "".join(f"-{word}" for word in words)
+        plain = re.sub(r"[^-+,.=0-9A-Za-z_]", "_", text)
+        return shorten(plain if plain == text else f"{plain}-{derive(0, text):016x}", LONGEST)
 
     def check_outputs(self, *keys: str) -> None:
         """Raise ValueError if the other runs of its sweep would write the file of one of the keys, too."""

@@ -189,6 +189,8 @@ def _values(override: Override, sweep: bool) -> Iterator[str]:
         values, typed = list(override.sweep_string_iterator()), word.partition("=")[2].split(",")
         if len(typed) == len(values) and override.is_choice_sweep() and "(" not in word:
             values = typed  # as typed: Hydra would make 20261127 of 2026_11_27
+        if not values:
+            raise ValueError(f"{word} has no value")
         yield from (f"{override.get_key_element()}={value}" for value in values)
 
 

@@ -15,7 +15,7 @@ from envs import EnvConfig, GoalSpaceVector, ImitationVector, Protocol, VectorEn
 from envs.base import Padding
 from experiment.folders.weights import read_weights
 from experiment.goals.space import AUX, GOAL_SPACE_FILE, PIXELS, TaskSpace, space_file
-from harness.files import sha256
+from harness.files import digest
 from harness.media import read_image, read_video
 from harness.process import pick_device
 
@@ -133,7 +133,7 @@ class GoalSpaceEnv(EnvConfig):
         space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
         seen = {"space": space, "observe": self.goal.observe}
         for name, path in {"picture": self.picture, "demonstration": self.goal.demonstration}.items():
-            seen[name] = sha256(Path(path)) if path and Path(path).is_file() else path
+            seen[name] = path and digest(Path(path))
         return replace(self.env, num_envs=self.num_envs).description() | {"goal": seen}
 
 

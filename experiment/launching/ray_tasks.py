@@ -1,20 +1,22 @@
 """The runs of a sweep as Ray tasks, each of which runs the command; a killed run is retried and resumes."""
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs.sweep import RaySweep
-from harness.process import end_with_parent, thread_variables
+from harness.process import thread_variables
 from harness.ray_cluster import check_nodes, check_shared, connect
 
 STORE_BYTES = 100 << 20  # size of Ray's object store, which stays nearly empty
 POLL_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class KilledError(RuntimeError):
@@ -100,7 +102,7 @@ def run_command(
             stderr=subprocess.STDOUT,
             env=os.environ | variables,
             start_new_session=True,
-            preexec_fn=partial(end_with_parent, signal.SIGKILL),  # a retried task must find the run folder free
+            preexec_fn=_die_with_parent,
         )
     asked = False
     while process.poll() is None:
@@ -111,3 +113,9 @@ def run_command(
     if process.returncode < 0:
         raise KilledError(f"signal {-process.returncode} killed the run")
     return process.returncode
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process together with Ray's worker: a retried task must find the run folder free."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

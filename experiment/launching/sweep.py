@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +25,7 @@ from experiment.folders.run_folder import run_folder, with_run_dir
 from experiment.launching.ray_tasks import RayLauncher, RayProcess
 from experiment.training.precision import is_auto, settle_sweep
 from harness.metrics import parse_row, read_tail, seconds_of
-from harness.process import available_cores, end_with_parent, thread_variables
+from harness.process import available_cores, in_use, thread_variables
 from harness.progress import CONSOLE, clock, short
 from harness.signals import GracefulExit
 
@@ -63,8 +62,8 @@ class Run:
     def start(self, launcher: "LocalLauncher | RayLauncher") -> None:
         """Start the run, on this machine or on the cluster."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        if self.output.is_symlink():
-            self.output.unlink()
+        if not in_use(self.folder):  # else it is the log of a run that goes on
+            self.output.unlink(missing_ok=True)
         self.process = launcher.start(self.words, self.output)
 
     def refresh(self) -> None:
@@ -112,7 +111,7 @@ class LocalLauncher:
         self._variables = thread_variables(threads)
 
     def start(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
-        """Start one run; its output is appended. The terminal sends it no signals: the sweep passes each on, once."""
+        """Start one run. The terminal sends it no signals: the sweep passes each on, once."""
         with output.open("ab") as printed:
             return subprocess.Popen(
                 [*self._command, *words],
@@ -121,7 +120,6 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 env=os.environ | self._variables,
                 start_new_session=True,
-                preexec_fn=partial(end_with_parent, signal.SIGTERM),  # it saves, and the sweep can be started again
             )
 
     def close(self) -> None:
@@ -161,9 +159,14 @@ def sweep(name: str, jobs: Sequence[Composed], module: ModuleType, settings: Loc
             log.info("%d at a time on one GPU, %s", at_once, gpu_sharing())
     _share_precision(runs, threads)
     live = Live(console=CONSOLE, refresh_per_second=4) if CONSOLE.is_terminal else None
-    with GracefulExit() as stop, live or nullcontext():
-        _follow(runs, launcher, at_once, stop, _Screen(live))
-    launcher.close()
+    try:
+        with GracefulExit() as stop, live or nullcontext():
+            _follow(runs, launcher, at_once, stop, _Screen(live))
+    except BaseException:
+        _pass_on([run for run in runs if run.process and run.code is None], signal.SIGTERM)
+        raise
+    finally:
+        launcher.close()
     for run in runs:
         if run.state == "failed":
             log.error("%s failed (exit code %d): %s", run.label, run.code, run.last_line)

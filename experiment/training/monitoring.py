@@ -93,7 +93,6 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
         for place, encoder in encoders.items():
             scores = run.denoising(encoder)
             scalars |= {f"{place}/denoising/{name}": score for name, score in scores.items()}
-    logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))
     for name, value in metrics.items():
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)
@@ -102,6 +101,7 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
         shown = {name: pixels[:GOALS_SHOWN] for name, pixels in goals.items()}
         sheet = contact_sheet("What is to be reached, and what was?", shown)
         logger.log_picture(progress.steps, "goals", sheet, "goals")
+    logger.log_scalars(progress.steps, scalars, **progress.clock(run.config))  # last: its clock covers all of this
 
 
 def log_examples(examples: Mapping[str, Examples], frame_stack: int, step: int, logger: RunLogger) -> None:
@@ -131,7 +131,7 @@ def log_evaluation(run: Training, stop: GracefulExit) -> None:
 def log_scores(
     config: Config, progress: Progress, logger: RunLogger, policy: Policy, env: EnvConfig, stop: GracefulExit
 ) -> None:
-    """Play the episodes of an evaluation during training, and log their scores; none where a signal ends it."""
+    """Play the episodes of an evaluation during training, and log their scores; due again where a signal ends it."""
     settings = (config.frame_stack, config.eval_every_episodes, config.seed, 8, lambda: bool(stop.requested))
     try:
         summary = evaluate(policy, env.protocol(), *settings).summary
@@ -139,9 +139,8 @@ def log_scores(
     except KeyboardInterrupt:
         if not stop.requested:
             raise
-    if stop.requested:
-        log.info("%s: the evaluation at step %d is left out", stop.requested, progress.steps)
-    else:
+    progress.evaluation_due = stop.requested is not None
+    if not progress.evaluation_due:
         logger.log_scalars(progress.steps, eval_scores(summary, columns), **progress.clock(config))
 
 

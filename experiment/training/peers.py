@@ -92,8 +92,10 @@ def train_peer(config: Config) -> int:
 
 def learn(run: PeerTraining) -> None:
     """Train to the last step or to a signal, and save."""
-    begun = run.progress.steps
-    steps, first = run.config.steps - begun, not begun
+    config, progress, begun = run.config, run.progress, run.progress.steps
+    if progress.evaluation_due:
+        log_scores(config, progress, run.logger, policy_of(run.model), config.env, run.stop)
+    steps, first = config.steps - begun, not begun
     run.model.learn(steps, TrainingCallback(run), log_interval=NEVER, reset_num_timesteps=first)
     save_peer(run)
 

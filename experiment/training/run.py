@@ -44,6 +44,8 @@ class Progress:
     cuts_seen: int = 0  # `episodes` when `warn_of_cuts` last looked
     cuts_told: bool = False
     stride: int = 0  # agent steps in one step of all copies
+    diagnosis_due: bool = False  # at the next update
+    evaluation_due: bool = False  # a signal ended it
 
     def check(self, steps: int, updates: int) -> None:
         """Raise ValueError unless this can be the progress of a training of so many steps and updates."""

@@ -112,9 +112,6 @@ def test_no_task_is_a_valid_set():
     suite.after_step(batch, encoder)
     assert losses(suite, encoder, batch) == ({}, {})
     assert suite.schedules() == {}
-    assert not suite.active
-    weights = [TaskConfig(weight=0.0), TaskConfig(weight=0.0, final_weight=1.0), TaskConfig(weight=1.0)]
-    assert [made({"rotation": config})[0].active for config in weights] == [False, True, True]
     assert suite.reads == frozenset()
     assert suite.optimizer is None
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+import train
 from experiment.launching.launch import launch
-from experiment.launching.sweep import gpu_sharing
+from experiment.launching.sweep import LocalLauncher, Run, gpu_sharing
+from harness.process import exclusive
 
 TRAIN = [sys.executable, str(Path(__file__).parents[3] / "train.py")]
 TOY = [
@@ -94,9 +96,40 @@ def test_ray_continues_a_run_whose_worker_was_killed(tmp_path):
     assert re.search(r"step [1-9]\d* of 420", folder.with_name("s0.log").read_text()), "the second try resumed"
 
 
+def test_the_log_of_a_run_that_goes_on_is_kept(tmp_path):
+    folder = tmp_path / "s0"
+    folder.mkdir()
+    run = Run("", ("-c", "print('second')"), folder, None)
+    run.output.write_text("first\n")
+    with exclusive(folder):
+        run.start(LocalLauncher([sys.executable], 1))
+        run.process.wait()
+    assert run.output.read_text() == "first\nsecond\n"
+    run.start(LocalLauncher([sys.executable], 1))
+    run.process.wait()
+    assert run.output.read_text() == "second\n"
+
+
+def test_an_error_of_the_sweep_saves_and_ends_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started, start = [], Run.start
+
+    def fail_at_the_second(self, launcher):
+        if started:
+            raise FileExistsError("no folder")
+        start(self, launcher)
+        started.append(self)
+
+    monkeypatch.setattr(Run, "start", fail_at_the_second)
+    words = ["-m", *TOY, "steps=100000", "seed=0,1", "sweep.jobs=2"]
+    assert train.main(words) == 2
+    assert started[0].process.wait(60) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["seed=range(0)"], "seed=range(0) has no value"),
         (["seed=0,1", "run_dir=here"], "two runs share the folder here"),
         (["seed=0,0"], "two runs share the folder"),
         (["seed=0,1", "sweep.jobs=two"], "jobs"),
