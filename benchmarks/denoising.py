@@ -9,7 +9,7 @@ SAC's critics, from the same weights. Cells in results/denoising-<world>-<backgr
 `frames`, and those in runs/denoising, are done; the others run. Then that file and the block of results/denoising.md
 are written; `render=1` writes that block alone. An arm is a task, one of `ARMS`, or `state_labels`: regression of the
 simulator's state, a reference that no self-supervised task has. The batch of 128, the encoder and all settings are
-those of `experiment=sac_cartpole`. `background=video` shows the clips of `make clips`.
+those of `experiment=sac_cartpole`. `background=video` shows the videos of `make backgrounds`.
 """
 
 import time
@@ -91,14 +91,15 @@ def config(arm: str, seed: int, given: dict[str, Any]) -> Config:
     domain, _, task = given["world"].rpartition("_")
     words = ["experiment=sac_cartpole", f"env.domain={domain}", f"env.task={task}"]
     words += [f"env.background={given['background']}"]
-    words += ["env.background_folder=data/clips"] if given["background"] == "video" else []
+    words += ["env.background_folder=data/backgrounds"] if given["background"] == "video" else []
     words += [*ARMS.get(arm, [f"aux={arm}"]), f"seed={seed}", "device=cpu", "threads=1"]
     return config_of("config", words, Config)  # type: ignore[no-any-return]
 
 
 def world_of(given: dict[str, Any]) -> Path:
     """Where the results of all cells lie that can be compared."""
-    return RUNS / f"{given['world']}-{given['background']}-{given['frames']}-{given['steps']}"
+    videos = given["files"].get("sha256", "")[:8]
+    return RUNS / f"{given['world']}-{given['background']}{videos}-{given['frames']}-{given['steps']}"
 
 
 def folder_of(arm: str, place: str, seed: int, given: dict[str, Any]) -> Path:
@@ -194,7 +195,8 @@ def main() -> None:
     if not given["render"]:
         of = config("none", 0, given)
         if given["background"] == "video":
-            need("data/clips", "make clips")
+            need("data/backgrounds", "make backgrounds")
+        given["files"] = of.env.files()
         need_env(of.env)  # it chooses the renderer, on which a process that is spawned relies
         build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)  # or all cells would record at once
         each = [
@@ -206,6 +208,7 @@ def main() -> None:
         ]
         path = RESULTS / f"denoising-{given['world']}-{given['background']}.json"
         content, kept = {key: given[key] for key in ("world", "background", "steps", "frames")}, read_json(path)
+        content |= {"files": given["files"]} if given["files"] else {}
         comparable = all(kept.get(key) == value for key, value in content.items())
         cells = {name_of(cell): cell for cell in (kept["cells"] if comparable else [])}
         missing = [one for one in each if one[:3] not in cells and not result_of(folder_of(*one), given["steps"])]

@@ -171,6 +171,9 @@ def test_the_arms_of_cartpole() -> None:
     assert dbc.aux == {"dbc": replace(best.aux["deepmdp"], options=dbc.aux["dbc"].options)}
     assert dbc.aux["dbc"].options["form"] == "robust"
     assert (list(best.aux), best.agent.num_shifts, best.env) == (["deepmdp"], 2, plain.env)
+    gas = composed("experiment=gas_cartpole")
+    assert gas.steps * gas.replay_ratio == best.steps
+    assert replace(gas.env, num_envs=1) == replace(plain.env, background="gas", background_speed=1, films=5)
     paper = composed("experiment=dbc_paper")
     assert (paper.env.repeat, paper.batch_size, paper.agent.hidden, paper.encoder.name) == (2, 128, 1024, "control")
     assert paper.aux == {"dbc": replace(dbc.aux["dbc"], options={**dbc.aux["dbc"].options, "form": "released"})}
