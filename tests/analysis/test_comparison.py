@@ -182,11 +182,11 @@ def test_a_row_counts_as_many_times_as_it_has_episodes(none):
 
 @pytest.mark.parametrize("measured", ["eval/mean_reward", "aux/rotation/grad_cosine", "repr/probe/mean"])
 def test_the_time_of_an_update_is_without_what_is_measured_beside(measured):
-    clocks = [(1, 0), (2, 10), (4, 20), (104, 20), (205, 30), (206, 40)]  # measured for 100 s, then drawn for as long
+    clocks = [(1, 0), (2, 10), (4, 20), (104, 20), (105, 30), (107, 40)]  # measured for 100 s
     rows = [{"step": i, "train/loss": 1.0, "clock": {"seconds": s, "updates": n}} for i, (s, n) in enumerate(clocks)]
     del rows[3]["train/loss"]
     rows[3][measured] = 1.0
-    assert Run("run", "toy", 0, {}, rows).learning().tolist() == [[2, 1], [10, 10]]
+    assert Run("run", "toy", 0, {}, rows).learning().tolist() == [[2, 1, 2], [10, 10, 10]]
 
 
 def test_a_band_from_five_runs_on_and_the_extremes_below(tmp_path):
