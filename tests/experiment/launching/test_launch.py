@@ -341,7 +341,7 @@ def test_help_lists_groups_choices_and_keys(option: str, name: str, capsys: pyte
     assert launched(f"{option} seed=3", name=name) == (0, [])
     text, presets = capsys.readouterr().out, [path.stem for path in (CONFIGS / "experiment").iterdir()]
     groups = {
-        "aux": ["none", "dbc_mico", "dbc_released", "dbc_robust", "dbc_simsr", *TASKS],
+        "aux": ["none", *(path.stem for path in (CONFIGS / "aux").iterdir()), *TASKS],
         "encoder": ENCODERS,
         "env": ENVS,
         "experiment": [preset for preset in presets if preset.startswith("pretrain_") == (name == "pretrain")],
