@@ -328,7 +328,7 @@ def with_block(page: str | None, script: str, content: str) -> str:
 
 
 def standardized_state(episodes: Episodes) -> Tensor:
-    """The state (N, D) at all recorded frames: the labels that vary, with mean 0 and deviation 1 each."""
+    """The state (N, D) at all recorded frames: the labels that vary, with mean 0 and standard deviation 1 each."""
     state = np.stack([values for values in episodes.labels.values() if np.ptp(values) > 0], axis=1)
     return torch.from_numpy((state - state.mean(0)) / state.std(0)).float()
 

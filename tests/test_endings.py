@@ -102,9 +102,9 @@ def test_an_error_within_an_update_leaves_a_checkpoint_to_resume_from(
 def test_a_signal_ends_an_evaluation_during_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate, played = monitoring.evaluate, []
 
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        played.append(evaluate(*args))
+        played.append(evaluate(*args, **options))
 
     monkeypatch.setattr(monitoring, "evaluate", interrupted)
     assert run(small(tmp_path, eval_every=60, eval_every_episodes=1_000)) == 128 + signal.SIGTERM

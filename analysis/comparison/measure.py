@@ -186,7 +186,7 @@ def _outcome(run: Run, steps: NDArray[np.int64], values: Floats, window: float, 
 
 def _cost(run: Run, end: float) -> tuple[float | None, float | None]:
     """Seconds up to an agent step, and seconds for an update."""
-    steps, seconds, _ = run.clock()
+    steps, seconds = run.clock()
     reached = np.flatnonzero(steps >= end)
     spent, updates = run.learning().sum(1)
     return float(seconds[reached[0]]) if len(reached) else None, float(spent / updates) if updates > 0 else None

@@ -73,13 +73,13 @@ class Run:
         return np.array([count if is_number(count) and count > 0 else 1 for count in counts], dtype=np.float64)
 
     def clock(self) -> NDArray[np.float64]:
-        """Agent steps, seconds and updates (3, P) of the rows, without those of evaluations."""
+        """Agent steps and seconds (2, P) of the rows, without those of evaluations."""
         found = [
-            (row["step"], *tick)
+            (row["step"], tick[0])
             for row in self.rows
             if (tick := _tick(row)) and not _has(row, "eval/")  # its seconds are the evaluation's
         ]
-        return np.array(found, dtype=np.float64).reshape(-1, 3).T
+        return np.array(found, dtype=np.float64).reshape(-1, 2).T
 
     def learning(self) -> NDArray[np.float64]:
         """Seconds and updates (2, P) up to each row of the training from the row before, since learning began.

@@ -129,7 +129,7 @@ class GoalSpaceEnv(EnvConfig):
         return self.env.simulator
 
     def description(self) -> dict[str, Any]:
-        """See `EnvConfig.description`. Goal space, picture and demonstration are the SHA-256 of their files."""
+        """See `EnvConfig.description`. Goal space, picture and demonstration are given by SHA-256."""
         space = PIXELS if self.space == PIXELS else read_weights(Path(self.space))[1]["sha256"]
         seen = {"space": space, "observe": self.goal.observe}
         for name, path in {"picture": self.picture, "demonstration": self.goal.demonstration}.items():

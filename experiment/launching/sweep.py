@@ -203,7 +203,7 @@ def _follow(
 
 
 def _sleep(stop: GracefulExit) -> None:
-    """Wait for the next look, but not when a signal has to be passed on: a second one would end the sweep first."""
+    """Wait until the runs are checked again; return early when a signal has to be passed on."""
     until = time.monotonic() + POLL_SECONDS
     while time.monotonic() < until and not stop.save_requested:
         time.sleep(SIGNAL_SECONDS)

@@ -104,7 +104,7 @@ def chance_play(
     With goals, the episodes are those of the evaluation.
 
     Args:
-        earlier: a report of the run, whose results are reused if they are of the same protocol, environment and number.
+        earlier: a report of the run, whose results are reused if protocol, environment and number are the same.
 
     Returns:
         Conditions and statistics by policy, `random_play` and `do_nothing`.

@@ -132,10 +132,10 @@ def log_scores(
     config: Config, progress: Progress, logger: RunLogger, policy: Policy, env: EnvConfig, stop: GracefulExit
 ) -> None:
     """Play the episodes of an evaluation during training, and log their scores; due again where a signal ends it."""
-    settings = (config.frame_stack, config.eval_every_episodes, config.seed, 8, lambda: bool(stop.requested))
+    settings = (config.frame_stack, config.eval_every_episodes, config.seed)
     try:
-        summary = evaluate(policy, env.protocol(), *settings).summary
-        columns = evaluate_columns(policy, env, *settings)
+        summary = evaluate(policy, env.protocol(), *settings, stop=lambda: bool(stop.requested)).summary
+        columns = evaluate_columns(policy, env, *settings, stop=lambda: bool(stop.requested))
     except KeyboardInterrupt:
         if not stop.requested:
             raise
