@@ -13,16 +13,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from captum.attr import NoiseTunnel, Occlusion, Saliency
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from analysis.picture import Pixels, above_each_other, panel, rgb_frames, side_by_side
 from harness.files import write_png
+from harness.lazy import LazyModule
 from harness.provenance import write_json
 from harness.seeding import seeded
+
+captum, ndimage, stats = map(LazyModule, ("captum.attr", "scipy.ndimage", "scipy.stats"))
 
 Head: TypeAlias = Callable[[Tensor], Tensor]  # pixels (B, C, H, W) -> action values or class logits (B, K)
 PANEL = 252  # pixels of a side of each frame in a picture
@@ -48,7 +48,7 @@ def smoothgrad(scores: Head, obs: Tensor, *, frames: int = 1, samples: int = 32)
     with torch.no_grad():
         best = scores(pixels).argmax(1)
     with seeded(0, "attribution"):
-        squares = NoiseTunnel(Saliency(scores)).attribute(
+        squares = captum.NoiseTunnel(captum.Saliency(scores)).attribute(
             pixels,
             nt_type="smoothgrad_sq",
             nt_samples=samples,
@@ -89,7 +89,7 @@ def occlusion(scores: Head, obs: Tensor, *, frames: int = 1) -> NDArray[np.float
     pixels, channels, side = obs.float(), obs.shape[1] // frames, covered_window(obs.shape[2])
     with torch.no_grad():
         before, best = scores(pixels).to(pixels.device).max(1, keepdim=True)
-        changes = Occlusion(change).attribute(
+        changes = captum.Occlusion(change).attribute(
             pixels,
             sliding_window_shapes=(channels, side, side),
             strides=(channels, (side + 1) // 2, (side + 1) // 2),
@@ -119,7 +119,7 @@ def common_map(smooth: NDArray[np.floating], occluded: NDArray[np.floating]) -> 
     SmoothGrad's map is first averaged over the squares that occlusion covers, which never covers a single pixel.
     """
     side = covered_window(smooth.shape[1])
-    blurred = uniform_filter(smooth, (0, side, side))
+    blurred = ndimage.uniform_filter(smooth, (0, side, side))
     least = np.minimum(blurred / max(blurred.max(), EPS), occluded)
     scaled: NDArray[np.floating] = least / max(least.max(), EPS)
     return scaled
@@ -139,7 +139,7 @@ def agreement(maps: Sequence[NDArray[np.floating]], obs: Tensor) -> float | None
     first, second = (_squares(heat, side).mean((-1, -2))[visible] for heat in maps)
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(spearmanr(first, second).statistic)
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:

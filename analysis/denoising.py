@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from analysis.policies import random_policy
@@ -18,7 +16,10 @@ from encoders.augment import luma
 from envs import Rollout
 from envs.distractors import SPLITS, add_noise
 from envs.scenes import SceneConfig
+from harness.lazy import LazyModule
 from harness.seeding import derive, numpy_stream
+
+distance, metrics = map(LazyModule, ("scipy.spatial.distance", "sklearn.metrics"))
 
 Embed: TypeAlias = Callable[[Tensor], Tensor]  # observations (B, C, H, W) uint8 to (B, Z)
 
@@ -116,7 +117,7 @@ class DenoisingTest:
         for name, truth in (("state", self._scenes.state), ("background", self._brightness)):
             if not np.ptp(truth):  # the backgrounds are pixel noise alone
                 continue
-            scores[f"{name}_r2"] = float(r2_score(truth[self._test], ridge(train, truth[~self._test], test)))
+            scores[f"{name}_r2"] = float(metrics.r2_score(truth[self._test], ridge(train, truth[~self._test], test)))
         return scores
 
     def factor(self, embed: Embed, split: str) -> float:
@@ -124,7 +125,7 @@ class DenoisingTest:
         order, count = np.arange(len(self._anchors)), len(self._scenes.clips[split])
         shown = [self._embed(embed, split, self._anchors, (order + k) % count) for k in range(OTHERS + 1)]
         same = np.mean([np.linalg.norm(other - shown[0], axis=1).mean() for other in shown[1:]])
-        apart = cdist(shown[0], shown[0])
+        apart = distance.cdist(shown[0], shown[0])
         other = apart.sum() / (len(order) * (len(order) - 1))
         return float((other - same) / max(other + same, 1e-12))
 

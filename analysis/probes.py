@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import f1_score, mean_absolute_error, r2_score
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from datasets import EpisodeSampler
 from encoders import Encoder
+from harness.lazy import LazyModule
+
+dummy, linear_model, metrics, neighbors = (
+    LazyModule(f"sklearn.{name}") for name in ("dummy", "linear_model", "metrics", "neighbors")
+)
+stats = LazyModule("scipy.stats")
 
 Features = NDArray[np.floating]  # (N, D)
 Labels = NDArray[Any]  # (N,) strings are classes, floats are measures, integers are both
@@ -80,7 +81,7 @@ def comparable(train: Features, test: Features, *, standardise: bool = True) -> 
 
 def ridge(train: Features, values: NDArray[Any], test: Features) -> NDArray[Any]:
     """Predict values (M, K) of test features (M, D) by ridge regression on training features (N, D), values (N, K)."""
-    fitted = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, values)
+    fitted = linear_model.RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(train, values)
     predicted: NDArray[Any] = fitted.predict(test).reshape(len(test), -1)
     return predicted
 
@@ -99,11 +100,12 @@ def score_probe(train: Features, label: Labels, test: Features, truth: Labels) -
     """Scores on the test part of linear models, and for classes of nearest neighbours, fitted on the training part."""
     found = {}
     if is_class(label):
-        linear = LogisticRegression(C=LOGISTIC_C, max_iter=1000) if len(np.unique(label)) > 1 else DummyClassifier()
-        near = KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, label)
+        several = len(np.unique(label)) > 1
+        linear = linear_model.LogisticRegression(C=LOGISTIC_C, max_iter=1000) if several else dummy.DummyClassifier()
+        near = neighbors.KNeighborsClassifier(min(NEIGHBOURS, len(train))).fit(train, label)
         found = class_scores(linear.fit(train, label).predict(test), truth) | {"knn": float(near.score(test, truth))}
     if is_measure(label):
-        found |= measure_scores(RidgeCV(RIDGE_ALPHAS).fit(train, label).predict(test), truth)
+        found |= measure_scores(linear_model.RidgeCV(RIDGE_ALPHAS).fit(train, label).predict(test), truth)
     return found
 
 
@@ -122,13 +124,14 @@ def class_scores(predicted: Labels, truth: Labels) -> dict[str, float]:
     """`accuracy`, `f1` (weighted) and `accuracy/<class>`."""
     right = predicted == truth
     classes = {f"accuracy/{kind}": float(right[truth == kind].mean()) for kind in np.unique(truth)}
-    f1 = f1_score(truth, predicted, average="weighted", zero_division=0)
+    f1 = metrics.f1_score(truth, predicted, average="weighted", zero_division=0)
     return {"accuracy": float(right.mean()), "f1": float(f1), **classes}
 
 
 def measure_scores(predicted: Labels, truth: Labels) -> dict[str, float]:
     """`r2`, and `mae` in the label's unit."""
-    return {"r2": float(r2_score(truth, predicted)), "mae": float(mean_absolute_error(truth, predicted))}
+    r2, mae = metrics.r2_score(truth, predicted), metrics.mean_absolute_error(truth, predicted)
+    return {"r2": float(r2), "mae": float(mae)}
 
 
 def unseen(train: Features, test: Features) -> NDArray[np.bool_]:
@@ -171,6 +174,6 @@ class OnlineProbe:
         train, test = comparable(train, test)
         names = list(self.labels)
         known, truth = (np.stack([self.labels[name][rows] for name in names], 1) for rows in (self.train, self.test))
-        scores = r2_score(truth, ridge(train, known, test), multioutput="raw_values")
+        scores = metrics.r2_score(truth, ridge(train, known, test), multioutput="raw_values")
         found = {f"repr/probe/{name}": float(value) for name, value in zip(names, scores, strict=True)}
         return found | {"repr/probe/mean": float(np.mean(scores))}

@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+
+from harness.lazy import LazyModule
+
+stats = LazyModule("scipy.stats")
 
 Floats = NDArray[np.float64]
 Tasks: TypeAlias = Sequence[ArrayLike]  # (..., n_t) of each task

@@ -1,4 +1,4 @@
-"""Lazy imports, so that a command line is checked before torch is imported."""
+"""Lazy imports: a command line is checked before torch is imported, and a run starts without what it may not need."""
 
 from collections import UserDict
 from collections.abc import Callable
@@ -19,6 +19,16 @@ def lazily(modules: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
         return getattr(import_module(PREFIX + where[name]), name)
 
     return getattr_
+
+
+class LazyModule:
+    """A module that is imported when one of its names is first read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
 
 
 class Registry(UserDict[str, V]):

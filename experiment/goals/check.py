@@ -6,16 +6,15 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn.metrics import r2_score
-from sklearn.model_selection import GroupKFold
 
 from analysis.policies import random_policy
 from analysis.probes import Features, comparable, ridge
 from envs import EnvConfig, Observation, VectorEnv
 from envs.goals import Embeddings, GoalSpace
+from harness.lazy import LazyModule
 from harness.seeding import derive, numpy_stream
 
+stats, metrics, model_selection = map(LazyModule, ("scipy.stats", "sklearn.metrics", "sklearn.model_selection"))
 log = logging.getLogger(__name__)
 
 COPIES, STEPS, FOLDS = 100, 20, 5  # many copies: each begins with a state of its own
@@ -52,7 +51,7 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
         embedded, achieved, copy = _play(copies, space, seed)
         one, other = numpy_stream(seed, "goal gate/pairs").integers(len(copy), size=(2, PAIRS))
         apart = copies.goal_distance(achieved[one], achieved[other])
-    rank = float(spearmanr(-space.reward(embedded[one], embedded[other]), apart).statistic)
+    rank = float(stats.spearmanr(-space.reward(embedded[one], embedded[other]), apart).statistic)
     scores = cross_validated_r2(space.compared(embedded), achieved, copy)
     shown = ", ".join(f"{score:.2f}" for score in scores)
     log.info("goal space: R2 of the environment's goals: %s; correlation of reward and distance: %.2f", shown, rank)
@@ -68,10 +67,10 @@ def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[f
 def cross_validated_r2(features: Features, truth: Features, group: Features) -> list[float]:
     """R2 of each column of (N, D) truth, by ridge regression on (N, G) features. Folds are split by group (N,)."""
     predicted = np.empty_like(truth)
-    for train, test in GroupKFold(FOLDS).split(features, groups=group):
+    for train, test in model_selection.GroupKFold(FOLDS).split(features, groups=group):
         known, asked = comparable(features[train], features[test])
         predicted[test] = ridge(known, truth[train], asked)
-    scores: list[float] = np.atleast_1d(r2_score(truth, predicted, multioutput="raw_values")).tolist()
+    scores: list[float] = np.atleast_1d(metrics.r2_score(truth, predicted, multioutput="raw_values")).tolist()
     return scores
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.lazy import Registry, lazily
+from harness.lazy import LazyModule, Registry, lazily
 
 
 def test_registry_imports_an_entry_when_it_is_read(monkeypatch):
@@ -33,6 +33,20 @@ def test_package_has_the_names_it_lists_and_no_others():
     assert 3 < getattr_("pi") < 4
     with pytest.raises(AttributeError):
         getattr_("tau")
+
+
+def test_a_module_is_imported_when_a_name_of_it_is_read() -> None:
+    assert LazyModule("math").pi > 3
+    missing = LazyModule("no_such_module")
+    with pytest.raises(ModuleNotFoundError):
+        _ = missing.pi
+
+
+def test_a_training_starts_without_what_it_may_not_need() -> None:
+    late = {"scipy", "sklearn", "captum", "matplotlib", "stable_baselines3", "dm_control", "mujoco"}
+    code = f"import sys, train; print(*({late} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "\n", done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "pretrain", "probe", "evaluate"])
