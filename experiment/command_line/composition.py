@@ -16,10 +16,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import configs
 from agents import AGENTS, AgentConfig
+from agents.peers import PEERS, PeerConfig
 from aux_tasks import TASKS, TaskConfig
 from aux_tasks.config import options_of
 from configs.collect import COLLECTORS, CollectConfig
-from configs.peers import PEERS, PeerConfig
 from configs.schema import AnyConfig, CompareConfig, Config, EvaluateConfig, PretrainConfig, ProbeConfig, flatten
 from configs.sources import SOURCES, SourceConfig
 from encoders import ENCODERS, EncoderConfig
@@ -83,33 +83,31 @@ class Composed:
 
 
 def register() -> None:
-    """Register every group and its types with Hydra, so that unknown keys and wrong types are errors.
-
-    A member of a group that has a yaml file in configs/ is defined by that file.
-    """
-    store, presets = ConfigStore.instance(), Path(configs.__path__[0])
-
-    def add(group: str, name: str, node: Any, package: str | None = None) -> None:
-        if not (presets / group / f"{name}.yaml").exists():
-            store.store(group=group, name=name, node=node, package=package)
-
+    """Register every group and its types with Hydra, so that unknown keys and wrong types are errors."""
     for command, kind in COMMANDS.items():
-        add("schema", command, _node(kind))  # type: ignore[arg-type]
-    add("schema", "encoder", _node(EncoderConfig))
+        _add("schema", command, kind)  # type: ignore[arg-type]
+    _add("schema", "encoder", EncoderConfig)
     for group, members in GROUPS.items():
         for name, kind in members.items():
-            add(group, name, _node(kind))  # type: ignore[arg-type]
+            _add(group, name, kind)  # type: ignore[arg-type]
     for name in ENCODERS:
-        add("encoder", name, _node(EncoderConfig)(name=name))
-    replay = _node(ReplayConfig)
-    add("replay", "uniform", replay())
-    add("replay", "prioritized", replay(prioritized=True))
-    add("replay", "lap", replay(prioritized=True, lap=True, alpha=0.4))  # the paper's alpha
+        _add("encoder", name, EncoderConfig, name=name)
+    _add("replay", "uniform", ReplayConfig)
+    _add("replay", "prioritized", ReplayConfig, prioritized=True)
+    _add("replay", "lap", ReplayConfig, prioritized=True, lap=True, alpha=0.4)  # the paper's alpha
     for name in COLLECTORS:
-        add("collect", name, _node(CollectConfig)(name=name))
+        _add("collect", name, CollectConfig, name=name)
     for name in TASKS:
-        add("aux", name, {}, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen
-    add("aux", "none", {}, package="aux")
+        _add("aux", name, package=f"aux.{name}")  # `with_tasks` gives the keys of those that are chosen
+    _add("aux", "none", package="aux")
+
+
+@cache
+def _add(group: str, member: str, kind: type | None = None, *, package: str | None = None, **values: Any) -> None:
+    """Add a member with the keys of `kind`, once, unless a yaml file in configs/ defines it."""
+    if not (Path(configs.__path__[0]) / group / f"{member}.yaml").exists():
+        node: Any = _node(kind) if kind else {}
+        ConfigStore.instance().store(group=group, name=member, node=node(**values) if values else node, package=package)
 
 
 def with_tasks(composed: DictConfig) -> DictConfig:

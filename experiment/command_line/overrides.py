@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,7 @@ def _compose(name: str, words: Sequence[str], groups: list[str], parser: Overrid
     return Composed(config, composed, tuple(words), chosen)
 
 
+@cache
 def group_names(name: str) -> list[str]:
     """The config groups of the config `name`."""
     runtime = compose(name, return_hydra_config=True).hydra.runtime
