@@ -16,7 +16,7 @@ import logging
 import sys
 from functools import partial
 
-from configs.peers import PeerConfig
+from agents.peers import PeerConfig
 from configs.schema import Config
 from experiment.command_line.composition import Composed
 from experiment.folders.run_folder import claim_run_dir, run_folder, with_run_dir

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from agents.capture import Captured
 from agents.config import AgentConfig, AuxSchedule, Capture, Conflict, Precision
 from agents.conflict import backward
-from agents.learning import Schedule, linear, weighted_sum
+from agents.learning import Schedule, weighted_sum
 from encoders import Encoder, StateEncoder, fit_moments, moments, standardize, track
 from encoders.augment import random_shift
 from encoders.momentum import is_momentum_copy
+from harness.schedules import linear
 from replay import Batch
 
 R = TypeVar("R")
@@ -164,7 +165,7 @@ class Agent(nn.Module, ABC):
         """What follows from the agent step: the learning rate, which the heads of auxiliary tasks do not follow."""
         c = self.config
         final = c.learning_rate if c.final_learning_rate is None else c.final_learning_rate
-        return {"learning_rate": lambda step: linear(c.learning_rate, final, step / c.decay_steps)}
+        return {"learning_rate": lambda step: linear(c.learning_rate, final, step, c.decay_steps)}
 
     @abstractmethod
     def act(self, obs: Observation, *, explore: bool) -> NDArray[Any]:

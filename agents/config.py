@@ -2,12 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gymnasium.spaces import Box, Discrete, flatdim
+
+from harness.checks import check_above, check_least, check_within
 
 if TYPE_CHECKING:
     from agents.base import Agent, Streams, Suite
@@ -72,10 +73,10 @@ class AgentConfig(ABC):
     capture: Capture = Capture.auto  # on a GPU, replay updates and actions as CUDA graphs; auto: off, not measured yet
 
     def __post_init__(self) -> None:
-        nonnegative = ("encoder_scale", "adam_eps", "random_shift", "final_learning_rate")
-        self._check("at least 0", lambda x: x >= 0, *nonnegative)
-        self._check("above 0", lambda x: x > 0, "learning_rate", "max_grad_norm")
-        self._check("at least 1", lambda x: x >= 1, "decay_steps")
+        check_least(0, "agent", encoder_scale=self.encoder_scale, final_learning_rate=self.final_learning_rate)
+        check_least(0, "agent", adam_eps=self.adam_eps, random_shift=self.random_shift)
+        check_above(0, "agent", learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        check_least(1, "agent", decay_steps=self.decay_steps)
         if self.conflict is not Conflict.none and self.aux_schedule is AuxSchedule.alternating:
             raise ValueError(
                 f"agent.conflict={self.conflict} compares gradients of one step: aux_schedule must be joint"
@@ -84,12 +85,6 @@ class AgentConfig(ABC):
             raise ValueError("agent.precision=auto would compile both: give agent.precision=float32 or bfloat16")
         if self.conflict is not Conflict.none and not self.encoder_scale:
             raise ValueError(f"agent.conflict={self.conflict} has no effect: agent.encoder_scale=0 freezes the encoder")
-
-    def _check(self, rule: str, holds: Callable[[float], bool], *names: str) -> None:
-        """Raise ValueError unless the values of these keys, as far as they are given, obey a rule; NaN obeys none."""
-        for name in names:
-            if (value := getattr(self, name)) is not None and not holds(value):
-                raise ValueError(f"agent.{name}={value}: must be {rule}")
 
     def for_actor(self, actor: int, actors: int) -> "AgentConfig":  # noqa: ARG002
         """The config of one of several actors that collect for one learner; itself where the policy samples."""
@@ -127,7 +122,7 @@ class Head(StrEnum):
     plain = "plain"  # its mean, the action value
     quantile = "quantile"  # fixed quantiles: QR-DQN
     implicit = "implicit"  # quantiles at drawn fractions: IQN
-    places = "places"  # its mean, where actions are places of the picture
+    spatial = "spatial"  # its mean, where actions are positions in the image
 
 
 @dataclass(frozen=True)
@@ -138,12 +133,12 @@ class DQNConfig(AgentConfig):
     learning_rate: float = 2.5e-4
     adam_eps: float = 1.5e-4
     max_grad_norm: float = 10.0
-    # plain: action values; quantile: QR-DQN; implicit: IQN; these are dueling. places: values of a grid of places in
-    # the picture for a goal, each by the encoder's maps there
+    # plain: action values; quantile: QR-DQN; implicit: IQN; these are dueling. spatial: values of a grid of positions
+    # in the image for a goal, each by the encoder's maps there
     head: Head = Head.plain
     quantiles: int = 32  # head=quantile: quantiles of the return; head=implicit: fractions drawn in an update
     double: bool = True  # the online network chooses the next action, the target network values it; false: it does both
-    hidden: int = 256  # width of each stream of a dueling head; head=places: feature maps of its hidden layer
+    hidden: int = 256  # width of each stream of a dueling head; head=spatial: feature maps of its hidden layer
     layer_norm: bool = True  # layer normalisation in the head
     target: Target = Target.soft  # how the target network follows: a moving average, or a copy from time to time
     target_tau: float = 0.005  # target=soft: share of the online network blended in at each update
@@ -156,10 +151,11 @@ class DQNConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "quantiles", "target_every", "epsilon_steps")
-        shares = ("epsilon_start", "epsilon_end", "target_epsilon", "average_tau")
-        self._check("in [0, 1]", lambda x: 0 <= x <= 1, *shares)
-        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+        check_least(1, "agent", hidden=self.hidden, quantiles=self.quantiles, target_every=self.target_every)
+        check_least(1, "agent", epsilon_steps=self.epsilon_steps)
+        check_within("[0, 1]", "agent", epsilon_start=self.epsilon_start, epsilon_end=self.epsilon_end)
+        check_within("[0, 1]", "agent", target_epsilon=self.target_epsilon, average_tau=self.average_tau)
+        check_within("(0, 1]", "agent", target_tau=self.target_tau)
 
     def for_actor(self, actor: int, actors: int) -> "DQNConfig":
         """Of several actors, number i of N ends at epsilon 0.4**(1 + 7 i / (N - 1)) (Horgan et al. 2018, section 4)."""
@@ -197,9 +193,9 @@ class SACConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda x: x >= 1, "hidden", "policy_delay", "num_shifts")
-        self._check("above 0", lambda x: x > 0, "init_temperature")
-        self._check("in (0, 1]", lambda x: 0 < x <= 1, "target_tau")
+        check_least(1, "agent", hidden=self.hidden, policy_delay=self.policy_delay, num_shifts=self.num_shifts)
+        check_above(0, "agent", init_temperature=self.init_temperature)
+        check_within("(0, 1]", "agent", target_tau=self.target_tau)
         if self.num_shifts > 1 and not self.random_shift:
             raise ValueError(f"agent.num_shifts={self.num_shifts}: all equal without agent.random_shift, 4 for example")
         if self.overlay_folder and self.svea is not Svea.overlay:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from agents.base import Agent, Observation, Streams, Suite
 from agents.config import DQNConfig, Head, Target
-from agents.heads import DistributionalHead, DuelingHead, ImplicitHead, PlacesHead, QuantileHead, huber, quantile_huber
-from agents.learning import linear
+from agents.heads import DistributionalHead, DuelingHead, ImplicitHead, QuantileHead, SpatialHead, huber, quantile_huber
 from encoders import Encoder
 from encoders.momentum import momentum_copy
+from harness.schedules import linear
 from replay import Batch
 
 
@@ -53,7 +53,7 @@ class DQN(Agent):
         """The learning rate, and epsilon, the probability of a random action."""
         c = self.config
         return super().schedules() | {
-            "epsilon": lambda step: linear(c.epsilon_start, c.epsilon_end, step / c.epsilon_steps)
+            "epsilon": lambda step: linear(c.epsilon_start, c.epsilon_end, step, c.epsilon_steps)
         }
 
     @torch.no_grad()
@@ -161,19 +161,19 @@ class DQN(Agent):
 
 def build_head(
     config: DQNConfig, encoder: Encoder, goal_dim: int, num_actions: int
-) -> DuelingHead | QuantileHead | ImplicitHead | PlacesHead:
+) -> DuelingHead | QuantileHead | ImplicitHead | SpatialHead:
     """The head of a config, on the features of an encoder beside goals.
 
     Raises:
-        ValueError: the actions are not places in the encoder's maps.
+        ValueError: the actions are not positions in the encoder's maps.
     """
-    if config.head == Head.places:
+    if config.head == Head.spatial:
         if encoder.feature_dim != math.prod(shape := encoder.map_shape):
             raise ValueError(
-                "agent.head=places needs features that are the encoder's maps: give encoder.feature_dim=null and an "
+                "agent.head=spatial needs features that are the encoder's maps: give encoder.feature_dim=null and an "
                 "encoder of convolutions alone, control_fast for example"
             )
-        return PlacesHead(shape, goal_dim, num_actions, config.hidden)
+        return SpatialHead(shape, goal_dim, num_actions, config.hidden)
     inputs = encoder.feature_dim + goal_dim
     if config.head == Head.plain:
         return DuelingHead(inputs, num_actions, config.hidden, config.layer_norm)

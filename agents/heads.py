@@ -1,4 +1,4 @@
-"""Heads of DQN: dueling action values, dueling quantiles of the return, and values of places."""
+"""Heads of DQN: dueling action values, dueling quantiles of the return, and spatial action values."""
 
 import math
 
@@ -38,30 +38,30 @@ class DuelingHead(nn.Module):
         return value + advantage - advantage.mean(-1, keepdim=True)  # type: ignore[no-any-return]
 
 
-class PlacesHead(nn.Module):
-    """Action values of the places of a picture, each by the encoder's maps there: what is learned of one place holds
-    for all. The goal scales and shifts the hidden maps (Perez et al. 2018, "FiLM", equation 2).
+class SpatialHead(nn.Module):
+    """Action values of a grid of positions in the image, by convolutions of the encoder's maps (Wu et al. 2020,
+    "Spatial action maps"). The goal scales and shifts the hidden maps (Perez et al. 2018, "FiLM", equation 2).
 
     Args:
         map_shape: (C', H', W') of the maps whose numbers are the features.
         goal_dim: G, numbers behind the features; at least 1.
-        num_actions: A = H' r x W' r places, row by row, for a whole r.
+        num_actions: A = H' r x W' r positions, row by row, for a whole r.
         hidden: feature maps of the hidden layer.
 
     Raises:
-        ValueError: there are no goals, or other numbers of places.
+        ValueError: there are no goals, or the positions are no such grid.
     """
 
     def __init__(self, map_shape: tuple[int, int, int], goal_dim: int, num_actions: int, hidden: int) -> None:
         super().__init__()
         if not goal_dim:
-            raise ValueError("agent.head=places chooses the place of a goal, but this environment has no goals")
+            raise ValueError("agent.head=spatial chooses a position for a goal, but this environment has no goals")
         channels, height, width = self.map_shape = map_shape
         self.parts = [math.prod(map_shape), goal_dim]
         self.finer = math.isqrt(num_actions // (height * width))
         if num_actions != height * width * self.finer**2:
             raise ValueError(
-                f"agent.head=places: {num_actions} actions are not a grid of places that divides the "
+                f"agent.head=spatial: {num_actions} actions are not a grid of positions that divides the "
                 f"{height} x {width} maps of the encoder"
             )
         self.hidden, self.goal = nn.Conv2d(channels, hidden, 1), nn.Linear(goal_dim, 2 * hidden)

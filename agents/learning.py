@@ -34,11 +34,6 @@ class Schedule:
         self._vector.copy_(values, non_blocking=True)
 
 
-def linear(start: float, end: float, progress: float) -> float:
-    """From `start` at progress 0 to `end` at 1 and after."""
-    return start + (end - start) * min(1.0, progress)
-
-
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, Tensor | float], sample_weight: Tensor) -> Tensor:
     """Mean over the batch of sum_k weights[k] * terms[k], each sample scaled by its importance weight.
 

@@ -1,7 +1,7 @@
 """The contract of every auxiliary task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -137,34 +137,6 @@ class BonusTask(AuxTask):
     def count(self, batch: Batch, encoder: Encoder) -> None:  # noqa: ARG002
         """Update what only the bonus reads, after each update of a run that uses it; see `after_step`."""
         return None
-
-
-def check_least(least: float, **options: float) -> None:
-    """Raise ValueError for the first option that is not at least `least`."""
-    _check(f"at least {least}", lambda value: value >= least, options)
-
-
-def check_above(bound: float, **options: float) -> None:
-    """Raise ValueError for the first option that is not above `bound`."""
-    _check(f"above {bound}", lambda value: value > bound, options)
-
-
-def check_within(interval: str, **options: float) -> None:
-    """Raise ValueError for the first option outside of an interval, such as "[0, 1)"."""
-    low, high = map(float, interval[1:-1].split(","))
-
-    def holds(value: float) -> bool:
-        above = value >= low if interval[0] == "[" else value > low
-        return above and (value <= high if interval[-1] == "]" else value < high)
-
-    _check(f"in {interval}", holds, options)
-
-
-def _check(rule: str, holds: Callable[[float], bool], options: Mapping[str, float]) -> None:
-    """Raise ValueError for the first option that breaks a rule; NaN breaks each."""
-    for option, value in options.items():
-        if not holds(value):
-            raise ValueError(f"{option} must be {rule}, got {value}")
 
 
 def classify(logits: Tensor, label: Tensor) -> AuxOutput:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least
+from harness.schedules import linear
 
 ENCODERS = ("shared", "separate")
 
@@ -24,16 +25,14 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)  # arguments of the task's class
 
     def __post_init__(self) -> None:
-        for name, least in {"weight": 0, "final_weight": 0, "bonus_weight": 0, "decay_steps": 1}.items():
-            if (value := getattr(self, name)) is not None and not value >= least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
+        check_least(0, weight=self.weight, final_weight=self.final_weight, bonus_weight=self.bonus_weight)
+        check_least(1, decay_steps=self.decay_steps)
         check_choice("encoder", self.encoder, ENCODERS)
 
     def at(self, step: int) -> float:
         """Return the weight at an agent step."""
-        if self.final_weight is None:
-            return self.weight
-        return self.weight + (self.final_weight - self.weight) * min(1.0, step / self.decay_steps)
+        final = self.weight if self.final_weight is None else self.final_weight
+        return linear(self.weight, final, step, self.decay_steps)
 
 
 def options_of(task: type) -> dict[str, tuple[Parameter, Any]]:

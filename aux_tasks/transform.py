@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aux_tasks.base import AuxTask, Examples, TaskSetting, classify
 from encoders import Encoder
 from encoders.views import VIEWS
-from harness.suggest import check_choice
+from harness.checks import check_choice
 from replay import Batch
 
 

@@ -72,8 +72,8 @@ def act(policy: str, env: PusherVector, rng: np.random.Generator) -> NDArray[np.
     """Actions of a policy by its name."""
     if policy == "scripted":
         labels = env.labels()
-        places = np.stack([labels[name] for name in ("puck_x", "puck_y", "pointer_x", "pointer_y")], axis=1)
-        return scripted_action(places, env.goals().desired)
+        positions = np.stack([labels[name] for name in ("puck_x", "puck_y", "pointer_x", "pointer_y")], axis=1)
+        return scripted_action(positions, env.goals().desired)
     return (policy == "random") * rng.uniform(-1, 1, (env.num_envs, 2)).astype(np.float32)
 
 

@@ -37,7 +37,7 @@ from harness.seeding import numpy_stream
 JSON, PAGE = RESULTS / "goal_spaces.json", RESULTS / "goal_spaces.md"
 COPIES, STEPS, PAIRS = 100, 20, 20_000
 SCENES, MOMENTS = 600, 4  # copies and steps for the looks of imagined goals
-PLACES = ("puck_x", "puck_y", "pointer_x", "pointer_y")
+POSITIONS = ("puck_x", "puck_y", "pointer_x", "pointer_y")
 LOOKS = ("color", "shape")
 UPDATES, BATCH = 400, 64  # of the classifier of decoded pictures
 Array = NDArray[Any]
@@ -67,9 +67,9 @@ def play(config: EnvConfig, seed: int, copies: int, steps: int) -> Play:
 
 
 def scores(embedded: Array, distance: Array, seen: Play, pairs: Array) -> dict[str, float]:
-    """R2 of each place by cross-validated ridge regression, and the rank correlation of distances with the puck's."""
-    truth = np.stack([seen.labels[name] for name in PLACES], 1)
-    found = dict(zip(PLACES, cross_validated_r2(embedded, truth, seen.copy), strict=True))
+    """R2 of each position by cross-validated ridge regression, and the rank correlation of distances to the puck's."""
+    truth = np.stack([seen.labels[name] for name in POSITIONS], 1)
+    found = dict(zip(POSITIONS, cross_validated_r2(embedded, truth, seen.copy), strict=True))
     apart = np.linalg.norm(truth[pairs[0], :2] - truth[pairs[1], :2], axis=1)
     return found | {"rank_correlation": float(spearmanr(distance, apart).statistic)}
 
@@ -170,8 +170,8 @@ def classifier(pictures: Array, labels: Array, rng: np.random.Generator) -> Any:
 def render_page(page: str | None) -> str:
     """The page with the tables that the JSON gives."""
     rows = read_json(JSON).get("rows", [])
-    numbers = [[f"{row[name]:.2f}" for name in (*PLACES, "rank_correlation")] for row in rows]
-    header = ["space", "latents", "updates", "seconds", *(f"R2 {name}" for name in PLACES), "rank correlation"]
+    numbers = [[f"{row[name]:.2f}" for name in (*POSITIONS, "rank_correlation")] for row in rows]
+    header = ["space", "latents", "updates", "seconds", *(f"R2 {name}" for name in POSITIONS), "rank correlation"]
     cells = [
         [
             row["task"],

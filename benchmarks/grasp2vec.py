@@ -143,8 +143,8 @@ def argmax_policy(network: Network) -> Policy:
         size = scene.shape[-1]
         grown = F.interpolate(heat[:, None], (size, size), mode="bicubic", align_corners=False)[:, 0]
         hottest = grown.flatten(1).argmax(1)
-        place = torch.stack([hottest % size, hottest // size], dim=1)
-        point: NDArray[np.float32] = ((place + 0.5) / size * 2 - 1).float().numpy()
+        position = torch.stack([hottest % size, hottest // size], dim=1)
+        point: NDArray[np.float32] = ((position + 0.5) / size * 2 - 1).float().numpy()
         return point
 
     return act

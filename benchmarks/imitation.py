@@ -2,8 +2,8 @@
 
     python benchmarks/imitation.py [seeds=3] [steps=6000] [pretrain_steps=500] [jobs=1]
 
-The point mass, demonstrated by a controller that steers to the middle from one place; the agent starts elsewhere. The
-space is `experiment=pretrain_tcn_pointmass`, one for all arms. `same camera` and `other camera`: who saw the
+The point mass, demonstrated by a controller that steers to the middle from one position; the agent starts elsewhere.
+The space is `experiment=pretrain_tcn_pointmass`, one for all arms. `same camera` and `other camera`: who saw the
 demonstration; the agent sees itself with the first. `true reward`: SAC from pixels with the reward of the environment.
 Makes what is missing in runs/imitation, then results/imitation.json and the block of its page.
 """
@@ -43,8 +43,8 @@ def demonstrate(env: EnvConfig, seed: int) -> None:
     vector = replace(env, num_envs=1).build()
 
     def steer(_: Observation) -> Any:
-        place = np.stack([vector.labels()[axis] for axis in "xy"], axis=1)
-        return (SLOW * np.clip(-10 * place, -1, 1)).astype(np.float32)
+        position = np.stack([vector.labels()[axis] for axis in "xy"], axis=1)
+        return (SLOW * np.clip(-10 * position, -1, 1)).astype(np.float32)
 
     record(
         vector,
@@ -83,8 +83,8 @@ def final_distances(env: EnvConfig, policy: Policy) -> list[float]:
     while not found:
         rollout.step(policy)
         if rollout.episodes:
-            place = vector.labels()
-            found = np.hypot(place["x"], place["y"]).tolist()
+            position = vector.labels()
+            found = np.hypot(position["x"], position["y"]).tolist()
     vector.close()
     return found
 
@@ -135,13 +135,13 @@ def main() -> None:
     results, failed = measured(run, runs, given["steps"], given["jobs"])
     env, shown = training("true reward", 0, given).env, read_json(DEMONSTRATION / "source.json")
     random = random_policy(env.build().action_space, numpy_stream(0, "random"))
-    place = [np.load(DEMONSTRATION / f"labels/{axis}.npy")[-1] for axis in "xy"]
+    position = [np.load(DEMONSTRATION / f"labels/{axis}.npy")[-1] for axis in "xy"]
     content = {
         "command": this_command(__file__),
         "steps": given["steps"],
         "controller": shown["controller"],
         "random play": final_distances(env, random),
-        "demonstration": [float(np.hypot(*place))],
+        "demonstration": [float(np.hypot(*position))],
         "results": list(results.values()),
         "versions": versions(),
     }

@@ -91,7 +91,7 @@ SPECIAL = {  # settings of one pair alone
     ("balls", "colorization"): MANY,
     ("balls", "split_brain"): MANY,
     ("pong", "permutation"): ["aux.permutation.options.crop_rows=[14,77]"],  # hides the score
-    ("pong", "tracking"): ["aux.tracking.options.patch=12"],  # a paddle is 6 pixels high
+    ("pong", "tracking"): ["aux.tracking.options.patch_size=12"],  # a paddle is 6 pixels high
 }
 PLACES = {"balls": "[x_0,y_0,x_1,y_1]", "pong": "[ball_x,ball_y]"}
 TEST_BATCHES = 32

@@ -130,9 +130,9 @@ def errors(rows: Tensor, real: Tensor) -> dict[str, float]:
     """Of next state and reward, in deviations, and the mean distance of Kolmogorov and Smirnov of the columns."""
     state, action, reward, _, following = (part.numpy() for part in torch.split(rows, COLUMNS, 1))
     velocity = (1 - DRAG) * state[:, 2:] + FORCE * action
-    place = np.clip(state[:, :2] + velocity, -1, 1)
-    velocity[place != state[:, :2] + velocity] = 0
-    true = np.concatenate([place, velocity], 1)
+    position = np.clip(state[:, :2] + velocity, -1, 1)
+    velocity[position != state[:, :2] + velocity] = 0
+    true = np.concatenate([position, velocity], 1)
     true_reward = np.exp(-2 * np.linalg.norm(following[:, :2], axis=1, keepdims=True))
     changes = (real[:, -4:] - real[:, :4]).std(0).numpy()
     apart = [ks_2samp(rows[:, i], real[:, i]).statistic for i in range(rows.shape[1]) if real[:, i].std() > 0]

@@ -157,9 +157,9 @@ def probe(world: World, train: Episodes, held_out: Episodes, embed: Embed) -> di
         )
 
     def truth(episodes: Episodes) -> dict[str, NDArray[np.floating]]:
-        place = read(episodes, world.positions)
-        place = np.concatenate([np.sin(place), np.cos(place)], axis=1) if world.angles else place
-        return {"positions": place, "velocities": read(episodes, world.velocities)}
+        position = read(episodes, world.positions)
+        position = np.concatenate([np.sin(position), np.cos(position)], axis=1) if world.angles else position
+        return {"positions": position, "velocities": read(episodes, world.velocities)}
 
     known, asked = (
         np.concatenate([embed(episodes, 0, rows) for rows in spans(episodes)]) for episodes in (train, held_out)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from harness.suggest import check_choice
+from harness.checks import check_above, check_choice, check_least
 
 COLLECTORS = ("local", "overlap", "ray")
 
@@ -21,11 +21,9 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         check_choice("collect", self.name, COLLECTORS)
-        for name, least in {"actors": 1, "block": 2}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"collect.{name}={getattr(self, name)}: must be at least {least}")
-        if not self.cpus > 0:
-            raise ValueError(f"collect.cpus={self.cpus}: must be above 0")
+        check_least(1, "collect", actors=self.actors)
+        check_least(2, "collect", block=self.block)
+        check_above(0, "collect", cpus=self.cpus)
         if self.name == "ray":
             return
         for key in fields(self)[1:]:

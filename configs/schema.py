@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import inf
 from typing import Any
 
 from agents import AgentConfig, DQNConfig
 from agents.config import Head
+from agents.peers import PeerConfig
 from aux_tasks import TaskConfig
 from configs.collect import CollectConfig
-from configs.peers import PeerConfig
 from configs.sources import SourceConfig
 from encoders import EncoderConfig
 from envs import EnvConfig
-from harness.suggest import check_choice
+from harness.checks import check_above, check_choice, check_least, check_within
 from replay import ReplayConfig
 
 OBSERVED, GOAL_SOURCES = ("latent", "features", "pixels"), ("imagined", "env")
@@ -83,7 +82,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "eval_every_episodes")
-        _check_positive(self, replay_ratio=inf, gamma=1)
+        check_above(0, replay_ratio=self.replay_ratio)
+        check_within("(0, 1]", gamma=self.gamma)
         within = self.replay.longest * self.num_envs  # steps of the first windows; sampling needs those after them
         if self.learning_starts + 1 / self.replay_ratio <= within:
             least = f"{within + self.num_envs}, replay.n_step + 1 steps of each of {self.num_envs} environment copies"
@@ -94,9 +94,10 @@ class Config:
             raise ValueError(f"milestones={self.milestones}: must be pairs of a score and agent steps, [[0,90_000]]")
         if isinstance(self.agent, PeerConfig):
             _check_peer(self)
-        if self.replay.lap and not (isinstance(self.agent, DQNConfig) and self.agent.head in (Head.plain, Head.places)):
+        huber = isinstance(self.agent, DQNConfig) and self.agent.head in (Head.plain, Head.spatial)
+        if self.replay.lap and not huber:
             raise ValueError(
-                "replay.lap=true needs a Huber loss: agent=dqn agent.head=plain or places, or replay=prioritized"
+                "replay.lap=true needs a Huber loss: agent=dqn agent.head=plain or spatial, or replay=prioritized"
             )
 
     @property
@@ -132,9 +133,9 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "frame_stack", "steps", "batch_size", "log_every", "diagnose_every", "checkpoint_every")
-        _check_positive(self, gamma=1, learning_rate=inf, max_grad_norm=inf)
-        if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share={self.test_share}: must be in (0, 1)")
+        check_above(0, learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        check_within("(0, 1]", gamma=self.gamma)
+        check_within("(0, 1)", test_share=self.test_share)
         if not self.aux:
             raise ValueError("nothing to learn: give aux=rotation or another auxiliary task")
         _check_without_agent(self.aux)
@@ -169,7 +170,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds", "train_labels", "test_labels", "steps", "batch_size")
-        _check_positive(self, learning_rate=inf, max_grad_norm=inf)
+        check_above(0, learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
         check_choice("mode", self.mode, MODES)
         if self.encoder and not self.source:
             raise ValueError(f"encoder={self.encoder.name} knows of no labelled pictures: give source=... too")
@@ -229,17 +230,9 @@ def _check_without_agent(tasks: Mapping[str, TaskConfig]) -> None:
 
 def _check_counts(config: "AnyConfig", *positive: str) -> None:
     """Raise ValueError unless every whole number is at least 0, and those named at least 1."""
-    for member in fields(config):
-        value, least = getattr(config, member.name), int(member.name in positive)
-        if member.type is int and value < least:
-            raise ValueError(f"{member.name}={value}: must be at least {least}")
-
-
-def _check_positive(config: "AnyConfig", **most: float) -> None:
-    """Raise ValueError unless these values are above 0 and at most what is given."""
-    for name, limit in most.items():
-        if not 0 < (value := getattr(config, name)) <= limit:
-            raise ValueError(f"{name}={value}: must be above 0" + (f" and at most {limit}" if limit < inf else ""))
+    counts = {member.name: getattr(config, member.name) for member in fields(config) if member.type is int}
+    check_least(1, **{name: counts[name] for name in positive})
+    check_least(0, **counts)
 
 
 OF_PEERS = {"env", "agent", "seed", "device", "threads", "frame_stack", "gamma", "clip_reward", "steps", "log_every"}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least
 
 if TYPE_CHECKING:
     from datasets import Episodes
@@ -38,7 +38,7 @@ class FramesConfig(SourceConfig):
     path: str | None = None  # folder of the recording; default: in data/frames, named by all settings
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "frames")
+        check_least(1, "source", frames=self.frames)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ImagesConfig(SourceConfig):
     crop: str = "middle"  # the middle square, or face: the largest face, for the extra `faces`
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "size")
+        check_least(1, "source", size=self.size)
         check_choice("source.crop", self.crop, CROPS)
 
 
@@ -75,7 +75,7 @@ class VideosConfig(SourceConfig):
     crop: str = "middle"  # the middle square, or face: the largest face, for the extra `faces`
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "size", "stride")
+        check_least(1, "source", size=self.size, stride=self.stride)
         check_choice("source.crop", self.crop, CROPS)
 
 
@@ -89,7 +89,7 @@ class MultiviewConfig(SourceConfig):
     stride: int = 1  # one of so many frames is used; 1: all
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "size", "stride")
+        check_least(1, "source", size=self.size, stride=self.stride)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class IdxConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class BallsConfig(SourceConfig):
-    """Coloured balls that fall and bounce, with their places and speeds as labels, made in memory."""
+    """Coloured balls that fall and bounce, with their positions and speeds as labels, made in memory."""
 
     name: str = field(default="balls", kw_only=True)
     balls: int = 2  # balls in a picture
@@ -111,7 +111,7 @@ class BallsConfig(SourceConfig):
     size: int = 32  # pixels, height and width
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "balls", "episodes", "length", "size")
+        check_least(1, "source", balls=self.balls, episodes=self.episodes, length=self.length, size=self.size)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class TripletsConfig(SourceConfig):
     size: int = 64  # pixels, height and width, of the pictures of `folder`
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "grasps", "size")
+        check_least(1, "source", grasps=self.grasps, size=self.size)
 
 
 SOURCES: dict[str, type[SourceConfig]] = {
@@ -138,9 +138,3 @@ SOURCES: dict[str, type[SourceConfig]] = {
     "balls": BallsConfig,
     "triplets": TripletsConfig,
 }
-
-
-def _at_least_one(source: object, *names: str) -> None:
-    for name in names:
-        if getattr(source, name) < 1:
-            raise ValueError(f"source.{name}={getattr(source, name)}: must be at least 1")

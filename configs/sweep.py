@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from harness.checks import check_least
+
 
 @dataclass
 class LocalSweep:
@@ -10,8 +12,7 @@ class LocalSweep:
     jobs: int = 0  # at once; 0: one for each core
 
     def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise ValueError(f"sweep.jobs={self.jobs}: must be at least 0")
+        check_least(0, "sweep", jobs=self.jobs)
 
 
 @dataclass
@@ -24,9 +25,7 @@ class RaySweep:
     retries: int = 3  # of a run whose process, worker or node was killed; it continues from its newest checkpoint
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "gpus", "retries"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"sweep.{name}={getattr(self, name)}: must be at least 0")
+        check_least(0, "sweep", cpus=self.cpus, gpus=self.gpus, retries=self.retries)
 
 
 SWEEPS: dict[str, type[LocalSweep | RaySweep]] = {"local": LocalSweep, "ray": RaySweep}

@@ -113,10 +113,10 @@ def read_images(folder: Path, size: int, crop: str = "middle") -> Episodes:
         MemoryError: they do not fit.
     """
     paths = find_files(folder, IMAGES)
-    places = [path.relative_to(folder).parts[:-1] for path in paths]
-    if len(set(map(len, places))) > 1 or len(places[0]) > 2:
+    folders = [path.relative_to(folder).parts[:-1] for path in paths]
+    if len(set(map(len, folders))) > 1 or len(folders[0]) > 2:
         raise ValueError(f"{folder}: its images must all lie in folder/, in folder/class/ or in folder/class/group/")
-    named = dict(zip(("class", "group"), zip(*places, strict=True), strict=False))
+    named = dict(zip(("class", "group"), zip(*folders, strict=True), strict=False))
     labels = {label: np.array(each) for label, each in named.items()}
     frames, kept = room(len(paths), size, "images", "lower source.size"), list[int]()
     for i, path in enumerate(paths):
@@ -188,9 +188,9 @@ def _of_files(
 ) -> Episodes:
     """Videos that begin at these frames, each frame of one of the files, which name class and group of a frame."""
     ends = np.append(begin[1:], len(file))
-    places = [path.relative_to(folder).with_suffix("").parts for path in paths]
-    if {*map(len, places)} in ({2}, {3}) and len({place[1] for place in places}) > 1:
-        labels = {name: np.array([place[i] for place in places])[file] for i, name in enumerate(("class", "group"))}
+    names = [path.relative_to(folder).with_suffix("").parts for path in paths]
+    if {*map(len, names)} in ({2}, {3}) and len({parts[1] for parts in names}) > 1:
+        labels = {name: np.array([parts[i] for parts in names])[file] for i, name in enumerate(("class", "group"))}
         return Episodes(frames, begin, ends, labels)
     if len(paths) == 1:
         return Episodes(frames, begin, ends)

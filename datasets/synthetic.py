@@ -46,17 +46,17 @@ def bouncing_balls(episodes: int, length: int, size: int, balls: int, rng: np.ra
 
 def _fly(length: int, balls: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(length, 4, balls): x, y, vx and vy in a box of side 1. Parabolas are exact; a bounce waits for its frame."""
-    place = rng.uniform(RADIUS, 1 - RADIUS, (2, balls))
+    position = rng.uniform(RADIUS, 1 - RADIUS, (2, balls))
     speed = rng.uniform(-SPEED, SPEED, (2, balls))
     pull = np.array([[0.0], [GRAVITY]])
     states = np.empty((length, 4, balls))
     for state in states:
-        state[:] = *place, *speed
-        place, speed = place + speed + pull / 2, speed + pull
-        inside = place.clip(RADIUS, 1 - RADIUS)
-        squared = (speed**2 - 2 * pull * (place - inside)).clip(0)  # at the wall itself: no energy comes from nowhere
-        speed = np.where(place == inside, speed, -np.sign(speed) * BOUNCE * np.sqrt(squared))
-        place = inside
+        state[:] = *position, *speed
+        position, speed = position + speed + pull / 2, speed + pull
+        inside = position.clip(RADIUS, 1 - RADIUS)
+        squared = (speed**2 - 2 * pull * (position - inside)).clip(0)  # at the wall itself, so that energy stays
+        speed = np.where(position == inside, speed, -np.sign(speed) * BOUNCE * np.sqrt(squared))
+        position = inside
     return states
 
 

@@ -26,8 +26,8 @@ def read_triplets(folder: Path, size: int) -> Episodes:
     grasps: dict[Path, dict[str, Path]] = {}
     for path in find_files(folder, IMAGES):
         grasps.setdefault(path.parent, {})[path.stem] = path
-    places = [grasp.relative_to(folder).parts for grasp in grasps]
-    if len(set(map(len, places))) > 1 or len(places[0]) not in (1, 2):
+    names = [grasp.relative_to(folder).parts for grasp in grasps]
+    if len(set(map(len, names))) > 1 or len(names[0]) not in (1, 2):
         raise ValueError(f"{folder}: its pictures must all lie in folder/grasp/ or in folder/object/grasp/")
     for grasp, members in grasps.items():
         if missing := [name for name in MEMBERS if name not in members]:
@@ -36,5 +36,5 @@ def read_triplets(folder: Path, size: int) -> Episodes:
     for grasp_views, members in zip(views, grasps.values(), strict=True):
         for picture, name in zip(grasp_views, MEMBERS, strict=True):
             picture[:] = read_image(members[name], size).transpose(2, 0, 1)
-    labels = {"object": np.array([place[0] for place in places])} if len(places[0]) == 2 else {}
-    return replace(stills(views[:, 0], labels), names=np.array(["/".join(place) for place in places]), views=views)
+    labels = {"object": np.array([parts[0] for parts in names])} if len(names[0]) == 2 else {}
+    return replace(stills(views[:, 0], labels), names=np.array(["/".join(parts) for parts in names]), views=views)

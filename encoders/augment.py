@@ -28,9 +28,9 @@ def random_shift(obs: Tensor, pad: int, generator: torch.Generator, num_shifts: 
     rows = (torch.arange(height, device=obs.device) + offsets[0]).clamp_(0, height - 1)
     columns = (torch.arange(width, device=obs.device) + offsets[1]).clamp_(0, width - 1)
     sample = torch.arange(batch, device=obs.device).repeat(num_shifts)[:, None]
-    place = (sample * height + rows)[:, :, None] * width + columns[:, None, :]
+    index = (sample * height + rows)[:, :, None] * width + columns[:, None, :]
     # Whole pixels of one long list: a fifth of the time of indexing three axes.
-    pixels = obs.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, place.flatten())
+    pixels = obs.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index.flatten())
     return pixels.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -193,8 +193,8 @@ def small(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 def keypoints(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Where each of 32 filters responds, as 64 coordinates: a spatial softmax (Finn et al. 2016, "Deep spatial
-    autoencoders for visuomotor learning", with two convolutions in place of three). Features are linear in the places
-    of what moves. The coordinates vary little at first, so this needs `layer_norm`, the default.
+    autoencoders for visuomotor learning", with two convolutions in place of three). Features are linear in the
+    positions of what moves. The coordinates vary little at first, so this needs `layer_norm`, the default.
     """
     trunk = nn.Sequential(
         nn.Conv2d(channels, 32, 6, stride=4, padding=1),
@@ -234,7 +234,7 @@ class _Residual(nn.Module):
 
 
 class SpatialSoftmax(nn.Module):
-    """Softmax over space of each map (B, C, H, W), times x and y in [-1, 1]: (B, 2C, H, W), whose sums are places."""
+    """Softmax over space of each map (B, C, H, W), times x and y in [-1, 1]: (B, 2C, H, W), which sum to positions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 2C, H, W)."""

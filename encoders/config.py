@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.checks import check_least
 from harness.lazy import Registry
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class EncoderConfig:
     init: str | None = None
 
     def __post_init__(self) -> None:
-        if self.feature_dim is not None and self.feature_dim < 1:
-            raise ValueError(f"encoder.feature_dim={self.feature_dim}: must be at least 1")
+        check_least(1, "encoder", feature_dim=self.feature_dim)
 
 
 ENCODERS: "Registry[Callable[[int], tuple[nn.Sequential, nn.Sequential]]]" = Registry(

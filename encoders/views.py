@@ -62,7 +62,7 @@ class Views:
         return pixels.clamp(0, 255).contiguous(memory_format=torch.channels_last)
 
     def affine(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, 2, 3) maps from places of the view to places of the image, both in [-1, 1], for `affine_grid`."""
+        """(B, 2, 3) maps from positions of the view to positions of the image, both in [-1, 1], for `affine_grid`."""
         height, width = obs.shape[2:]
         u = torch.rand(6, len(obs), generator=generator, device=obs.device)
         smallest, largest = self.area

@@ -13,7 +13,7 @@ def vit(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Patches of 8x8 pixels as tokens of a pre-norm transformer, their mean as features (Dosovitskiy et al. 2021, "An
     image is worth 16x16 words").
 
-    Feature maps are the tokens on their grid. Fixed places in sines and cosines fit every size of observation.
+    Feature maps are the tokens on their grid. Fixed positions in sines and cosines fit every size of observation.
     """
     return nn.Sequential(Tokens(channels)), nn.Sequential(nn.Unflatten(1, (WIDTH, -1)), _Mean())
 
@@ -38,7 +38,7 @@ class Tokens(nn.Module):
         return self.blocks(tokens.gather(1, shown[..., None].expand(-1, -1, WIDTH)))  # type: ignore[no-any-return]
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Each patch by itself, and its place (B, WIDTH, H', W')."""
+        """Each patch by itself, and its position (B, WIDTH, H', W')."""
         maps = self.patches(padded(pixels))
         return maps + positional_encoding(maps)  # type: ignore[no-any-return]
 
@@ -57,7 +57,7 @@ def padded(pixels: Tensor) -> Tensor:
 
 
 def positional_encoding(maps: Tensor) -> Tensor:
-    """(WIDTH, H', W') of the places of maps (B, WIDTH, H', W'), in sinusoids of growing length."""
+    """(WIDTH, H', W') of the positions of maps (B, WIDTH, H', W'), in sinusoids of growing length."""
     count = WIDTH // 4
     rates = torch.exp(-math.log(10_000) * torch.arange(count, device=maps.device) / count)
     return sinusoids(rates, maps.shape[2], maps.shape[3])

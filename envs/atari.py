@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.atari_ram import Consoles
 from envs.base import Actions, EnvConfig, Protocol, VectorEnv, VectorStep
+from harness.checks import check_least, check_within
 from harness.suggest import nearest
 
 # Shipped with the others, but ALE ends the process on them: they have no game for one player.
@@ -52,9 +53,10 @@ class AtariConfig(EnvConfig):
             raise ValueError(f"env.game={self.game} needs two players, and there is one: choose another game")
         if self.game not in (games := atari_games()):
             raise ValueError(f"unknown Atari game {self.game!r}: {nearest(self.game, games)}")
-        self._at_least(num_envs=1, frame_skip=1, size=1, max_frames=1, threads=1, noop_max=0)
-        if not 0 <= self.sticky < 1:
-            raise ValueError(f"env.sticky={self.sticky}: must be in [0, 1)")
+        check_least(1, "env", num_envs=self.num_envs, frame_skip=self.frame_skip, size=self.size)
+        check_least(1, "env", max_frames=self.max_frames, threads=self.threads)
+        check_least(0, "env", noop_max=self.noop_max)
+        check_within("[0, 1)", "env", sticky=self.sticky)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

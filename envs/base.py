@@ -1,15 +1,12 @@
 """The interface of an environment family: its config, and the vector of copies that the config builds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, flatdim
 from numpy.typing import NDArray
-
-from harness.suggest import check_choice
 
 Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats, as the action space says
 Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
@@ -26,17 +23,6 @@ class EnvConfig(ABC):
     num_envs: int  # environment copies that are stepped together
 
     simulator: ClassVar[tuple[str, ...]] = ()  # packages whose versions a report names
-
-    def _at_least(self, **least: int) -> None:
-        """Raise ValueError for the first key below its least value."""
-        for name, bound in least.items():
-            if (value := getattr(self, name)) < bound:
-                raise ValueError(f"env.{name}={value}: must be at least {bound}")
-
-    def _one_of(self, **choices: Collection[str]) -> None:
-        """Raise ValueError for the first key whose value is none of its choices."""
-        for name, known in choices.items():
-            check_choice(f"env.{name}", getattr(self, name), known)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

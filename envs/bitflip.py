@@ -7,6 +7,7 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
+from harness.checks import check_least
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class BitFlipConfig(EnvConfig):
     bits: int = 15  # of a state; also the steps until truncation
 
     def __post_init__(self) -> None:
-        self._at_least(num_envs=1, bits=1)
+        check_least(1, "env", num_envs=self.num_envs, bits=self.bits)
 
     def build(self, labels: bool = False) -> "BitFlipVector":  # noqa: ARG002
         """See `EnvConfig.build`."""

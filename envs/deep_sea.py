@@ -8,6 +8,7 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, VectorEnv, VectorStep
+from harness.checks import check_least
 
 COST = 0.01  # of going right all the way
 
@@ -22,7 +23,8 @@ class DeepSeaConfig(EnvConfig):
     cells: int = 12  # of a side of the grid; a random diver finds the treasure in one of 2^(cells - 1) episodes
 
     def __post_init__(self) -> None:
-        self._at_least(num_envs=1, cells=2)
+        check_least(1, "env", num_envs=self.num_envs)
+        check_least(2, "env", cells=self.cells)
         if self.size < self.cells or self.size % self.cells:
             raise ValueError(f"env.size={self.size}: must be a multiple of env.cells={self.cells}")
 

@@ -80,7 +80,7 @@ class Distractors:
         background: None where there is none.
         split: of the backgrounds.
         speed: pictures of the background that pass in an agent step; 0: one a control step.
-        fixed: an episode continues the background of the one before, instead of starting it at a random place.
+        fixed: an episode continues the background of the one before, instead of starting it at a random position.
         noise: standard deviation of the pixels' noise, in levels of 255.
     """
 
@@ -228,7 +228,7 @@ def describe_files(kind: str, folder: str) -> dict[str, Any]:
     return {"backgrounds": count, "sha256": digest.hexdigest(), "dealt": "by name"}
 
 
-def digest_of(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """SHA-256 of a file's size and beginning, whatever its name."""
     with open_regular(path) as file:
         return hashlib.sha256(str(path.stat().st_size).encode() + file.read(BEGINNING)).hexdigest()
@@ -236,9 +236,9 @@ def digest_of(path: Path) -> str:
 
 def check_apart(files: Iterable[Path], others: Iterable[Path], what: str, which: str) -> None:
     """Raise ValueError, naming both, where a file has the content of one of `others`."""
-    known = {digest_of(path): path for path in others}
+    known = {fingerprint(path): path for path in others}
     for path in files:
-        if known and (other := known.get(digest_of(path))):
+        if known and (other := known.get(fingerprint(path))):
             raise ValueError(f"{what}: {path} is {other}, one of {which}: remove one of them")
 
 

@@ -16,6 +16,7 @@ from envs.distractors import check_files
 from envs.rendering import Screen, choose_backend, load_suite, log_renderer
 from envs.scenes import SceneConfig
 from envs.workers import SPAWN, Local, Worker, WorkerError
+from harness.checks import check_least
 from harness.suggest import nearest
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class DmcConfig(SceneConfig):
         if self.domain not in TASKS:
             raise ValueError(f"unknown dm_control domain {self.domain!r}: {nearest(self.domain, TASKS)}")
         super().__post_init__()
-        self._at_least(action_repeat=0, processes=0)
+        check_least(0, "env", action_repeat=self.action_repeat, processes=self.processes)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
 from envs.grasping_objects import NUM_OBJECTS, SPLITS, STAGE, build_model, ids_of
 from envs.rendering import HIDDEN_GROUP, Screen, load_module
+from harness.checks import check_choice, check_within
 
 REACH = 0.78  # the largest coordinate of an object's centre in the tray, which is [-1, 1] x [-1, 1]
 APART = 0.4  # between the centres of two objects, at least
 DISTURBED = (0.08, 0.35)  # standard deviation of how far the others move in a grasp, and turn, rad
-TRIES = 200  # to find a place; then objects may touch
+TRIES = 200  # to find a position; then objects may touch
 LAMP = ((0.3, 0.6), 0.35)  # brightness, and the largest slope of the light of a picture
 TILT = 0.3  # rad, the largest of a held object
 GRIP = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]) * 0.05  # where the gripper closes, around its middle
@@ -31,14 +32,14 @@ class GraspingConfig(EnvConfig):
     size: int = 64  # pixels, height and width
     objects: int = 5  # objects in the tray
     split: str = "seen"  # which objects: the 60 seen or the 20 unseen ones
-    grid: int = 0  # grasp at one of grid x grid places of the picture, row by row; 0: anywhere
+    grid: int = 0  # grasp at one of grid x grid positions in the picture, row by row; 0: anywhere
 
     def __post_init__(self) -> None:
-        self._one_of(split=SPLITS)
-        ranges = {"num_envs": (1, 4096), "size": (16, 1024), "objects": (1, 8), "grid": (0, 64)}
-        for name, (least, most) in ranges.items():
-            if not least <= (value := getattr(self, name)) <= most:
-                raise ValueError(f"env.{name}={value}: must be in [{least}, {most}]")
+        check_choice("env.split", self.split, SPLITS)
+        check_within("[1, 4096]", "env", num_envs=self.num_envs)
+        check_within("[16, 1024]", "env", size=self.size)
+        check_within("[1, 8]", "env", objects=self.objects)
+        check_within("[0, 64]", "env", grid=self.grid)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:
@@ -68,7 +69,7 @@ class GraspingVector(VectorEnv):
     """N trays, and one grasp an episode. Frames are RGB, from above.
 
     An action (x to the right, y downwards) in [-1, 1] is where in the picture the gripper goes; of a grid, the number
-    of a place, whose middle that is. It takes the object below its middle, or else one that a point of its footprint
+    of a position, whose middle that is. It takes the object below its middle, or else one that a point of its footprint
     hits; nothing is simulated of fingers and forces. Every grasp moves and turns the other objects by a few pixels, and
     the light is another one in each picture.
 
@@ -95,12 +96,12 @@ class GraspingVector(VectorEnv):
     def step(self, action: Actions) -> VectorStep:
         """See `VectorEnv.step`."""
         self._check_action(action)
-        first, places = self._over, self.point(action)
+        first, positions = self._over, self.point(action)
         for i, rng in enumerate(self._rngs):  # one generator a copy: its episodes do not depend on the others
             if first[i]:
                 self._trays[i] = Tray(self._ids, self._count, rng)
             else:
-                self._trays[i].grasp(self._world.hit(self._trays[i], to_tray(places[i])), rng)
+                self._trays[i].grasp(self._world.hit(self._trays[i], to_tray(positions[i])), rng)
         self._over = ~first
         reward = np.where(first, 0, self.compute_reward(*self.goals())).astype(np.float32)
         return VectorStep(self._draw(), reward, self._over, np.zeros_like(first), self._over, first)
@@ -109,8 +110,8 @@ class GraspingVector(VectorEnv):
         """See `VectorEnv.labels`: the numbers of the desired and the held object, -1 for none, and where the desired
         one lies or lay before it was grasped, in pixels from the left and upper edge of the picture.
         """
-        place = to_tray(np.array([tray.poses.get(tray.desired, tray.held_place)[:2] for tray in self._trays]))
-        x, y = ((place + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
+        position = to_tray(np.array([tray.poses.get(tray.desired, tray.held_before)[:2] for tray in self._trays]))
+        x, y = ((position + 1) / 2 * self.frame_shape[1]).astype(np.float32).T
         desired, held = (np.array([getattr(t, name) for t in self._trays]) for name in ("desired", "held"))
         return {"desired": desired, "held": held, "x": x.copy(), "y": y.copy()}
 
@@ -154,7 +155,7 @@ class GraspingVector(VectorEnv):
             return action
         return (np.stack([action % self._grid, action // self._grid], axis=1) + 0.5) / self._grid * 2 - 1
 
-    def places(self) -> list[dict[int, NDArray[np.float64]]]:
+    def positions(self) -> list[dict[int, NDArray[np.float64]]]:
         """Of each tray, the numbers of the objects that lie in it, and the actions (2,) that grasp them."""
         return [{n: to_tray(pose[:2]) for n, pose in tray.poses.items()} for tray in self._trays]
 
@@ -175,7 +176,7 @@ class GraspingVector(VectorEnv):
 
 
 def to_tray(point: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Coordinates (..., 2) in the tray of places in the picture, where y points downwards; and the other way round."""
+    """Coordinates (..., 2) in the tray of points in the picture, where y points downwards, and the other way round."""
     flipped: NDArray[np.float64] = point * np.array([1.0, -1.0])
     return flipped
 
@@ -190,30 +191,30 @@ class Tray:
     """
 
     held = -1
-    held_place: NDArray[np.float64] = np.zeros(3)  # its pose before it was grasped
+    held_before: NDArray[np.float64] = np.zeros(3)  # pose of the held object before it was grasped
 
     def __init__(self, ids: NDArray[np.int64], count: int, rng: np.random.Generator) -> None:
         self.poses: dict[int, NDArray[np.float64]] = {}
         for number in rng.choice(ids, count, replace=False).tolist():
-            place = rng.uniform(-REACH, REACH, (TRIES, 2))
-            self.poses[number] = np.append(self._free(place), rng.uniform(0, 2 * np.pi))
+            position = rng.uniform(-REACH, REACH, (TRIES, 2))
+            self.poses[number] = np.append(self._free(position), rng.uniform(0, 2 * np.pi))
         self.desired = int(rng.choice(list(self.poses)))
         self.lamp, self.goal_pose, self.held_pose = _lamp(rng), *(rng.uniform(-1, 1, (2, 6)))
 
     def grasp(self, number: int, rng: np.random.Generator) -> None:
         """Take an object, or none for -1, and disturb the others."""
-        self.held, self.held_place = number, self.poses.pop(number, self.held_place)
+        self.held, self.held_before = number, self.poses.pop(number, self.held_before)
         for other, pose in list(self.poses.items()):
             del self.poses[other]
             moved = np.clip(pose[:2] + rng.normal(0, DISTURBED[0], (TRIES, 2)), -REACH, REACH)
             self.poses[other] = np.append(self._free(moved), pose[2] + rng.normal(0, DISTURBED[1]))
         self.lamp = _lamp(rng)
 
-    def _free(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The first of (M, 2) places that is apart from all objects, or else the one that is farthest from them."""
+    def _free(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The first of (M, 2) positions that is apart from all objects, or else the one that is farthest from them."""
         there = np.array([pose[:2] for pose in self.poses.values()]).reshape(-1, 2)
-        distance = np.linalg.norm(places[:, None] - there, axis=2).min(1, initial=np.inf)
-        best: NDArray[np.float64] = places[np.argmax(np.minimum(distance, APART))]
+        distance = np.linalg.norm(positions[:, None] - there, axis=2).min(1, initial=np.inf)
+        best: NDArray[np.float64] = positions[np.argmax(np.minimum(distance, APART))]
         return best
 
 
@@ -222,7 +223,7 @@ def _lamp(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 class World:
-    """The MuJoCo model that draws one tray or one held object at a time, and finds what lies at a place."""
+    """The MuJoCo model that draws one tray or one held object at a time, and finds what lies at a position."""
 
     def __init__(self, size: int) -> None:
         dm = load_module("dm_control.mujoco")
@@ -241,7 +242,7 @@ class World:
 
     def draw_tray(self, tray: Tray) -> NDArray[np.uint8]:
         """The scene camera's picture (H, W, 3)."""
-        self._place(tray)
+        self._put(tray)
         self._light(tray.lamp)
         return self._show("scene")
 
@@ -261,11 +262,11 @@ class World:
         self._light(np.array([low + (high - low) * (pose[3] + 1) / 2, *(pose[4:] * LAMP[1])]))
         return self._show("outcome")
 
-    def hit(self, tray: Tray, place: NDArray[np.float64], footprint: NDArray[np.float64] = GRIP) -> int:
-        """The object of a tray at the first point of a footprint (M, 2) around a place (2,) that has one; -1: none."""
-        self._place(tray)
+    def hit(self, tray: Tray, position: NDArray[np.float64], footprint: NDArray[np.float64] = GRIP) -> int:
+        """The object of a tray at the first point of a footprint (M, 2) around `position` (2,) that has one, or -1."""
+        self._put(tray)
         self._physics.forward()
-        for point in place + footprint:
+        for point in position + footprint:
             if (number := self._below(point)) >= 0:
                 return number
         return -1
@@ -282,7 +283,7 @@ class World:
         self._mujoco.mj_ray(model, data, start, down, groups, 1, -1, geom)
         return int(self._geom_object[geom[0]]) if geom[0] >= 0 else -1
 
-    def _place(self, tray: Tray) -> None:
+    def _put(self, tray: Tray) -> None:
         self._hide_but(list(tray.poses))
         for number, (x, y, turn) in tray.poses.items():
             self._physics.data.mocap_pos[number] = (x, y, 0)

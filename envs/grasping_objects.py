@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 NUM_OBJECTS = 80
 SPLITS = ("seen", "unseen")
-STAGE = 20.0  # x of the place where the outcome camera sees what the gripper holds
+STAGE = 20.0  # x of the position where the outcome camera sees what the gripper holds
 STAGE_VIEW = 0.4  # half the side of its picture; that of the tray is 1
 HEIGHT = 15.0  # of both cameras: so far away that they see all objects nearly straight from above
 
@@ -18,7 +18,7 @@ class Geom(NamedTuple):
 
     kind: str
     size: tuple[float, ...]
-    place: tuple[float, float, float]
+    position: tuple[float, float, float]
     colour: int  # 0: that of the body, 1: that of its pattern
 
 
@@ -80,8 +80,8 @@ def build_object(number: int) -> str:
     first = colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 1), rng.uniform(0.6, 1))
     second = colorsys.hsv_to_rgb((hue + turn) % 1, rng.uniform(0, 1), rng.uniform(0.3, 1))
     geoms = "".join(
-        f'<geom type="{kind}" size="{_numbers(size)}" pos="{_numbers(place)}" rgba="{_numbers((first, second)[c])} 1"/>'
-        for kind, size, place, c in [*body_of(shape, r, thin, height), *pattern_of(pattern, r, height)]
+        f'<geom type="{kind}" size="{_numbers(size)}" pos="{_numbers(at)}" rgba="{_numbers((first, second)[c])} 1"/>'
+        for kind, size, at, c in [*body_of(shape, r, thin, height), *pattern_of(pattern, r, height)]
     )
     return f'<body name="{number}" mocap="true">{geoms}</body>'
 

@@ -19,6 +19,7 @@ from PIL import Image
 from envs.base import Actions, EnvConfig, Goals, VectorEnv, VectorStep, copy_rngs
 from envs.ogbench import OGBenchGoals
 from envs.rendering import choose_backend
+from harness.checks import check_choice, check_least
 from harness.suggest import nearest
 
 # Of those that were tried; any other id may be given.
@@ -45,8 +46,9 @@ class GymGoalConfig(EnvConfig):
     time_limit: int = 0  # steps until truncation; 0: as registered
 
     def __post_init__(self) -> None:
-        self._one_of(observe=("state", "pixels"))
-        self._at_least(num_envs=1, size=1, time_limit=0)
+        check_choice("env.observe", self.observe, ("state", "pixels"))
+        check_least(1, "env", num_envs=self.num_envs, size=self.size)
+        check_least(0, "env", time_limit=self.time_limit)
 
     @classmethod
     def members(cls) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ CUBE_TOLERANCE = 0.04  # metres
 
 
 class OGBenchGoals(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Goals are places: x and y of a maze's walker, or x, y and z of each cube. Reaching one is worth 1, and ends.
+    """Goals are positions: x and y of a maze's walker, or x, y and z of each cube. Reaching one is worth 1, and ends.
 
     An episode is one of the environment's evaluation tasks, drawn from the seed.
 
@@ -22,7 +22,7 @@ class OGBenchGoals(gymnasium.Wrapper[Any, Any, Any, Any]):
         name: its id.
 
     Raises:
-        ValueError: its goals are no places.
+        ValueError: its goals are no positions.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, VectorEnv, VectorStep, copy_rngs
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least
 
 SPEED = 0.2  # of a full velocity action, per step; the room is [-1, 1] x [-1, 1]
 DRAG, FORCE = 0.2, 0.05  # a full force action ends at FORCE / DRAG per step
@@ -22,7 +22,7 @@ VIEWS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # what f
 
 @dataclass(frozen=True)
 class PointMassConfig(EnvConfig):
-    """A disc to be steered to the middle of a square room, from a random place."""
+    """A disc to be steered to the middle of a square room, from a random position."""
 
     name: str = "pointmass"
     num_envs: int = 4
@@ -35,12 +35,14 @@ class PointMassConfig(EnvConfig):
     views: list[str] = field(default_factory=list)  # further cameras, of other colours: turned, mirrored
 
     def __post_init__(self) -> None:
-        self._one_of(control=("velocity", "force"), observe=("pixels", "state"))
+        check_choice("env.control", self.control, ("velocity", "force"))
+        check_choice("env.observe", self.observe, ("pixels", "state"))
         for view in self.views:
             check_choice("env.views", view, VIEWS)
         if self.views and self.observe == "state":
             raise ValueError("env.views are pictures: leave them out, or give env.observe=pixels")
-        self._at_least(num_envs=1, time_limit=1, size=12)
+        check_least(1, "env", num_envs=self.num_envs, time_limit=self.time_limit)
+        check_least(12, "env", size=self.size)
 
     def build(self, labels: bool = False) -> "PointMassVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

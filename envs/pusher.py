@@ -13,6 +13,7 @@ from envs.base import Actions, Goals, VectorEnv, VectorStep
 from envs.distractors import check_files
 from envs.rendering import Screen, check_packages, choose_backend, load_module, log_renderer
 from envs.scenes import SceneConfig
+from harness.checks import check_choice, check_least
 
 OBSERVE, REWARDS, OBJECTS = ("pixels", "state"), ("sparse", "dense"), ("one", "many")
 # Lengths in units of half the table's width, which the top camera sees.
@@ -66,12 +67,12 @@ XML = f"""
 
 @dataclass(frozen=True)
 class PusherConfig(SceneConfig):
-    """A puck to be pushed to a random place of a table, by a pointer that begins near it."""
+    """A puck to be pushed to a random position on a table, by a pointer that begins near it."""
 
     name: str = "pusher"
     num_envs: int = 4
     size: int = 48  # pixels, height and width
-    observe: str = "pixels"  # pixels, or state: places of puck and pointer, velocity of the puck
+    observe: str = "pixels"  # pixels, or state: positions of puck and pointer, velocity of the puck
     reward: str = "sparse"  # sparse: 0 at the goal, else -1; dense: minus the puck's distance to it
     objects: str = "one"  # one: a red disc; many: an episode's puck has one of three colours and of three shapes
     time_limit: int = 50  # steps until truncation
@@ -79,8 +80,11 @@ class PusherConfig(SceneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._one_of(observe=OBSERVE, reward=REWARDS, objects=OBJECTS)
-        self._at_least(time_limit=1, scatter=0)
+        check_choice("env.observe", self.observe, OBSERVE)
+        check_choice("env.reward", self.reward, REWARDS)
+        check_choice("env.objects", self.objects, OBJECTS)
+        check_least(1, "env", time_limit=self.time_limit)
+        check_least(0, "env", scatter=self.scatter)
 
     @property
     def distracted(self) -> bool:
@@ -109,8 +113,8 @@ class PusherConfig(SceneConfig):
 class PusherVector(VectorEnv):
     """N copies. Actions: velocity of the pointer, x to the right and y up in the picture of the top camera.
 
-    Goals are places of the puck (x, y) in [-0.7, 0.7]; success is within 0.13. No episode terminates; each is truncated
-    at the time limit. A state frame is (6, 1, 1): puck, pointer, velocity of the puck per step.
+    Goals are positions of the puck (x, y) in [-0.7, 0.7]; success is within 0.13. No episode terminates; each is
+    truncated at the time limit. A state frame is (6, 1, 1): puck, pointer, velocity of the puck per step.
     """
 
     goal_dim = 2
@@ -131,7 +135,7 @@ class PusherVector(VectorEnv):
         self._model = self._mujoco.MjModel.from_xml_string(XML)
         self._copies = [self._mujoco.MjData(self._model) for _ in range(self.num_envs)]
         self._distractors = [config.build_distractors() for _ in self._copies]
-        self._scenes = [Scene(data.qpos) for data in self._copies]  # `places` are those of the running physics
+        self._scenes = [Scene(data.qpos) for data in self._copies]  # `positions` are those of the running physics
         self._goals = self._scenes.copy()
         self._goal_frame = np.zeros((self.num_envs, 3, config.size, config.size), np.uint8)
         self._stale = np.ones(self.num_envs, np.bool_)  # the goal's picture is that of an earlier episode
@@ -181,7 +185,7 @@ class PusherVector(VectorEnv):
     def labels(self) -> dict[str, NDArray[Any]]:
         """See `VectorEnv.labels`: the middles of puck and pointer, and the indices of `COLORS` and `SHAPES` of many."""
         names = ("puck_x", "puck_y", "pointer_x", "pointer_y")
-        labels: dict[str, NDArray[Any]] = dict(zip(names, self._places().T.copy(), strict=True))
+        labels: dict[str, NDArray[Any]] = dict(zip(names, self._positions().T.copy(), strict=True))
         if self._config.objects == "many":
             labels |= {name: np.array([getattr(scene, name) for scene in self._scenes]) for name in ("color", "shape")}
         return labels
@@ -197,7 +201,7 @@ class PusherVector(VectorEnv):
 
     def goals(self) -> Goals:
         """See `VectorEnv.goals`."""
-        return Goals(self._places()[:, :2], np.array([goal.places[:2] for goal in self._goals], np.float32))
+        return Goals(self._positions()[:, :2], np.array([goal.positions[:2] for goal in self._goals], np.float32))
 
     def goal_frame(self) -> NDArray[np.uint8]:
         """See `VectorEnv.goal_frame`: the episode's puck and first background, the pointer near."""
@@ -233,14 +237,14 @@ class PusherVector(VectorEnv):
         self._distractors[i].begin()
         self._scenes[i] = Scene(data.qpos, color, shape)
         self._pass_background(i)
-        self._goals[i] = self._scenes[i]._replace(places=goal)
+        self._goals[i] = self._scenes[i]._replace(positions=goal)
         self._age[i], self._stale[i] = 0, True
 
     def _pass_background(self, i: int) -> None:
         self._distractors[i].advance()
         self._scenes[i] = self._scenes[i]._replace(background=self._distractors[i].behind)
 
-    def _places(self) -> NDArray[np.float32]:
+    def _positions(self) -> NDArray[np.float32]:
         return np.array([data.qpos for data in self._copies], np.float32)
 
     def _frame(self) -> NDArray[Any]:
@@ -248,13 +252,13 @@ class PusherVector(VectorEnv):
             pairs = zip(self._distractors, self._scenes, strict=True)
             return np.stack([distractors.noisy(self._painter.draw(scene)) for distractors, scene in pairs])
         motion = np.array([data.qvel[:2] for data in self._copies], np.float32) * SECONDS * SUBSTEPS
-        return np.concatenate([self._places(), motion], axis=1)[:, :, None, None]
+        return np.concatenate([self._positions(), motion], axis=1)[:, :, None, None]
 
 
 class Scene(NamedTuple):
     """What a picture shows."""
 
-    places: NDArray[np.float64]  # (4,) middles of puck and pointer
+    positions: NDArray[np.float64]  # (4,) middles of puck and pointer
     color: int = 0  # index of `COLORS`
     shape: int = 0  # index of `SHAPES`
     background: NDArray[np.uint8] | None = None  # (H, W, 3)
@@ -292,7 +296,7 @@ class Painter:
 
     def _arrange(self, scene: Scene) -> None:
         model, data = self._physics.model, self._physics.data
-        data.qpos[:] = scene.places
+        data.qpos[:] = scene.positions
         for shape, geoms in enumerate(self._geoms):
             model.geom_rgba[geoms] = [*COLORS[list(COLORS)[scene.color]], shape == scene.shape]  # else transparent
         self._kinematics(model.ptr, data.ptr)
@@ -302,14 +306,14 @@ class Painter:
         self._physics.free()
 
 
-def scripted_action(places: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
+def scripted_action(positions: NDArray[np.float32], desired: NDArray[np.float32]) -> NDArray[np.float32]:
     """Actions (N, 2) of a pusher that knows the state: around the puck until it lies towards its goal, then ahead.
 
     Args:
-        places: (N, 4) middles of puck and pointer.
+        positions: (N, 4) middles of puck and pointer.
         desired: (N, 2) goals.
     """
-    puck, pointer = places[:, :2], places[:, 2:]
+    puck, pointer = positions[:, :2], positions[:, 2:]
     way, arm = desired - puck, pointer - puck
     left, radius = (np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-6) for vector in (way, arm))
     ahead, outward = way / left, arm / radius
@@ -324,9 +328,9 @@ def scripted_action(places: NDArray[np.float32], desired: NDArray[np.float32]) -
 
 
 def _scatter(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places (4,) of a puck and a pointer beside it."""
+    """Positions (4,) of a puck and a pointer beside it."""
     bounds = np.repeat([PUCK_RANGE, POINTER_RANGE], 2)
     while True:
-        places: NDArray[np.float64] = rng.uniform(-bounds, bounds)
-        if TOUCH < np.hypot(*(places[:2] - places[2:])) < NEAR:
-            return places
+        positions: NDArray[np.float64] = rng.uniform(-bounds, bounds)
+        if TOUCH < np.hypot(*(positions[:2] - positions[2:])) < NEAR:
+            return positions

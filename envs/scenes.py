@@ -20,6 +20,7 @@ from envs.distractors import (
     split_files,
 )
 from envs.rendering import QUALITIES, Screen
+from harness.checks import check_choice, check_least
 
 PIECES = 16  # of a background that follow each other
 
@@ -46,8 +47,11 @@ class SceneConfig(EnvConfig):
     films: int = 1  # background=gas: films of 1,000 steps in each split; 0: backgrounds never repeat
 
     def __post_init__(self) -> None:
-        self._one_of(quality=QUALITIES, background=BACKGROUNDS, background_split=SPLITS)
-        self._at_least(num_envs=1, size=1, balls=1, films=0, background_speed=0, pixel_noise=0)
+        check_choice("env.quality", self.quality, QUALITIES)
+        check_choice("env.background", self.background, BACKGROUNDS)
+        check_choice("env.background_split", self.background_split, SPLITS)
+        check_least(1, "env", num_envs=self.num_envs, size=self.size, balls=self.balls)
+        check_least(0, "env", films=self.films, background_speed=self.background_speed, pixel_noise=self.pixel_noise)
 
     def build_background(self) -> Background | None:
         """What moves behind one copy; see `envs.distractors.build_background`."""

@@ -8,6 +8,7 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from envs.base import Actions, EnvConfig, VectorEnv, VectorStep, copy_rngs
+from harness.checks import check_least
 
 GRID = 12  # cells a side
 PADDLE = 3  # cells wide
@@ -27,11 +28,9 @@ class ToyConfig(EnvConfig):
     time_limit: int | None = None  # steps until truncation; a ball takes 11, each further one 12; null: none
 
     def __post_init__(self) -> None:
-        self._at_least(num_envs=1, balls=1)
+        check_least(1, "env", num_envs=self.num_envs, balls=self.balls, time_limit=self.time_limit)
         if self.size < GRID or self.size % GRID:
             raise ValueError(f"env.size={self.size}: must be a multiple of {GRID}, such as 36")
-        if self.time_limit is not None:
-            self._at_least(time_limit=1)
 
     def build(self, labels: bool = False) -> "ToyVector":  # noqa: ARG002
         """See `EnvConfig.build`. Labels are always there."""

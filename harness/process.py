@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch.backends.cpu import get_cpu_capability
 
+from harness.checks import check_choice
 from harness.files import open_regular
-from harness.suggest import check_choice
 
 log = logging.getLogger(__name__)
 

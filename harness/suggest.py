@@ -1,6 +1,6 @@
 """Suggestions for misspelt names."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 CUTOFF = 0.65  # similarity from 0 to 1 below which a name is no suggestion
@@ -50,11 +50,3 @@ def _listed(names: list[str]) -> str:
         shown = shown[:-1]
     more = len(names) - len(shown)
     return f"there are {', '.join(shown)}" + (f" and {more} more" if more else "")
-
-
-def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError, with the closest valid value if there is one, unless `value` is one of `known`."""
-    if value not in known:
-        near = closest(str(value), known)
-        hint = f": did you mean {near!r}?" if near else ""
-        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}{hint}")

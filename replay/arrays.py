@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array: TypeAlias = Any  # a NumPy array, or a tensor: what both understand is used
-Place: TypeAlias = torch.device | None  # of tensors; None: NumPy arrays on the host
+Device: TypeAlias = torch.device | None  # of tensors; None: NumPy arrays on the host
 
 
 class Column:
@@ -17,23 +17,23 @@ class Column:
 
     Args:
         host: its content.
-        place: of `view`, a copy of `host` on that device; None: both are the same array.
+        device: of `view`, a copy of `host` on that device; None: both are the same array.
     """
 
-    def __init__(self, host: NDArray[Any], place: Place) -> None:
-        self.host, self._place = host, place
-        self.view: Array = host if place is None else torch.from_numpy(host.copy()).to(place)
+    def __init__(self, host: NDArray[Any], device: Device) -> None:
+        self.host, self._device = host, device
+        self.view: Array = host if device is None else torch.from_numpy(host.copy()).to(device)
 
     @property
     def nbytes(self) -> int:
         """Bytes of `host`, and of a copy on a device."""
-        return int(self.host.nbytes + (0 if self._place is None else self.view.nbytes))
+        return int(self.host.nbytes + (0 if self._device is None else self.view.nbytes))
 
     def sync(self, *index: int | slice | NDArray[np.int64]) -> None:
         """Copy the values at an index from `host` into `view`."""
-        if self._place is not None:
-            at = tuple(upload(i, self._place) if isinstance(i, np.ndarray) else i for i in index)
-            self.view[at] = upload(self.host[index], self._place)
+        if self._device is not None:
+            at = tuple(upload(i, self._device) if isinstance(i, np.ndarray) else i for i in index)
+            self.view[at] = upload(self.host[index], self._device)
 
 
 def upload(values: NDArray[Any], device: torch.device) -> Tensor:
@@ -42,9 +42,9 @@ def upload(values: NDArray[Any], device: torch.device) -> Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def arange(begin: int, end: int, place: Place) -> Array:
+def arange(begin: int, end: int, device: Device) -> Array:
     """The integers in [begin, end)."""
-    return np.arange(begin, end) if place is None else torch.arange(begin, end, device=place)
+    return np.arange(begin, end) if device is None else torch.arange(begin, end, device=device)
 
 
 def uniform(rng: np.random.Generator | torch.Generator, size: int) -> Array:

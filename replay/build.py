@@ -60,7 +60,7 @@ def build_replay(
     )
     if config.storage == "ram" and device.type == "cuda" and storage.nbytes < torch.cuda.mem_get_info(device)[0]:
         log.info("replay: the frames would fit on the GPU, where sampling is faster: replay.storage=cuda")
-    draws = rng if storage.place is None else device_rng
+    draws = rng if storage.device is None else device_rng
     assert draws is not None, "batches are drawn on a device: device_rng is needed"
     kind = partial(SyntheticReplay, features=features, action_dim=flatdim(action_space)) if features else Replay
     return kind(
@@ -78,9 +78,9 @@ def build_replay(
 
 def _sampler(config: ReplayConfig, storage: FrameStorage) -> Sampler:
     cells, kind = storage.rows * storage.num_envs, LapSampler if config.lap else PrioritizedSampler
-    if storage.place is not None:
+    if storage.device is not None:
         formula = kind(1, config.alpha).priority if config.prioritized else None
-        return DeviceSampler(cells, formula, storage.place)
+        return DeviceSampler(cells, formula, storage.device)
     return kind(cells, config.alpha) if config.prioritized else UniformSampler(cells)
 
 

@@ -3,7 +3,8 @@
 import math
 from dataclasses import asdict, dataclass, field
 
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least, check_within
+from harness.schedules import linear
 
 STORAGES = ("ram", "mmap", "cuda")
 
@@ -26,8 +27,7 @@ class RelabelConfig:
         if not math.isclose(total := sum(shares.values()), 1) or not all(0 <= share <= 1 for share in shares.values()):
             given = ", ".join(f"{name}={share:g}" for name, share in shares.items() if share)
             raise ValueError(f"replay.relabel: shares are in [0, 1] and sum to 1, but {given} sum to {total:g}")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"replay.relabel.discount={self.discount}: must be in (0, 1]")
+        check_within("(0, 1]", "replay.relabel", discount=self.discount)
 
     def shares(self) -> dict[str, float]:
         """The kinds that occur, with their shares."""
@@ -45,11 +45,9 @@ class SyntheticConfig:
     sampling_steps: int = 16  # of the diffusion sampler
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ValueError(f"replay.synthetic.share={self.share}: must be at least 0 and below 1")
-        for name in ("every", "updates", "transitions", "sampling_steps"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"replay.synthetic.{name}={value}: must be at least 1")
+        check_within("[0, 1)", "replay.synthetic", share=self.share)
+        check_least(1, "replay.synthetic", every=self.every, updates=self.updates, transitions=self.transitions)
+        check_least(1, "replay.synthetic", sampling_steps=self.sampling_steps)
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,11 @@ class ReplayConfig:
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "n_step", "final_n_step", "n_step_steps", "beta_steps"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"replay.{name}={value}: must be at least 1")
+        check_least(1, "replay", capacity=self.capacity, n_step=self.n_step, final_n_step=self.final_n_step)
+        check_least(1, "replay", n_step_steps=self.n_step_steps, beta_steps=self.beta_steps)
         if self.lap and not self.prioritized:
             raise ValueError("replay.lap=true needs prioritized replay: give replay=lap")
-        for name in ("alpha", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"replay.{name}={getattr(self, name)}: must be in [0, 1]")
+        check_within("[0, 1]", "replay", alpha=self.alpha, beta=self.beta)
         check_choice("replay.storage", self.storage, STORAGES)
         if self.synthetic.share and (self.prioritized or self.storage == "cuda"):
             key = "prioritized=true" if self.prioritized else "storage=cuda"
@@ -93,9 +88,8 @@ class ReplayConfig:
         """Steps of the return at an agent step (Schwarzer et al. 2023, BBF)."""
         if self.final_n_step is None:
             return self.n_step
-        progress: float = min(1.0, step / self.n_step_steps)
-        return round(self.n_step * math.pow(self.final_n_step / self.n_step, progress))
+        return round(math.exp(linear(math.log(self.n_step), math.log(self.final_n_step), step, self.n_step_steps)))
 
     def beta_at(self, step: int) -> float:
         """Exponent of the importance weights at an agent step; LAP has none."""
-        return 0.0 if self.lap else self.beta + (1 - self.beta) * min(1.0, step / self.beta_steps)
+        return 0.0 if self.lap else linear(self.beta, 1, step, self.beta_steps)

@@ -26,19 +26,19 @@ Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode
 log = logging.getLogger(__name__)
 
 
-def pad(place: Array, blank: Array, padding: Padding) -> tuple[Array, Array]:
-    """The places of stacked frames, and which of them are zeros.
+def pad(slots: Array, blank: Array, padding: Padding) -> tuple[Array, Array]:
+    """The slots of stacked frames, and which of them are zeros.
 
     Args:
-        place: (B, K) where the frames of each stack are, oldest first.
+        slots: (B, K) of the frames of each stack, oldest first.
         blank: (B, K) True where a frame is from before the episode; the last never is.
         padding: with `repeat`, the episode's first frame stands there.
     """
     if padding == "zeros":
-        return place, blank
-    device = place.device if isinstance(place, Tensor) else None
-    oldest = place[arange(0, len(place), device), blank.sum(1)]
-    return place + blank * (oldest[:, None] - place), blank & False
+        return slots, blank
+    device = slots.device if isinstance(slots, Tensor) else None
+    oldest = slots[arange(0, len(slots), device), blank.sum(1)]
+    return slots + blank * (oldest[:, None] - slots), blank & False
 
 
 class ArrayFrames:
@@ -182,14 +182,14 @@ def check_room(
     count: int,
     frame_shape: tuple[int, int, int],
     free: int,
-    place: str,
+    where: str,
     *,
     itemsize: int = 1,
     who: str = "replay",
     what: str = "{} transitions",
     advice: str = "set replay.capacity to {} or less",
 ) -> None:
-    """Log what `count` frames (C, H, W), of `itemsize` bytes a number, take of the `free` bytes of a place.
+    """Log what `count` frames (C, H, W), of `itemsize` bytes a number, take of the `free` bytes `where` they lie.
 
     Raises:
         MemoryError: they do not fit. The {} of `what` is the count, that of `advice` the number that fits.
@@ -202,7 +202,7 @@ def check_room(
         fits = free // frame_bytes
         fits -= fits % 10 ** max(len(str(fits)) - 2, 0)
         raise MemoryError(
-            f"{who}: {amount} need {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {place} is free: "
+            f"{who}: {amount} need {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB of {where} is free: "
             + advice.format(fits)
         )
     log.info("%s: %.2f GB of %.1f GB (%s)", who, need / 1e9, free / 1e9, amount)

@@ -67,14 +67,15 @@ class Replay:
         # What moves with the agent step: steps of a window, and the exponent of the importance weights.
         self._values = (0, 0.0)
         self._moving: Array = np.zeros(2)
-        if (place := storage.place) is not None:
-            self._gammas, self._moving = (torch.from_numpy(values).to(place) for values in (self._gammas, self._moving))
+        if storage.device is not None:
+            host = (self._gammas, self._moving)
+            self._gammas, self._moving = (torch.from_numpy(values).to(storage.device) for values in host)
         self.advance(0)
 
     @property
     def on_device(self) -> bool:
         """Whether batches are drawn on a device, without the host: `sample` and `update_priorities` can be captured."""
-        return self._storage.place is not None
+        return self._storage.device is not None
 
     def advance(self, step: int) -> None:
         """Set what moves with the agent step: the length of the windows and the importance weights."""
@@ -201,7 +202,7 @@ class Replay:
         """(B,) reward of the first row, return, discount and number of rows of the windows that begin at these cells,
         for goals (B, G) if there are any.
         """
-        column = arange(0, self._n_step, self._storage.place)
+        column = arange(0, self._n_step, self._storage.device)
         slots = (slot[:, None] + column) % self._storage.rows
         flags = self._storage.flags.view[slots, copy[:, None]]
         ends, terminal = (flags & END) != 0, (flags & TERMINATED) != 0
@@ -234,7 +235,7 @@ class Replay:
 
     def _clips(self, slot: Array, copy: Array, length: int) -> dict[str, Tensor]:
         """The fields of clips that begin at these cells."""
-        steps = arange(0, length, self._storage.place)
+        steps = arange(0, length, self._storage.device)
         slots = (slot[:, None] + steps) % self._storage.rows
         copies = copy[:, None] + 0 * slots
         ends = (self._storage.flags.view[slots[:, :-1], copies[:, 1:]] & END) != 0

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
-from replay.arrays import Array, Column, Place, arange
+from replay.arrays import Array, Column, Device, arange
 from replay.frames import ArrayFrames, Dtype, Padding, TensorFrames, pad
 
 FIRST, TERMINATED, TRUNCATED, VALID = (1 << bit for bit in range(4))
@@ -32,7 +32,7 @@ class FrameStorage:
 
     With goals, each row also holds the goal achieved at its frame, and the one desired.
 
-    Methods that read take rows and copies as arrays of `place`: where frames lie on a device, and there are no goals,
+    Methods that read take rows and copies as arrays of `device`: where frames lie on a device, and there are no goals,
     tensors there, so that a batch is made without the host. Goals are functions of NumPy.
 
     Args:
@@ -67,7 +67,7 @@ class FrameStorage:
         self.frame_shape = frame_shape
         self._padding: Padding = padding
         self.written = 0  # rows added since the start of the run
-        self.place: Place = None if goal_dim else device
+        self.device: Device = None if goal_dim else device
         cells = self.rows * num_envs
         self._frames: ArrayFrames | TensorFrames
         if device is None:
@@ -75,13 +75,13 @@ class FrameStorage:
         else:
             self._frames = TensorFrames(cells, frame_shape, device, frame_dtype)
         kind, shape = (np.int32, ()) if isinstance(action_space, Discrete) else (np.float32, action_space.shape or ())
-        self.action = Column(np.zeros((self.rows, num_envs, *shape), kind), self.place)
-        self.reward = Column(np.zeros((self.rows, num_envs), np.float32), self.place)
-        self.flags = Column(np.zeros((self.rows, num_envs), np.uint8), self.place)
-        self._count = Column(np.zeros(1, np.int64), self.place)  # `written`, for those who read
+        self.action = Column(np.zeros((self.rows, num_envs, *shape), kind), self.device)
+        self.reward = Column(np.zeros((self.rows, num_envs), np.float32), self.device)
+        self.flags = Column(np.zeros((self.rows, num_envs), np.uint8), self.device)
+        self._count = Column(np.zeros(1, np.int64), self.device)  # `written`, for those who read
         self.frame_dtype, self.goal_dim = np.dtype(frame_dtype), goal_dim
         self.achieved, self.desired = np.zeros((2, self.rows, num_envs, goal_dim), np.float32)
-        self.bounds = EpisodeBounds(self.rows, num_envs, self.place)
+        self.bounds = EpisodeBounds(self.rows, num_envs, self.device)
 
     @property
     def oldest(self) -> int:
@@ -208,7 +208,7 @@ class FrameStorage:
         Returns:
             (B, depth * C, H, W) in channels-last memory, oldest frame first.
         """
-        slots = (slot[:, None] + arange(1 - depth, 1, self.place)) % self.rows
+        slots = (slot[:, None] + arange(1 - depth, 1, self.device)) % self.rows
         firsts = ((self.flags.view[slots, copy[:, None]] & FIRST) != 0).cumsum(1)
         blank = firsts < firsts[:, -1:]  # an episode began after it
         slots, blank = pad(slots, blank, self._padding)
@@ -216,7 +216,7 @@ class FrameStorage:
 
     def opening(self, slot: Array, copy: Array, depth: int) -> Tensor:
         """The observations at the rows that `first` gives: one frame, and before it `padding`; shaped as `stack`'s."""
-        back = arange(1 - depth, 1, self.place)
+        back = arange(1 - depth, 1, self.device)
         slots = self.first(slot, copy)[:, None] + 0 * back
         slots, blank = pad(slots, back + 0 * slots < 0, self._padding)
         return self._frames.stack(slots * self.num_envs + copy[:, None], blank)
@@ -276,12 +276,12 @@ class EpisodeBounds:
     Episodes are numbered by copy; fewer than `rows` of them lie in the ring, so that a slot per number is enough.
     """
 
-    def __init__(self, rows: int, num_envs: int, place: Place) -> None:
+    def __init__(self, rows: int, num_envs: int, device: Device) -> None:
         self._rows, self._copies = rows, np.arange(num_envs)
         self._number = np.zeros(num_envs, np.int64)  # of the running episodes
         self._over = np.zeros(num_envs, np.bool_)
         self._row = 0  # the newest
-        self.columns = tuple(Column(np.zeros((rows, num_envs), np.int64), place) for _ in range(3))
+        self.columns = tuple(Column(np.zeros((rows, num_envs), np.int64), device) for _ in range(3))
         self._episode, self._begin, self._last = self.columns
 
     def add(self, row: int, first: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:

@@ -30,7 +30,7 @@ from replay.config import RelabelConfig, SyntheticConfig
 PARTS = {"collect": CollectConfig, "goal": GoalConfig}  # of train.py, in no group
 PARTS |= {"replay.relabel": RelabelConfig, "replay.synthetic": SyntheticConfig}
 NESTED = {*UNIONS, EncoderConfig, ReplayConfig, dict[str, TaskConfig], *PARTS.values()}
-# `name=0: must be at least 1`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
+# `name=0: must be a multiple of 6`, `name must be in [0, 1], got 2`, `unknown name '?': there are a, b`
 REFUSAL = r"\b{}\b.*?(?:must be (?:one of )?((?:in [\[(].*?[\])])|[^:]+?)(?:, got|:|$)|there are (.*))"
 HEAD = "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
 

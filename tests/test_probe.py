@@ -427,7 +427,7 @@ def test_only_transformations_are_joined_with_labels(folder: Path, source: Any) 
         ({"mode": "joint"}, "an auxiliary task, as aux=rotation, need each other"),
         ({"mode": "label_augmentation"}, "an auxiliary task, as aux=rotation, need each other"),
         ({"aux": {"rotation": TaskConfig()}}, "mode=joint or label_augmentation and an auxiliary task"),
-        ({"seeds": 0}, "seeds=0: must be at least 1"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"labels": ["digits"]}, "unknown label 'digits': did you mean 'digit'?"),
         ({"labels": ["brightness"], "mode": "finetune"}, "unknown label 'brightness'"),
         ({"labels": ["same"]}, "the labels same have 0.0 nats of entropy or less"),

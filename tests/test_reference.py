@@ -30,7 +30,7 @@ def test_each_key_has_an_explanation(reference):
     [
         ("replay.alpha", 0.5, "in [0, 1]"),
         ("collect.block", 16, "at least 2"),
-        ("gamma", 0.99, "above 0 and at most 1"),
+        ("gamma", 0.99, "in (0, 1]"),
         ("env.size", 36, "a multiple of 12, such as 36"),
         ("env.quality", "fast", "fast, full"),
         ("agent.precision", "float32", "`float32`, `bfloat16`, `auto`"),

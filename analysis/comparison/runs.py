@@ -116,8 +116,8 @@ def find_runs(words: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for word in words:
-        places = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob(word, recursive=True))]
-        inside = [path for place in places for path in _in_place(place)]
+        paths = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob(word, recursive=True))]
+        inside = [run for path in paths for run in _runs_in(path)]
         if not inside:
             raise ValueError(f"no runs in {word}: {EXPECTED}")
         found |= {path.resolve(): path for path in inside}
@@ -126,12 +126,10 @@ def find_runs(words: Iterable[str]) -> list[Path]:
     return list(found.values())
 
 
-def _in_place(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place]
-    if (place / "config.yaml").is_file():
-        return [place]
-    return sorted(path.parent for path in place.rglob("config.yaml"))
+def _runs_in(path: Path) -> list[Path]:
+    if not path.is_dir() or (path / "config.yaml").is_file():
+        return [path]
+    return sorted(config.parent for config in path.rglob("config.yaml"))
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_above, check_least
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
 from aux_tasks.parts.dynamics import action_vector
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
+from harness.checks import check_above, check_least
 from replay import Batch
 
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.views import choices
 from encoders import Encoder
 from encoders.augment import random_shift
 from encoders.momentum import follow, momentum_copy
+from harness.checks import check_least, check_within
 from replay import Batch
 
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting
 from aux_tasks.parts.bisimulation import FORMS
 from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder, dead_share
 from encoders.momentum import follow, momentum_copy
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least, check_within
 from replay import Batch
 
 PAIRS = ("published", "permutation", "all")

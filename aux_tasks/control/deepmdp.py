@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.parts.dynamics import (
     LatentTransition,
     MapTransition,
@@ -18,7 +18,7 @@ from aux_tasks.parts.dynamics import (
 )
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least
 from replay import Batch
 
 DISTANCES = {"wasserstein": wasserstein, "likelihood": negative_log_likelihood, "mmd": mmd}

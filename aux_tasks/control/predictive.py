@@ -5,10 +5,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.parts.dynamics import action_vector, errors
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
+from harness.checks import check_least, check_within
 from replay import Batch
 
 

@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.parts.decoder import decoder, image_error, to_pixels
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 

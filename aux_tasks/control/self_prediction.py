@@ -5,10 +5,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, check_within, error_ratio
+from aux_tasks.base import AuxOutput, BonusTask, TaskSetting, error_ratio
 from aux_tasks.parts.dynamics import LatentTransition, action_vector, errors, negative_log_likelihood
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
+from harness.checks import check_within
 from replay import Batch
 
 

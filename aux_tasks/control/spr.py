@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, AuxTask, TaskSetting
 from aux_tasks.parts.dynamics import action_vector
 from encoders import Encoder
 from encoders.augment import random_shift
 from encoders.momentum import follow, momentum_copy
+from harness.checks import check_least, check_within
 from replay import Batch
 
 
@@ -27,7 +28,7 @@ class SPR(AuxTask):
     Args:
         setting: the run.
         horizon: K; the batch's clips hold at least K + 1 observations.
-        projection: width of the projected latents.
+        projection_dim: size of the projected latents.
         pad: the largest shift, pixels.
         momentum: share of the target's encoder and projection that each update keeps; the paper's is 0 with
             augmentation.
@@ -39,10 +40,10 @@ class SPR(AuxTask):
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_action", "clip_mask"})
 
     def __init__(
-        self, setting: TaskSetting, *, horizon: int = 5, projection: int = 256, pad: int = 4, momentum: float = 0.0
+        self, setting: TaskSetting, *, horizon: int = 5, projection_dim: int = 256, pad: int = 4, momentum: float = 0.0
     ) -> None:
         super().__init__(setting)
-        check_least(1, horizon=horizon, projection=projection)
+        check_least(1, horizon=horizon, projection_dim=projection_dim)
         check_least(0, pad=pad)
         check_within("[0, 1]", momentum=momentum)
         self.horizon, self.clip_length = horizon, horizon + 1
@@ -55,8 +56,8 @@ class SPR(AuxTask):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
         )
-        self.projection = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, projection))
-        self.predictor = nn.Linear(projection, projection)
+        self.projection = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, projection_dim))
+        self.predictor = nn.Linear(projection_dim, projection_dim)
         self.target_encoder = momentum_copy(setting.encoder)
         self.target_projection = momentum_copy(self.projection)
 

@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_above, check_least, check_within
+from aux_tasks.base import AuxOutput, Examples, TaskSetting
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.parts.posterior import Posterior, kl_divergence, kl_metrics, sample
 from encoders import Encoder
+from harness.checks import check_above, check_least, check_within
 from replay import Batch
 
 LOOKS = 64  # filters that tell what is in a first picture
@@ -22,8 +23,8 @@ class ContextConditionedRIG(GoalTask):
     What an episode does not change, such as the colour of its object, is free of charge in c, and the KL keeps it out
     of z. A goal is [mean of q, c]; imagining redraws z and keeps c; the reward is the negative Euclidean distance of z.
     The errors are those of `RIG`. Beside the encoder's features, c reads the largest response of each of 64 filters of
-    the head's own: what is in the picture, wherever it is, which an encoder of places hardly tells. The paper has one
-    encoder; its batch normalisation and dropout of c are left out: they answer otherwise in training than in use.
+    the head's own: what is in the picture, wherever it is, which an encoder of positions hardly tells. The paper has
+    one encoder; its batch normalisation and dropout of c are left out: they answer otherwise in training than in use.
 
     Args:
         setting: the run.

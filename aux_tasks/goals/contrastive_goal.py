@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.views import choices
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 PENALTY = 0.1  # of the squared log-partition (Bortkiewicz et al. 2025, JaxGCRL)

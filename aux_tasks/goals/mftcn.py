@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, Examples, TaskSetting
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.goals.tcn import check_moments, choose_moments, imitation_reward, retrieval_of_moments, two_views
 from aux_tasks.parts.clips import at_times, draw_times
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
@@ -18,7 +19,7 @@ class MultiFrameTCN(GoalTask):
     """TCN of several frames (Dwibedi et al. 2018, "Learning actionable representations from visual observations").
 
     A moment is the last `frames` observations, `stride` steps apart. The encoder makes maps of each; 3-D convolutions
-    over time and place, which each take a step of time away, join them; a linear layer gives the embedding. Of K
+    over time and space, which each take a step of time away, join them; a linear layer gives the embedding. Of K
     moments of a clip in two views, a_i and p_i, the n-pairs loss (Sohn 2016) is
 
         loss = mean_i -log softmax_j(a_i . p_j) at j = i, + regularisation / 4 * mean_i (|a_i|^2 + |p_i|^2)
@@ -32,7 +33,7 @@ class MultiFrameTCN(GoalTask):
         stride: steps from one to the next.
         moments: of each clip.
         gap: the least distance between two of them.
-        width: of the embedding.
+        embedding_dim: size of the embedding.
         channels: of the 3-D convolutions.
         regularisation: of the embeddings' norm.
 
@@ -51,24 +52,24 @@ class MultiFrameTCN(GoalTask):
         stride: int = 2,
         moments: int = 8,
         gap: int = 2,
-        width: int = 32,
+        embedding_dim: int = 32,
         channels: int = 32,
         regularisation: float = 0.002,
     ) -> None:
         super().__init__(setting)
         check_least(2, frames=frames)
-        check_least(1, stride=stride, width=width, channels=channels)
+        check_least(1, stride=stride, embedding_dim=embedding_dim, channels=channels)
         check_least(0, regularisation=regularisation)
         check_moments(moments, gap, clip_length - (frames - 1) * stride)
         self.clip_length, self.moments, self.gap = clip_length, moments, gap
         self.frames, self.stride, self.regularisation = frames, stride, regularisation
-        self.goal_dim = width
-        inputs, height, map_width = setting.map_shape
+        self.goal_dim = embedding_dim
+        inputs, height, width = setting.map_shape
         layers: list[nn.Module] = []
         for _ in range(frames - 1):
             layers += [nn.Conv3d(inputs, channels, (2, 3, 3), padding=(0, 1, 1)), nn.ReLU()]
             inputs = channels
-        self.head = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * map_width, width))
+        self.head = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, embedding_dim))
 
     def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return embeddings (B, G).

@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_above, check_within
+from aux_tasks.base import AuxOutput, Examples, TaskSetting
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.decoder import centred, decoder, foreground_error, to_pixels
 from aux_tasks.parts.posterior import Posterior, kl_divergence, kl_metrics, sample
 from encoders import Encoder
+from harness.checks import check_above, check_within
 from replay import Batch
 
 SEEN = 1024  # latents that skewed goals are drawn from
@@ -77,9 +78,9 @@ class RIG(GoalTask):
         """Replace the oldest of the latents that skewed goals are drawn from."""
         if self.skew:
             mean, likelihood = self.likelihood(batch.obs, encoder, min(FRESH, len(batch.obs)))
-            place = (self.written + torch.arange(len(mean), device=mean.device)) % SEEN
-            self.seen.index_copy_(0, place, mean)
-            self.log_likelihood.index_copy_(0, place, likelihood)
+            slot = (self.written + torch.arange(len(mean), device=mean.device)) % SEEN
+            self.seen.index_copy_(0, slot, mean)
+            self.log_likelihood.index_copy_(0, slot, likelihood)
             self.written += len(mean)
 
     def likelihood(self, obs: Tensor, encoder: Encoder, count: int) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, over_valid
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, over_valid
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.clips import at_times, draw_times, observations
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 ALPHA, BETA, GAMMA = 1.0, 0.1, 1e-5  # of the reward; the paper gives its form alone
@@ -27,7 +28,7 @@ class TCN(GoalTask):
 
     n is the closest of those that are farther away than p, or the farthest of all where none is. The negatives are the
     other moments of the whole batch: those of the same clip keep a background from being the answer; without those of
-    other clips, places far apart may share an embedding. Embeddings lie on the unit sphere. The head is the last two
+    other clips, positions far apart may share an embedding. Embeddings lie on the unit sphere. The head is the last two
     layers of the paper's; the convolutions and the spatial softmax before them are the encoder's part.
 
     `accuracy` is the share of moments whose closest moment of the other view is their own, 1 / `moments` by chance.
@@ -38,7 +39,7 @@ class TCN(GoalTask):
         moments: of each clip.
         gap: the least distance between two of them.
         hidden: width of the head's hidden layer.
-        width: of the embedding.
+        embedding_dim: size of the embedding.
         margin: of the squared distance.
 
     Raises:
@@ -55,16 +56,16 @@ class TCN(GoalTask):
         moments: int = 8,
         gap: int = 2,
         hidden: int = 256,
-        width: int = 32,
+        embedding_dim: int = 32,
         margin: float = 0.2,
     ) -> None:
         super().__init__(setting)
         check_moments(moments, gap, clip_length)
-        check_least(1, width=width)
+        check_least(1, embedding_dim=embedding_dim)
         check_least(0, margin=margin)
         self.clip_length, self.moments, self.gap, self.margin = clip_length, moments, gap, margin
-        self.goal_dim = width
-        self.head = mlp(setting.feature_dim, hidden, width)
+        self.goal_dim = embedding_dim
+        self.head = mlp(setting.feature_dim, hidden, embedding_dim)
 
     def embed(self, obs: Tensor, encoder: Encoder, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Return embeddings (B, G) on the unit sphere; see `GoalTask.embed`."""
@@ -101,7 +102,7 @@ class SingleViewTCN(TCN):
 
     Args:
         setting: the run.
-        clip_length, moments, hidden, width, margin: as of `TCN`.
+        clip_length, moments, hidden, embedding_dim, margin: as of `TCN`.
         gap: the least distance of two moments, from which on they are negatives.
         radius: the largest distance of two observations of a moment.
 
@@ -120,13 +121,19 @@ class SingleViewTCN(TCN):
         gap: int = 8,
         radius: int = 2,
         hidden: int = 256,
-        width: int = 32,
+        embedding_dim: int = 32,
         margin: float = 0.2,
     ) -> None:
         if not 1 <= radius < gap:
             raise ValueError(f"radius must be from 1 to less than gap={gap}, got {radius}")
         check_moments(moments, gap, clip_length - radius)
-        sizes = {"clip_length": clip_length, "moments": moments, "gap": gap, "hidden": hidden, "width": width}
+        sizes = {
+            "clip_length": clip_length,
+            "moments": moments,
+            "gap": gap,
+            "hidden": hidden,
+            "embedding_dim": embedding_dim,
+        }
         super().__init__(setting, **sizes, margin=margin)
         self.radius = radius
 

@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, Examples, TaskSetting
 from aux_tasks.goals.base import GoalTask
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
+from harness.checks import check_least, check_within
 from replay import Batch
 
 RANDOM = 0.375  # share of goals from other samples: 0.3 / (0.3 + 0.5), as OGBench draws them (Park et al. 2025)

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval, spread
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
@@ -22,7 +23,8 @@ class BarlowTwins(ViewTask):
 
     Args:
         setting: the run.
-        hidden, width: of the projection; D is `width`.
+        hidden: width of the projection's hidden layer.
+        projection_dim: D, size of the projection.
         redundancy: weight of the correlations between features.
         options: of `ViewTask`.
 
@@ -33,20 +35,26 @@ class BarlowTwins(ViewTask):
     separate_views: ClassVar[bool] = True
 
     def __init__(
-        self, setting: TaskSetting, *, hidden: int = 256, width: int = 256, redundancy: float = 0.005, **options: Any
+        self,
+        setting: TaskSetting,
+        *,
+        hidden: int = 256,
+        projection_dim: int = 256,
+        redundancy: float = 0.005,
+        **options: Any,
     ) -> None:
-        check_least(1, hidden=hidden, width=width)
+        check_least(1, hidden=hidden, projection_dim=projection_dim)
         check_least(0, redundancy=redundancy)
-        super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, projection_dim), **options)
         self.redundancy = redundancy
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the batch's loss (B,), the mean agreement C_ii, 1 at best, and the spread of the projections."""
         halves = self.embed(self.two_views(batch.obs), encoder).chunk(2)
         first, second = (F.batch_norm(half, None, None, training=True) for half in halves)
-        size, width = first.shape
+        size, dim = first.shape
         correlation = (first.T @ second).float() / size
         agreement = correlation.diagonal()
-        loss = ((1 - agreement).square().sum() + self.redundancy * off_diagonal(correlation)) / width
+        loss = ((1 - agreement).square().sum() + self.redundancy * off_diagonal(correlation)) / dim
         metrics = {"agreement": agreement.detach().mean(), "spread": spread(first)}
         return AuxOutput(loss.expand(size), retrieval(first, second) | metrics)

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, perceptron, retrieval, spread
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
+from harness.checks import check_least, check_within
 from replay import Batch
 
 
@@ -24,7 +25,8 @@ class BYOL(ViewTask):
 
     Args:
         setting: the run.
-        hidden, width: of projection and predictor.
+        hidden: width of the hidden layers of projection and predictor.
+        projection_dim: size of projection and prediction.
         momentum: share of the copies of encoder and projection that each update keeps.
         options: of `ViewTask`.
 
@@ -35,13 +37,19 @@ class BYOL(ViewTask):
     separate_views: ClassVar[bool] = True
 
     def __init__(
-        self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, momentum: float = 0.99, **options: Any
+        self,
+        setting: TaskSetting,
+        *,
+        hidden: int = 256,
+        projection_dim: int = 128,
+        momentum: float = 0.99,
+        **options: Any,
     ) -> None:
-        check_least(1, hidden=hidden, width=width)
+        check_least(1, hidden=hidden, projection_dim=projection_dim)
         check_within("[0, 1]", momentum=momentum)
-        super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, projection_dim), **options)
         self.momentum = momentum
-        self.predictor = perceptron(width, hidden, width)
+        self.predictor = perceptron(projection_dim, hidden, projection_dim)
         self.target_encoder = momentum_copy(setting.encoder)
         self.target_head = momentum_copy(self.head)
 

@@ -1,25 +1,26 @@
-"""Colorization: predict the colour of each place from the lightness of the picture."""
+"""Colorization: predict the colour of each position from the lightness of the picture."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_within, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.parts.colour import frame_channels, from_lab, in_gamut, to_lab
 from aux_tasks.parts.decoder import decoder
 from encoders import Encoder
+from harness.checks import check_above, check_within
 from replay import Batch
 
 GRAYISH = 5.0  # images whose a and b are nowhere further from 0 have no colour to predict
 TEMPERATURE = 0.38  # of the distribution whose mean is shown: the paper's, between mean and mode
-MEMORY = 0.99  # of the colour counts at each batch: they follow an agent to new places
+MEMORY = 0.99  # of the colour counts at each batch: they follow an agent to new scenes
 LIGHTNESS_LEVELS = 101
 
 
 class Colorization(AuxTask):
     """Cross-entropy w(c) * -sum_q t_q log p_q between predicted and soft-encoded ab bins, mean over a grid of every
-    `stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
+    `output_stride`-th pixel (Zhang, Isola, Efros 2016, "Colorful image colorization", section 2).
 
     t is a Gaussian of the distances to the bins, over all rather than the five nearest. Bins are the squares of a fixed
     grid that hold any of the 256^3 RGB colours: 261 of size 10. The authors' table has 313: some of theirs, such as the
@@ -28,15 +29,15 @@ class Colorization(AuxTask):
     smoothed like t. Images without colour are left out.
 
     The encoder sees no colour: one of colour frames sees their lightness in each channel, one of gray frames `obs`.
-    `accuracy` is the mean over the batch's colours of the share of places put right, so that each blind answer has
-    `chance`. `lookup_accuracy` is that of the best table from a place's own lightness to its colour, by those counts:
-    only beyond it is anything learned from context (the palette of an Atari game is nearly such a table).
+    `accuracy` is the mean over the batch's colours of the share of positions put right, so that each blind answer has
+    `chance`. `lookup_accuracy` is that of the best table from a position's own lightness to its colour, by those
+    counts: only beyond it is anything learned from context (the palette of an Atari game is nearly such a table).
 
     Args:
         setting: the run.
         bin_size: of ab; the Gaussian's standard deviation is half of it.
         uniform: share of the uniform distribution in the class prior: 1 for no rebalancing.
-        stride: pixels from one predicted place to the next.
+        output_stride: pixels from one predicted position to the next.
         channels: of the decoder's feature maps.
 
     Raises:
@@ -51,21 +52,21 @@ class Colorization(AuxTask):
         *,
         bin_size: float = 10.0,
         uniform: float = 0.5,
-        stride: int = 4,
+        output_stride: int = 4,
         channels: int = 32,
     ) -> None:
         super().__init__(setting)
         height, width = setting.obs_shape[1:]
         check_above(0, bin_size=bin_size)
         check_within("(0, 1]", uniform=uniform)
-        if not 1 <= stride <= min(height, width):
-            raise ValueError(f"stride must be 1 to {min(height, width)}, got {stride}")
+        if not 1 <= output_stride <= min(height, width):
+            raise ValueError(f"output_stride must be 1 to {min(height, width)}, got {output_stride}")
         self.gray = frame_channels(setting) == 1
-        self.bin_size, self.uniform, self.stride = bin_size, uniform, stride
+        self.bin_size, self.uniform, self.output_stride = bin_size, uniform, output_stride
         self.register_buffer("bins", in_gamut(bin_size), persistent=False)  # (Q, 2)
         classes = len(self.get_buffer("bins"))
         self.register_buffer("counts", torch.zeros(LIGHTNESS_LEVELS, classes))  # of lightness and colour together
-        grid = classes, -(-height // stride), -(-width // stride)
+        grid = classes, -(-height // output_stride), -(-width // output_stride)
         self.decoder = decoder(setting.feature_dim, setting.map_shape, grid, channels)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -86,9 +87,9 @@ class Colorization(AuxTask):
         """Count the batch's colours."""
         level, colour, coloured = self._targets(batch)
         label = self.soften(colour).argmax(2)
-        place = (level * len(self.get_buffer("bins")) + label).flatten()
+        index = (level * len(self.get_buffer("bins")) + label).flatten()
         counts = self.get_buffer("counts").mul_(MEMORY).flatten()
-        counts.index_add_(0, place, coloured[:, None].expand_as(label).flatten().float())
+        counts.index_add_(0, index, coloured[:, None].expand_as(label).flatten().float())
 
     def colourless(self, obs: Tensor) -> Tensor:
         """Return pixels (B, C, H, W) of the frames' lightness alone."""
@@ -121,14 +122,14 @@ class Colorization(AuxTask):
         return Examples("Which colours does the gray picture have?", pictures, frames=1)
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the lightness level (B, P) and ab (B, P, 2) of the places, and which images (B,) have colour."""
+        """Return the lightness level (B, P) and ab (B, P, 2) of the positions, and which images (B,) have colour."""
         lab = to_lab(self._on_grid(batch.rgb)).flatten(3)[:, 0].transpose(1, 2)
         colour = lab[..., 1:]
         return lab[..., 0].round().long(), colour, colour.abs().amax((1, 2)) > GRAYISH
 
     def _on_grid(self, rgb: Tensor | None) -> Tensor:
         assert rgb is not None
-        return rgb[:, :, :: self.stride, :: self.stride]
+        return rgb[:, :, :: self.output_stride, :: self.output_stride]
 
     def _table(self) -> Tensor:
         """Return the most typical colour of each lightness (LIGHTNESS_LEVELS,): the best balanced answer to it."""

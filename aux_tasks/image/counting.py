@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_least, check_within, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.parts.patches import PatchGrid, resizing, some_gray
 from aux_tasks.views import matches
 from encoders import Encoder
+from harness.checks import check_above, check_least, check_within
 from replay import Batch
 
 SAMPLERS = ("area", "bilinear", "bicubic")
@@ -24,7 +25,7 @@ class Counting(AuxTask):
     of counts above 0 anywhere in the batch.
 
     Guards against telling D x from the tiles by their resolution: D smooths each image by a random kernel, and most
-    colour images are turned gray. The image x is a window at a random place.
+    colour images are turned gray. The image x is a window at a random position.
 
     Args:
         setting: the run.

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_within, error_ratio
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, error_ratio
 from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_within
 from replay import Batch
 
 NOISES = ("masking", "gaussian", "salt_and_pepper")

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
 from aux_tasks.parts.patches import corner_of, crop
 from aux_tasks.views import ViewTask
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
@@ -19,14 +20,14 @@ class Exemplar(ViewTask):
     images remembered so far.
 
     The bank takes the images of the first batches until it holds N. Images that it already holds (equal bytes) and
-    images without gradients are not stored: no view could tell such classes apart. With `patch` the bank holds patches,
-    as in the paper, drawn with probability proportional to the mean squared gradient in them and stretched to the
-    encoder's input. Views of a patch repeat its border, since its surroundings are not kept.
+    images without gradients are not stored: no view could tell such classes apart. With `patch_size` the bank holds
+    patches, as in the paper, drawn with probability proportional to the mean squared gradient in them and stretched to
+    the encoder's input. Views of a patch repeat its border, since its surroundings are not kept.
 
     Args:
         setting: the run.
         classes: N, at least 2; the bank is N observations of memory, and of every checkpoint.
-        patch: side, pixels; None for whole images.
+        patch_size: side of a patch, pixels; None for whole images.
         flat: root mean square of the differences between neighbours, levels, up to which an image is not stored.
         options: of `ViewTask`.
 
@@ -43,18 +44,18 @@ class Exemplar(ViewTask):
         setting: TaskSetting,
         *,
         classes: int = 1000,
-        patch: int | None = None,
+        patch_size: int | None = None,
         flat: float = 2.0,
         **options: Any,
     ) -> None:
         check_least(2, classes=classes)
         check_least(0, flat=flat)
         side = min(setting.obs_shape[1:])
-        if patch is not None and not 2 <= patch <= side:
-            raise ValueError(f"patch must be 2 to {side}, got {patch}")
+        if patch_size is not None and not 2 <= patch_size <= side:
+            raise ValueError(f"patch_size must be 2 to {side}, got {patch_size}")
         super().__init__(setting, nn.Linear(setting.feature_dim, classes), **options)
-        self.classes, self.patch, self.flat = classes, patch, flat
-        # The row behind the last image takes what is refused, so that no update has to wait for a count.
+        self.classes, self.patch_size, self.flat = classes, patch_size, flat
+        # The slot behind the last image takes what is refused, so that no update has to wait for a count.
         self.register_buffer("bank", torch.zeros(classes + 1, *setting.obs_shape, dtype=torch.uint8))
         self.register_buffer("hashes", torch.zeros(classes + 1, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
@@ -73,16 +74,16 @@ class Exemplar(ViewTask):
         """Remember the images of the batch that are worth it, while there is room."""
         obs = batch.obs
         gradients = _gradients(obs)
-        if self.patch is None:
+        if self.patch_size is None:
             gradient = gradients.mean((1, 2))
         else:
-            obs, gradient = self._cut(obs, gradients, self.patch)
+            obs, gradient = self._cut(obs, gradients, self.patch_size)
         hashed = (obs.flatten(1).long() * self.get_buffer("salt")).sum(1)  # equal for equal bytes, else hardly ever
         known = ((hashed[:, None] == self.hashes) & self._held()).any(1)
         twin = (hashed[:, None] == hashed).tril(-1).any(1)
         fresh = ~known & ~twin & (gradient > self.flat**2)
-        place = torch.where(fresh, self.filled + fresh.cumsum(0) - 1, self.classes).clamp_max(self.classes)
-        self.bank[place], self.hashes[place] = obs, hashed
+        slot = torch.where(fresh, self.filled + fresh.cumsum(0) - 1, self.classes).clamp_max(self.classes)
+        self.bank[slot], self.hashes[slot] = obs, hashed
         self.filled.add_(fresh.sum()).clamp_max_(self.classes)
 
     @torch.no_grad()
@@ -94,15 +95,15 @@ class Exemplar(ViewTask):
         shown = {"view": inputs.to(torch.uint8), "its picture": self.bank[label], "predicted": self.bank[predicted]}
         return Examples("Of which remembered picture is this a view?", shown, said, right)
 
-    def _cut(self, obs: Tensor, gradients: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    def _cut(self, obs: Tensor, gradients: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
         """Return a patch of each image, stretched to it, and the mean (B,) of `gradients` (B, H - 1, W - 1) in it."""
-        score = F.avg_pool2d(gradients[:, None], patch - 1, 1)[:, 0]
+        score = F.avg_pool2d(gradients[:, None], patch_size - 1, 1)[:, 0]
         chance = score.flatten(1) + 1e-6
         uniform = torch.rand(chance.shape, generator=self.generator, device=chance.device)
-        place = (chance / -uniform.log()).argmax(1, keepdim=True)  # `multinomial` would wait for the device
-        cut = crop(obs, corner_of(place[:, 0], score.shape[2]), (patch, patch))
+        index = (chance / -uniform.log()).argmax(1, keepdim=True)  # `multinomial` would wait for the device
+        cut = crop(obs, corner_of(index[:, 0], score.shape[2]), (patch_size, patch_size))
         pixels = F.interpolate(cut.float(), obs.shape[2:], mode="bilinear")
-        return pixels.round().to(obs.dtype), score.flatten(1).gather(1, place)[:, 0]
+        return pixels.round().to(obs.dtype), score.flatten(1).gather(1, index)[:, 0]
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Return views (B, C, H, W) of remembered images, and the images' classes (B,)."""
@@ -117,7 +118,7 @@ class Exemplar(ViewTask):
         return self.embed(inputs, encoder).masked_fill(missing, -torch.inf)
 
     def _held(self) -> Tensor:
-        """Return a mask (N + 1,) of the rows of the bank that hold images."""
+        """Return a mask (N + 1,) of the slots of the bank that hold images."""
         return torch.arange(self.classes + 1, device=self.filled.device) < self.filled
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.orders import far_apart
 from aux_tasks.parts.patches import (
@@ -18,6 +18,7 @@ from aux_tasks.parts.patches import (
     textured,
 )
 from encoders import Encoder
+from harness.checks import check_least, check_within
 from replay import Batch
 
 CANDIDATES = 10_000  # random permutations to choose the set from: all there are of 2 x 2 tiles
@@ -28,8 +29,8 @@ class Jigsaw(AuxTask):
     2016, "Unsupervised learning of visual representations by solving jigsaw puzzles"). Of K, chance is 1 / K.
 
     Each tile is encoded alone, once, resized to the encoder's input; its features are then laid out in `puzzles`
-    orders, so that no tile's place gives the label away. Permutations of the set differ in as many places as can be
-    found, so that two tiles that look alike leave the answer clear.
+    orders, so that no tile's position gives the label away. Permutations of the set differ in as many positions as can
+    be found, so that two tiles that look alike leave the answer clear.
 
     Guards against answers without content: gaps of random width between tiles, which lines do not cross; mean and
     contrast of each tile are normalised, into the range of pixels (mean 127.5); some colour images are turned gray, and
@@ -42,9 +43,9 @@ class Jigsaw(AuxTask):
         permutations: K.
         permutation_seed: of the set, which is kept with the weights.
         puzzles: per image.
-        width: of the features of one tile in the head.
+        embedding_dim: size of a tile's embedding in the head.
         hidden: width of the head's hidden layer.
-        tile: side of a tile over that of its cell.
+        patch_ratio: side of a tile over that of its cell.
         gray: share of colour images turned gray.
         colour_jitter: pixels by which each colour of a tile moves at most.
 
@@ -62,9 +63,9 @@ class Jigsaw(AuxTask):
         permutations: int = 30,
         permutation_seed: int = 0,
         puzzles: int = 8,
-        width: int = 64,
+        embedding_dim: int = 64,
         hidden: int = 256,
-        tile: float = 0.75,
+        patch_ratio: float = 0.75,
         gray: float = 0.3,
         colour_jitter: int = 2,
     ) -> None:
@@ -73,16 +74,16 @@ class Jigsaw(AuxTask):
         most = min(CANDIDATES // 10, math.factorial(cells**2))
         if not 2 <= permutations <= most:
             raise ValueError(f"permutations of {cells}x{cells} tiles must be 2 to {most}, got {permutations}")
-        check_least(1, puzzles=puzzles, width=width)
+        check_least(1, puzzles=puzzles, embedding_dim=embedding_dim)
         check_least(0, colour_jitter=colour_jitter)
-        check_within("(0, 1]", tile=tile)
+        check_within("(0, 1]", patch_ratio=patch_ratio)
         check_within("[0, 1]", gray=gray)
         self.frame_stack, self.shape = setting.frame_stack, setting.obs_shape[1:]
-        self.grid, self.puzzles = PatchGrid(self.shape, cells, tile), puzzles
+        self.grid, self.puzzles = PatchGrid(self.shape, cells, patch_ratio), puzzles
         self.gray, self.colour_jitter = gray, colour_jitter
         self.register_buffer("permutations", distant_permutations(permutations, cells**2, permutation_seed))
-        self.tile = nn.Sequential(nn.Linear(setting.feature_dim, width), nn.ReLU())
-        self.head = mlp(cells**2 * width, hidden, permutations)
+        self.tile = nn.Sequential(nn.Linear(setting.feature_dim, embedding_dim), nn.ReLU())
+        self.head = mlp(cells**2 * embedding_dim, hidden, permutations)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the cross-entropy (B,), mean over the puzzles of an image."""
@@ -98,14 +99,14 @@ class Jigsaw(AuxTask):
         predicted = self._logits(tiles, label, encoder)[:, 0].argmax(1)
         laid = self.lay_out(normalize(tiles), label)[:, 0]  # (8, T, C, h, w)
         said, right = ([str(i) for i in numbers.tolist()] for numbers in (predicted, label[:, 0]))
-        places = self.permutations[predicted].argsort(1)  # where each tile of the picture was laid
-        solved = laid[torch.arange(len(laid), device=laid.device)[:, None], places]
+        positions = self.permutations[predicted].argsort(1)  # where each tile of the picture was laid
+        solved = laid[torch.arange(len(laid), device=laid.device)[:, None], positions]
         shown = {"puzzle": laid, "solution": normalize(tiles), "predicted": solved}
         question = f"In which of {len(self.permutations)} orders were the tiles laid out?"
         return Examples(question, {name: self.grid.join(pixels) for name, pixels in shown.items()}, said, right)
 
     def lay_out(self, tiles: Tensor, label: Tensor) -> Tensor:
-        """Return tiles (B, T, ...) as puzzles (B, P, T, ...): p shows tile permutations[label[b, p], t] at place t."""
+        """Return tiles (B, T, ...) as puzzles (B, P, T, ...): p has tile permutations[label[b, p], t] at position t."""
         sample = torch.arange(len(tiles), device=tiles.device)[:, None, None]
         return tiles[sample, self.permutations[label]]
 

@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify, error_ratio
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify, error_ratio
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
 from encoders.vit import PATCH, WIDTH, Tokens, block, padded, positional_encoding
+from harness.checks import check_least, check_within
 from replay import Batch
 
 EPS = 1e-6  # of a patch's variance
@@ -21,7 +22,7 @@ class MaskedAutoencoder(AuxTask):
 
     Tokens of hidden patches never enter the encoder, which makes it cheap; a small transformer gets a common token in
     their place. Targets are patches with mean 0 and standard deviation 1, those of flat ones 0. `error_ratio` is to
-    the error of the batch's mean patch at the place.
+    the error of the batch's mean patch at the position.
 
     Args:
         setting: the run, whose encoder is `vit`.
@@ -78,7 +79,7 @@ class MaskedAutoencoder(AuxTask):
         return chance.argsort(1)
 
     def predict(self, obs: Tensor, order: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """Return the visible tokens (B, K, WIDTH), and standardised patches (B, N, C * PATCH^2) in their places."""
+        """Return the visible tokens (B, K, WIDTH), and standardised patches (B, N, C * PATCH^2) at their positions."""
         latents, shown = self._encode(obs, order, encoder)
         where = positional_encoding(latents.new_empty(1, WIDTH, *self.grid)).flatten(1).T
         tokens = self.mask_token.expand(len(obs), len(where), WIDTH)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_above, check_least, check_within
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, retrieval, spread
 from encoders import Encoder
 from encoders.momentum import follow, momentum_copy
-from harness.suggest import check_choice
+from harness.checks import check_above, check_choice, check_least, check_within
 from replay import Batch
 
 HEADS = ("linear", "mlp")
@@ -30,7 +30,8 @@ class MoCo(ViewTask):
         setting: the run.
         projection: `linear`, the first version, or `mlp`, the second (Chen et al. 2020, "Improved baselines with
             momentum contrastive learning").
-        hidden, width: of the projection; the linear one has no hidden layer.
+        hidden: width of the projection's hidden layer; the linear one has none.
+        projection_dim: size of the projection.
         queue: K, at least the batch size.
         temperature: of the softmax, above 0.
         momentum: share of the copies of encoder and head that each update keeps, m in the paper.
@@ -49,23 +50,23 @@ class MoCo(ViewTask):
         *,
         projection: str = "mlp",
         hidden: int = 256,
-        width: int = 128,
+        projection_dim: int = 128,
         queue: int = 2048,
         temperature: float = 0.1,
         momentum: float = 0.99,
         **options: Any,
     ) -> None:
         check_choice("projection", projection, HEADS)
-        check_least(1, hidden=hidden, width=width, queue=queue)
+        check_least(1, hidden=hidden, projection_dim=projection_dim, queue=queue)
         check_above(0, temperature=temperature)
         check_within("[0, 1]", momentum=momentum)
         inputs = setting.feature_dim
-        deep = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        super().__init__(setting, deep if projection == "mlp" else nn.Linear(inputs, width), **options)
+        deep = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, projection_dim))
+        super().__init__(setting, deep if projection == "mlp" else nn.Linear(inputs, projection_dim), **options)
         self.temperature, self.momentum = temperature, momentum
         self.target_encoder = momentum_copy(setting.encoder)
         self.target_head = momentum_copy(self.head)
-        self.register_buffer("queue", torch.zeros(queue, width))
+        self.register_buffer("queue", torch.zeros(queue, projection_dim))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))  # keys written so far
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -94,8 +95,8 @@ class MoCo(ViewTask):
     def after_step(self, batch: Batch, encoder: Encoder) -> None:
         """Replace the oldest keys of the queue by the batch's, then move the momentum copies."""
         key = self.keys(self.view(batch.obs))
-        place = (self.written + torch.arange(len(key), device=key.device)) % len(self.queue)
-        self.queue.index_copy_(0, place, key)
+        slot = (self.written + torch.arange(len(key), device=key.device)) % len(self.queue)
+        self.queue.index_copy_(0, slot, key)
         self.written += len(key)
         follow(self.target_encoder, encoder, self.momentum)
         follow(self.target_head, self.head, self.momentum)

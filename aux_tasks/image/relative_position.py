@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_within
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.patches import (
     PatchGrid,
@@ -14,6 +14,7 @@ from aux_tasks.parts.patches import (
     textured,
 )
 from encoders import Encoder
+from harness.checks import check_within
 from replay import Batch
 
 DIRECTIONS = ("top left", "top", "top right", "left", "right", "bottom left", "bottom", "bottom right")
@@ -26,20 +27,20 @@ class RelativePosition(AuxTask):
     each of its neighbours, in both orders (Doersch et al. 2015, "Unsupervised visual representation learning by context
     prediction"). Chance is 1 / 8. Each patch is encoded alone, resized to the encoder's input.
 
-    Guards against answers without content: a patch lies at a random place in its cell, which leaves gaps that lines do
-    not cross; one colour of three is kept, which hides chromatic aberration; mean and contrast of each patch are
+    Guards against answers without content: a patch lies at a random position in its cell, which leaves gaps that lines
+    do not cross; one colour of three is kept, which hides chromatic aberration; mean and contrast of each patch are
     normalised, into the range of pixels (mean 127.5); some patches have a low resolution. Images without content in the
     centre, or around it, are left out of loss and metrics.
 
     Args:
         setting: the run.
         hidden: width of the head's hidden layer.
-        patch: side of a patch over that of its cell.
+        patch_ratio: side of a patch over that of its cell.
         coarse: share of patches at a lower resolution.
         keep_one_colour: of each patch, where frames have three.
 
     Raises:
-        ValueError: `patch` or `coarse` is out of range, or the observation is too small.
+        ValueError: `patch_ratio` or `coarse` is out of range, or the observation is too small.
     """
 
     def __init__(
@@ -47,15 +48,15 @@ class RelativePosition(AuxTask):
         setting: TaskSetting,
         *,
         hidden: int = 256,
-        patch: float = 0.75,
+        patch_ratio: float = 0.75,
         coarse: float = 0.33,
         keep_one_colour: bool = True,
     ) -> None:
         super().__init__(setting)
-        check_within("(0, 1]", patch=patch)
+        check_within("(0, 1]", patch_ratio=patch_ratio)
         check_within("[0, 1]", coarse=coarse)
         channels, *shape = setting.obs_shape
-        self.grid, self.coarse = PatchGrid(shape, 3, patch), coarse
+        self.grid, self.coarse = PatchGrid(shape, 3, patch_ratio), coarse
         self.keep_one_colour = keep_one_colour and channels == 3 * setting.frame_stack
         for name, side, size in zip(("rows", "columns"), self.grid.patch, shape, strict=True):
             lost = [(side, max(1, side * k // DETAILS), size) for k in range(1, DETAILS)]

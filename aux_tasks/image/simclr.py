@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_above, check_least, classify
+from aux_tasks.base import AuxOutput, TaskSetting, classify
 from aux_tasks.views import ViewTask, perceptron, spread
 from encoders import Encoder
+from harness.checks import check_above, check_least
 from replay import Batch
 
 
@@ -21,7 +22,8 @@ class SimCLR(ViewTask):
 
     Args:
         setting: the run.
-        hidden, width: of the projection.
+        hidden: width of the projection's hidden layer.
+        projection_dim: size of the projection.
         temperature: of the softmax, above 0.
         options: of `ViewTask`.
 
@@ -30,11 +32,17 @@ class SimCLR(ViewTask):
     """
 
     def __init__(
-        self, setting: TaskSetting, *, hidden: int = 256, width: int = 128, temperature: float = 0.2, **options: Any
+        self,
+        setting: TaskSetting,
+        *,
+        hidden: int = 256,
+        projection_dim: int = 128,
+        temperature: float = 0.2,
+        **options: Any,
     ) -> None:
-        check_least(1, hidden=hidden, width=width)
+        check_least(1, hidden=hidden, projection_dim=projection_dim)
         check_above(0, temperature=temperature)
-        super().__init__(setting, perceptron(setting.feature_dim, hidden, width), **options)
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, projection_dim), **options)
         self.temperature = temperature
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002

@@ -7,7 +7,7 @@ from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.parts.colour import frame_channels, from_lab, to_lab
 from aux_tasks.parts.decoder import centred, decoder, image_error, to_pixels
 from encoders import Encoder
-from harness.suggest import check_choice
+from harness.checks import check_choice
 from replay import Batch
 
 HALVES = ("auto", "colour", "time")

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, TaskSetting
 from aux_tasks.views import ViewTask, off_diagonal, perceptron, retrieval
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
@@ -23,7 +24,8 @@ class VICReg(ViewTask):
 
     Args:
         setting: the run.
-        hidden, width: of the expander, which has two hidden layers; D is `width`.
+        hidden: width of the expander's two hidden layers.
+        projection_dim: D, size of what the expander gives.
         invariance, variance, covariance: weights.
         options: of `ViewTask`.
 
@@ -38,15 +40,15 @@ class VICReg(ViewTask):
         setting: TaskSetting,
         *,
         hidden: int = 256,
-        width: int = 256,
+        projection_dim: int = 256,
         invariance: float = 25.0,
         variance: float = 25.0,
         covariance: float = 1.0,
         **options: Any,
     ) -> None:
-        check_least(1, hidden=hidden, width=width)
+        check_least(1, hidden=hidden, projection_dim=projection_dim)
         check_least(0, invariance=invariance, variance=variance, covariance=covariance)
-        super().__init__(setting, perceptron(setting.feature_dim, hidden, hidden, width), **options)
+        super().__init__(setting, perceptron(setting.feature_dim, hidden, hidden, projection_dim), **options)
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002

@@ -57,8 +57,8 @@ def camera_path(frames: Tensor) -> Tensor:
     cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
     likeness = torch.fft.irfft2(cross / cross.abs().clamp_min(EPS), s=sides)
     peak = likeness.flatten(2).argmax(2)
-    places = peak // sides[1], peak % sides[1]
-    down, right = ((at + side // 2) % side - side // 2 for at, side in zip(places, sides, strict=True))
+    positions = peak // sides[1], peak % sides[1]
+    down, right = ((at + side // 2) % side - side // 2 for at, side in zip(positions, sides, strict=True))
     (row, inside), (column, within) = _moved(down, sides[0]), _moved(right, sides[1])
     seen = inside[..., None] & within[:, :, None]
     before, after = frames[:, :-1], frames[:, 1:]
@@ -72,8 +72,8 @@ def camera_path(frames: Tensor) -> Tensor:
 
 def _moved(step: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return where `step` (...) moves the pixels of an axis (..., size), and whether they are still in the picture."""
-    place = torch.arange(size, device=step.device) + step[..., None]
-    return place.clamp(0, size - 1), (place >= 0) & (place < size)
+    position = torch.arange(size, device=step.device) + step[..., None]
+    return position.clamp(0, size - 1), (position >= 0) & (position < size)
 
 
 def score(loss: Tensor, hits: Tensor, valid: Tensor, chance: float) -> AuxOutput:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, check_least, error_ratio
+from aux_tasks.base import AuxOutput, error_ratio
+from harness.checks import check_least
 
 
 def decoder(

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import check_least
 from aux_tasks.parts.mlp import mlp
-from harness.suggest import check_choice
+from harness.checks import check_choice, check_least
 
 KINDS = ("deterministic", "gaussian", "ensemble")
 MIN_STD = 0.01  # a smaller one lets the likelihood of a still scene outgrow every other gradient

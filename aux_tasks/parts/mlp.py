@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from aux_tasks.base import check_least
+from harness.checks import check_least
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -12,7 +12,7 @@ MOMENTS = ("first", "second", "third")
 def far_apart(pool: Tensor, count: int, *, either_way: bool = False) -> Tensor:
     """Choose orders (count, L) of a pool (N, L): its first, then the one farthest from all chosen before, and so on.
 
-    Distance is in how many places two orders differ (Noroozi and Favaro 2016 choose their jigsaw puzzles by it).
+    Distance is in how many positions two orders differ (Noroozi and Favaro 2016 choose their jigsaw puzzles by it).
 
     Args:
         pool: orders; where some are equally far, the choice falls on the same one every time.

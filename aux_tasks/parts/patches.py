@@ -1,4 +1,4 @@
-"""Patches of images: cut out, freed of what would tell their place without a look at the content."""
+"""Patches of images: cut out, freed of what would tell their position without a look at the content."""
 
 from collections.abc import Sequence
 
@@ -15,22 +15,23 @@ NOISE = 0.01  # of a dropped colour, standard deviations of the one that stays
 
 
 class PatchGrid:
-    """One patch at a random place in each of `cells` x `cells` cells of an image: the room around it is gap and jitter.
+    """One patch at a random position in each of `cells` x `cells` cells of an image: the room around it is gap and
+    jitter.
 
     Args:
         shape: (H, W) of the image.
         cells: along each axis; patches are in row-major order.
-        share: side of a patch over that of its cell, in (0, 1].
+        patch_ratio: side of a patch over that of its cell, in (0, 1].
         overlap: each cell shares half its side with the next; those two apart never overlap.
 
     Raises:
         ValueError: patches would be smaller than 3 x 3.
     """
 
-    def __init__(self, shape: Sequence[int], cells: int, share: float, *, overlap: bool = False) -> None:
+    def __init__(self, shape: Sequence[int], cells: int, patch_ratio: float, *, overlap: bool = False) -> None:
         self.shape, self.cells = tuple(shape), cells
         self.cell = [2 * size // (cells + 1) if overlap else size // cells for size in shape]
-        self.patch = [round(share * side) for side in self.cell]
+        self.patch = [round(patch_ratio * side) for side in self.cell]
         if min(self.patch) < 3:
             height, width = shape
             raise ValueError(f"{cells}x{cells} patches of {height}x{width} pixels are smaller than 3x3: use fewer")
@@ -41,9 +42,9 @@ class PatchGrid:
         assert (height, width) == self.shape, f"expected {self.shape}, got {(height, width)}"
         cell = torch.arange(self.cells**2, device=pixels.device)
         lines = []
-        for axis, place in enumerate((cell // self.cells, cell % self.cells)):
+        for axis, position in enumerate((cell // self.cells, cell % self.cells)):
             room, side = self.shape[axis] - self.cell[axis], self.patch[axis]
-            start = place * room // max(1, self.cells - 1)
+            start = position * room // max(1, self.cells - 1)
             slack = self.cell[axis] - side + 1
             start = start + torch.randint(slack, (batch, len(cell)), generator=generator, device=pixels.device)
             lines.append(start[:, :, None] + torch.arange(side, device=pixels.device))
@@ -60,11 +61,11 @@ class PatchGrid:
         return F.interpolate(joined, self.shape).to(torch.uint8)
 
 
-def crop(images: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return windows (B, C, *size) of images (B, C, H, W); their top left corners are `place` (B, 2)."""
+def crop(images: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return windows (B, C, *size) of images (B, C, H, W); their top left corners are `corner` (B, 2)."""
     device = images.device
-    rows = place[:, 0, None] + torch.arange(size[0], device=device)
-    columns = place[:, 1, None] + torch.arange(size[1], device=device)
+    rows = corner[:, 0, None] + torch.arange(size[0], device=device)
+    columns = corner[:, 1, None] + torch.arange(size[1], device=device)
     sample = torch.arange(len(images), device=device)[:, None, None]
     return images.movedim(1, -1)[sample, rows[:, :, None], columns[:, None]].movedim(-1, 1)
 
@@ -104,7 +105,7 @@ def drop_colours(patches: Tensor, generator: torch.Generator) -> Tensor:
 def shift_colours(patches: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Move each colour of each patch (B, N, frames * 3, h, w) by up to `most` pixels; edges repeat.
 
-    That blurs what a lens tells of the place (Noroozi and Favaro 2016), and keeps the colours.
+    That blurs what a lens tells of the position (Noroozi and Favaro 2016), and keeps the colours.
     """
     batch, count, _, *sides = patches.shape
     colours = patches.reshape(batch, count, -1, 3, *sides).transpose(2, 3)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import check_least
+from harness.checks import check_least
 
 LEAST_LOG_VARIANCE = math.log(1e-3)  # a smaller variance costs KL and makes no sharper picture
 USED = 0.1  # nats of KL from which on a dimension counts as active

@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.parts.clips import camera_path, change, contrast, observations, score
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 NAMES = ("forwards", "backwards")
@@ -96,16 +97,16 @@ class ArrowOfTime(AuxTask):
             grid.clamp(edge - way.amin(1, keepdim=True), len(grid) - 1 - edge - way.amax(1, keepdim=True))
             for grid, way in zip(grids, path, strict=True)
         ]
-        held = [place[:, None] + way[:, :, None] for place, way in zip(scene, path, strict=True)]
+        held = [position[:, None] + way[:, :, None] for position, way in zip(scene, path, strict=True)]
         clip = _pick(frames, *held).view_as(clip)
-        rows, columns = inside = [grid == place for grid, place in zip(grids, scene, strict=True)]
+        rows, columns = inside = [grid == position for grid, position in zip(grids, scene, strict=True)]
         moved = clip.float().diff(dim=1).abs().sum((1, 2)) * rows[:, :, None] * columns[:, None]
         shown = []
-        for axis, (grid, place) in enumerate(zip(grids, scene, strict=True)):
+        for axis, (grid, position) in enumerate(zip(grids, scene, strict=True)):
             weight = (moved.sum(2 - axis) + 1e-6) * inside[axis]  # the middle of a still clip is that of the scene
             middle = (weight * grid).sum(1) / weight.sum(1).clamp_min(1e-6)
             shift = (middle - (len(grid) - 1) / 2).round().long() * self.centre
-            shown.append(place.gather(1, (grid + shift[:, None]).clamp(0, len(grid) - 1))[:, None])
+            shown.append(position.gather(1, (grid + shift[:, None]).clamp(0, len(grid) - 1))[:, None])
         return _pick(clip, *shown)
 
     @torch.no_grad()

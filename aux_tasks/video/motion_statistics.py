@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.parts.clips import camera_path, contrast, observations
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
@@ -31,7 +32,7 @@ class MotionStatistics(AuxTask):
 
     Args:
         setting: the run.
-        length: observations that are read of a clip.
+        frames: observations that are read of a clip.
         stride: from one of them to the next.
         cells: on a side of the grid.
         motion_floor: the least mean change in the cell, gray levels a step.
@@ -47,30 +48,30 @@ class MotionStatistics(AuxTask):
         self,
         setting: TaskSetting,
         *,
-        length: int = 4,
+        frames: int = 4,
         stride: int = 1,
         cells: int = 4,
         motion_floor: float = 1.0,
         hidden: int = 256,
     ) -> None:
         super().__init__(setting)
-        check_least(2, length=length)
+        check_least(2, frames=frames)
         check_least(1, stride=stride, hidden=hidden)
         check_least(0, motion_floor=motion_floor)
         channels, *sides = setting.obs_shape
         if not 2 <= cells <= min(sides) // 4:
             raise ValueError(f"cells must be 2 to {min(sides) // 4}, of 4 pixels at least, got {cells}")
-        self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
+        self.frames, self.stride, self.clip_length = frames, stride, (frames - 1) * stride + 1
         self.cells, self.motion_floor = cells, motion_floor
         self.newest = channels // setting.frame_stack  # channels of a frame
         self.classes = {"region": cells**2, "direction": len(DIRECTIONS), "colour": LEVELS}
         self.head = nn.Sequential(
-            nn.Linear(length * setting.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, sum(self.classes.values()))
+            nn.Linear(frames * setting.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, sum(self.classes.values()))
         )
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the mean cross-entropy (B,)."""
-        clip, inside = observations(batch, self.length, self.stride)
+        clip, inside = observations(batch, self.frames, self.stride)
         labels, moving = self.statistics(clip)
         valid = inside[:, -1] * moving
         losses, hits, guesses = [], {}, []
@@ -109,7 +110,7 @@ class MotionStatistics(AuxTask):
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Return eight clips, the observations side by side, with the head's and the right answers."""
-        clip, inside = (each[:8] for each in observations(batch, self.length, self.stride))
+        clip, inside = (each[:8] for each in observations(batch, self.frames, self.stride))
         labels, moving = self.statistics(clip)
         said = [logits.argmax(1) for logits in self._logits(clip, inside[:, -1] * moving, encoder)]
         shown = {f"moment {t + 1}": pixels for t, pixels in enumerate(clip.unbind(1))}
@@ -134,6 +135,6 @@ class MotionStatistics(AuxTask):
         return F.one_hot(index, LEVELS).movedim(3, 1).float()
 
     def _logits(self, clip: Tensor, valid: Tensor, encoder: Encoder) -> tuple[Tensor, ...]:
-        features = encoder(clip.flatten(0, 1)).view(len(clip), self.length, -1)
+        features = encoder(clip.flatten(0, 1)).view(len(clip), self.frames, -1)
         logits = self.head(contrast(features, valid).flatten(1)).float()
         return logits.split(list(self.classes.values()), dim=1)  # type: ignore[no-any-return]

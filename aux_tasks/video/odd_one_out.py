@@ -6,10 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.parts.clips import at_times, change, draw_times, observations, score
 from aux_tasks.parts.mlp import mlp
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 MOST_FRAMES = 20  # whose orders can be numbered in 64 bits
@@ -25,7 +26,7 @@ class OddOneOut(AuxTask):
 
     The odd order is neither the original nor its reverse. Sub-clips begin at different times, because the odd one has
     no double; clips that their episode does not fill, or where a sub-clip hardly moves, are left out. The head scores
-    each sub-clip beside the mean of the others, so that their places do not matter:
+    each sub-clip beside the mean of the others, so that their positions do not matter:
 
         score_i = head(v_i, mean_{j != i} v_j)
 
@@ -72,7 +73,7 @@ class OddOneOut(AuxTask):
         self.head = mlp(2 * setting.feature_dim, hidden, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
-        """Return the cross-entropy (B,) with the place of the odd one."""
+        """Return the cross-entropy (B,) with the position of the odd one."""
         clip, inside = observations(batch, self.clip_length)
         inputs, label, motion = self.draw(clip)
         logits = self._scores(inputs, encoder)
@@ -81,7 +82,7 @@ class OddOneOut(AuxTask):
         return score(classify(logits, label).loss, hits, valid, 1 / self.sub_clips)
 
     def draw(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sub-clips (B, N + 1, C, H, W) of clips (B, T, C, H, W), the odd one's place and the least motion."""
+        """Draw sub-clips (B, N + 1, C, H, W) of clips (B, T, C, H, W), the odd one's position and the least motion."""
         size, device = len(clip), clip.device
         if self.frame_stack > 2:
             clip = clip[:, :, -(clip.shape[2] // self.frame_stack) :]  # the newest frames
@@ -99,7 +100,7 @@ class OddOneOut(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return the sub-clips of the first eight clips; the answers are places, from 0."""
+        """Return the sub-clips of the first eight clips; the answers are positions, from 0."""
         inputs, label, _ = self.draw(observations(batch, self.clip_length)[0][:8])
         said = self._scores(inputs, encoder).argmax(1)
         shown = {str(i): sub_clip for i, sub_clip in enumerate(inputs.unbind(1))}
@@ -122,8 +123,8 @@ def odd_orders(size: int, frames: int, generator: torch.Generator) -> Tensor:
     """
     rank = torch.randint(1, factorial(frames) - 1, (size,), generator=generator, device=generator.device)
     order = torch.zeros(size, 0, dtype=torch.long, device=rank.device)
-    for place in reversed(range(frames)):  # the digit is the rank of a frame among those behind it
-        digit = (rank // factorial(frames - 1 - place) % (frames - place))[:, None]
+    for position in reversed(range(frames)):  # the digit is the rank of a frame among those behind it
+        digit = (rank // factorial(frames - 1 - position) % (frames - position))[:, None]
         order = torch.cat([digit, order + (order >= digit)], dim=1)
     return order
 

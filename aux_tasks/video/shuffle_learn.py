@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, check_within, classify
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, classify
 from aux_tasks.parts.clips import at_times, change, contrast, draw_times, observations, score
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.orders import verifications
 from encoders import Encoder
+from harness.checks import check_least, check_within
 from replay import Batch
 
 MIDDLES = (2, 0, 4)  # of a < b < c < d < e: only c lies between b and d

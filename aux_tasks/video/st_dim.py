@@ -1,4 +1,4 @@
-"""Spatiotemporal deep infomax: which observation of the batch comes next, told place by place."""
+"""Spatiotemporal deep infomax: which observation of the batch comes next, told position by position."""
 
 from typing import ClassVar
 
@@ -6,22 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.parts.clips import choose, exclude, observations
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
 class STDIM(AuxTask):
-    """Two InfoNCE losses, of the whole and of each place with the same place of the next observation, mean over places:
-    -log softmax_j(z_i^T W_g m_j[p]) - log softmax_j(n_i[p]^T W_l m_j[p]) at j = i, where n are the encoder's maps of
-    x_t and m those of x_t+1 (Anand et al. 2019, "Unsupervised state representation learning in Atari").
+    """Two InfoNCE losses, of the whole and of each position with the same position of the next observation, mean over
+    positions: -log softmax_j(z_i^T W_g m_j[p]) - log softmax_j(n_i[p]^T W_l m_j[p]) at j = i, where n are the encoder's
+    maps of x_t and m those of x_t+1 (Anand et al. 2019, "Unsupervised state representation learning in Atari").
 
-    The local features are `encoder.maps`, the last convolution. Each place is a
+    The local features are `encoder.maps`, the last convolution. Each position is a
     choice of its own, so that the loss asks for what happens everywhere, not for the easiest thing in the picture.
     Observations are a frame stack apart by default, so that no frame is on both sides; in a clip that stands still, the
-    local term is solved by any encoder. Chance is one over the number of clips; places that look alike in all of them
-    bound the accuracy.
+    local term is solved by any encoder. Chance is one over the number of clips; positions that look alike in all of
+    them bound the accuracy.
 
     Args:
         setting: the run.
@@ -61,18 +62,18 @@ class STDIM(AuxTask):
 
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
-        """Return three observations, the next one as the places chose it, by either term, and the true next one."""
+        """Return three observations, the next one as the positions chose it, by either term, and the true next one."""
         clip, valid = observations(batch, 2, self.stride)
         now, later = clip.unbind(1)
         chosen = exclude(self._logits(clip, encoder), valid[:, 1]).argmax(-1).movedim(-1, 1)[:, :3]  # (2, 3, H', W')
         chosen = F.interpolate(chosen.float(), later.shape[2:]).long()[:, :, None]  # of each pixel
         whole, local = later.gather(0, chosen.expand(-1, -1, *later.shape[1:]).flatten(0, 1)).chunk(2)
-        shown = {"now": now[:3], "next, by the whole": whole, "next, by places": local, "next": later[:3]}
-        question = "What comes next? Each place was chosen from the batch alone, by the whole picture or by itself."
+        shown = {"now": now[:3], "next, by the whole": whole, "next, by positions": local, "next": later[:3]}
+        question = "What comes next? Each position was chosen from the batch alone, by the whole picture or by itself."
         return Examples(question, shown)
 
     def _logits(self, clip: Tensor, encoder: Encoder) -> Tensor:
-        """Return logits (2, H', W', B, B) of both terms at each place: of clip i for the next observation of clip j."""
+        """Return logits (2, H', W', B, B) of both terms at each position: clip i for the next observation of clip j."""
         maps = encoder.maps(clip.transpose(0, 1).flatten(0, 1))
         now, later = maps.flatten(2).mT.chunk(2)  # (B, P, C')
         whole = self.whole(encoder.features(maps[: len(now)]))

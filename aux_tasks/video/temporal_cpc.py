@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.parts.clips import choose, exclude, observations
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 
@@ -23,37 +24,37 @@ class TemporalCPC(AuxTask):
 
     Args:
         setting: the run.
-        length: T, observations of a clip that are read.
+        frames: T, observations of a clip that are read.
         horizon: K, less than T.
         hidden: width of the GRU.
         stride: steps between observations read; None for `frame_stack`.
 
     Raises:
-        ValueError: `horizon` is not in [1, length), or `stride` or `hidden` is less than 1.
+        ValueError: `horizon` is not in [1, frames), or `stride` or `hidden` is less than 1.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
 
     def __init__(
-        self, setting: TaskSetting, *, length: int = 8, horizon: int = 4, hidden: int = 256, stride: int | None = None
+        self, setting: TaskSetting, *, frames: int = 8, horizon: int = 4, hidden: int = 256, stride: int | None = None
     ) -> None:
         super().__init__(setting)
         stride = setting.frame_stack if stride is None else stride
-        if not 1 <= horizon < length:
-            raise ValueError(f"horizon must be at least 1 and less than length={length}, got {horizon}")
+        if not 1 <= horizon < frames:
+            raise ValueError(f"horizon must be at least 1 and less than frames={frames}, got {horizon}")
         check_least(1, stride=stride, hidden=hidden)
-        self.length, self.stride = length, stride
-        self.clip_length = (length - 1) * stride + 1
+        self.frames, self.stride = frames, stride
+        self.clip_length = (frames - 1) * stride + 1
         self.context = nn.GRU(setting.feature_dim, hidden, batch_first=True)
         self.predictors = nn.ModuleList(nn.Linear(hidden, setting.feature_dim, bias=False) for _ in range(horizon))
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return InfoNCE (B,), mean over the predictions of a clip."""
-        clip, valid = observations(batch, self.length, self.stride)
+        clip, valid = observations(batch, self.frames, self.stride)
         latent = encoder(clip.flatten(0, 1)).float()
         predicted = self.predictions(latent.unflatten(0, valid.shape))
-        place = torch.arange(valid.numel(), device=valid.device).view_as(valid)
-        own = torch.cat([place[:, k:] for k in range(1, len(self.predictors) + 1)], dim=1)  # (B, N)
+        index = torch.arange(valid.numel(), device=valid.device).view_as(valid)
+        own = torch.cat([index[:, k:] for k in range(1, len(self.predictors) + 1)], dim=1)  # (B, N)
         loss, hit = choose(predicted.flatten(0, 1) @ latent.T, own.flatten(), valid.flatten())
         asked = valid.flatten()[own]
         loss, hit = (over_valid(term.view_as(asked), asked).sum(1) for term in (loss, hit))
@@ -62,16 +63,16 @@ class TemporalCPC(AuxTask):
     @torch.no_grad()
     def examples(self, batch: Batch, encoder: Encoder) -> Examples:
         """Return four clips up to the last context, then what it chose and what came, named `clip:time`."""
-        clip, valid = observations(batch, self.length, self.stride)
+        clip, valid = observations(batch, self.frames, self.stride)
         latent = encoder(clip.flatten(0, 1)).float()
         predicted = self.predictions(latent.unflatten(0, valid.shape))[:4, -1]
         chosen = exclude(predicted @ latent.T, valid.flatten()).argmax(1)
-        seen = clip[:4, : self.length - len(self.predictors)]
+        seen = clip[:4, : self.frames - len(self.predictors)]
         shown = {f"t={t}": pixels for t, pixels in enumerate(seen.unbind(1))}
-        shown |= {f"t={self.length - 1}": clip[:4, -1], "predicted": clip.flatten(0, 1)[chosen]}
-        said = [f"{i // self.length}:{i % self.length}" for i in chosen.tolist()]
-        right = [f"{i}:{self.length - 1}" for i in range(len(said))]
-        question = f"Which observation of the batch comes at t={self.length - 1}? Answers are clip:t."
+        shown |= {f"t={self.frames - 1}": clip[:4, -1], "predicted": clip.flatten(0, 1)[chosen]}
+        said = [f"{i // self.frames}:{i % self.frames}" for i in chosen.tolist()]
+        right = [f"{i}:{self.frames - 1}" for i in range(len(said))]
+        question = f"Which observation of the batch comes at t={self.frames - 1}? Answers are clip:t."
         return Examples(question, shown, said, right)
 
     def predictions(self, latent: Tensor) -> Tensor:

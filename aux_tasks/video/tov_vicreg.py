@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from aux_tasks.base import AuxOutput, Examples, TaskSetting, check_least, classify
+from aux_tasks.base import AuxOutput, Examples, TaskSetting, classify
 from aux_tasks.image.vicreg import VICReg
 from aux_tasks.parts.clips import contrast, observations, score
 from aux_tasks.parts.mlp import mlp
 from aux_tasks.parts.orders import verifications
 from encoders import Encoder
+from harness.checks import check_least
 from replay import Batch
 
 ORDERS = tuple(permutations(range(3)))  # the first is the right one

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_above, check_least, check_within, over_valid
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, over_valid
 from aux_tasks.parts.clips import camera_path, choose, observations
 from aux_tasks.parts.moving_patches import centre_patch, follow_patch, most_moving
 from aux_tasks.parts.patches import crop
 from aux_tasks.views import choices, spread
 from encoders import Encoder
 from encoders.augment import random_shift
+from harness.checks import check_above, check_least, check_within
 from replay import Batch
 
 MIN_MOTION = 4.0  # mean change of a patch, gray levels: less is a still clip
@@ -33,17 +34,17 @@ class Tracking(AuxTask):
     flat clips, lost tracks and clips of a moving camera are left out; `tracked` is the share of the others.
 
     Patches are centred on their object, resized to the encoder's input, and each is shifted by itself: the tracker
-    keeps an object at its place in the patch, which would identify the track. `accuracy` is the share of first patches
-    closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
+    keeps an object at its position in the patch, which would identify the track. `accuracy` is the share of first
+    patches closest to their own last one; `spread` is 1 for features all over the sphere, 0 for equal ones.
 
     Args:
         setting: the run.
-        length: observations of a track; 30 in the paper.
+        frames: observations of a track; 30 in the paper.
         stride: from one of them to the next.
-        patch: side of a patch, pixels; None for a third of the shorter side.
+        patch_size: side of a patch, pixels; None for a third of the shorter side.
         search: the farthest that a patch is followed in one step, pixels.
         shift: the largest of a patch in the encoder's input, pixels.
-        embedding: width of the compared embeddings.
+        embedding_dim: size of the compared embeddings.
         margin: of the triplet loss.
         negatives: of each track.
         hard_after: updates.
@@ -60,12 +61,12 @@ class Tracking(AuxTask):
         self,
         setting: TaskSetting,
         *,
-        length: int = 8,
+        frames: int = 8,
         stride: int = 1,
-        patch: int | None = None,
+        patch_size: int | None = None,
         search: int = 6,
         shift: int = 2,
-        embedding: int = 128,
+        embedding_dim: int = 128,
         margin: float = 0.5,
         negatives: int = 4,
         hard_after: int = 1000,
@@ -73,19 +74,19 @@ class Tracking(AuxTask):
     ) -> None:
         super().__init__(setting)
         channels, *size = setting.obs_shape
-        self.patch = min(size) // 3 if patch is None else patch
-        if not 2 <= self.patch <= min(size):
-            raise ValueError(f"patch must be 2 to {min(size)}, got {self.patch}")
-        check_least(2, length=length)
-        check_least(1, stride=stride, search=search, embedding=embedding, negatives=negatives)
+        self.patch_size = min(size) // 3 if patch_size is None else patch_size
+        if not 2 <= self.patch_size <= min(size):
+            raise ValueError(f"patch_size must be 2 to {min(size)}, got {self.patch_size}")
+        check_least(2, frames=frames)
+        check_least(1, stride=stride, search=search, embedding_dim=embedding_dim, negatives=negatives)
         check_least(0, shift=shift, hard_after=hard_after)
         check_above(0, margin=margin)
         check_within("[0, 1]", hard_share=hard_share)
-        self.length, self.stride, self.clip_length = length, stride, (length - 1) * stride + 1
+        self.frames, self.stride, self.clip_length = frames, stride, (frames - 1) * stride + 1
         self.search, self.shift, self.margin = search, shift, margin
         self.negatives, self.hard, self.hard_after = negatives, round(hard_share * negatives), hard_after
         self.newest = channels // setting.frame_stack  # channels of a frame
-        self.embed = nn.Linear(setting.feature_dim, embedding)
+        self.embed = nn.Linear(setting.feature_dim, embedding_dim)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
@@ -121,26 +122,27 @@ class Tracking(AuxTask):
     @torch.no_grad()
     def tracks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return first and last patch (B, C, H, W) in [0, 255], resized, and 1 in (B,) where they are a track."""
-        clip, inside = observations(batch, self.length, self.stride)
+        clip, inside = observations(batch, self.frames, self.stride)
         frames = clip[:, :, -self.newest :].float().mean(2)  # (B, T, H, W)
-        place, motion = most_moving(frames, self.patch)
-        start = centre_patch(frames[:, 0], place, self.patch)
-        place, match = self._follow(frames, start)
-        back, _ = self._follow(frames.flip(1), place)
+        corner, motion = most_moving(frames, self.patch_size)
+        start = centre_patch(frames[:, 0], corner, self.patch_size)
+        end, match = self._follow(frames, start)
+        back, _ = self._follow(frames.flip(1), end)
         same = (back - start).abs().amax(1) <= MAX_ERROR
         still = (camera_path(frames) == 0).all((1, 2))
         valid = inside[:, -1] * still * (motion >= MIN_MOTION) * (match >= MIN_MATCH) * same
-        patches = [crop(clip[:, t], at, (self.patch, self.patch)).float() for t, at in ((0, start), (-1, place))]
+        size = (self.patch_size, self.patch_size)
+        patches = [crop(clip[:, t], at, size).float() for t, at in ((0, start), (-1, end))]
         first, last = (F.interpolate(patch, clip.shape[-2:], mode="bilinear") for patch in patches)
         return first, last, valid
 
-    def _follow(self, frames: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Follow the patch at `place` (B, 2) through frames (B, T, H, W); return the last place and the worst match."""
+    def _follow(self, frames: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the patch at `corner` (B, 2) through frames (B, T, H, W); return its last corner and worst match."""
         matches = []
         for before, after in pairwise(frames.unbind(1)):
-            place, match = follow_patch(before, after, place, self.patch, self.search)
+            corner, match = follow_patch(before, after, corner, self.patch_size, self.search)
             matches.append(match)
-        return place, torch.stack(matches).amin(0)
+        return corner, torch.stack(matches).amin(0)
 
     def _choose_negatives(self, similarity: Tensor, others: Tensor) -> Tensor:
         """Return K columns of each row of (B, B), those with 1 in `others` first: hard ones, then random ones."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting, check_least
+from aux_tasks.base import AuxOutput, AuxTask, Examples, TaskSetting
 from aux_tasks.parts.clips import observations
 from aux_tasks.parts.colour import from_lab, to_lab
 from aux_tasks.parts.moving_patches import most_moving
@@ -14,6 +14,7 @@ from aux_tasks.parts.palette import kmeans
 from encoders import Encoder
 from encoders.augment import luma
 from encoders.vit import sinusoids
+from harness.checks import check_least
 from replay import Batch
 
 CHANGED = 8  # gray levels, mean of a cell: less is no change of its pixels
@@ -22,22 +23,22 @@ DIM = 0.3  # of the brightness, where a picture shows what lies outside of a mas
 
 class VideoColorization(AuxTask):
     """-log sum_i A_ij [c_i = c_j] with A_ij = softmax_i(f_i^T f_j) over the cells i of the reference frames, where f
-    embeds a cell of the encoder's maps of gray frames, with its place, and c is its colour, one of K (Vondrick et al.
-    2018, "Tracking emerges by colorizing videos"). Without the place a convolution without borders could not even copy
-    the colour of the same cell.
+    embeds a cell of the encoder's maps of gray frames, with its position, and c is its colour, one of K (Vondrick et
+    al. 2018, "Tracking emerges by colorizing videos"). Without the position a convolution without borders could not
+    even copy the colour of the same cell.
 
     The encoder sees luma alone, in all three channels. Colours are the mean Lab chroma of a cell, quantised by k-means
     on the batch: the head points and names no colour, so the palette need not last. Colours count alike, however rare,
     because a still background would be all else; cells whose colour no reference holds have no answer and are left out.
     All metrics are over the cells whose pixels changed since the last reference, their share is `changed`: `accuracy`,
-    that of copying the colour of the same place, `copied`, and as `chance` that of the references' most frequent
+    that of copying the colour of the same position, `copied`, and as `chance` that of the references' most frequent
     colour; `error_ratio` is the error to that of copying.
 
     Args:
         setting: the run.
         references: frames that can be pointed into, 1 to 3 in the paper; the observation behind them is coloured.
         colours: K.
-        embedding: d.
+        embedding_dim: d, size of a cell's embedding.
         stride: steps between frames.
 
     Raises:
@@ -45,10 +46,10 @@ class VideoColorization(AuxTask):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"clip", "clip_mask"})
-    place: Tensor  # (P, H', W')
+    position: Tensor  # (P, H', W')
 
     def __init__(
-        self, setting: TaskSetting, *, references: int = 3, colours: int = 8, embedding: int = 64, stride: int = 1
+        self, setting: TaskSetting, *, references: int = 3, colours: int = 8, embedding_dim: int = 64, stride: int = 1
     ) -> None:
         super().__init__(setting)
         channels = setting.obs_shape[0]
@@ -57,15 +58,15 @@ class VideoColorization(AuxTask):
                 f"video_colorization needs colour frames: {3 * setting.frame_stack} channels with "
                 f"frame_stack={setting.frame_stack}, got {channels}"
             )
-        check_least(1, references=references, embedding=embedding, stride=stride)
+        check_least(1, references=references, embedding_dim=embedding_dim, stride=stride)
         check_least(2, colours=colours)
         self.references, self.colours, self.stride = references, colours, stride
         self.clip_length = references * stride + 1
         self.cells = setting.map_shape[1:]
         octaves = max(2, (max(self.cells) - 1).bit_length())  # sinusoids of 4, 8, ... cells, the longest past the grid
         rates = 2 * torch.pi / 2.0 ** torch.arange(2, octaves + 1)
-        self.register_buffer("place", sinusoids(rates, *self.cells), persistent=False)
-        self.embed = nn.Conv2d(setting.map_shape[0] + len(self.place), embedding, 1)
+        self.register_buffer("position", sinusoids(rates, *self.cells), persistent=False)
+        self.embed = nn.Conv2d(setting.map_shape[0] + len(self.position), embedding_dim, 1)
 
     def loss(self, batch: Batch, features: Tensor, encoder: Encoder) -> AuxOutput:  # noqa: ARG002
         """Return the balanced cross-entropy (B,), mean over the target's cells."""
@@ -103,8 +104,8 @@ class VideoColorization(AuxTask):
         """
         batch, count = reference.shape[:2]
         maps = encoder.maps(colourless(torch.cat([reference, target[:, None]], dim=1).flatten(0, 1)))
-        placed = torch.cat([maps, self.place.expand(len(maps), -1, -1, -1).to(maps.dtype)], dim=1)
-        embedded = self.embed(placed).float().unflatten(0, (batch, count + 1))
+        located = torch.cat([maps, self.position.expand(len(maps), -1, -1, -1).to(maps.dtype)], dim=1)
+        embedded = self.embed(located).float().unflatten(0, (batch, count + 1))
         keys = embedded[:, :-1].movedim(1, 2).flatten(2)  # (B, d, R * H' * W')
         query = embedded[:, -1].flatten(2)
         pointer = (query.mT @ keys).softmax(-1)  # (B, H' * W', R * H' * W')
@@ -150,7 +151,7 @@ class VideoColorization(AuxTask):
         tracked = F.interpolate(self.propagate(marked[:, None], clip[:, :1], true, encoder), true.shape[2:])
         pictures = {"gray": colourless(true), "predicted": coloured, "true": true}
         pictures |= {"marked": clip[:, 0] * (DIM + marked * (1 - DIM)), "tracked": true * (DIM + tracked * (1 - DIM))}
-        question = "Where in earlier frames is the colour of each place? And where is the marked patch now?"
+        question = "Where in earlier frames is the colour of each position? And where is the marked patch now?"
         return Examples(question, {name: pixels.to(torch.uint8) for name, pixels in pictures.items()})
 
     def _moving(self, clip: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def results_folder(folder: Path) -> Path:
     if is_own(folder):
         return folder
     whole = folder.resolve()
-    near = next((place for place in (Path.cwd(), SHIPPED) if whole.is_relative_to(place)), whole.anchor)
+    near = next((root for root in (Path.cwd(), SHIPPED) if whole.is_relative_to(root)), whole.anchor)
     return RESULTS / whole.relative_to(near)
 
 

@@ -52,12 +52,12 @@ def export_agent(agent: Agent, action_space: Discrete | Box, run_dir: Path) -> N
     """
     weights, shapes = agent.acting_weights(), shapes_of(agent.encoder, action_space) | {"goal_dim": agent.goal_dim}
     _export(weights, run_dir / "agent.safetensors", shapes)
-    places = {ENCODER: "encoder.safetensors"}
+    files = {ENCODER: "encoder.safetensors"}
     tasks = sorted({n.removeprefix(SEPARATE).partition(".")[0] for n in weights if n.startswith(SEPARATE)})
-    places |= {f"{SEPARATE}{task}.": f"encoder-{task}.safetensors" for task in tasks}
-    for prefix, place in places.items():
+    files |= {f"{SEPARATE}{task}.": f"encoder-{task}.safetensors" for task in tasks}
+    for prefix, file in files.items():
         encoder = {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
-        _export(encoder, run_dir / place, shapes)
+        _export(encoder, run_dir / file, shapes)
 
 
 def export_encoder(encoder: Encoder, run_dir: Path) -> None:

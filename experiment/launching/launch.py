@@ -16,11 +16,12 @@ from experiment.command_line.composition import COMMANDS, Composed, freeze
 from experiment.command_line.modules import import_modules
 from experiment.command_line.overrides import SWEEP, compose_jobs, named_modules, read_options, with_keys
 from experiment.command_line.usage import help_text
+from harness.checks import check_choice
 from harness.errors import describe, first_line
 from harness.progress import LineHandler
 from harness.signals import interruptible
 from harness.streams import unbreakable_output
-from harness.suggest import check_choice, closest
+from harness.suggest import closest
 
 log = logging.getLogger(__name__)
 

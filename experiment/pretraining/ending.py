@@ -15,7 +15,7 @@ from aux_tasks.transform import questions
 from experiment.command_line.overrides import path_word
 from experiment.folders.next_commands import follow_up
 from experiment.pretraining.run import Pretraining, draw, export, held_out_metrics
-from experiment.training.ending import log_finished, log_places
+from experiment.training.ending import log_finished, log_outputs
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -65,7 +65,7 @@ def log_end(run: Pretraining, begun: int) -> None:
     metrics = held_out_metrics(run.parts, config)
     for task in config.aux:
         log.info("%-13s %s", task, held_out_result(task, metrics))
-    log_places({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
+    log_outputs({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
     log.info("probe         %s", follow_up(config, "python probe.py"))
     same = f"encoder={config.encoder.name} frame_stack={config.frame_stack}"
     for key in fields(config.encoder):

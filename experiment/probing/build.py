@@ -73,15 +73,15 @@ def build_probing(config: ProbeConfig, suffix: str = "") -> Probing:
     Raises:
         ValueError: parts do not fit each other; the message says which parts and what would fit.
     """
-    device, place = pick_device(config.device), locate(config.checkpoint)
-    if config.encoder and place.is_dir():
-        raise ValueError(f"{place} is a run, whose config names its encoder: leave encoder=... out")
-    is_file = config.encoder is not None or place.suffix == ".safetensors"
-    folder = place.parent if is_file else place
-    task = place.stem.partition("-")[2] if is_file and not config.encoder else ""  # of `encoder-<task>.safetensors`
+    device, path = pick_device(config.device), locate(config.checkpoint)
+    if config.encoder and path.is_dir():
+        raise ValueError(f"{path} is a run, whose config names its encoder: leave encoder=... out")
+    is_file = config.encoder is not None or path.suffix == ".safetensors"
+    folder = path.parent if is_file else path
+    task = path.stem.partition("-")[2] if is_file and not config.encoder else ""  # of `encoder-<task>.safetensors`
     run = stand_in_run(config) or read_run(folder)
     source, env = source_of(config, run, folder)
-    name = "-".join(filter(None, ["probe", config.mode, source.name, place.stem if config.encoder else task]))
+    name = "-".join(filter(None, ["probe", config.mode, source.name, path.stem if config.encoder else task]))
     report = Path(config.report or results_folder(folder) / f"{name}{suffix}.json")
     check_writable(report)  # now, not when all is recorded and measured
     episodes = build_source(source, env, run.seed, lambda labels: choose_labels(config, labels))
@@ -90,7 +90,7 @@ def build_probing(config: ProbeConfig, suffix: str = "") -> Probing:
     sampler = EpisodeSampler(episodes, frame_stack=run.frame_stack, grayscale=sees_gray(run), device=device)
     initial = build_initial_encoder(run.encoder, sampler.obs_shape, run.seed, run.frame_stack)
     trained = deepcopy(initial)
-    weights = load_encoder(trained, place if config.encoder else folder, task)
+    weights = load_encoder(trained, path if config.encoder else folder, task)
     initial.pixel_moments = trained.pixel_moments  # the untrained encoder sees the same pixels
     encoders = {name: encoder.to(device) for name, encoder in (("initial", initial), ("trained", trained))}
     share = run.test_share if isinstance(run, PretrainConfig) else TEST_SHARE

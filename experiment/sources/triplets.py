@@ -61,4 +61,4 @@ def _grasps(env: GraspingVector, seed: int) -> Iterator[dict[str, NDArray[Any]]]
 
 def aim_at_any(env: GraspingVector, rng: np.random.Generator) -> NDArray[np.float32]:
     """Actions (N, 2) that grasp a random object of each tray: a scripted policy that reads the state."""
-    return np.array([rng.choice(list(tray.values())) for tray in env.places()], np.float32)
+    return np.array([rng.choice(list(tray.values())) for tray in env.positions()], np.float32)

@@ -149,7 +149,7 @@ def log_end(run: Training, begun: int) -> None:
         log_finished(progress.steps, config)
     if not progress.updates:
         log.warning("no update was made: %s", why_no_update(config, progress.steps))
-    log_places({
+    log_outputs({
         "video": run_dir / "game.mp4", "weights": run_dir / "agent.safetensors",
         "encoder": run_dir / "encoder.safetensors", "checkpoints": run_dir / "checkpoints",
     })  # fmt: skip
@@ -180,8 +180,8 @@ def why_no_update(config: Config, steps: int) -> str:
     return f"replay_ratio={config.replay_ratio:g} asks for none in the {after} steps after learning_starts"
 
 
-def log_places(places: Mapping[str, Path]) -> None:
-    """Log the places that exist, by name."""
-    for what, path in places.items():
+def log_outputs(paths: Mapping[str, Path]) -> None:
+    """Log the files and folders that exist, by name."""
+    for what, path in paths.items():
         if path.exists():
             log.info("%-13s %s", what.removesuffix(".safetensors"), path)

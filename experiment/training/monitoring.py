@@ -90,9 +90,9 @@ def log_diagnosis(run: Training, batch: Batch) -> None:
     if run.denoising:
         encoders = {"repr": parts.agent.encoder}
         encoders |= {f"aux/{task}": parts.suite.encoder_of(task, parts.agent.encoder) for task in parts.suite.encoders}
-        for place, encoder in encoders.items():
+        for tag, encoder in encoders.items():
             scores = run.denoising(encoder)
-            scalars |= {f"{place}/denoising/{name}": score for name, score in scores.items()}
+            scalars |= {f"{tag}/denoising/{name}": score for name, score in scores.items()}
     for name, value in metrics.items():
         if value.ndim:
             logger.log_histogram(progress.steps, name, value)

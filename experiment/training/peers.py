@@ -21,13 +21,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from configs.peers import PeerConfig
+from agents.peers import PeerConfig
 from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
 from experiment.folders.next_commands import training_command
 from experiment.folders.run_folder import claim_run_dir
 from experiment.training.charts import open_logger
-from experiment.training.ending import Player, log_places, log_views, write_score
+from experiment.training.ending import Player, log_outputs, log_views, write_score
 from experiment.training.monitoring import log_row, log_scores
 from experiment.training.rescue import check_saved, saving_on_error
 from experiment.training.run import Progress
@@ -85,7 +85,7 @@ def train_peer(config: Config) -> int:
                     return stop.exit_code
                 check_saved(run_dir, progress.saved, progress.steps)
                 finish_peer(run)
-    log_places({"video": run_dir / "game.mp4", "model": run_dir / MODEL})
+    log_outputs({"video": run_dir / "game.mp4", "model": run_dir / MODEL})
     log_views(run_dir)
     return 0
 

@@ -20,7 +20,7 @@ from replay import Batch
 
 B, A = 7, 5
 CONFIG = DQNConfig(learning_rate=0.01, hidden=6, target_tau=0.25, target_every=3, epsilon_steps=200)
-HEADS = [head for head in Head if head is not Head.places]  # of any actions
+HEADS = [head for head in Head if head is not Head.spatial]  # of any actions
 TASKS = {"rotation": TaskConfig(weight=0.5), "permutation": TaskConfig(weight=2.0)}
 
 
@@ -177,7 +177,7 @@ def test_epsilon_falls_linearly_and_stays(step, epsilon):
 @pytest.mark.parametrize("name", ["epsilon_start", "epsilon_end", "target_epsilon"])
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_epsilon_is_a_probability(name, value):
-    with pytest.raises(ValueError, match=rf"agent\.{name}={value}: must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=rf"agent\.{name} must be in \[0, 1\], got {value}"):
         DQNConfig(**{name: value})
     DQNConfig(target_tau=1.0, average_tau=1.0, **{name: 1.0})
 
@@ -387,5 +387,5 @@ def test_a_scale_of_the_encoder_slows_it_and_0_keeps_it_and_its_auxiliary_tasks_
         assert diagnose(agent, make_batch()).keys() >= {"repr/effective_rank"}
     assert moved[0.0] == 0
     assert moved[0.25] == pytest.approx(0.25 * moved[1.0], rel=1e-3)  # Adam's first step is as long as its rate
-    with pytest.raises(ValueError, match=r"agent.encoder_scale=-1: must be at least 0"):
+    with pytest.raises(ValueError, match=r"agent.encoder_scale must be at least 0, got -1"):
         DQNConfig(encoder_scale=-1)

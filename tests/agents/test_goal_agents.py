@@ -16,7 +16,7 @@ from test_sac import make_batch as sac_batch
 
 from agents import DQN, SAC, Streams
 from agents.config import Head
-from agents.heads import PlacesHead
+from agents.heads import SpatialHead
 from aux_tasks import TaskConfig
 
 G = 3
@@ -25,7 +25,7 @@ KINDS = {
     "dqn averaged": (DQN, replace(DQN_CONFIG, average_tau=0.1), NUM_ACTIONS, dqn_batch),
     "quantile": (DQN, replace(DQN_CONFIG, head=Head.quantile, quantiles=4), NUM_ACTIONS, dqn_batch),
     "implicit": (DQN, replace(DQN_CONFIG, head=Head.implicit, quantiles=4), NUM_ACTIONS, dqn_batch),
-    "places": (DQN, replace(DQN_CONFIG, head=Head.places), 36, dqn_batch),  # on maps of 3 x 3
+    "spatial": (DQN, replace(DQN_CONFIG, head=Head.spatial), 36, dqn_batch),  # on maps of 3 x 3
     "sac": (SAC, SAC_CONFIG, ACTION_DIM, sac_batch),
     "sac shifted": (SAC, replace(SAC_CONFIG, random_shift=1, num_shifts=2), ACTION_DIM, sac_batch),
 }
@@ -88,7 +88,7 @@ def test_the_goal_reaches_values_losses_and_policy(made):
     for k, (one, two) in enumerate(zip(answers(batch), answers(other), strict=True)):
         assert not torch.equal(one, two) or (k == 3 and isinstance(agent, DQN))
     for network in [agent.actor.layers, *agent.critic.twins] if isinstance(agent, SAC) else [agent.head]:
-        width = 0 if isinstance(network, PlacesHead) else agent.encoder.feature_dim
+        width = 0 if isinstance(network, SpatialHead) else agent.encoder.feature_dim
         first = next(p for p in network.parameters() if p.ndim == 2 and p.shape[1] >= width + G)
         before = first[:, width : width + G].clone()
         for _ in range(2):
@@ -98,7 +98,7 @@ def test_the_goal_reaches_values_losses_and_policy(made):
 
 def test_without_goals_there_are_no_such_inputs():
     for name, (kind, config, actions, batch) in KINDS.items():
-        if name == "places":
+        if name == "spatial":
             continue
         encoder = make_encoder(0)
         streams = Streams(np.random.default_rng(2), torch.Generator().manual_seed(3), torch.Generator().manual_seed(4))

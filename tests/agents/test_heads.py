@@ -7,7 +7,7 @@ import torch
 from test_dqn import A, B, make_agent, make_batch
 
 from agents.config import Head
-from agents.heads import ImplicitHead, PlacesHead, QuantileHead, quantile_huber
+from agents.heads import ImplicitHead, QuantileHead, SpatialHead, quantile_huber
 
 N = 4
 DISTRIBUTIONAL = [Head.quantile, Head.implicit]
@@ -117,11 +117,11 @@ def test_regression_finds_the_quantiles_of_a_known_distribution():
 
 
 @torch.no_grad()
-def test_the_value_of_a_place_follows_from_the_goal_and_the_maps_there():
-    """Against a loop over places: 2 x 3 maps, each of 2 x 2 places, numbered row by row."""
+def test_the_value_of_a_position_follows_from_the_goal_and_the_maps_there():
+    """Against a loop over positions: 2 x 3 maps, each of 2 x 2 positions, numbered row by row."""
     torch.manual_seed(0)
     channels, height, width, goals = 5, 2, 3, 4
-    head, features = PlacesHead((channels, height, width), goals, 24, 6), torch.randn(B, 30 + goals)
+    head, features = SpatialHead((channels, height, width), goals, 24, 6), torch.randn(B, 30 + goals)
     values = head(features).view(B, 2 * height, 2 * width)
     for sample, row in zip(values, features, strict=True):
         maps, goal = row[:30].view(channels, height, width), row[30:]
@@ -136,8 +136,8 @@ def test_the_value_of_a_place_follows_from_the_goal_and_the_maps_there():
 
 @pytest.mark.parametrize("actions", [23, 30])
 def test_actions_that_are_no_finer_grid_of_the_maps_are_refused(actions):
-    with pytest.raises(ValueError, match=rf"{actions} actions are not a grid of places that divides the 2 x 3 maps"):
-        PlacesHead((5, 2, 3), 4, actions, 6)
+    with pytest.raises(ValueError, match=rf"{actions} actions are not a grid of positions that divides the 2 x 3 maps"):
+        SpatialHead((5, 2, 3), 4, actions, 6)
 
 
 @pytest.mark.parametrize("kind", [QuantileHead, ImplicitHead])

@@ -65,13 +65,13 @@ def stir(agent: SAC) -> SAC:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"hidden": 0}, "agent.hidden=0: must be at least 1"),
-        ({"policy_delay": 0}, "agent.policy_delay=0: must be at least 1"),
-        ({"num_shifts": 0}, "agent.num_shifts=0: must be at least 1"),
+        ({"hidden": 0}, "agent.hidden must be at least 1, got 0"),
+        ({"policy_delay": 0}, "agent.policy_delay must be at least 1, got 0"),
+        ({"num_shifts": 0}, "agent.num_shifts must be at least 1, got 0"),
         ({"num_shifts": 2}, "agent.num_shifts=2: all equal without agent.random_shift, 4 for example"),
-        ({"init_temperature": 0.0}, "agent.init_temperature=0.0: must be above 0"),
-        ({"target_tau": 0.0}, r"agent.target_tau=0.0: must be in \(0, 1\]"),
-        ({"target_tau": 1.1}, r"agent.target_tau=1.1: must be in \(0, 1\]"),
+        ({"init_temperature": 0.0}, "agent.init_temperature must be above 0, got 0.0"),
+        ({"target_tau": 0.0}, r"agent.target_tau must be in \(0, 1\], got 0.0"),
+        ({"target_tau": 1.1}, r"agent.target_tau must be in \(0, 1\], got 1.1"),
     ],
 )
 def test_values_out_of_range_are_refused(wrong, message):

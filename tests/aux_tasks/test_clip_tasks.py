@@ -62,7 +62,7 @@ def test_short_clips_are_named(name):
         loss(replace(batch, clip=batch.clip[:, : length - 1]))
 
 
-STRIDES = {"arrow_of_time": {"stride": 3}, "video_colorization": {"stride": 2}, "tracking": {"stride": 2, "length": 3}}
+STRIDES = {"arrow_of_time": {"stride": 3}, "video_colorization": {"stride": 2}, "tracking": {"stride": 2, "frames": 3}}
 STRIDES |= {"motion_statistics": {"stride": 2}}
 STRIDES |= {"temporal_cpc": {}, "st_dim": {}}  # no frame is seen twice
 
@@ -131,7 +131,7 @@ def test_order_is_learned_by_the_encoder_and_from_order_alone(name, options, low
 def predicted(name: str, destroy=lambda clip: clip, *, frozen: bool = False) -> dict[str, float]:
     """The accuracies, in multiples of that of chance."""
     length, steps, options = {
-        "temporal_cpc": (5, 60, {"length": 5, "horizon": 2, "hidden": 32}),
+        "temporal_cpc": (5, 60, {"frames": 5, "horizon": 2, "hidden": 32}),
         "st_dim": (2, 100, {}),
     }[name]
     found = learned(name, lambda n, seed: balls(n, length, 16, seed), destroy, steps=steps, frozen=frozen, **options)
@@ -161,7 +161,7 @@ def cpc():
     """Encoder, task, and five clips of four observations."""
     encoder = tiny_encoder((2, 10, 10), Z)
     clip = noise(B, T, 2, 10, 10)
-    return encoder, build_task("temporal_cpc", encoder, length=T, horizon=K, hidden=6), clips_of(clip)
+    return encoder, build_task("temporal_cpc", encoder, frames=T, horizon=K, hidden=6), clips_of(clip)
 
 
 def st_dim():
@@ -242,7 +242,7 @@ def test_examples_show_the_context_what_was_chosen_and_what_came():
 
 
 @torch.no_grad()
-def test_examples_are_put_together_from_what_each_place_chose():
+def test_examples_are_put_together_from_what_each_position_chose():
     encoder, task, batch = st_dim()
     batch.clip_mask[4] = 0
     shown = task.examples(batch, encoder)

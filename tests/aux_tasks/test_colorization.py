@@ -23,7 +23,7 @@ def slow_lab(rgb) -> np.ndarray:
 
 
 def task_of(shape=(3, SIZE, SIZE), frame_stack=1):
-    return tiny("colorization", shape, frame_stack, bin_size=BIN, uniform=UNIFORM, stride=3, channels=2)
+    return tiny("colorization", shape, frame_stack, bin_size=BIN, uniform=UNIFORM, output_stride=3, channels=2)
 
 
 def test_bins_are_the_squares_that_hold_a_colour_261_of_size_10():

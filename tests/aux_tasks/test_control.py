@@ -83,7 +83,7 @@ def stretched(maps):
 
 @both
 def test_spr_against_a_loop(continuous):
-    encoder, task = made("spr", continuous=continuous, projection=5, pad=2, horizon=3)
+    encoder, task = made("spr", continuous=continuous, projection_dim=5, pad=2, horizon=3)
     batch = clips(continuous=continuous)
     move(encoder)
     seen = random_shift(batch.clip[:, :4].flatten(0, 1), 2, task.generator.clone_state()).view(B, 4, *SHAPE)

@@ -16,7 +16,7 @@ OPTIONS = {
     "dbc/robust": {"hidden": 64, "form": "robust", "bisimulation_weight": 2.0},
     "curl": {"pad": 1},
     "reconstruction": {"channels": 16, "bits": 1},
-    "spr": {"horizon": 2, "projection": 32, "pad": 0, "momentum": 1.0},  # alone, moving targets would collapse
+    "spr": {"horizon": 2, "projection_dim": 32, "pad": 0, "momentum": 1.0},  # alone, moving targets would collapse
     "predictive": {"hidden": 64},
     "self_prediction": {"hidden": 64, "momentum": 1.0},
     "contrastive_ucb": {"hidden": 64, "latent_dim": 32},

@@ -17,7 +17,7 @@ SIZE, CELL, KINDS = 24, 6, 26
 
 
 def squares(count: int, seed: int, *, torn: bool = False) -> Batch:
-    """Three squares of different colours in a grid of 4 x 4 places; one vanishes, the others move by a pixel or two.
+    """Three squares of different colours in a grid of 4 x 4 positions; one vanishes, the others move by a pixel or two.
 
     The outcome is the square that vanished, in the middle; or, torn, that of another sample.
     """
@@ -26,12 +26,12 @@ def squares(count: int, seed: int, *, torn: bool = False) -> Batch:
     views = torch.zeros(count, 3, 3, SIZE, SIZE, dtype=torch.uint8)
     taken = torch.empty(count, dtype=torch.long)
     for i in range(count):
-        kinds, places = (torch.randperm(n, generator=draw)[:3] for n in (KINDS, 16))
+        kinds, positions = (torch.randperm(n, generator=draw)[:3] for n in (KINDS, 16))
         taken[i] = kinds[0]
-        for k, (kind, place) in enumerate(zip(kinds, places, strict=True)):
+        for k, (kind, position) in enumerate(zip(kinds, positions, strict=True)):
             for view in range(2 if k else 1):
                 y, x = (
-                    CELL * torch.stack([place // 4, place % 4]) + torch.randint(0, 3, (2,), generator=draw)
+                    CELL * torch.stack([position // 4, position % 4]) + torch.randint(0, 3, (2,), generator=draw)
                 ).tolist()
                 views[i, view, :, y : y + 4, x : x + 4] = colour[kind, :, None, None]
     shown = taken.roll(1) if torn else taken
@@ -46,25 +46,25 @@ def encoder_of_squares() -> Encoder:
 
 
 def task_of_squares(encoder: Encoder) -> Grasp2Vec:
-    task = make_task("grasp2vec", encoder, make_setting(encoder, frame_stack=1), width=32)
+    task = make_task("grasp2vec", encoder, make_setting(encoder, frame_stack=1), embedding_dim=32)
     assert isinstance(task, Grasp2Vec)
     return task
 
 
 def small() -> tuple[Grasp2Vec, Encoder, Batch]:
     encoder = tiny_encoder((3, 12, 12))
-    task = make_task("grasp2vec", encoder, make_setting(encoder, frame_stack=1), width=5, decay=0.1)
+    task = make_task("grasp2vec", encoder, make_setting(encoder, frame_stack=1), embedding_dim=5, regularisation=0.1)
     views = torch.randint(256, (6, 3, 3, 12, 12), dtype=torch.uint8, generator=generator(1))
     assert isinstance(task, Grasp2Vec)
     return task, encoder, replace(batch_of(views[:, 0]), views=views)
 
 
 def slow_phi(pixels: Tensor, trunk: nn.Module, head: nn.Conv2d) -> Tensor:
-    """The mean over places of max(0, W f + b), one place at a time."""
+    """The mean over positions of max(0, W f + b), one position at a time."""
     maps = trunk(pixels[None].float() / 255)[0]
-    places = [(y, x) for y in range(maps.shape[1]) for x in range(maps.shape[2])]
+    positions = [(y, x) for y in range(maps.shape[1]) for x in range(maps.shape[2])]
     weight = head.weight[:, :, 0, 0]
-    return torch.stack([(weight @ maps[:, y, x] + head.bias).clamp_min(0) for y, x in places]).mean(0)
+    return torch.stack([(weight @ maps[:, y, x] + head.bias).clamp_min(0) for y, x in positions]).mean(0)
 
 
 def test_the_loss_is_that_of_a_loop_over_pairs():
@@ -106,7 +106,7 @@ def test_the_reward_is_a_cosine():
     assert task.reward(torch.zeros(1, 5), goal[:1]).item() == 0
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"decay": -1e-3}])
+@pytest.mark.parametrize("options", [{"embedding_dim": 0}, {"regularisation": -1e-3}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}.* got .*{next(iter(options.values()))}"):
         make_task("grasp2vec", tiny_encoder((3, 12, 12)), **options)

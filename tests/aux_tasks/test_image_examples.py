@@ -122,8 +122,8 @@ def jigsaw(task, encoder, obs):
     solved = []
     for nine, number in zip(laid, said, strict=True):
         picture = torch.zeros_like(nine)
-        for place, tile in enumerate(task.permutations[int(number)]):
-            picture[tile] = nine[place]
+        for position, tile in enumerate(task.permutations[int(number)]):
+            picture[tile] = nine[position]
         solved.append(picture)
     shown = {"puzzle": torch.stack(laid), "solution": normalize(tiles), "predicted": torch.stack(solved)}
     return {name: joined(nines, 3) for name, nines in shown.items()}, said, [str(int(i)) for i in label]
@@ -160,11 +160,11 @@ CASES |= {
     "context_encoder": (context_encoder, *COLOUR, {}),
     "split_brain/time": (split_brain, *STACK, {}),
     "split_brain/colour": (split_brain, *COLOUR, {}),
-    "colorization": (colorization, (3, 8, 8), 1, {"bin_size": 40.0, "stride": 3}),
+    "colorization": (colorization, (3, 8, 8), 1, {"bin_size": 40.0, "output_stride": 3}),
     "bigan": (bigan, *COLOUR, {}),
-    "jigsaw": (jigsaw, *TWO, {"tile": 1.0}),
+    "jigsaw": (jigsaw, *TWO, {"patch_ratio": 1.0}),
     "relative_position": (relative_position, *TWO, {}),
-    "cpc_image": (cpc_image, *TWO, {"patch": 1.0, "cells": 5, "steps": 2}),
+    "cpc_image": (cpc_image, *TWO, {"patch_ratio": 1.0, "cells": 5, "steps": 2}),
 }
 
 

@@ -118,11 +118,11 @@ OPTIONS |= {
     "exemplar": {"classes": 32},
     "relative_position": {"hidden": 64},
     "jigsaw": {"hidden": 64, "permutations": 10},
-    "cpc_image": {"cells": 4, "steps": 2, "width": 32},
+    "cpc_image": {"cells": 4, "steps": 2, "embedding_dim": 32},
     "denoising": {"channels": 16},
     "context_encoder": {"channels": 16},
     "split_brain": {"channels": 16},
-    "colorization": {"bin_size": 40.0, "stride": 7, "channels": 16},  # the places predicted are the corners
+    "colorization": {"bin_size": 40.0, "output_stride": 7, "channels": 16},  # the positions predicted are the corners
 }
 
 

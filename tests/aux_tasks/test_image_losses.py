@@ -182,16 +182,16 @@ def relative_position(task, encoder, obs) -> Found:
 
 
 def cpc_image(task, encoder, obs) -> Found:
-    patches, places = normalize(task.grid.cut(obs, task.generator)), list(np.ndindex(B, 5, 5))
-    latent = {(b, i, j): task.latent(encoder(enlarged(patches[b, 5 * i + j])))[0] for b, i, j in places}
-    target = [array(task.target(latent[place])) for place in places]
+    patches, positions = normalize(task.grid.cut(obs, task.generator)), list(np.ndindex(B, 5, 5))
+    latent = {(b, i, j): task.latent(encoder(enlarged(patches[b, 5 * i + j])))[0] for b, i, j in positions}
+    target = [array(task.target(latent[position])) for position in positions]
     found = []
     for k, predict in zip((2, 3), task.predictors, strict=True):
         questions = []
         for b in range(B):
-            seen = torch.stack([latent[place] for place in places if place[0] == b]).view(1, 5, 5, 8)
+            seen = torch.stack([latent[position] for position in positions if position[0] == b]).view(1, 5, 5, 8)
             predicted = array(predict(task.context(seen)[0])) / math.sqrt(8)
-            own = [(i, j, places.index((b, i + k, j))) for i, j in np.ndindex(5 - k, 5)]
+            own = [(i, j, positions.index((b, i + k, j))) for i, j in np.ndindex(5 - k, 5)]
             questions.append([(np.array([predicted[i, j] @ t for t in target]), right) for i, j, right in own])
         found.append(answered(questions, 1 / (B * 25)))
     (near, metrics), (far, others) = found
@@ -207,10 +207,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "simclr": Case(simclr, {"hidden": 7, "width": 4, "temperature": 0.3}),
-    "byol": Case(byol, {"hidden": 7, "width": 4}),
-    "soda": Case(soda, {"hidden": 7, "width": 4}, COLOUR),
-    "barlow_twins": Case(barlow_twins, {"hidden": 7, "width": 4, "redundancy": 0.2}, rel=1e-3),
+    "simclr": Case(simclr, {"hidden": 7, "projection_dim": 4, "temperature": 0.3}),
+    "byol": Case(byol, {"hidden": 7, "projection_dim": 4}),
+    "soda": Case(soda, {"hidden": 7, "projection_dim": 4}, COLOUR),
+    "barlow_twins": Case(barlow_twins, {"hidden": 7, "projection_dim": 4, "redundancy": 0.2}, rel=1e-3),
     "exemplar": Case(exemplar, {"classes": 12}),
     "rotation": Case(rotation, {"all_rotations": True, "crop_rows": [2, 9]}, (6, 10, 10)),
     "denoising": Case(partial(denoising, emphasis=0.0), {"channels": 2}, COLOUR),
@@ -227,7 +227,9 @@ CASES = {
 }
 for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, 3.0, 5.0)):
     named = dict(zip(("invariance", "variance", "covariance"), weights, strict=True))
-    CASES[f"vicreg/{weights}"] = Case(partial(vicreg, weights=weights), {"hidden": 7, "width": 4, **named}, rel=1e-3)
+    CASES[f"vicreg/{weights}"] = Case(
+        partial(vicreg, weights=weights), {"hidden": 7, "projection_dim": 4, **named}, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -26,7 +26,7 @@ def test_a_square_moves_where_it_goes(direction):
     for t in range(3):
         y, x = 17 + down * t, 3 + right * t
         clip[0, t, 1:, y : y + 13, x : x + 13] = 200
-    found, moving = task_of(3, cells=2, length=3)[1].statistics(clip)
+    found, moving = task_of(3, cells=2, frames=3)[1].statistics(clip)
     assert moving
     assert {name: int(label) for name, label in found.items()} == {"region": 2, "direction": direction, "colour": 3}
 
@@ -34,7 +34,7 @@ def test_a_square_moves_where_it_goes(direction):
 def test_the_statistics_against_loops():
     smooth = torch.nn.functional.avg_pool2d(noise(6 * 3, 1, 24, 24).float(), 5, 1, 2)
     clip = smooth.view(6, 3, 1, 24, 24).to(torch.uint8)
-    found, _ = task_of(1, 24, cells=3, length=3, motion_floor=0.0)[1].statistics(clip)
+    found, _ = task_of(1, 24, cells=3, frames=3, motion_floor=0.0)[1].statistics(clip)
     frames = clip[:, :, 0].numpy().astype(float)
     for i, film in enumerate(frames):
         cells = [(slice(8 * r, 8 * r + 8), slice(8 * c, 8 * c + 8)) for r in range(3) for c in range(3)]
@@ -55,7 +55,7 @@ def test_the_statistics_against_loops():
 
 @pytest.mark.parametrize("clip", [panned(4), still(panned(4)), flat(panned(4))], ids=["camera", "still", "flat"])
 def test_a_moving_camera_and_what_is_still_are_left_out(clip):
-    encoder, task = task_of(1, 20, length=3)
+    encoder, task = task_of(1, 20, frames=3)
     output = task.loss(clips_of(clip), torch.empty(0), encoder)
     assert (float(output.metrics["valid"]), float(output.loss.detach().sum())) == (0, 0)
 

@@ -37,7 +37,7 @@ SOURCES = {  # of clips or stacks: by their length
 
 
 def pans(length: int) -> torch.Tensor:
-    """Clips of a camera that moves: no place of a picture looks like that of another."""
+    """Clips of a camera that moves: no position in a picture looks like that of another."""
     wide = noise(N, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
     return torch.stack([wide[..., t : t + SIZE, t : t + SIZE] for t in range(length)], dim=1)
 
@@ -56,8 +56,8 @@ CASES = {
     "exemplar": Case("digits", 400, 0.95, {"classes": N}),
     "jigsaw": Case("digits", 60, 0.95, {"hidden": 64, "permutations": 10}),
     # No gap and no coarse patches, which are drawn anew each time.
-    "relative_position": Case("textures", 1200, 0.85, {"hidden": 64, "patch": 1.0, "coarse": 0.0}),
-    "cpc_image": Case("textures", 800, 0.7, {"cells": 4, "steps": 2, "width": 32}),
+    "relative_position": Case("textures", 1200, 0.85, {"hidden": 64, "patch_ratio": 1.0, "coarse": 0.0}),
+    "cpc_image": Case("textures", 800, 0.7, {"cells": 4, "steps": 2, "embedding_dim": 32}),
     "colorization": Case("photos", 300, 0.8, {"bin_size": 20.0}),  # bins beside each other share a target
     "counting": Case("digits", 400, 0.15, {}, "error_ratio"),
     # What rebuilds pixels is slow: the errors still fall.
@@ -75,12 +75,12 @@ CASES = {
     "odd_one_out": Case("balls", 300, 0.85, {"clip_length": 12, "hidden": 64}),  # 0.93, and 0.94 after 500
     "arrow_of_time": Case("balls", 40, 0.95, {"groups": 4, "hidden": 16}),
     "tov_vicreg": Case("balls", 200, 0.95, {"order": 25.0, "stride": 3, "hidden": 32}),
-    "temporal_cpc": Case("balls", 200, 0.85, {"length": 5, "horizon": 2, "hidden": 32}),
+    "temporal_cpc": Case("balls", 200, 0.85, {"frames": 5, "horizon": 2, "hidden": 32}),
     "st_dim": Case("pans", 300, 0.25, {}),  # its global term is slow, 0.06 when the local one has 0.58
-    "tracking": Case("sprites", 100, 0.7, {"length": 4, "patch": 12, "search": 4}),  # a fifth share their pattern
+    "tracking": Case("sprites", 100, 0.7, {"frames": 4, "patch_size": 12, "search": 4}),  # a fifth share their pattern
     "motion_statistics": Case("squares", 200, 0.9, {"hidden": 64}),
     # Cells of 3 pixels mix the colours of squares whose sides lie between them.
-    "video_colorization": Case("squares", 300, 0.65, {"references": 2, "colours": 5, "embedding": 16}),
+    "video_colorization": Case("squares", 300, 0.65, {"references": 2, "colours": 5, "embedding_dim": 16}),
 }
 ELSEWHERE = {"bigan"}  # a game, won after some thousand updates: its own slow test asks for that
 

@@ -33,12 +33,12 @@ def test_every_patch_is_a_window_inside_its_own_cell_and_uses_all_the_room_there
     pixels = torch.stack(torch.meshgrid(torch.arange(80), *map(torch.arange, shape), indexing="ij"), dim=1)
     sample, *patches = grid.cut(pixels, generator()).unbind(2)  # of each pixel its sample, row and column
     assert torch.equal(sample, torch.arange(80).view(-1, 1, 1, 1).expand(80, cells**2, *grid.patch))
-    for axis, place in ((0, torch.arange(cells**2) // cells), (1, torch.arange(cells**2) % cells)):
+    for axis, position in ((0, torch.arange(cells**2) // cells), (1, torch.arange(cells**2) % cells)):
         lines = patches[axis].movedim(2 + axis, -1)  # (B, N, other, this)
         start, side, cell = lines[:, :, 0, 0], grid.patch[axis], grid.cell[axis]
         assert torch.equal(lines, (start[:, :, None, None] + torch.arange(side)).expand_as(lines))
         for i in range(cells**2):
-            first = int(place[i]) * (shape[axis] - cell) // (cells - 1)
+            first = int(position[i]) * (shape[axis] - cell) // (cells - 1)
             assert set((start[:, i] - first).tolist()) == set(range(cell - side + 1))
         assert not torch.equal(start[0], start[1])
 
@@ -197,7 +197,7 @@ def test_images_without_content_are_left_out():
     jigsaw[1, :, :8, :8] = centre[1, :, :8, :8]  # one tile is no puzzle
     encoder = patch_encoder()
     for name, obs, kept in (("relative_position", around, [1, 0, 0, 1, 1]), ("jigsaw", jigsaw, [0, 0, 1, 1, 1])):
-        task = build_task(name, encoder, **{"patch": 1.0} if name == "relative_position" else PUZZLES)
+        task = build_task(name, encoder, **{"patch_ratio": 1.0} if name == "relative_position" else PUZZLES)
         assert (loss_of(task, obs, encoder).loss != 0).tolist() == kept
         assert not loss_of(task, torch.full_like(obs, 9), encoder).loss.any()
 
@@ -243,14 +243,14 @@ def test_labels_are_uniform_and_differ_within_an_image():
 
 
 def test_colours_move_against_each_other_in_each_tile_and_gray_images_stay_gray():
-    task = build_task("jigsaw", patch_encoder(3), tile=1.0, gray=0.5, **PUZZLES)
+    task = build_task("jigsaw", patch_encoder(3), patch_ratio=1.0, gray=0.5, **PUZZLES)
     flat = noise(60, 1, SIZE, SIZE).expand(-1, 3, -1, -1)
     tiles, _ = drawn(task, flat)
     same = (tiles[:, :, :1] == tiles[:, :, 1:]).flatten(2).all(2)
     gray = same.all(1)
     assert 15 < int(gray.sum()) < 45
     assert float(same[~gray].double().mean()) < 0.02  # all three moved alike: 1 / 25 ** 2
-    still = build_task("jigsaw", patch_encoder(3), tile=1.0, gray=0.0, colour_jitter=0, **PUZZLES)
+    still = build_task("jigsaw", patch_encoder(3), patch_ratio=1.0, gray=0.0, colour_jitter=0, **PUZZLES)
     assert torch.equal(drawn(still, flat)[0][:, 0], flat[:, :, :8, :8])
 
 

@@ -40,21 +40,21 @@ def test_gaussian_noise_has_its_deviation_and_is_the_same_in_every_frame():
     assert float(offset.float().mean()) == pytest.approx(0, abs=0.5)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.6])
-def test_random_regions_have_their_share_and_differ(share):
-    task, _ = tiny("context_encoder", SHAPE, share=share)
+@pytest.mark.parametrize("mask_ratio", [0.25, 0.6])
+def test_random_regions_have_their_share_and_differ(mask_ratio):
+    task, _ = tiny("context_encoder", SHAPE, mask_ratio=mask_ratio)
     missing = task.missing(noise(200, *SHAPE))
     assert missing.shape == (200, 1, 12, 16)
-    assert (missing.sum((1, 2, 3)) - share * 12 * 16).abs().max() <= 1
+    assert (missing.sum((1, 2, 3)) - mask_ratio * 12 * 16).abs().max() <= 1
     assert len(missing.flatten(1).unique(dim=0)) == 200
     often = missing.float().mean(0)[0]
-    assert often.min() > share / 3  # no place is safe
+    assert often.min() > mask_ratio / 3  # no position is safe
     edges = (missing[..., 1:] != missing[..., :-1]).float().mean()
-    assert edges < 0.6 * 2 * share * (1 - share)  # regions, not single pixels
+    assert edges < 0.6 * 2 * mask_ratio * (1 - mask_ratio)  # regions, not single pixels
 
 
 def test_the_centre_is_a_rectangle_of_the_share():
-    missing = tiny("context_encoder", SHAPE, region="centre", share=0.25)[0].missing(noise(B, *SHAPE))
+    missing = tiny("context_encoder", SHAPE, region="centre", mask_ratio=0.25)[0].missing(noise(B, *SHAPE))
     expected = torch.zeros(B, 1, 12, 16, dtype=torch.bool)
     expected[:, :, 3:9, 4:12] = True
     assert torch.equal(missing, expected)

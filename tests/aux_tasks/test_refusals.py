@@ -37,7 +37,7 @@ REFUSALS = [
     ("permutation", {"classes": 1}, "classes must be 2 to 12 for stacks of 4 frames, got 1"),
     ("permutation", {"frame_stack": 5, "classes": 0}, "classes must be 2 to 60 for stacks of 5 frames, got 0"),
     ("temporal_cpc", {"horizon": 0}, "horizon must be at least 1"),
-    ("temporal_cpc", {"horizon": 4, "length": 4}, "horizon must be at least 1"),
+    ("temporal_cpc", {"horizon": 4, "frames": 4}, "horizon must be at least 1"),
     ("temporal_cpc", {"stride": 0}, "stride must be at least 1"),
     ("st_dim", {"stride": 0}, "stride must be at least 1, got 0"),
     ("tov_vicreg", {"stride": 3}, "stride must be at least the frame stack of 4, got 3"),
@@ -59,14 +59,14 @@ REFUSALS = [
     ("arrow_of_time", {"border": 12}, r"border=12 leaves nothing of observations of shape \(12, 24, 24\)"),
     ("soda", {"frame_stack": 2}, "mixes pictures in colour into observations: env.grayscale=false"),
     ("video_colorization", {"frame_stack": 2}, "needs colour frames: 6 channels with frame_stack=2, got 12"),
-    *[("video_colorization", {option: 0}, option) for option in ("references", "embedding", "stride")],
+    *[("video_colorization", {option: 0}, option) for option in ("references", "embedding_dim", "stride")],
     ("video_colorization", {"colours": 1}, "colours"),
     *[("tracking", {option: 0}, option) for option in ("stride", "search", "negatives")],
-    *[("tracking", {"patch": side}, f"patch must be 2 to 24, got {side}") for side in (1, 25)],
+    *[("tracking", {"patch_size": side}, f"patch_size must be 2 to 24, got {side}") for side in (1, 25)],
     *[("motion_statistics", {option: 0}, option) for option in ("stride", "hidden", "cells")],
     ("motion_statistics", {"cells": 7}, "cells must be 2 to 6, of 4 pixels at least, got 7"),
-    ("motion_statistics", {"length": 1}, "length"),
-    ("tracking", {"length": 1}, "length"),
+    ("motion_statistics", {"frames": 1}, "frames"),
+    ("tracking", {"frames": 1}, "frames"),
     ("tracking", {"margin": 0.0}, "margin"),
     ("tracking", {"shift": -1}, "shift"),
     ("tracking", {"hard_share": 1.5}, "hard_share"),
@@ -85,7 +85,8 @@ def test_what_is_out_of_range_is_refused(name, options, message):
 MAY_BE_0 = {"hidden of rotation", "hidden of permutation", "permutation_seed of jigsaw", "colour_jitter of jigsaw"}
 MAY_BE_0 |= {"border of arrow_of_time", "shift of tracking", "hard_after of tracking", "pad of curl", "pad of spr"}
 MAY_BE_NEGATIVE = {"permutation_seed of jigsaw", "skew of rig"}
-AT_MOST_1 = {"momentum", "horizon_gamma", "expectile", "gray", "coarse", "foreground", "hard_share", "share"}
+AT_MOST_1 = {"momentum", "horizon_gamma", "expectile", "gray", "coarse", "foreground", "hard_share", "mask_ratio"}
+AT_MOST_1 |= {"patch_ratio"}
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -14,7 +14,7 @@ SHAPE = (3, 32, 32)
 
 
 @pytest.mark.parametrize(
-    ("task", "options"), [("bigan", {"channels": 4, "latent_dim": 3}), ("byol", {"hidden": 8, "width": 4})]
+    ("task", "options"), [("bigan", {"channels": 4, "latent_dim": 3}), ("byol", {"hidden": 8, "projection_dim": 4})]
 )
 def test_a_loss_moves_nothing_and_reaches_every_layer(task: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)

@@ -122,7 +122,9 @@ def test_in_a_single_view_a_moment_lasts_for_its_radius():
 
 def test_a_moment_of_several_frames_ends_at_its_time():
     encoder = tiny_encoder(SHAPE, 3)
-    task = build_task("mftcn", encoder, clip_length=T, frames=3, stride=2, moments=K, gap=2, width=4, channels=4)
+    task = build_task(
+        "mftcn", encoder, clip_length=T, frames=3, stride=2, moments=K, gap=2, embedding_dim=4, channels=4
+    )
     pictures, times = task._draw(coded())
     assert pictures.shape == (B, 2, K, 3, *SHAPE[1:])
     assert times.min() >= 4
@@ -139,7 +141,7 @@ def test_a_moment_of_several_frames_ends_at_its_time():
 @pytest.mark.parametrize("name", ["tcn", "single_view_tcn"])
 def test_embeddings_lie_on_the_unit_sphere(name):
     encoder = tiny_encoder(SHAPE, 3)
-    embedding = build_task(name, encoder, width=7).embed(noise(5, *SHAPE), encoder)
+    embedding = build_task(name, encoder, embedding_dim=7).embed(noise(5, *SHAPE), encoder)
     assert embedding.shape == (5, 7)
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(5))
 
@@ -147,7 +149,7 @@ def test_embeddings_lie_on_the_unit_sphere(name):
 @pytest.mark.parametrize("name", ["tcn", "mftcn"])
 def test_the_loss_is_that_of_what_is_drawn(name):
     encoder = tiny_encoder(SHAPE, 3)
-    task = build_task(name, encoder, clip_length=T, moments=K, width=4)
+    task = build_task(name, encoder, clip_length=T, moments=K, embedding_dim=4)
     batch = views_of(torch.stack([noise_clip(B, T, seed=seed) for seed in range(V)], dim=2))
     pictures = ahead(task, task._draw, batch)[0]
     embedding = torch.stack([task.embed(pair.flatten(0, 1), encoder).view(2, K, 4) for pair in pictures])
@@ -159,7 +161,7 @@ def test_the_loss_is_that_of_what_is_drawn(name):
 def test_examples_are_the_moments_of_a_clip():
     encoder = tiny_encoder(SHAPE, 3)
     for name in ("tcn", "mftcn"):
-        task = build_task(name, encoder, clip_length=T, moments=K, width=4)
+        task = build_task(name, encoder, clip_length=T, moments=K, embedding_dim=4)
         _, *_, times = ahead(task, task._draw, coded())
         shown = task.examples(coded(), encoder)
         assert shown.correct == [str(t) for t in times[0].tolist()]

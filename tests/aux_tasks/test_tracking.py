@@ -17,7 +17,7 @@ from encoders.augment import random_shift
 
 B, T, Z, D = 7, 3, 9, 5
 SHAPE = (2, 16, 20)
-SMALL = {"length": T, "patch": 6, "search": 3, "shift": 0, "embedding": D, "negatives": 2}
+SMALL = {"frames": T, "patch_size": 6, "search": 3, "shift": 0, "embedding_dim": D, "negatives": 2}
 STEPS = 100
 
 
@@ -58,21 +58,21 @@ def likeness(x, y):
 
 def test_the_patch_that_moves_most_against_a_loop():
     frames = noise(4, 3, 9, 11).float()
-    place, score = most_moving(frames, 4)
+    corner, score = most_moving(frames, 4)
     for i, clip in enumerate(array(frames)):
         difference = (np.abs(clip[1] - clip[0]) + np.abs(clip[2] - clip[0])) / 2
         tent = np.convolve([1 / 2] * 2, [1 / 3] * 3)  # two boxes, one after the other
         weight = np.outer(tent, tent)
         scores = np.array([[(difference[y : y + 4, x : x + 4] * weight).sum() for x in range(8)] for y in range(6)])
-        assert tuple(place[i].tolist()) == np.unravel_index(scores.argmax(), scores.shape)
+        assert tuple(corner[i].tolist()) == np.unravel_index(scores.argmax(), scores.shape)
         assert float(score[i]) == pytest.approx(scores.max(), rel=1e-4)
 
 
 def test_a_patch_is_centred_as_a_loop_would():
     images = noise(6, 9, 11).float()
-    place = torch.tensor([[0, 0], [5, 7], [2, 3], [0, 7], [3, 1], [1, 6]])
-    found = centre_patch(images, place, 4)
-    for i, (y, x) in enumerate(place.tolist()):
+    corner = torch.tensor([[0, 0], [5, 7], [2, 3], [0, 7], [3, 1], [1, 6]])
+    found = centre_patch(images, corner, 4)
+    for i, (y, x) in enumerate(corner.tolist()):
         for _ in range(2):
             seen = array(images[i, y : y + 4, x : x + 4])
             weight = np.abs(seen - np.sort(seen.ravel())[7])
@@ -82,15 +82,15 @@ def test_a_patch_is_centred_as_a_loop_would():
                 for at, axis, most in ((y, rows, 5), (x, columns, 7))
             )
         assert found[i].tolist() == [y, x]
-    assert torch.equal(centre_patch(torch.full((2, 9, 11), 7.0), place[:2], 4), place[:2])
+    assert torch.equal(centre_patch(torch.full((2, 9, 11), 7.0), corner[:2], 4), corner[:2])
 
 
 @pytest.mark.parametrize("reach", [2, 20])
 def test_a_patch_is_followed_as_a_loop_would(reach):
     before, after = noise(5, 12, 14).float(), noise(5, 12, 14, seed=1).float()
-    place = torch.tensor([[0, 0], [7, 9], [3, 4], [7, 0], [2, 8]])
-    found, best = follow_patch(before, after, place, 5, reach)
-    for i, (y, x) in enumerate(place.tolist()):
+    corner = torch.tensor([[0, 0], [7, 9], [3, 4], [7, 0], [2, 8]])
+    found, best = follow_patch(before, after, corner, 5, reach)
+    for i, (y, x) in enumerate(corner.tolist()):
         patch = array(before[i, y : y + 5, x : x + 5])
         # At the border the window is moved inside, not cut.
         tops, lefts = (
@@ -103,7 +103,7 @@ def test_a_patch_is_followed_as_a_loop_would(reach):
 
 
 def test_patches_hold_every_channel_and_fill_the_input():
-    _, task = made(patch=6)
+    _, task = made(patch_size=6)
     batch = moving()
     first, last, valid = task.tracks(batch)
     assert first.shape == last.shape == (B, *SHAPE)
@@ -204,7 +204,7 @@ def test_examples_are_pairs_of_a_track():
 
 def outcome(destroy=lambda clip: clip, *, alike=False, steps=STEPS):
     """Metrics on 512 held-out clips, 64 at a time; without steps the untrained encoder's."""
-    sizes = {"length": 4, "patch": 12, "search": 4}
+    sizes = {"frames": 4, "patch_size": 12, "search": 4}
     task, encoder = trained("tracking", destroy(sprites(256, 1, alike=alike)), steps=steps, **sizes)
     held_out = [clips_of(destroy(sprites(64, seed, alike=alike))) for seed in range(2, 10)]
     found = [measure(task, cut(encoder), batch, draws=2) for batch in held_out]

@@ -90,7 +90,7 @@ STUDY = {  # class: its two orders
 
 
 def order_of(permuted: torch.Tensor, obs: torch.Tensor) -> tuple[int, ...]:
-    """Which frame of `obs` (K, c, H, W) stands at each place of `permuted`, all its colours together."""
+    """Which frame of `obs` (K, c, H, W) stands at each position of `permuted`, all its colours together."""
     return tuple(next(k for k in range(len(obs)) if torch.equal(frame, obs[k])) for frame in permuted)
 
 

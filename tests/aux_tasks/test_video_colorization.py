@@ -17,7 +17,7 @@ from aux_tasks.video.video_colorization import colourless
 
 B, R, K, D = 5, 2, 4, 6
 SHAPE = (3, 8, 12)  # maps of 3 x 4 x 6
-SMALL = {"references": R, "colours": K, "embedding": D}
+SMALL = {"references": R, "colours": K, "embedding_dim": D}
 STEPS = 60
 
 
@@ -32,10 +32,12 @@ def pointers(encoder, task, clip):
     gray = torch.stack([0.299 * clip[:, :, 0] + 0.587 * clip[:, :, 1] + 0.114 * clip[:, :, 2]] * 3, dim=2)
     weight, bias = array(task.embed.weight)[:, :, 0, 0], array(task.embed.bias)
     turns = 2 * np.pi * np.mgrid[:4, :6][:, None] / np.array([4, 8])[:, None, None]  # (axis, period, 4, 6)
-    place = np.stack([np.sin(turns), np.cos(turns)], axis=1).reshape(8, 4, 6)
+    position = np.stack([np.sin(turns), np.cos(turns)], axis=1).reshape(8, 4, 6)
     embedded = []
     for t in range(R + 1):
-        cells = np.concatenate([array(encoder.maps(gray[:, t])), np.broadcast_to(place, (B, *place.shape))], axis=1)
+        cells = np.concatenate(
+            [array(encoder.maps(gray[:, t])), np.broadcast_to(position, (B, *position.shape))], axis=1
+        )
         embedded.append(np.einsum("dc,bcn->bdn", weight, cells.reshape(B, -1, 24)) + bias[:, None])
     found = np.zeros((B, 24, R * 24))
     for i, j, t, c in np.ndindex(B, 24, R, 24):
@@ -176,8 +178,8 @@ def on_tiles(number, seed):
 
 
 def test_a_ground_that_was_uncovered_is_found_by_its_place():
-    found = learned("video_colorization", on_tiles, steps=100, references=3, colours=5, embedding=32)
-    assert found["accuracy"] > 0.85  # 0.67, those of the square, where no place is known
+    found = learned("video_colorization", on_tiles, steps=100, references=3, colours=5, embedding_dim=32)
+    assert found["accuracy"] > 0.85  # 0.67, those of the square, where no position is known
 
 
 def test_masks_are_carried_to_where_things_moved():

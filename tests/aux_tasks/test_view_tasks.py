@@ -42,7 +42,7 @@ def test_spread_is_one_on_the_sphere():
 
 @pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
 def test_agreement_of_features_that_vary_and_tell_different_things_costs_nothing(name):
-    task, encoder = tiny(name, width=4)
+    task, encoder = tiny(name, projection_dim=4)
     best = torch.linalg.qr(torch.cat([torch.ones(16, 1), torch.randn(16, 4, generator=generator())], 1))[0][:, 1:]
     task.embed = lambda *_: torch.cat([best, best]) * (100 if name == "barlow_twins" else 15**0.5)
     output = loss_of(task, noise(16, *SHAPE), encoder)
@@ -52,7 +52,9 @@ def test_agreement_of_features_that_vary_and_tell_different_things_costs_nothing
 
 @pytest.mark.parametrize(("projection", "layers"), [("linear", 1), ("mlp", 2)])
 def test_loss_and_queue_of_moco_against_a_list(projection, layers):
-    task, encoder = tiny("moco", projection=projection, hidden=7, width=3, queue=10, temperature=0.3, momentum=0.8)
+    task, encoder = tiny(
+        "moco", projection=projection, hidden=7, projection_dim=3, queue=10, temperature=0.3, momentum=0.8
+    )
     assert len([p for p in task.head.parameters() if p.ndim > 1]) == layers
     keys: deque = deque(maxlen=10)
     for turn in range(5):  # batches of four: the queue is full within the third, and no multiple of them
@@ -114,7 +116,7 @@ def test_the_bank_takes_each_image_once_in_order_until_it_is_full():
 def test_images_and_patches_without_gradients_are_refused():
     task, encoder = tiny("exemplar", flat=3.0)
     obs = torch.full((4, *SHAPE), 60, dtype=torch.uint8)
-    patches, _ = tiny("exemplar", patch=4)
+    patches, _ = tiny("exemplar", patch_size=4)
     patches.after_step(batch_of(obs), encoder)
     assert not patches.filled
     obs[1] += noise(1, *SHAPE)[0] % 4  # root mean square difference of neighbours about 1.6
@@ -125,7 +127,7 @@ def test_images_and_patches_without_gradients_are_refused():
 
 
 def test_patches_are_cut_where_an_image_has_gradients_and_stretched_to_the_input():
-    task, encoder = tiny("exemplar", classes=400, patch=4)
+    task, encoder = tiny("exemplar", classes=400, patch_size=4)
     obs = noise(400, *SHAPE) % 3 + 60
     obs[..., 5:, 6:] = noise(400, *SHAPE)[..., 5:, 6:]
     draw = task.generator.clone_state()

@@ -16,8 +16,8 @@ SMALL = {
     "barlow_twins": {"hidden": 64},
     "vicreg": {"hidden": 64},
 }
-PUZZLES = {"permutations": 6, "puzzles": 3, "width": 4, "hidden": 7}
-ROWS = {"cells": 5, "steps": 2, "width": 8, "layers": 3}
+PUZZLES = {"permutations": 6, "puzzles": 3, "embedding_dim": 4, "hidden": 7}
+ROWS = {"cells": 5, "steps": 2, "embedding_dim": 8, "layers": 3}
 
 
 def tiny(

@@ -12,9 +12,9 @@ from hydra.core.config_store import ConfigStore
 import configs
 from agents import AGENTS, DQNConfig
 from agents.base import Precision
+from agents.peers import PEERS
 from aux_tasks import TASKS, TaskConfig, TaskSetting
 from aux_tasks.image.rotation import Rotation
-from configs.peers import PEERS
 from configs.schema import Config, PretrainConfig, ProbeConfig, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
@@ -306,7 +306,7 @@ def test_a_part_of_another_module_is_named_and_the_module_never_imported(
     + [{name: -1} for name in ("seed", "threads", "learning_starts", "log_every", "eval_episodes")],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="{}={}: must be".format(*next(iter(wrong.items())))):
+    with pytest.raises(ValueError, match="^{} must be .*, got {}$".format(*next(iter(wrong.items())))):
         config(**wrong)
 
 
@@ -316,23 +316,23 @@ def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     + [{name: -1} for name in ("learning_rate", "max_grad_norm", "adam_eps", "random_shift", "encoder_scale")],
 )
 def test_values_of_the_agent_out_of_range_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="agent.{}={}: must be".format(*next(iter(wrong.items())))):
+    with pytest.raises(ValueError, match="^agent.{} must be .*, got {}$".format(*next(iter(wrong.items())))):
         DQNConfig(**wrong)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("aux=rotation aux.rotation.weight=-1", r"^aux\.rotation\.weight=-1\.0: must be at least 0$"),
-        ("aux=rotation aux.rotation.final_weight=-1", r"^aux\.rotation\.final_weight=-1\.0: must be"),
-        ("aux=rotation aux.rotation.bonus_weight=-1", r"^aux\.rotation\.bonus_weight=-1\.0: must be at least 0$"),
+        ("aux=rotation aux.rotation.weight=-1", r"^aux\.rotation\.weight must be at least 0, got -1\.0$"),
+        ("aux=rotation aux.rotation.final_weight=-1", r"^aux\.rotation\.final_weight must be at least 0, got -1\.0$"),
+        ("aux=rotation aux.rotation.bonus_weight=-1", r"^aux\.rotation\.bonus_weight must be at least 0, got -1\.0$"),
         ("aux=spr aux.spr.bonus_weight=1", r"^aux\.spr\.bonus_weight: bonuses are of one step, .* replay\.n_step=1"),
-        ("encoder.feature_dim=-5", r"^encoder\.feature_dim=-5: must be at least 1$"),
-        ("env.noop_max=-1", r"^env\.noop_max=-1: must be at least 0$"),
+        ("encoder.feature_dim=-5", r"^encoder\.feature_dim must be at least 1, got -5$"),
+        ("env.noop_max=-1", r"^env\.noop_max must be at least 0, got -1$"),
         ("milestones=[[0,100],[15]]", r"^milestones=\[\[0, 100\], \[15\]\]: must be pairs"),
         ("learning_starts=0", "^learning_starts=0: must be at least 32, replay.n_step"),
         *(
-            (f"replay=lap {agent}", r"^replay\.lap=true needs a Huber loss: agent=dqn agent\.head=plain or places")
+            (f"replay=lap {agent}", r"^replay\.lap=true needs a Huber loss: agent=dqn agent\.head=plain or spatial")
             for agent in ("agent=sac env=pointmass", "agent.head=quantile", "agent.head=implicit")
         ),
         ("replay=lap agent=sb3_dqn", r"^replay\.\w+=\w+ does not apply to agent=sb3_dqn"),
@@ -343,9 +343,13 @@ def test_values_of_the_parts_out_of_range_are_named(words: str, message: str) ->
         composed(*words.split())
 
 
-@pytest.mark.parametrize("wrong", [{"gamma": 0}, {"learning_rate": -1}, {"max_grad_norm": 0}])
-def test_values_of_a_pretraining_out_of_range_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="{}={}: must be above 0".format(*next(iter(wrong.items())))):
+@pytest.mark.parametrize(
+    ("wrong", "allowed"),
+    [({"gamma": 0}, r"in \(0, 1\]"), ({"learning_rate": -1}, "above 0"), ({"max_grad_norm": 0}, "above 0")],
+)
+def test_values_of_a_pretraining_out_of_range_are_named(wrong: dict[str, Any], allowed: str) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name} must be {allowed}, got {value}$"):
         PretrainConfig(IdxConfig(), ToyConfig(), EncoderConfig(), {"rotation": TaskConfig()}, **wrong)
 
 

@@ -19,8 +19,8 @@ import probe
 from agents import AGENTS, AgentConfig
 from agents.base import AuxSchedule
 from agents.config import Head, Target
+from agents.peers import PEERS, OffPolicyConfig, PeerConfig
 from aux_tasks import TaskConfig
-from configs.peers import PEERS, OffPolicyConfig, PeerConfig
 from configs.schema import Config, EvaluateConfig, PretrainConfig, ProbeConfig
 from configs.sources import SOURCES, BallsConfig, FramesConfig, SourceConfig, TripletsConfig
 from encoders import EncoderConfig

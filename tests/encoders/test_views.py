@@ -18,7 +18,7 @@ EVERYTHING = Views(
 
 
 def bilinear(plane: np.ndarray, y: float, x: float) -> float:
-    """The value at a place in pixels, whole numbers at their centres, borders repeated."""
+    """The value at a position in pixels, whole numbers at their centres, borders repeated."""
     height, width = plane.shape
     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
     top, left = min(int(y), height - 2), min(int(x), width - 2)

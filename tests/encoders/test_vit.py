@@ -1,4 +1,4 @@
-"""The transformer: tokens on their grid, their places, and that all of them hear of each other."""
+"""The transformer: tokens on their grid, their positions, and that all of them hear of each other."""
 
 import pytest
 import torch

@@ -46,24 +46,24 @@ def test_gas_moves_as_a_step_by_step_simulation() -> None:
     gas.start(np.random.default_rng(0))
     start, velocity = gas.positions(0), (gas.positions(1) - gas.positions(0)) / TIME_STEP
     assert (np.abs(velocity) < 1).all()
-    place = start.copy()
+    position = start.copy()
     for step in range(1000):
-        np.testing.assert_allclose(gas.positions(step), place, atol=1e-9)
-        place += velocity * TIME_STEP
-        for wall, beyond in ((0, place < 0), (1, place > 1)):
+        np.testing.assert_allclose(gas.positions(step), position, atol=1e-9)
+        position += velocity * TIME_STEP
+        for wall, beyond in ((0, position < 0), (1, position > 1)):
             velocity[beyond] *= -1
-            place[beyond] = 2 * wall - place[beyond]
-    assert place.min() >= 0
-    assert place.max() <= 1
-    assert np.abs(place - start).max() > 0.3
+            position[beyond] = 2 * wall - position[beyond]
+    assert position.min() >= 0
+    assert position.max() <= 1
+    assert np.abs(position - start).max() > 0.3
 
 
 def test_gas_draws_every_ball_where_it_is() -> None:
     gas = Gas(4, 200, 0, "train")
     gas.start(np.random.default_rng(3))
-    picture, places = [gas.frame() for _ in range(8)][7], gas.positions(7).T * 200
+    picture, positions = [gas.frame() for _ in range(8)][7], gas.positions(7).T * 200
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 5
-    for x, y in places:
+    for x, y in positions:
         rows, cols = np.nonzero((picture == picture[int(y), int(x)]).all(-1))
         np.testing.assert_allclose([cols.mean() + 0.5, rows.mean() + 0.5], [x, y], atol=2)
         assert len(rows) == pytest.approx(np.pi * (BALL_RADIUS * 200) ** 2, rel=0.05)
@@ -138,7 +138,7 @@ def test_a_report_names_backgrounds_by_their_content(folder: Path, tmp_path: Pat
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     here, there = (
-        DmcConfig(background="images", background_folder=str(place)).description() for place in (folder, moved)
+        DmcConfig(background="images", background_folder=str(position)).description() for position in (folder, moved)
     )
     assert here == there
     (moved / "0.png").unlink()
@@ -146,8 +146,8 @@ def test_a_report_names_backgrounds_by_their_content(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])
-@pytest.mark.parametrize("place", SPLITS)
-def test_every_file_of_both_splits_is_checked_at_once(kind: str, place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("position", SPLITS)
+def test_every_file_of_both_splits_is_checked_at_once(kind: str, position: str, tmp_path: Path) -> None:
     ending = {"images": "png", "video": "mp4"}[kind]
     for i in range(6):
         if kind == "images":
@@ -156,7 +156,7 @@ def test_every_file_of_both_splits_is_checked_at_once(kind: str, place: str, tmp
             write_video(tmp_path / f"{i}.mp4", gray(range(3 * i, 3 * i + 3)))
     (tmp_path / f"._0.{ending}").write_text("resource fork")
     check_files(kind, str(tmp_path))
-    torn = split_files(tmp_path, kind)[place][-1]
+    torn = split_files(tmp_path, kind)[position][-1]
     torn.write_bytes(torn.read_bytes()[:30])
     check_files.cache_clear()
     with pytest.raises(ValueError, match=rf"{torn.name} is not a readable"):

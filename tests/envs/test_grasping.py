@@ -15,17 +15,17 @@ def env():
 def aim(env: GraspingVector, which: int | str = 0) -> np.ndarray:
     """At the object of that rank in each tray, or at the desired one."""
     desired = env.labels()["desired"]
-    trays = zip(env.places(), desired, strict=True)
+    trays = zip(env.positions(), desired, strict=True)
     return np.float32([tray[d] if which == "desired" else [*tray.values()][int(which)] for tray, d in trays])
 
 
 def test_the_gripper_takes_what_lies_below_and_nothing_else_vanishes(env: GraspingVector) -> None:
     env.reset(0)
-    before, action = env.places(), aim(env, 1)
+    before, action = env.positions(), aim(env, 1)
     step = env.step(action)
     held = env.labels()["held"]
     assert held.tolist() == [[*tray][1] for tray in before]
-    assert [set(tray) for tray in env.places()] == [{*tray} - {h} for tray, h in zip(before, held, strict=True)]
+    assert [set(tray) for tray in env.positions()] == [{*tray} - {h} for tray, h in zip(before, held, strict=True)]
     assert step.terminated.all()
     env.step(action)
     assert (env.labels()["held"] == -1).all()
@@ -37,7 +37,7 @@ def test_a_grasp_beside_the_objects_takes_none_and_shows_the_empty_stage(env: Gr
     env.step(np.full((12, 2), 1, np.float32))
     assert (env.labels()["held"] == -1).all()
     empty = env.outcome_frame()
-    assert {len(tray) for tray in env.places()} == {5}
+    assert {len(tray) for tray in env.positions()} == {5}
     assert np.ptp(empty, axis=(2, 3)).max() < 6  # one gray, but for rounding
     env.reset(1)
     env.step(aim(env))
@@ -111,23 +111,23 @@ def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) 
     moved = []
     for seed in range(10):
         env.reset(seed)
-        before = env.places()
+        before = env.positions()
         env.step(aim(env))
-        for tray, after in zip(before, env.places(), strict=True):
+        for tray, after in zip(before, env.positions(), strict=True):
             moved += [np.linalg.norm(after[n] - tray[n]) * 32 for n in after]
-            assert all(np.abs(place).max() < 1 for place in after.values())
+            assert all(np.abs(position).max() < 1 for position in after.values())
     assert 2 < np.mean(moved) < 5
 
 
 def test_a_place_of_a_grid_is_a_grasp_at_its_middle(env: GraspingVector) -> None:
     rows, columns = np.arange(12) % 4, np.arange(12) // 3
-    places = np.stack([(columns + 0.5) / 4, (rows + 0.5) / 4], axis=1) * 2 - 1
+    positions = np.stack([(columns + 0.5) / 4, (rows + 0.5) / 4], axis=1) * 2 - 1
     grid = GraspingConfig(num_envs=12, grid=4).build()
     assert grid.action_space.n == 16
     for seed in range(5):
         env.reset(seed)
         grid.reset(seed)
-        env.step(places.astype(np.float32))
+        env.step(positions.astype(np.float32))
         grid.step(rows * 4 + columns)
         np.testing.assert_array_equal(grid.labels()["held"], env.labels()["held"])
     with pytest.raises(ValueError, match="out of range: use 0 to 15"):
@@ -172,7 +172,7 @@ def test_seen_and_unseen_objects_are_apart() -> None:
     assert sorted([*seen, *unseen]) == [*range(NUM_OBJECTS)]
     env = GraspingConfig(num_envs=30, split="unseen").build()
     env.reset(0)
-    assert {n for tray in env.places() for n in tray} <= set(unseen.tolist())
+    assert {n for tray in env.positions() for n in tray} <= set(unseen.tolist())
     env.close()
 
 
@@ -180,10 +180,10 @@ def test_seen_and_unseen_objects_are_apart() -> None:
     ("changes", "message"),
     [
         ({"split": "sen"}, "env.split must be one of .*'seen'"),
-        ({"objects": 9}, r"env.objects=9: must be in \[1, 8\]"),
-        ({"grid": -1}, "env.grid=-1"),
-        ({"size": 8}, r"env.size=8: must be in \[16, "),
-        ({"num_envs": 0}, "env.num_envs=0"),
+        ({"objects": 9}, r"env.objects must be in \[1, 8\], got 9"),
+        ({"grid": -1}, r"env.grid must be in \[0, 64\], got -1"),
+        ({"size": 8}, r"env.size must be in \[16, 1024\], got 8"),
+        ({"num_envs": 0}, r"env.num_envs must be in \[1, 4096\], got 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:

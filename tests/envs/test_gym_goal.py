@@ -60,7 +60,7 @@ def test_pictures_are_scaled() -> None:
         ),
         ({"id": "line_env:Lin-v0"}, "unknown id 'Lin-v0': did you mean 'Line-v0'?"),
         ({"observe": "pixel"}, "env.observe must be one of state, pixels, got 'pixel': did you mean 'pixels'?"),
-        ({"time_limit": -1}, "env.time_limit=-1: must be at least 0"),
+        ({"time_limit": -1}, "env.time_limit must be at least 0, got -1"),
     ],
 )
 def test_what_cannot_be_is_named(wrong: dict[str, Any], message: str) -> None:

@@ -13,16 +13,16 @@ STATE = PusherConfig(num_envs=64, observe="state")
 CORNERS = np.array([[x, y] for x in (-PUCK_RANGE, 0, PUCK_RANGE) for y in (-PUCK_RANGE, 0, PUCK_RANGE)])
 
 
-def places(env: PusherVector) -> np.ndarray:
+def positions(env: PusherVector) -> np.ndarray:
     return np.stack([env.labels()[name] for name in ("puck_x", "puck_y", "pointer_x", "pointer_y")], axis=1)
 
 
 def follow_script(env: PusherVector) -> np.ndarray:
-    """Places (steps, N, 4) of an episode of the scripted pusher, up to its end."""
-    seen = [places(env)]
+    """Positions (steps, N, 4) of an episode of the scripted pusher, up to its end."""
+    seen = [positions(env)]
     for _ in range(env._config.time_limit):
         step = env.step(scripted_action(seen[-1], env.goals().desired))
-        seen.append(places(env))
+        seen.append(positions(env))
     assert step.game_over.all()
     return np.stack(seen)
 
@@ -30,7 +30,7 @@ def follow_script(env: PusherVector) -> np.ndarray:
 def test_a_scripted_pusher_reaches_every_goal_from_everywhere() -> None:
     env = STATE.build()
     env.reset(0)
-    for start in [env.goals().achieved, *CORNERS]:  # a corner is the worst place of a puck
+    for start in [env.goals().achieved, *CORNERS]:  # a corner is the worst position of a puck
         for data in env._copies:
             data.qpos[:2] = start if start.ndim == 1 else data.qpos[:2]
             data.qpos[2:] = -data.qpos[:2] + 0.3 * (data.qpos[:2] == 0)
@@ -65,10 +65,10 @@ def test_a_full_action_moves_the_pointer_by_0_15_and_the_rim_stops_the_puck_alon
         data.qpos[:] = [0.5, 0.5, -0.5, 0]
     for _ in range(5):
         env.step(np.array([[1, 0], [-0.5, 1]], np.float32))
-    np.testing.assert_allclose(places(env), [[0.5, 0.5, 0.25, 0], [0.5, 0.5, -0.875, 0.75]], atol=0.03)
+    np.testing.assert_allclose(positions(env), [[0.5, 0.5, 0.25, 0], [0.5, 0.5, -0.875, 0.75]], atol=0.03)
     for _ in range(12):
         env.step(np.array([[-1, 0], [-1, 1]], np.float32))
-    np.testing.assert_allclose(np.abs(places(env)[:, 2:]), [[0.93, 0], [0.93, 0.93]], atol=0.01)
+    np.testing.assert_allclose(np.abs(positions(env)[:, 2:]), [[0.93, 0], [0.93, 0.93]], atol=0.01)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "dense"])
@@ -77,7 +77,7 @@ def test_rewards_are_those_of_the_goals(kind: str) -> None:
     env.reset(3)
     goal = env.goals().desired
     for _ in range(50):
-        step = env.step(scripted_action(places(env), goal))
+        step = env.step(scripted_action(positions(env), goal))
         achieved, desired = env.goals()
         np.testing.assert_array_equal(desired, goal)
         np.testing.assert_array_equal(step.reward, env.compute_reward(achieved, desired))
@@ -118,8 +118,8 @@ def test_pictures_show_puck_and_pointer_where_they_are() -> None:
     env = PusherConfig(num_envs=32, size=96).build()
     frame = env.reset(0)
     for _ in range(5):
-        np.testing.assert_allclose(middles(frame, "red"), places(env)[:, :2], atol=0.03)
-        np.testing.assert_allclose(middles(frame, "white"), places(env)[:, 2:], atol=0.05)
+        np.testing.assert_allclose(middles(frame, "red"), positions(env)[:, :2], atol=0.03)
+        np.testing.assert_allclose(middles(frame, "white"), positions(env)[:, 2:], atol=0.05)
         frame = env.step(np.full((32, 2), 0.7, np.float32)).frame
     goal = env.goal_frame()
     np.testing.assert_allclose(middles(goal, "red"), env.goals().desired, atol=0.03)

@@ -111,10 +111,10 @@ def test_batch_layout(space, shape, dtype):
         ({"storage": "cuda"}, "^replay.storage=cuda: .* not a CUDA device; use replay.storage=ram$"),
         ({"storage": "mmap"}, "replay.path belongs to"),
         ({"path": "x"}, "replay.path belongs to"),
-        ({"n_step": 0}, "replay.n_step=0: must be at least 1"),
-        ({"final_n_step": 0}, "replay.final_n_step=0: must be at least 1"),
+        ({"n_step": 0}, "replay.n_step must be at least 1, got 0"),
+        ({"final_n_step": 0}, "replay.final_n_step must be at least 1, got 0"),
         ({"lap": True}, "replay.lap=true needs prioritized replay: give replay=lap"),
-        ({"alpha": 1.5}, r"replay.alpha=1.5: must be in \[0, 1\]"),
+        ({"alpha": 1.5}, r"replay.alpha must be in \[0, 1\], got 1.5"),
         ({"capacity": 12}, "set it to 14 or more"),
     ],
 )

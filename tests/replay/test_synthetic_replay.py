@@ -105,9 +105,9 @@ def test_a_restored_replay_draws_the_same() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"share": 1.0}, "replay.synthetic.share=1.0: must be at least 0 and below 1"),
-        ({"every": 0}, "replay.synthetic.every=0: must be at least 1"),
-        ({"sampling_steps": 0}, "replay.synthetic.sampling_steps=0: must be at least 1"),
+        ({"share": 1.0}, r"replay.synthetic.share must be in \[0, 1\), got 1.0"),
+        ({"every": 0}, "replay.synthetic.every must be at least 1, got 0"),
+        ({"sampling_steps": 0}, "replay.synthetic.sampling_steps must be at least 1, got 0"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:

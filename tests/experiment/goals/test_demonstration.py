@@ -37,7 +37,7 @@ def pretrained() -> None:
         source=FramesConfig(frames=48, path="shown"),
         env=replace(WORLD, views=["turned"]),
         encoder=EncoderConfig(name="small"),
-        aux={"tcn": TaskConfig(options={"clip_length": 7, "moments": 3, "width": 4})},
+        aux={"tcn": TaskConfig(options={"clip_length": 7, "moments": 3, "embedding_dim": 4})},
         grayscale=False,
         steps=3,
         batch_size=4,

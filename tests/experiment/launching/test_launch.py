@@ -13,8 +13,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from agents import AGENTS
+from agents.peers import PEERS
 from aux_tasks import TASKS
-from configs.peers import PEERS
 from configs.schema import Config
 from encoders import ENCODERS
 from envs import ENVS
@@ -188,7 +188,7 @@ WRONG = {
         "agent.aux_schedule=": r"agent.aux_schedule.*\[joint, alternating\]$",
         "seed=x": "seed=x: must be a whole number",
         "replay.capacity=1.5": "replay.capacity=1.5: .*whole number",
-        "steps=0": "steps=0.*at least 1",
+        "steps=0": "steps must be at least 1, got 0",
         "steps=1.5e0": "steps=1.5: .*whole number",
         "steps=1e400": "steps.*whole number",
         "agent.learning_rate=x": "agent.learning_rate=x: must be a number",
@@ -197,7 +197,7 @@ WRONG = {
         "env.grayscale=0": "env.grayscale=true or",
         "encoder.standardize=null": "encoder.standardize=true or",
         "aux=bigan -m replay.prioritized=true,1": "replay.prioritized=true or",
-        "threads=-1": "threads=-1.*at least 0",
+        "threads=-1": "threads must be at least 0, got -1",
     },
     "pretrain": {
         "sorce=idx": "'sorce'.*'source'?",

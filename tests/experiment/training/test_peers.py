@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import compare
 import evaluate
 import train as script
+from agents.peers import PEERS, SB3DQNConfig
 from analysis.comparison.groups import group_runs
 from analysis.comparison.runs import find_runs, read_runs
-from configs.peers import PEERS, SB3DQNConfig
 from envs import Observation, ToyConfig
 from experiment.command_line.overrides import compose_words
 from experiment.launching.launch import launch
@@ -169,7 +169,7 @@ def test_the_learner_sees_clipped_rewards_and_the_log_raw_ones(clip, monkeypatch
         ("agent=sb3_ppo encoder=nature", "encoder.name=nature does not apply to agent=sb3_ppo"),
         ("agent=sb3_dqn replay_ratio=1", "replay_ratio=1"),
         ("agent=sb3_dqn agent.hidden=3", "unknown key 'agent.hidden'"),
-        ("agent=sb3_dqn agent.learning_rate=0", "agent.learning_rate=0.0: must be above 0"),
+        ("agent=sb3_dqn agent.learning_rate=0", "agent.learning_rate must be above 0, got 0.0"),
         (
             "agent=sb3_dqn agent.buffer_size=100 agent.train_every=3",
             "agent.train_every=3 and env.num_envs=4: one must be a multiple",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gymnasium.spaces import Box, Discrete
 
+from harness.checks import check_above, check_least
+
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
@@ -22,9 +24,9 @@ class PeerConfig(ABC):
     batch_size: int = 32  # transitions in an update
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            if key != "name" and not (value > 0 or (key in AT_LEAST_0 and value == 0)):
-                raise ValueError(f"agent.{key}={value}: must be {'at least' if key in AT_LEAST_0 else 'above'} 0")
+        numbers = {key: value for key, value in vars(self).items() if key != "name"}
+        check_least(0, "agent", **numbers)
+        check_above(0, "agent", **{key: value for key, value in numbers.items() if key not in AT_LEAST_0})
 
     def build(self, env: "VecEnv", **shared: Any) -> "BaseAlgorithm":
         """The untrained agent.
