@@ -1,4 +1,4 @@
-"""Warnings about a comparison: different evaluations, unfinished runs, too few seeds."""
+"""Warnings about a comparison: different evaluations or rewards, unfinished runs, too few seeds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -51,6 +51,11 @@ def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
     }
     for text, of in checks.items():
         yield from _unlike(task, cells, text, of)
+    if len({cell.group.settings.get("goal.space") for cell in cells}) > 1:
+        yield Note(
+            f"{task}: rewards are of different goal spaces, each with a unit of its own. Returns do not compare: read "
+            "success rates and distances to the goal."
+        )
     yield from _short(task, cells)
     lacks: dict[str, Callable[[Run], bool]] = {
         "is a file of scores, whose protocol is not known": lambda run: not run.config,

@@ -345,6 +345,15 @@ def test_a_note_marks_its_own_task(tmp_path):
     assert {task: shown[f"Scores: {task}"][0][0] for task in comparison.tasks} == {"toy": "dqn [1]", "pong": "dqn"}
 
 
+def test_returns_in_different_goal_spaces_are_marked_and_in_the_spaces_of_the_seeds_are_not(tmp_path):
+    for space in ("rig", "tcn"):
+        for seed in (0, 1):
+            words = ["env=pusher", "agent=sac", f"goal.space=runs/{space}/s{seed}", f"seed={seed}"]
+            fake_run(tmp_path / space / str(seed), *words)
+    assert any("rewards are of different goal spaces" in text for text in said(tmp_path))
+    assert not any("goal spaces" in text for text in said(tmp_path / "rig"))
+
+
 def test_equal_runs_have_no_warnings(tmp_path):
     assert said(study(tmp_path)) == []
 
