@@ -1,7 +1,7 @@
 """Which auxiliary task takes the background out of an encoder? Denoising factors after learning from recorded play.
 
     python benchmarks/denoising.py [world=cartpole_swingup] [background=gas|noise|video] [arms=none,self_prediction,...]
-                                   [places=separate,shared] [seeds=3] [steps=1500] [frames=10000] [jobs=1]
+                                   [encoders=separate,shared] [seeds=3] [steps=1500] [frames=10000] [jobs=1]
     python benchmarks/denoising.py render=1
 
 Each cell trains an encoder on the same recorded random play: `separate` by the task alone, `shared` by the task and
@@ -102,17 +102,17 @@ def world_of(given: dict[str, Any]) -> Path:
     return RUNS / f"{given['world']}-{given['background']}{videos}-{given['frames']}-{given['steps']}"
 
 
-def folder_of(arm: str, place: str, seed: int, given: dict[str, Any]) -> Path:
+def folder_of(arm: str, encoder: str, seed: int, given: dict[str, Any]) -> Path:
     """Where the result of a cell lies."""
-    return world_of(given) / place / arm / f"s{seed}"
+    return world_of(given) / encoder / arm / f"s{seed}"
 
 
 def name_of(cell: dict[str, Any]) -> tuple[str, str, int]:
     """What tells a cell from others of its world."""
-    return cell["arm"], cell["place"], cell["seed"]
+    return cell["arm"], cell["encoder"], cell["seed"]
 
 
-def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
+def run(arm: str, encoder: str, seed: int, given: dict[str, Any]) -> None:
     """Train and score the encoder of one cell."""
     tune_process(1)
     TASKS["state_labels"] = StateLabels  # in the process of this cell alone
@@ -126,7 +126,7 @@ def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
     test = build_denoising(of.env, agent.encoder, of.frame_stack)
     assert test is not None
     result = {"initial": test(agent.encoder)}
-    if (arm, place, seed) == ("none", "shared", 0):
+    if (arm, encoder, seed) == ("none", "shared", 0):
         result["pixels"] = test(raw_pixels)
     rng = numpy_stream(seed, "replay")
     for step in range(given["steps"]):
@@ -135,18 +135,18 @@ def run(arm: str, place: str, seed: int, given: dict[str, Any]) -> None:
         assert batch.next_obs is not None
         whole = replace(batch, nstep_reward=batch.reward, nstep_obs=batch.next_obs, discount=discount)
         agent.schedule.advance(step)
-        update(agent, suite, whole, place)
+        update(agent, suite, whole, encoder)
     result |= {"trained": test(agent.encoder)}
     seconds = time.perf_counter() - start
-    folder = folder_of(arm, place, seed, given)
+    folder = folder_of(arm, encoder, seed, given)
     folder.mkdir(parents=True, exist_ok=True)
-    cell = {"arm": arm, "place": place, "seed": seed, "command": given["command"], "steps": given["steps"]}
+    cell = {"arm": arm, "encoder": encoder, "seed": seed, "command": given["command"], "steps": given["steps"]}
     write_json(cell | result | {"seconds": seconds, "versions": versions()}, folder / RESULT)
 
 
-def update(agent: Agent, suite: AuxSuite, batch: Batch, place: str) -> None:
+def update(agent: Agent, suite: AuxSuite, batch: Batch, encoder: str) -> None:
     """Train the encoder by the critics and the task, or by the task alone."""
-    if place == "shared":
+    if encoder == "shared":
         agent.update(batch)
         return
     terms, _ = suite.losses(batch, agent.encoder(batch.obs), agent.encoder)
@@ -155,7 +155,7 @@ def update(agent: Agent, suite: AuxSuite, batch: Batch, place: str) -> None:
 
 
 def rows_of(content: dict[str, Any]) -> list[list[str]]:
-    """The lines of a table: the baselines, then each arm and place, mean and half of the 95 % interval over seeds."""
+    """The lines of a table: the baselines, then each arm and encoder, mean and half of the 95 % interval over seeds."""
 
     def line(*names: str, scores: list[dict[str, float]]) -> list[str]:
         return [*names, *(mean_cell([score[name] for score in scores], 2) for name in SCORES)]
@@ -164,9 +164,9 @@ def rows_of(content: dict[str, Any]) -> list[list[str]]:
     lines = [line("pixels", "", scores=[cell["pixels"]]) for cell in cells if "pixels" in cell]
     untrained = {cell["seed"]: cell["initial"] for cell in cells}
     lines.append(line("untrained encoder", "", scores=list(untrained.values())))
-    for arm, place in dict.fromkeys((cell["arm"], cell["place"]) for cell in cells):
-        of = [cell["trained"] for cell in cells if (cell["arm"], cell["place"]) == (arm, place)]
-        lines.append(line(arm, place, scores=of))
+    for arm, encoder in dict.fromkeys((cell["arm"], cell["encoder"]) for cell in cells):
+        of = [cell["trained"] for cell in cells if (cell["arm"], cell["encoder"]) == (arm, encoder)]
+        lines.append(line(arm, encoder, scores=of))
     return lines
 
 
@@ -188,7 +188,7 @@ def render_page(page: str, folder: Path = RESULTS) -> str:
 def main() -> None:
     """Run what is missing, and write JSON and page."""
     given = options(
-        world="cartpole_swingup", background="gas", arms=DEFAULT, places="separate,shared", seeds=3, steps=1_500,
+        world="cartpole_swingup", background="gas", arms=DEFAULT, encoders="separate,shared", seeds=3, steps=1_500,
         frames=10_000, jobs=1, render=0,
     )  # fmt: skip
     given["command"] = this_command(__file__)
@@ -200,11 +200,11 @@ def main() -> None:
         need_env(of.env)  # it chooses the renderer, on which a process that is spawned relies
         build_source(FramesConfig(frames=given["frames"]), of.env, seed=0)  # or all cells would record at once
         each = [
-            (arm, place, seed, given)
+            (arm, encoder, seed, given)
             for seed in range(given["seeds"])
-            for place in given["places"].split(",")
+            for encoder in given["encoders"].split(",")
             for arm in given["arms"].split(",")
-            if (arm, place) != ("none", "separate")  # nothing trains it
+            if (arm, encoder) != ("none", "separate")  # nothing trains it
         ]
         path = RESULTS / f"denoising-{given['world']}-{given['background']}.json"
         content, kept = {key: given[key] for key in ("world", "background", "steps", "frames")}, read_json(path)

@@ -57,7 +57,7 @@ def test_a_changed_figure_is_found():
 def test_a_table_of_denoising_has_baselines_and_intervals_over_seeds(tmp_path):
     script, common = import_module("denoising"), import_module("common")
     scores = dict.fromkeys(("seen", "unseen", "state_r2", "background_r2"), 0.25)
-    cell = {"place": "shared", "initial": scores, "seconds": 9, "command": "made", "versions": {"torch": "2"}}
+    cell = {"encoder": "shared", "initial": scores, "seconds": 9, "command": "made", "versions": {"torch": "2"}}
     cells = [cell | {"arm": "none", "seed": seed, "trained": {**scores, "unseen": 0.5 + seed / 10}} for seed in (0, 1)]
     cells[0]["pixels"] = {**scores, "seen": 0.125}
     content = {"world": "w", "background": "b", "steps": 5, "frames": 7, "cells": cells}
