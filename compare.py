@@ -39,8 +39,8 @@ from harness.progress import table_console
 log = logging.getLogger("sidequest")
 
 # Keys that do not tell groups apart: those that may change when a run continues, the seed, and how the run was watched.
-IGNORED = MAY_CHANGE | {"seed", "device", "log_every", "diagnose_every", "probe_every", "env.threads"}
-IGNORED |= {"replay.storage", "replay.path"}
+IGNORED = MAY_CHANGE | {"seed", "device", "log_every", "diagnose_every", "probe_every"}
+IGNORED |= {"env.threads", "env.processes", "replay.storage", "replay.path"}
 
 
 def run(config: CompareConfig, argv: list[str]) -> int:

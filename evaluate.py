@@ -22,7 +22,7 @@ from analysis.attribution import write_maps
 from analysis.episode import PANEL, attribution_targets, evenly_spaced, play_moments, write_video
 from analysis.evaluation import Report, evaluate, evaluate_columns, format_goals, format_interval, write_report
 from analysis.policies import greedy
-from analysis.video import VideoWriter
+from analysis.video import video_writer
 from configs.schema import Config, EvaluateConfig
 from envs import EnvConfig
 from envs.scenes import SceneConfig
@@ -58,7 +58,7 @@ def run(config: EvaluateConfig, argv: list[str], suffix: str = "") -> int:
     protocol, frame_stack = env.protocol(config.protocol), trained.frame_stack
     if (config.video or config.attribution) and protocol.env.display(PANEL) is None:
         raise ValueError(f"env={trained.env.name} has no pictures: leave out video and attribution")
-    video = VideoWriter(Path(config.video), protocol.env.fps) if config.video else None
+    video = video_writer(Path(config.video), protocol.env.fps) if config.video else None
     written = Path(config.json or results_folder(checkpoint) / f"report-{protocol.name}{suffix}.json")
     for place in (written, config.video, config.attribution and f"{config.attribution}/moment_0.png"):
         if place:

@@ -76,11 +76,11 @@ def attribution_targets(agent: Agent) -> dict[str, Head]:
 
 def write_video(moments: Iterable[Moment], targets: Mapping[str, Head], frame_stack: int, video: VideoWriter) -> None:
     """Write an episode as a video: the picture with the return so far, and the attribution map of each head."""
-    with video, Meter("video moment", None) as meter:
+    with video as add, Meter("video moment", None) as meter:
         for count, moment in enumerate(moments):
             meter.tick(count)
             shown = [panel(rgb_frames(moment.frame, 1)[0], PANEL, f"return {moment.score:.4g}")]
             if moment.goal is not None:
                 shown.append(panel(rgb_frames(moment.goal, 1)[0], PANEL, "goal"))
             maps = heat_panels(targets, moment.obs, frame_stack, PANEL, samples=8) if targets else []
-            video.add(side_by_side([*shown, *maps]))
+            add(side_by_side([*shown, *maps]))

@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from gymnasium.spaces import Discrete
 
-from agents import Agent
-from analysis.policies import epsilon_greedy, greedy
+from analysis.policies import mix_random
 from analysis.statistics import summary
-from envs import EnvConfig, Episode, Observation, Policy, Protocol, Rollout, VectorEnv
+from envs import EnvConfig, Episode, Policy, Protocol, Rollout, VectorEnv
 from harness.files import sha256
 from harness.progress import Meter
 from harness.provenance import versions, write_json
@@ -139,7 +137,9 @@ def start_rollout(
     """The rollout of an evaluation at its first step, and the policy with the protocol's random actions."""
     rollout = Rollout(env, frame_stack, protocol.env.padding)
     rollout.reset(env_seed(seed))
-    return rollout, epsilon_greedy(policy, env.action_space, protocol.epsilon, numpy_stream(seed, "evaluate/explore"))
+    if isinstance(env.action_space, Discrete):
+        policy = mix_random(policy, env.action_space, protocol.epsilon, numpy_stream(seed, "evaluate/explore"))
+    return rollout, policy
 
 
 def env_seed(seed: int) -> int:
@@ -201,16 +201,3 @@ def summary_of(
         return dict(report["summary"]) if same else None
     except (TypeError, KeyError, ValueError):
         return None
-
-
-class SB3Policy:
-    """An agent with the `predict` of a Stable-Baselines3 model, as `evaluate_policy` expects."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._policy = greedy(agent)
-
-    def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
-        """The greedy actions for observations (N, C, H, W), or the action for one (C, H, W), and no state."""
-        if observation.ndim == 3:
-            return self._policy(Observation(observation[None])).squeeze(0), None
-        return self._policy(Observation(observation)), None

@@ -35,27 +35,13 @@ def zero_policy(space: Box) -> Policy:
     return act
 
 
-def epsilon_greedy(policy: Policy, space: Discrete | Box, epsilon: float, rng: np.random.Generator) -> Policy:
-    """`policy` with uniformly random actions at probability `epsilon`. Continuous actions are not changed."""
-    if not isinstance(space, Discrete):
-        return policy
-    choices = int(space.n)
-
-    def act(obs: Observation) -> Actions:
-        chosen = policy(obs)
-        random = rng.random(len(chosen)) < epsilon
-        return np.where(random, rng.integers(choices, size=len(chosen)), chosen)
-
-    return act
-
-
 def mix_random(policy: Policy, space: Discrete | Box, share: float, rng: np.random.Generator) -> Policy:
     """`policy` with uniformly random actions at probability `share`, drawn for each copy, of any kind of actions."""
     playing = random_policy(space, rng)
 
     def act(obs: Observation) -> Actions:
-        random = playing(obs)
-        kept = [mine if rng.random() < share else its for mine, its in zip(random, policy(obs), strict=True)]
-        return np.array(kept, random.dtype)
+        chosen = policy(obs)
+        random = rng.random(len(chosen)) < share  # (N,), before the actions (N, ...): evaluations depend on the order
+        return np.where(random.reshape(-1, *[1] * (chosen.ndim - 1)), playing(obs), chosen)
 
     return act

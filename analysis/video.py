@@ -1,9 +1,9 @@
 """Videos as mp4 files."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,9 +11,16 @@ from analysis.picture import Pixels
 from harness.files import replacing
 from harness.signals import blocked
 
+VideoWriter: TypeAlias = AbstractContextManager[Callable[[Pixels], None]]
 
-class VideoWriter:
-    """Streams RGB frames into an mp4 (H.264, yuv420p). The file appears when the `with` block ends without error.
+
+def video_writer(path: Path, fps: float, comment: str = "") -> VideoWriter:
+    """Stream RGB frames into an mp4 (H.264, yuv420p). The file appears when the `with` block ends without error.
+
+        with video_writer(path, fps=15) as add:
+            add(frame)
+
+    Frames (H, W, 3) all have one size. H.264 needs even sizes: an odd last row or column is doubled.
 
     Args:
         path: of the file; ends in .mp4.
@@ -21,51 +28,42 @@ class VideoWriter:
         comment: metadata, stored as plain text near the end of the file.
 
     Raises:
-        ValueError: the path does not end in .mp4.
+        ValueError: the path does not end in .mp4; raised by the call, before the block.
         OSError: the file could not be written completely.
     """
+    if path.suffix != ".mp4":
+        raise ValueError(f"video={path}: the file must end in .mp4")
+    return _writing(path, fps, comment)
 
-    def __init__(self, path: Path, fps: float, comment: str = "") -> None:
-        if path.suffix != ".mp4":
-            raise ValueError(f"video={path}: the file must end in .mp4")
-        self.path, self.fps, self.comment = path, fps, comment
-        self._replacing = replacing(path)
-        self._ffmpeg: Generator[Any, Any, None] | None = None
 
-    def __enter__(self) -> "VideoWriter":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._replacing.__enter__()
-        return self
+@contextmanager
+def _writing(path: Path, fps: float, comment: str) -> Iterator[Callable[[Pixels], None]]:
+    ffmpeg: Generator[Any, Any, None] | None = None
 
-    def add(self, rgb: Pixels) -> None:
-        """Append a frame (H, W, 3); all have one size. H.264 needs even sizes: an odd last row or column is doubled."""
+    def add(rgb: Pixels) -> None:
+        nonlocal ffmpeg
         height, width, _ = rgb.shape
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._ffmpeg is None:
+        if ffmpeg is None:
             import imageio_ffmpeg  # large, and of videos alone
 
-            self._ffmpeg = imageio_ffmpeg.write_frames(
-                self._part,
+            ffmpeg = imageio_ffmpeg.write_frames(
+                part,
                 rgb.shape[1::-1],
-                fps=self.fps,
+                fps=fps,
                 codec="libx264",
                 macro_block_size=2,
                 ffmpeg_log_level="error",
-                output_params=["-f", "mp4", "-metadata", f"comment={self.comment}"],
+                output_params=["-f", "mp4", "-metadata", f"comment={comment}"],
             )
+            started.enter_context(closing(ffmpeg))
             with blocked():  # or a signal of the terminal would end ffmpeg before the file is whole
-                self._ffmpeg.send(None)
-        self._ffmpeg.send(np.ascontiguousarray(rgb))
+                ffmpeg.send(None)
+        ffmpeg.send(np.ascontiguousarray(rgb))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ffmpeg is not None:
-            self._ffmpeg.close()
-        torn = None
-        if kind is None and b"moov" not in self._part.read_bytes():  # the index, which comes last
-            torn = OSError(f"{self.path}: ffmpeg did not write it to its end")
-            kind, error = OSError, torn
-        self._replacing.__exit__(kind, error, trace)
-        if torn:
-            raise torn
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        with ExitStack() as started:
+            yield add
+        if b"moov" not in part.read_bytes():  # the index, which comes last
+            raise OSError(f"{path}: ffmpeg did not write it to its end")

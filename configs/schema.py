@@ -243,7 +243,7 @@ def _check_peer(config: Config) -> None:
     """Raise ValueError unless all that an agent of Stable-Baselines3 does not read has its default."""
     default = flat(Config(config.env, DQNConfig(), EncoderConfig(), ReplayConfig()))
     for key, value in flat(config).items():
-        if key.partition(".")[0] not in OF_PEERS and value != default.get(key) and value != {}:
+        if key.partition(".")[0] not in OF_PEERS and value != default.get(key):
             raise ValueError(f"{key}={value} does not apply to agent={config.agent.name}: leave it out")
 
 

@@ -81,7 +81,7 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
         ValueError: there are none, or they are states.
         MemoryError: the frames do not fit.
     """
-    if state["segments"][0][1].dtype != np.uint8:
+    if state["segments"][0].array.dtype != np.uint8:
         raise ValueError("source=replay reads pixels, and this replay holds states: give a run that observes pixels")
     valid = (state["flags"].T & VALID) != 0  # (N, R), and so are all that follow
     after = np.zeros_like(valid)
@@ -90,13 +90,13 @@ def read_storage(state: Mapping[str, Any], num_actions: int | None) -> Episodes:
     cell = np.cumsum(kept).reshape(kept.shape) - 1
     begin = cell[valid & ~after]
     count, row = int(kept.sum()), 0
-    shape = state["segments"][0][1].shape[2:]
+    shape = state["segments"][0].array.shape[2:]
     advice = "free some memory, or use source=frames"
     check_room(count, shape, free_memory(), "memory", who="source", what="{} frames", advice=advice)
     frames = np.empty((count, *shape), np.uint8)
-    for _, segment in state["segments"]:
-        span = slice(row, row := row + len(segment))
-        frames[cell[:, span][kept[:, span]]] = segment.swapaxes(0, 1)[kept[:, span]]
+    for segment in state["segments"]:
+        span = slice(row, row := row + len(segment.array))
+        frames[cell[:, span][kept[:, span]]] = segment.array.swapaxes(0, 1)[kept[:, span]]
     action, reward = (state[name].swapaxes(0, 1)[kept] for name in ("action", "reward"))
     return Episodes(frames, begin, np.append(begin[1:], count), {}, action, reward, num_actions)
 

@@ -1,13 +1,18 @@
-"""Trained encoders of this suite as features extractors for agents of Stable-Baselines3."""
+"""For Stable-Baselines3: trained encoders of this suite as features extractors, and its agents as policies."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from agents import Agent
+from analysis.policies import greedy
 from encoders import build_encoder
+from envs import Observation
 from experiment.folders.run_folder import read_run
 from experiment.folders.weights import load_encoder, read_weights
 from experiment.folders.zoo import locate
@@ -53,3 +58,16 @@ class SidequestExtractor(BaseFeaturesExtractor):
         """Features (B, Z) of pixels (B, C, H, W), which Stable-Baselines3 has divided by 255."""
         features: Tensor = self.encoder(observations * 255)
         return features
+
+
+class SB3Policy:
+    """An agent with the `predict` of a Stable-Baselines3 model, as `evaluate_policy` expects."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._policy = greedy(agent)
+
+    def predict(self, observation: NDArray[np.uint8], *_: Any, **__: Any) -> tuple[NDArray[Any], None]:
+        """The greedy actions for observations (N, C, H, W), or the action for one (C, H, W), and no state."""
+        if observation.ndim == 3:
+            return self._policy(Observation(observation[None])).squeeze(0), None
+        return self._policy(Observation(observation)), None

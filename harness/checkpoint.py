@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +29,11 @@ from torch import Tensor
 
 from harness.files import read_regular, sha256, sync_folder
 from harness.safetensors_stream import Record, file_size, write_arrays, write_parts
-from harness.suggest import nearest
 from harness.tree import NAME, Array, Tree, check_name, decode, encode
 
 log = logging.getLogger(__name__)
 
+KEEP = 2  # checkpoints of a run, the newest
 _FORMAT = 1
 _LARGEST = 1 << 26  # bytes of JSON; a run writes a thousandth of it
 _STEP = re.compile(r"step_(\d{9,})(\.old)?")
@@ -70,8 +70,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} does not fit this run: {what}") from error
 
 
-def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -> Path:
-    """Write `state` to `root/step_<step>` atomically, then remove all but the `keep_last` newest checkpoints.
+def save(root: Path, step: int, state: Mapping[str, Tree]) -> Path:
+    """Write `state` to `root/step_<step>` atomically, then remove all but the `KEEP` newest checkpoints.
 
     A checkpoint of the same step is replaced; those of later steps belong to an abandoned run and are removed.
     A `Segment` that the newest earlier checkpoint already holds is hard-linked, not written.
@@ -80,7 +80,6 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
         root: folder of the checkpoints of one run, made if missing. Only one process may write there at a time.
         step: >= 0; orders the checkpoints.
         state: trees (see `encode`) by name; each name becomes a file name.
-        keep_last: >= 1.
 
     Returns:
         The folder of the new checkpoint.
@@ -89,8 +88,8 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
         CheckpointError: the disk is full or cannot be written; earlier checkpoints are as they were.
         TypeError, ValueError: something in `state` cannot be stored; nothing was written.
     """
-    if step < 0 or keep_last < 1:
-        raise ValueError(f"step is {step}, must be >= 0; keep_last is {keep_last}, must be >= 1")
+    if step < 0:
+        raise ValueError(f"step is {step}, must be >= 0")
     plan = _Plan()
     for name, tree in state.items():
         plan.add(name, tree)
@@ -112,7 +111,7 @@ def save(root: Path, step: int, state: Mapping[str, Tree], keep_last: int = 2) -
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _own_segments[root.resolve()] = {file: files[file]["sha256"] for file in files if "/" in file}
-    _prune(root, step, keep_last)
+    _prune(root, step)
     return final
 
 
@@ -134,24 +133,22 @@ def holds_checkpoints(root: Path) -> bool:
     return bool(_found(root))
 
 
-def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint | None:
+def load_latest(root: Path) -> Checkpoint | None:
     """Read the newest checkpoint that verifies; warns for each newer one that does not.
 
     Args:
         root: folder that `save` wrote to.
-        names: entries to read and verify; None means all.
 
     Returns:
         The checkpoint, or None if `root` holds none at all, damaged or not.
 
     Raises:
         CheckpointError: there are checkpoints but none verifies, or one cannot be read; see `holds_checkpoints`.
-        ValueError: a checkpoint has no entry of such a name.
     """
     found = _found(root)
     for _, path in found:
         try:
-            return load(path, names)
+            return load(path)
         except CheckpointError as error:
             if isinstance(error.__cause__, PermissionError) or not path.is_dir():  # it may be undamaged
                 raise
@@ -164,22 +161,16 @@ def load_latest(root: Path, names: Collection[str] | None = None) -> Checkpoint 
     return None
 
 
-def load(path: Path, names: Collection[str] | None = None) -> Checkpoint:
+def load(path: Path) -> Checkpoint:
     """Read one checkpoint folder. Sizes and hashes are verified before anything is parsed.
 
     Raises:
         CheckpointError: a file is missing, damaged or malformed; the message names it.
-        ValueError: there is no entry of such a name.
     """
     manifest = _read_manifest(path)
-    wanted = list(manifest.entries) if names is None else list(names)
-    for name in wanted:
-        if name not in manifest.entries:
-            raise ValueError(f"{path} has no entry {name!r}: {nearest(name, sorted(manifest.entries))}")
-    state = {name: _read_entry(path, name, manifest) for name in wanted}
-    segments = {f"{key}.safetensors" for name in wanted for key in manifest.entries[name]}
-    if segments or names is None:
-        _own_segments[path.parent.resolve()] = {file: manifest.files[file]["sha256"] for file in segments}
+    state = {name: _read_entry(path, name, manifest) for name in manifest.entries}
+    segments = {f"{key}.safetensors" for keys in manifest.entries.values() for key in keys}
+    _own_segments[path.parent.resolve()] = {file: manifest.files[file]["sha256"] for file in segments}
     return Checkpoint(manifest.step, path, state)
 
 
@@ -288,10 +279,10 @@ def _publish(temporary: Path, root: Path, step: int) -> Path:
     return final
 
 
-def _prune(root: Path, step: int, keep_last: int) -> None:
+def _prune(root: Path, step: int) -> None:
     kept: set[int] = set()
     for found, path in _found(root):
-        if found <= step and found not in kept and len(kept) < keep_last:
+        if found <= step and found not in kept and len(kept) < KEEP:
             kept.add(found)
             continue
         if found > step:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST = 100  # characters of a name from `shorten`
+
 
 def derive(seed: int, *names: str | int) -> int:
     """The seed in [0, 2**63) of the random stream `names`."""
@@ -25,8 +27,8 @@ def held_out(names: Iterable[str], share: float, seed: int) -> NDArray[np.bool_]
     return chance < bound
 
 
-def shorten(name: str, longest: int) -> str:
-    """The name; or, if it has more than `longest` characters, its beginning and a hash of the whole."""
-    if len(name) <= longest:
+def shorten(name: str) -> str:
+    """The name; or, if it has more than `LONGEST` characters, its beginning and a hash of the whole."""
+    if len(name) <= LONGEST:
         return name
-    return f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

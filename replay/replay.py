@@ -290,10 +290,7 @@ class Replay:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `sample` depends on, as numbers, strings, lists, dicts and numpy arrays.
-
-        `storage.segments` may be kept apart, one file each: see `FrameStorage.state_dict`.
-        """
+        """Everything that `sample` depends on, as a tree (see `harness.tree`)."""
         return {
             "layout": self._layout(),
             "storage": self._storage.state_dict(),

@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.tree import Segment
 from replay.arrays import Array, Column, Device, arange
 from replay.frames import ArrayFrames, Dtype, Padding, TensorFrames, pad
 
@@ -224,9 +225,9 @@ class FrameStorage:
     def state_dict(self) -> dict[str, Any]:
         """Everything held, oldest row first.
 
-        `segments` is a list of (name, frames (R, N, C, H, W)). A name `rows-BEGIN-END` tells the rows that a segment
-        holds; a row never changes once written, so within one run an equal name means equal bytes. The arrays are
-        views, valid until the next `add`.
+        `segments` hold the frames (R, N, C, H, W). A name `rows-BEGIN-END` tells the rows that a segment holds; a row
+        never changes once written, so within one run an equal name means equal bytes. The arrays are views, valid until
+        the next `add`.
         """
         slots = np.arange(self.oldest, self.written) % self.rows
         state = {name: values[slots] for name, values in self._columns().items()}
@@ -237,7 +238,7 @@ class FrameStorage:
         columns = {name: getattr(self, name).host for name in ("action", "reward", "flags")}
         return columns | ({"achieved": self.achieved, "desired": self.desired} if self.goal_dim else {})
 
-    def _segments(self) -> list[tuple[str, NDArray[np.uint8]]]:
+    def _segments(self) -> list[Segment]:
         length = -(-self.rows // SEGMENTS)
         bounds = {self.oldest, self.written}
         for step in (length, self.rows):  # also cut where the ring wraps, so that each segment is one view
@@ -246,9 +247,8 @@ class FrameStorage:
         for begin, end in pairwise(sorted(bounds)):
             cell = begin % self.rows * self.num_envs
             frames = self._frames.read(cell, cell + (end - begin) * self.num_envs)
-            segments.append(
-                (f"rows-{begin:09d}-{end:09d}", frames.reshape(end - begin, self.num_envs, *self.frame_shape))
-            )
+            frames = frames.reshape(end - begin, self.num_envs, *self.frame_shape)
+            segments.append(Segment(f"rows-{begin:09d}-{end:09d}", frames))
         return segments
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -263,9 +263,9 @@ class FrameStorage:
             column.sync(slice(None))
         self._sync_count()
         row = self.oldest
-        for _, frames in state["segments"]:
-            self._frames.write(row % self.rows * self.num_envs, frames.reshape(-1, *self.frame_shape))
-            row += len(frames)
+        for segment in state["segments"]:
+            self._frames.write(row % self.rows * self.num_envs, segment.array.reshape(-1, *self.frame_shape))
+            row += len(segment.array)
         if row != self.written:
             raise ValueError(f"replay: the checkpoint's segments end at row {row}, not at row {self.written}")
 

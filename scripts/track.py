@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from analysis.picture import panel, side_by_side
-from analysis.video import VideoWriter
+from analysis.video import video_writer
 from aux_tasks.video.video_colorization import DIM, VideoColorization
 from configs.schema import PretrainConfig
 from experiment.command_line.composition import read_config
@@ -55,11 +55,11 @@ def main(argv: list[str]) -> None:
     shown = np.arange(begin, min(begin + length, end))
     clip = parts.test.observe(shown)
     found = F.interpolate(task.track(mask, clip[None], parts.encoder)[0], (height, width))
-    with VideoWriter(Path(options["out"]), fps=15) as video:
+    with video_writer(Path(options["out"]), fps=15) as add:
         for obs, share in zip(clip[:, -3:].float(), found, strict=True):
             pictures = {"frame": obs, "followed": obs * (DIM + (1 - DIM) * share)}
             rgb = {name: picture.byte().permute(1, 2, 0).cpu().numpy() for name, picture in pictures.items()}
-            video.add(side_by_side([panel(pixels, PANEL, name) for name, pixels in rgb.items()]))
+            add(side_by_side([panel(pixels, PANEL, name) for name, pixels in rgb.items()]))
 
 
 def parse_box(text: str, height: int, width: int) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from analysis.video import VideoWriter
+from analysis.video import video_writer
 from aux_tasks import TaskConfig
 from configs.schema import PretrainConfig
 from configs.sources import BallsConfig, FramesConfig, SourceConfig
@@ -44,9 +44,9 @@ def image_folder(folder: Path) -> Path:
 def video_folder(folder: Path) -> Path:
     balls = build_source(BallsConfig(episodes=2, length=20), TOY, seed=0)
     for i, film in enumerate(balls.frames.reshape(2, 20, 3, 32, 32)):
-        with VideoWriter(folder / f"{i}.mp4", fps=10) as video:
+        with video_writer(folder / f"{i}.mp4", fps=10) as add:
             for frame in film:
-                video.add(frame.transpose(1, 2, 0))
+                add(frame.transpose(1, 2, 0))
     return folder
 
 

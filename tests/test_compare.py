@@ -4,6 +4,7 @@ import csv
 import re
 import shlex
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import compare as script
-from configs.schema import CompareConfig, flat
+from configs.schema import CompareConfig, Config, PretrainConfig, flat
 from experiment.command_line.composition import complete, freeze
 from experiment.command_line.overrides import compose_words, path_word, with_keys
-from experiment.folders.next_commands import follow_up, training_command
+from experiment.folders.next_commands import follow_up, start_from, training_command
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = "<script>alert(1)</script>"
@@ -198,6 +199,25 @@ def test_the_next_command_of_a_run_in_any_folder_is_read(name):
     config = config_of("aux=none", path_word("run_dir", Path("runs", name)))
     program, *words = shlex.split(follow_up(config, "python evaluate.py").removeprefix("python "))
     assert (program, compose_words("evaluate", *words).config.checkpoint) == ("evaluate.py", f"runs/{name}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoder=small"],
+        ["encoder=control_fast", "encoder.feature_dim=null"],  # null: the default of the class, not of the preset
+        ["encoder=resnet18", "encoder.layer_norm=true", "source.size=32"],
+        ["encoder=nature", "encoder.standardize=true", "frame_stack=4"],
+    ],
+)
+def test_an_agent_starts_from_the_encoder_of_a_pretraining_with_its_settings(words):
+    config = freeze(compose_words("pretrain", "aux=rotation", "source=balls", *words).config, PretrainConfig)
+    program, *words = shlex.split(start_from(config, Path("runs/a b/encoder.safetensors")).removeprefix("python "))
+    assert program == "train.py"
+    trained = freeze(compose_words("config", *words).config, Config)
+    assert trained.encoder == replace(config.encoder, init="runs/a b/encoder.safetensors")
+    assert trained.frame_stack == config.frame_stack
+    assert start_from(replace(config, imports=["mine"]), Path("x")).startswith("python train.py import=mine ")
 
 
 def test_a_config_of_another_version_has_no_command():

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import evaluate as script
 from agents import DQNConfig, SACConfig
 from analysis.episode import attribution_targets
-from analysis.evaluation import Report, SB3Policy, evaluate, write_report
+from analysis.evaluation import Report, evaluate, write_report
 from analysis.picture import GAP
 from analysis.policies import greedy
 from aux_tasks import TaskConfig
@@ -31,6 +31,7 @@ from encoders import EncoderConfig
 from envs import AtariConfig, DmcConfig, Observation, Rollout, SingleEnv, ToyConfig
 from evaluate import main
 from experiment.command_line.composition import write_config
+from experiment.sb3 import SB3Policy
 from experiment.training import build
 from replay import ReplayConfig
 

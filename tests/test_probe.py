@@ -498,3 +498,6 @@ def test_an_online_probe_tells_what_is_there_and_repeats_itself(source: Any, cap
     source(Episodes(recording().frames, np.arange(400), np.arange(400) + 1, {"same": np.ones(400)}))
     with pytest.raises(ValueError, match="no label that varies; use probe_every=0"):
         build_online_probe(run, encoder)
+    numbers = build_initial_encoder(EncoderConfig("state"), (5, 1, 1), seed=0)
+    with pytest.raises(ValueError, match="probe_every=100 reads pixels, but this agent sees numbers"):
+        build_online_probe(run, numbers)

@@ -13,7 +13,6 @@ from harness.derive import shorten
 from harness.suggest import nearest
 
 MOST_WORDS = 4  # of a label, above which values that more than half of the groups have are left out
-LONGEST = 100  # characters of a label
 ABSENT = object()  # value of a key that a config lacks
 
 
@@ -31,7 +30,7 @@ class Group:
         first = self.all_runs[0]
         name = "+".join([str(_get(first, "agent.name") or "agent"), *first.tasks])
         words = " ".join(f"{key}={value}" for key, value in self.words.items())
-        return shorten(first.label or words or name, LONGEST)
+        return shorten(first.label or words or name)
 
     @property
     def all_runs(self) -> list[Run]:

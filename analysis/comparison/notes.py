@@ -13,7 +13,7 @@ from configs.schema import flatten
 
 NOT_SIMULATORS = ("sidequest", "torch", "numpy", "python", "platform", "cpu")
 SAME_LENGTH = 0.98  # share of the longest run from which a run counts as equally long
-NO_EFFECT = ("num_envs", "threads")  # keys of an evaluation environment that change no score
+NO_EFFECT = ("num_envs", "threads", "processes")  # keys of an evaluation environment that change no score
 
 
 @dataclass(frozen=True)

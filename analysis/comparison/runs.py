@@ -146,8 +146,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
             continue
         try:
             runs.append(_read_kept(path) if path.suffix == ".json" else _read_folder(path))
-        except (ValueError, OSError) as error:
-            log.warning("left out: %s", error)
+        except (OSError, TypeError, ValueError) as error:
+            log.warning("left out: %s", error if str(path) in str(error) else f"{path}: {error}")
     known = sorted({run.task for run in runs})
     for path in files:
         runs += _read_csv(path, known)

@@ -48,8 +48,6 @@ def read_scores(path: Path) -> dict[int | None, Rows]:
     else:
         wanted = "step and score, or r and l of a monitor"
         raise ValueError(f"{path} has the columns {', '.join(columns)}: expected {wanted}")
-    if not runs:
-        raise ValueError(f"{path} has no rows")
     return {seed: sorted(rows, key=lambda row: row[0]) for seed, rows in runs.items()}
 
 
@@ -90,6 +88,8 @@ def _columns(path: Path) -> dict[str, list[float]]:
     rows = csv.reader(lines[skipped:])
     header = [name.strip().lower() for name in next(rows, [])]
     read = [list(_numbers(cells, header, f"{path}:{i}")) for i, cells in enumerate(rows, skipped + 2) if cells]
+    if not read:
+        raise ValueError(f"{path} has no rows")
     return {name: [row[k] for row in read] for k, name in enumerate(header)}
 
 

@@ -11,7 +11,6 @@ from analysis.comparison.measure import Cell, Comparison
 from harness.derive import shorten
 
 SUFFIX = ".compare"  # of the event files, by which a later comparison finds and replaces them
-LONGEST = 100  # characters of a folder name
 SCORES = ("final", "best", "last")
 
 
@@ -56,4 +55,4 @@ def _write_hparams(writer: SummaryWriter, hparams: Mapping[str, Any], metrics: M
 
 def _name(text: str) -> str:
     """The text as a folder name."""
-    return shorten(re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_", LONGEST)
+    return shorten(re.sub(r"[^\w.+=-]+", "_", text).strip("._") or "_")

@@ -4,7 +4,6 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -28,7 +27,7 @@ from harness.derive import derive, shorten
 from harness.errors import first_line
 from harness.files import replacing
 from harness.plain_yaml import read_plain
-from harness.suggest import nearest
+from harness.suggest import closest, nearest
 from replay import ReplayConfig
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=AnyConfig)
 
-LONGEST = 100  # characters of what sets a file name apart
 LARGEST = 2**63 - 1  # the largest whole number: it may become the size of an array
 
 COMMANDS: dict[str, type[AnyConfig]] = {
@@ -73,7 +71,7 @@ class Composed:
         ]  # shown by name or folder
         text = "".join(f"-{word}" for word in words)
         plain = re.sub(r"[^-+,.=0-9A-Za-z_]", "_", text)
-        return shorten(plain if plain == text else f"{plain}-{derive(0, text):016x}", LONGEST)
+        return shorten(plain if plain == text else f"{plain}-{derive(0, text):016x}")
 
     def check_outputs(self, *keys: str) -> None:
         """Raise ValueError if the other runs of its sweep would write the file of one of the keys, too."""
@@ -281,8 +279,8 @@ def _runs_near(folder: Path) -> str:
     if folder.is_dir():
         near = [str(path.parent) for depth in (1, 2, 3) for path in sorted(folder.glob("*/" * depth + "config.yaml"))]
     else:
-        siblings = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
-        near = [str(folder.with_name(name)) for name in get_close_matches(folder.name, siblings)]
+        sibling = closest(folder.name, (path.parent.name for path in folder.parent.glob("*/config.yaml")))
+        near = [str(folder.with_name(sibling))] if sibling else []
     return f"did you mean {near[0]}?" if near else "expected a run folder or a folder of zoo/"
 
 

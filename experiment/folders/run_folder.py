@@ -23,7 +23,6 @@ from harness.process import exclusive
 # Keys that may change when a run continues, since they do not change the learning.
 MAY_CHANGE = {"steps", "until_score", "eval_every", "eval_every_episodes", "eval_episodes", "imports", "run_dir"}
 MAY_CHANGE |= {"threads", "collect.address", "collect.cpus", "milestones"}
-LONGEST = 100  # characters of the overrides in a name
 NAME_GROUPS = ("experiment", "encoder", "replay", "collect")  # groups whose chosen member is a part of the name
 
 
@@ -78,7 +77,7 @@ def _overrides(run: RunConfig, preset: Mapping[str, Any]) -> str:
         taken = [other.replace(".options.", ".") for other in config if other != key]
         end = next((e for e in ends if not any(f".{o}".endswith(f".{e}") for o in taken)), key)
         changed.append(f"{end}_{_plain(value)}")
-    return shorten("-".join(changed), LONGEST)
+    return shorten("-".join(changed))
 
 
 def _label_shows(env: EnvConfig, key: str, preset: Any) -> bool:

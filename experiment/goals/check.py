@@ -3,16 +3,18 @@
 import logging
 from contextlib import closing
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analysis.policies import random_policy
 from analysis.probes import Features, comparable, ridge
 from envs import EnvConfig, Observation, VectorEnv
-from envs.goals import Embeddings, GoalSpace
 from harness.lazy import LazyModule
 from harness.seeding import derive, numpy_stream
+
+if TYPE_CHECKING:
+    from experiment.goals.space import TaskSpace
 
 stats, metrics, model_selection = map(LazyModule, ("scipy.stats", "sklearn.metrics", "sklearn.model_selection"))
 log = logging.getLogger(__name__)
@@ -22,14 +24,7 @@ PAIRS = 5_000  # of moments
 LEAST_R2, LEAST_RANK = 0.8, 0.4  # below, a warning; RIG on the pusher has a rank correlation of 0.58
 
 
-class ComparingSpace(GoalSpace, Protocol):
-    """A goal space that can tell which part of a goal its rewards depend on."""
-
-    def compared(self, goals: Embeddings) -> Embeddings:
-        """The part (M, G') of goals (M, G) that rewards depend on."""
-
-
-def check_goal_space(env: EnvConfig, space: ComparingSpace, seed: int) -> list[float]:
+def check_goal_space(env: EnvConfig, space: "TaskSpace", seed: int) -> list[float]:
     """Measure how well the embeddings of random play represent the environment's goals, and warn if they do not.
 
     There is a warning if R2 is below 0.8: the reward then hardly depends on where the object lies, which neither the
@@ -74,7 +69,7 @@ def cross_validated_r2(features: Features, truth: Features, group: Features) -> 
     return scores
 
 
-def _play(env: VectorEnv, space: ComparingSpace, seed: int) -> tuple[Features, Features, Features]:
+def _play(env: VectorEnv, space: "TaskSpace", seed: int) -> tuple[Features, Features, Features]:
     """Embeddings (N, G) of random play, the achieved goals (N, G'), and the environment copy of each (N,)."""
     act = random_policy(env.action_space, numpy_stream(seed, "goal gate"))
     frame = env.reset(derive(seed, "goal gate"))

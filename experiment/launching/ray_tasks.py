@@ -93,6 +93,8 @@ def run_command(
         ValueError: the folder does not exist on this node.
     """
     check_shared(folder, "sweep")
+    if (Path(folder) / stop).exists():  # told to end while it was queued
+        return 128 + signal.SIGTERM
     with (Path(folder) / output).open("ab") as printed:
         process = subprocess.Popen(
             command,
@@ -110,9 +112,9 @@ def run_command(
             process.terminate()
             asked = True
         time.sleep(POLL_SECONDS)
-    if process.returncode < 0:
+    if process.returncode < 0 and not asked:
         raise KilledError(f"signal {-process.returncode} killed the run")
-    return process.returncode
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def _die_with_parent() -> None:

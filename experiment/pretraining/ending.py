@@ -1,9 +1,7 @@
 """The end of a pretraining: weights, attribution maps, points for the projector, and what to do next."""
 
 import logging
-import shlex
 from collections.abc import Mapping
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -12,10 +10,8 @@ from analysis.attribution import on_device, write_maps
 from analysis.picture import rgb_frames
 from analysis.probes import outputs
 from aux_tasks.transform import questions
-from experiment.command_line.overrides import path_word
-from experiment.folders.next_commands import follow_up
+from experiment.folders.next_commands import follow_up, log_finished, log_outputs, log_tensorboard, start_from
 from experiment.pretraining.run import Pretraining, draw, export, held_out_metrics
-from experiment.training.ending import log_finished, log_outputs
 from harness.seeding import numpy_stream
 
 log = logging.getLogger("sidequest")
@@ -67,13 +63,8 @@ def log_end(run: Pretraining, begun: int) -> None:
         log.info("%-13s %s", task, held_out_result(task, metrics))
     log_outputs({name: run_dir / name for name in ("encoder.safetensors", "pictures", "attribution")})
     log.info("probe         %s", follow_up(config, "python probe.py"))
-    same = f"encoder={config.encoder.name} frame_stack={config.frame_stack}"
-    for key in fields(config.encoder):
-        if key.name not in ("name", "init") and (value := getattr(config.encoder, key.name)) != key.default:
-            same += f" encoder.{key.name}={str(value).lower()}"
-    weights = shlex.quote(path_word("encoder.init", run_dir / "encoder.safetensors"))
-    log.info("train         python train.py %s %s", same, weights)
-    log.info("TensorBoard   tensorboard --logdir %s", shlex.quote(str(run_dir)))
+    log.info("train         %s", start_from(config, run_dir / "encoder.safetensors"))
+    log_tensorboard(run_dir)
 
 
 def held_out_result(task: str, metrics: Mapping[str, float]) -> str:

@@ -234,10 +234,12 @@ def build_online_probe(config: Config, encoder: Encoder) -> OnlineProbe | None:
     """The probe that a training runs every `probe_every` steps, on one recording for all seeds. Its cost is logged.
 
     Raises:
-        ValueError: the environment has no labels, or none that varies.
+        ValueError: the environment has no labels, or none that varies, or the agent sees no pixels.
     """
     if not config.probe_every:
         return None
+    if encoder.obs_shape[1:] == (1, 1):
+        raise ValueError(f"probe_every={config.probe_every} reads pixels, but this agent sees numbers: probe_every=0")
     env = replace(config.env, num_envs=ONLINE_COPIES)
     episodes = build_source(FramesConfig(frames=ONLINE_FRAMES), env, seed=0)
     grayscale = encoder.obs_shape[0] == config.frame_stack

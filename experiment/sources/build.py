@@ -254,15 +254,16 @@ def read_replay_of(run: Path) -> Episodes:
     """The episodes in the replay of the newest checkpoint of a training.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it holds no replay.
     """
     config = read_config(run / "config.yaml", Config)
-    checkpoint = load_latest(run / "checkpoints", ["parts"])
+    checkpoint = load_latest(run / "checkpoints")
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoints: source.run must be the folder of a training")
+    if "parts" not in checkpoint.state:
+        raise ValueError(f"{checkpoint.path} holds no replay (Stable-Baselines3 saves none): give another source.run")
     with checkpoint.restoring() as state:
         storage = state["parts"]["replay"]["storage"]
-        storage["segments"] = [(segment.name, segment.array) for segment in storage["segments"]]
         space = read_shapes(run / "agent.safetensors")[1]
         episodes = read_storage(storage, action_sizes(space)[0])
         return replace(episodes, padding=config.env.padding)

@@ -31,7 +31,6 @@ from experiment.training.overlays import read_overlays
 from experiment.training.synthetic import check_synthetic, synthetic_features
 from harness.process import computes_bfloat16, pick_device
 from harness.seeding import generator_state, numpy_stream, seeded, set_generator_state, torch_stream
-from harness.tree import Segment
 from replay import Batch, Replay, build_replay
 from replay.relabel import GoalFunctions
 
@@ -72,14 +71,12 @@ class Parts:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, except the environment, which is reset at a checkpoint."""
-        replay = self.replay.state_dict()
-        replay["storage"]["segments"] = [Segment(name, rows) for name, rows in replay["storage"]["segments"]]
         return {
             "agent": self.agent.state_dict(),
             "updates": self.agent.updates,
             "optimizers": [optimizer.state_dict() for optimizer in optimizers(self.agent, self.suite)],
             "streams": {name: generator_state(stream) for name, stream in self.streams._asdict().items()},
-            "replay": replay,
+            "replay": self.replay.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -94,9 +91,7 @@ class Parts:
         load_optimizers(optimizers(self.agent, self.suite), state["optimizers"])
         for name, saved in state["streams"].items():
             set_generator_state(getattr(self.streams, name), saved)
-        replay = state["replay"]
-        replay["storage"]["segments"] = [(s.name, s.array) for s in replay["storage"]["segments"]]
-        self.replay.load_state_dict(replay)
+        self.replay.load_state_dict(state["replay"])
 
 
 def build(config: Config) -> Parts:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,10 @@ from analysis.attribution import Head
 from analysis.episode import PANEL, attribution_targets, play_moments, write_video
 from analysis.evaluation import evaluate, evaluate_columns, format_goals, format_interval, summary_of, write_report
 from analysis.policies import greedy, random_policy, zero_policy
-from analysis.video import VideoWriter
-from configs.schema import Config, PretrainConfig
+from analysis.video import video_writer
+from configs.schema import Config
 from envs import Policy, Protocol
-from experiment.folders.next_commands import follow_up
+from experiment.folders.next_commands import follow_up, log_finished, log_outputs, log_views
 from experiment.goals.env import env_of_run
 from experiment.training.build import load_agent
 from experiment.training.monitoring import eval_scores
@@ -92,7 +90,7 @@ def write_game(config: Config, player: Player, protocol: Protocol) -> None:
     shown = f"{player.weights.name} {sha256(player.weights)}"
     if not video.is_file() or shown.encode() not in video.read_bytes():
         episode = play_moments(player.policy, protocol, config.frame_stack, config.seed, PANEL)
-        writer = VideoWriter(video, config.env.fps, comment=shown)
+        writer = video_writer(video, config.env.fps, comment=shown)
         write_video(episode, player.targets, config.frame_stack, writer)
 
 
@@ -157,31 +155,9 @@ def log_end(run: Training, begun: int) -> None:
     log_views(run_dir)
 
 
-def log_views(run_dir: Path) -> None:
-    """Log the commands that compare a run with others and open its log."""
-    arm = run_dir.parent if re.fullmatch(r"s\d+", run_dir.name) else run_dir
-    log.info("compare       python compare.py %s", shlex.quote(str(arm.parent)))
-    log.info("TensorBoard   tensorboard --logdir %s", shlex.quote(str(run_dir)))
-
-
-def log_finished(step: int, config: Config | PretrainConfig) -> None:
-    """Log how to continue a run that has ended."""
-    if step >= config.steps:
-        log.info("finished: all %s steps are done; give steps=%s to continue", f"{config.steps:,}", 2 * step)
-    elif isinstance(config, Config):
-        log.info("finished: until_score=%g was reached; give until_score=null to continue", config.until_score)
-
-
 def why_no_update(config: Config, steps: int) -> str:
     """Why a run of so many steps made no update: the keys that decided it."""
     if config.learning_starts >= steps:
         return f"learning_starts={config.learning_starts} is not below the {steps} steps"
     after = steps - config.learning_starts
     return f"replay_ratio={config.replay_ratio:g} asks for none in the {after} steps after learning_starts"
-
-
-def log_outputs(paths: Mapping[str, Path]) -> None:
-    """Log the files and folders that exist, by name."""
-    for what, path in paths.items():
-        if path.exists():
-            log.info("%-13s %s", what.removesuffix(".safetensors"), path)

@@ -24,10 +24,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from agents.peers import PeerConfig
 from configs.schema import Config, flat
 from envs import EnvConfig, Observation, SingleEnv
-from experiment.folders.next_commands import training_command
+from experiment.folders.next_commands import log_outputs, log_views, training_command
 from experiment.folders.run_folder import claim_run_dir
 from experiment.training.charts import open_logger
-from experiment.training.ending import Player, log_outputs, log_views, write_score
+from experiment.training.ending import Player, write_score
 from experiment.training.monitoring import log_row, log_scores
 from experiment.training.rescue import check_saved, saving_on_error
 from experiment.training.run import Progress
@@ -110,7 +110,7 @@ class TrainingCallback(BaseCallback):
     def _on_step(self) -> bool:
         run, progress, config = self._run, self._run.progress, self._run.config
         progress.stride = self.training_env.num_envs
-        progress.steps = self.num_timesteps
+        progress.steps, progress.updates = self.num_timesteps, self.model._n_updates
         for episode in (info["episode"] for info in self.locals["infos"] if "episode" in info):
             progress.add_episode(float(episode["r"]), int(episode["l"]))
         run.logger.meter.tick(progress.steps)
@@ -156,7 +156,6 @@ def log_peer(run: PeerTraining) -> None:
     """Log what the agent logged since the last row, and the training episodes."""
     progress, logged = run.progress, run.model.logger.name_to_value
     metrics = {tag: float(value) for tag, value in logged.items() if tag.startswith(("train/", "rollout/"))}
-    progress.updates = int(metrics.get("train/n_updates", progress.updates))
     logged.clear()
     run.model.logger.name_to_count.clear()
     log_row(run.config, progress, run.logger, metrics)

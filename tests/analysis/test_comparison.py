@@ -10,16 +10,16 @@ import pytest
 from compare_help import fake_run, study
 
 from analysis.comparison.figure import write_figure
-from analysis.comparison.groups import LONGEST, group_runs, with_baseline
+from analysis.comparison.groups import group_runs, with_baseline
 from analysis.comparison.measure import Estimate, compare, on_grid, smooth
 from analysis.comparison.notes import notes
 from analysis.comparison.page import RIGHT, WIDTH, html_page
 from analysis.comparison.runs import EPISODES, SCORE, Run, find_runs, read_runs
 from analysis.comparison.scores_csv import Published
 from analysis.comparison.tables import format_estimate, format_number, tables
-from analysis.comparison.tensorboard import LONGEST as LONGEST_FOLDER
 from analysis.comparison.tensorboard import write_groups
 from compare import IGNORED
+from harness.derive import LONGEST
 
 
 def groups_of(*words):
@@ -289,7 +289,7 @@ def test_the_page_has_the_latest_picture_of_a_task(tmp_path):
 def test_a_folder_of_tensorboard_has_a_bounded_name(tmp_path):
     run = Run("run", 200 * "t", 0, {}, [{"step": 1, SCORE: 1.0}], label="a")
     write_groups(compare(group_runs([run], ())), tmp_path)
-    assert [len(folder.name) for folder in tmp_path.iterdir()] == [LONGEST_FOLDER]
+    assert [len(folder.name) for folder in tmp_path.iterdir()] == [LONGEST]
 
 
 # --- what is wrong with the runs ---
@@ -356,6 +356,16 @@ def test_returns_in_different_goal_spaces_are_marked_and_in_the_spaces_of_the_se
 
 def test_equal_runs_have_no_warnings(tmp_path):
     assert said(study(tmp_path)) == []
+
+
+def test_where_the_copies_were_stepped_tells_no_groups_apart(tmp_path):
+    words = ("env=dmc/cartpole_swingup", "agent=sac")
+    for seed in range(5):
+        own = {"processes": seed % 2, "threads": 1}
+        fake_run(tmp_path / str(seed), *words, f"seed={seed}", f"env.processes={seed % 2}", env=own)
+    (group,) = groups_of(tmp_path)
+    assert len(group.all_runs) == 5
+    assert not any("evaluated in an environment" in text for text in said(tmp_path))
 
 
 def test_few_seeds_and_what_their_interval_cannot_say(tmp_path):
@@ -432,6 +442,16 @@ def test_a_damaged_report_leaves_the_run_out(report, tmp_path, caplog):
     (tmp_path / "b" / "report.json").write_text(report)
     assert len(groups_of(tmp_path)[0].all_runs) == 1
     assert "report.json is not a" in caplog.text
+
+
+@pytest.mark.parametrize("training", [{"games": [5]}, {"games": 7}, {"games": [], "steps": None}, {"config": 3}])
+def test_a_damaged_kept_report_is_left_out_by_its_name(training, tmp_path, caplog):
+    whole = fake_run(tmp_path / "a")
+    training = {"config": (whole / "config.yaml").read_text(), "games": [[1, 2.0]], "steps": 10} | training
+    report = json.loads((whole / "report.json").read_text()) | {"training": training}
+    (tmp_path / "kept.json").write_text(json.dumps(report))
+    assert len(groups_of(tmp_path / "a", tmp_path / "kept.json")[0].all_runs) == 1
+    assert "kept.json" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["nowhere", "empty", "no*thing"])

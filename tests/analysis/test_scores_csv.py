@@ -117,3 +117,5 @@ def test_a_published_curve(tmp_path):
     assert read_published(written(tmp_path / "plain.csv", "step,score\n2,3\n")).high is None
     with pytest.raises(ValueError, match="expected step and score"):
         read_published(written(tmp_path / "wrong.csv", "x,y\n2,3\n"))
+    with pytest.raises(ValueError, match=r"empty\.csv has no rows"):
+        read_published(written(tmp_path / "empty.csv", "step,score\n"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from analysis.picture import GAP, above_each_other, panel, side_by_side
-from analysis.video import VideoWriter
+from analysis.video import video_writer
 
 
 def read(path):
@@ -18,11 +18,11 @@ def read(path):
 def test_frames_come_back_in_order_with_size_rate_and_codec(tmp_path):
     path = tmp_path / "new" / "game.mp4"
     shades = [20, 90, 160, 230]
-    with VideoWriter(path, fps=15) as video:
+    with video_writer(path, fps=15) as add:
         for shade in shades:
             frame = np.full((48, 64, 3), shade, np.uint8)
             frame[:, 32:] = 0
-            video.add(frame)
+            add(frame)
         assert not path.exists()
     meta, frames = read(path)
     assert (meta["size"], meta["fps"], meta["codec"]) == ((64, 48), 15, "h264")
@@ -34,9 +34,9 @@ def test_frames_come_back_in_order_with_size_rate_and_codec(tmp_path):
 
 def test_an_odd_size_becomes_even_and_a_player_can_decode_it(tmp_path):
     path = tmp_path / "game.mp4"
-    with VideoWriter(path, fps=7.5) as video:
+    with video_writer(path, fps=7.5) as add:
         for _ in range(3):
-            video.add(np.random.default_rng(0).integers(256, size=(35, 51, 3), dtype=np.uint8))
+            add(np.random.default_rng(0).integers(256, size=(35, 51, 3), dtype=np.uint8))
     assert read(path)[0]["size"] == (52, 36)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "null", "-"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
@@ -44,19 +44,19 @@ def test_an_odd_size_becomes_even_and_a_player_can_decode_it(tmp_path):
 
 def test_an_error_leaves_no_torn_file(tmp_path):
     frames = [np.zeros((32, 32, 3), np.uint8), None]
-    with pytest.raises(AttributeError), VideoWriter(tmp_path / "game.mp4", fps=15) as video:
-        list(map(video.add, frames))
+    with pytest.raises(AttributeError), video_writer(tmp_path / "game.mp4", fps=15) as add:
+        list(map(add, frames))
     with pytest.raises(ValueError, match=r"game\.gif: the file must end in \.mp4"):
-        VideoWriter(tmp_path / "game.gif", fps=15)
+        video_writer(tmp_path / "game.gif", fps=15)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_frames_make_no_file_and_a_comment_stands_in_the_file(tmp_path):
-    with pytest.raises(OSError, match="did not write"), VideoWriter(tmp_path / "game.mp4", fps=15):
+    with pytest.raises(OSError, match="did not write"), video_writer(tmp_path / "game.mp4", fps=15):
         pass
     assert not list(tmp_path.iterdir())
-    with VideoWriter(tmp_path / "game.mp4", fps=15, comment="sha256 0123") as video:
-        video.add(np.zeros((32, 32, 3), np.uint8))
+    with video_writer(tmp_path / "game.mp4", fps=15, comment="sha256 0123") as add:
+        add(np.zeros((32, 32, 3), np.uint8))
     assert b"sha256 0123" in (tmp_path / "game.mp4").read_bytes()
 
 
@@ -65,8 +65,8 @@ def test_a_video_is_not_written_through_a_link(tmp_path):
     victim.write_text("mine")
     for name in ("game.mp4", ".game.part.mp4", ".game.mp4.tmp"):
         (tmp_path / name).symlink_to(victim)
-    with VideoWriter(tmp_path / "game.mp4", fps=15) as video:
-        video.add(np.zeros((32, 32, 3), np.uint8))
+    with video_writer(tmp_path / "game.mp4", fps=15) as add:
+        add(np.zeros((32, 32, 3), np.uint8))
     assert victim.read_text() == "mine"
     assert not (tmp_path / "game.mp4").is_symlink()
 

@@ -252,6 +252,9 @@ def test_the_replay_of_a_run(tmp_path: Path) -> None:
     save(tmp_path / "none/checkpoints", 1, {"parts": {"encoder": {}}})  # a pretraining has no replay
     with pytest.raises(CheckpointError, match=r"step_000000001 does not fit this run: KeyError\('replay'\)"):
         build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
+    save(tmp_path / "none/checkpoints", 2, {"networks": {}, "variables": {}})  # of an agent of Stable-Baselines3
+    with pytest.raises(ValueError, match="step_000000002 holds no replay"):
+        build_source(ReplayRunConfig(str(tmp_path / "none")), TOY, seed=0)
 
 
 def test_states_are_not_recorded_as_pixels(tmp_path: Path) -> None:

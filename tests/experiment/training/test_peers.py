@@ -151,6 +151,21 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     assert restored == [(60, updates)]
 
 
+def test_updates_are_counted_at_every_step(tmp_path, monkeypatch):
+    """A checkpoint may be saved at any of them, after an error or a signal."""
+    step, counted = TrainingCallback._on_step, []
+
+    def watched(self):
+        goes_on = step(self)
+        counted.append(self._run.progress.updates == self.model._n_updates)
+        return goes_on
+
+    monkeypatch.setattr(TrainingCallback, "_on_step", watched)
+    assert run(tmp_path, "sb3_dqn") == 0
+    assert len(counted) > 10
+    assert all(counted)
+
+
 @pytest.mark.parametrize("clip", [True, False])
 def test_the_learner_sees_clipped_rewards_and_the_log_raw_ones(clip, monkeypatch):
     env = build_vec_env(ToyConfig(num_envs=2), 4, clip)
