@@ -88,7 +88,7 @@ def _columns(path: Path) -> dict[str, list[float]]:
     rows = csv.reader(lines[skipped:])
     header = [name.strip().lower() for name in next(rows, [])]
     read = [list(_numbers(cells, header, f"{path}:{i}")) for i, cells in enumerate(rows, skipped + 2) if cells]
-    if not read:
+    if header and not read:
         raise ValueError(f"{path} has no rows")
     return {name: [row[k] for row in read] for k, name in enumerate(header)}
 

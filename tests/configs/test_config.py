@@ -19,7 +19,7 @@ from configs.schema import Config, PretrainConfig, ProbeConfig, flat
 from configs.sources import SOURCES, IdxConfig
 from encoders import ENCODERS, EncoderConfig
 from envs import ENVS, AtariConfig, ToyConfig
-from experiment.command_line.composition import _task_node, complete, freeze, read_config, write_config
+from experiment.command_line.composition import _task_node, complete, freeze, read_config, register, write_config
 from experiment.command_line.overrides import compose_words
 from experiment.training.build import build
 from replay import ReplayConfig
@@ -68,8 +68,9 @@ def test_two_families_with_the_same_keys_are_told_apart(monkeypatch: pytest.Monk
     class Twin(ToyConfig):
         name: str = "twin"
 
+    register()
     store = ConfigStore.instance()
-    monkeypatch.setitem(store.repo, "env", {**store.repo.get("env", {})})  # other tests list the choices
+    monkeypatch.setitem(store.repo, "env", {**store.repo["env"]})  # other tests list the choices
     monkeypatch.setitem(ENVS, "twin", Twin)
     for name, kind in (("twin", Twin), ("toy", ToyConfig)):
         made = composed(f"env={name}", "env.balls=2")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from PIL import Image
 from run_help import final, run, small
 from torch.nn.functional import adaptive_avg_pool2d
@@ -21,6 +22,7 @@ from configs.schema import Config, EvaluateConfig, GoalConfig, PretrainConfig
 from configs.sources import FramesConfig
 from encoders import EncoderConfig
 from envs import PointMassConfig, PusherConfig, Rollout
+from experiment.command_line.composition import register
 from experiment.folders.weights import read_weights, write_weights
 from experiment.goals import check as goal_space_check
 from experiment.goals.env import env_of_run
@@ -58,6 +60,9 @@ class Pooled(GoalTask):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
+    register()
+    store = ConfigStore.instance()
+    monkeypatch.setitem(store.repo, "aux", {**store.repo["aux"]})  # other tests list the choices
     monkeypatch.setitem(TASKS, "pooled", Pooled)
     monkeypatch.setattr(goal_space_check, "COPIES", 6)
 

@@ -133,7 +133,7 @@ def test_an_error_of_the_sweep_saves_and_ends_its_runs(tmp_path, monkeypatch):
         (["seed=0,1", "run_dir=here"], "two runs share the folder here"),
         (["seed=0,0"], "two runs share the folder"),
         (["seed=0,1", "sweep.jobs=two"], "jobs"),
-        (["seed=0,1", "sweep.jobs=-1"], "sweep.jobs=-1"),
+        (["seed=0,1", "sweep.jobs=-1"], "sweep.jobs must be at least 0, got -1"),
         (["seed=0,1", "sweep.cpus=1"], "sweep.jobs"),
         (["seed=0,1", "sweep=slurm"], "local, ray"),
         (["seed=0,1", "sweep=ray", "sweep.gpus=-1"], "sweep.gpus"),

@@ -343,7 +343,7 @@ def test_actors_that_are_always_lost_end_the_run(near, tmp_path):
         (["collect.actors=2"], "collect.actors=2: belongs to collect=ray"),
         (["collect=ray", "collect.actors=0"], "collect.actors must be at least 1, got 0"),
         (["collect=ray", "collect.block=1"], "collect.block must be at least 2, got 1"),
-        (["collect=ray", "collect.cpus=0"], "collect.cpus=0"),
+        (["collect=ray", "collect.cpus=0"], "collect.cpus must be above 0, got 0.0"),
         (["collect=ray", "collect.actors=4", "env.num_envs=4", "learning_starts=40"], "64, replay.n_step + 1 steps"),
     ],
 )
