@@ -25,7 +25,7 @@ class PeerConfig(ABC):
 
     def __post_init__(self) -> None:
         numbers = {key: value for key, value in vars(self).items() if key != "name"}
-        check_least(0, "agent", **numbers)
+        check_least(0, "agent", **{key: value for key, value in numbers.items() if key in AT_LEAST_0})
         check_above(0, "agent", **{key: value for key, value in numbers.items() if key not in AT_LEAST_0})
 
     def build(self, env: "VecEnv", **shared: Any) -> "BaseAlgorithm":

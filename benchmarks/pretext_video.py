@@ -5,7 +5,7 @@
 
 Pretrains what is missing in runs/pretext_video/<source>/<task>/s<seed>, and beside it, in .../control/s<seed>, the
 same on frames that lack what the task reads, where it must be at chance; `jobs` runs at a time. Balls and Pong are
-probed for the places of the balls. Then it writes these rows into results/pretext_video.json and the page's block;
+probed for the positions of the balls. Then it writes these rows into results/pretext_video.json and the page's block;
 others stay.
 """
 
@@ -144,7 +144,7 @@ def one_track(sampler: EpisodeSampler, parts: PretrainingParts, rng: np.random.G
 
 
 def recoloured(episodes: Episodes, rng: np.random.Generator) -> Frames:
-    """Frames of paler gray, with random colours of no luma: neither place nor brightness tells a colour."""
+    """Frames of paler gray, with random colours of no luma: neither position nor brightness tells a colour."""
     frames = np.zeros(episodes.frames.shape, np.uint8)
     size = episodes.frames.shape[-1]
     for row in episodes.rows():
@@ -244,7 +244,7 @@ def ball(episodes: Episodes, rows: Rows) -> Tensor:
 
 
 def places(folder: Path, labels: str, device: str) -> dict[str, float]:
-    """Mean R2 of ridge regression of the balls' places, by features."""
+    """Mean R2 of ridge regression of the balls' positions, by features."""
     words = [f"checkpoint={folder}", f"labels={labels}", "seeds=1", f"device={device}", "threads=1"]
     config = config_of("probe", words, ProbeConfig)
     scores, _ = measure(config, build_probing(config))

@@ -1,4 +1,4 @@
-"""Teach an encoder the simulator's state before background videos, by labels, and save it as the start of a training.
+"""Teach an encoder the simulator's state with background videos, by labels, and save it as the start of a training.
 
     python benchmarks/state_pretraining.py [steps=2000] [frames=10000] [out=runs/state_labels]
     python train.py experiment=sac_cartpole env.background=gas ... encoder.init=runs/state_labels/encoder.safetensors

@@ -35,6 +35,7 @@ def test_each_key_has_an_explanation(reference):
         ("env.quality", "fast", "fast, full"),
         ("agent.precision", "float32", "`float32`, `bfloat16`, `auto`"),
         ("agent.learning_rate", 2.5e-4, "above 0"),
+        ("agent.target_every", 1_000, "above 0"),
         ("aux.dbc.options.form", "paper", "paper, released, normed, robust, mico, rap"),
         ("aux.moco.options.queue", 2048, "at least 1"),
     ],

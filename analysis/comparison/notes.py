@@ -94,7 +94,8 @@ def _apart(value: Any, other: Any) -> Any:
 
 def _eval_env(run: Run) -> dict[str, Any]:
     env = flatten(run.report.get("env") or {})
-    return {key: value for key, value in sorted(env.items()) if key not in NO_EFFECT and key != "name"}
+    known = {key: value for key, value in env.items() if value != ""}  # older reports have folders that are not given
+    return {key: value for key, value in sorted(known.items()) if key not in NO_EFFECT and key != "name"}
 
 
 def _simulators(run: Run) -> str:

@@ -22,19 +22,19 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
     for old in folder.rglob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
     for (task, label), cell in comparison.cells.items():
-        run_dir = folder / _name(task) / _name(label)
-        _write_curve(cell, comparison.metric, run_dir)
+        group_dir = folder / _name(task) / _name(label)
+        _write_curve(cell, comparison.metric, group_dir)
         for outcome in cell.outcomes:
             scores = {name: value for name in SCORES if (value := getattr(outcome, name)) is not None}
             settings = {"task": task, **cell.group.words, "seed": outcome.run.seed}
-            with SummaryWriter(str(run_dir / f"s{outcome.run.seed}"), filename_suffix=SUFFIX) as writer:
+            with SummaryWriter(str(group_dir / f"s{outcome.run.seed}"), filename_suffix=SUFFIX) as writer:
                 _write_hparams(writer, settings, scores)
                 for name, value in scores.items():
                     writer.add_scalar(name, value, outcome.run.steps)
 
 
-def _write_curve(cell: Cell, metric: str, run_dir: Path) -> None:
-    with SummaryWriter(str(run_dir), filename_suffix=SUFFIX) as writer:
+def _write_curve(cell: Cell, metric: str, group_dir: Path) -> None:
+    with SummaryWriter(str(group_dir), filename_suffix=SUFFIX) as writer:
         tags = [f"group/{metric.replace('/', '_')}{end}" for end in ("", "_low", "_high")]
         if cell.curve:
             for x, *values in zip(cell.curve.x, cell.curve.mean, cell.curve.low, cell.curve.high, strict=True):

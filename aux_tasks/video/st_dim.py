@@ -18,8 +18,8 @@ class STDIM(AuxTask):
     positions: -log softmax_j(z_i^T W_g m_j[p]) - log softmax_j(n_i[p]^T W_l m_j[p]) at j = i, where n are the encoder's
     maps of x_t and m those of x_t+1 (Anand et al. 2019, "Unsupervised state representation learning in Atari").
 
-    The local features are `encoder.maps`, the last convolution. Each position is a
-    choice of its own, so that the loss asks for what happens everywhere, not for the easiest thing in the picture.
+    The local features are `encoder.maps`, the last convolution. Each position is a choice of its own, so that the loss
+    asks for what happens everywhere, not for the easiest thing in the picture.
     Observations are a frame stack apart by default, so that no frame is on both sides; in a clip that stands still, the
     local term is solved by any encoder. Chance is one over the number of clips; positions that look alike in all of
     them bound the accuracy.

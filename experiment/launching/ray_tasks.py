@@ -83,9 +83,7 @@ class RayProcess:
             self._stop.touch()
 
 
-def run_command(
-    command: Sequence[str], folder: str, output: str, stop: str, variables: dict[str, str]
-) -> int:  # pragma: no cover - runs in Ray's worker
+def run_command(command: Sequence[str], folder: str, output: str, stop: str, variables: dict[str, str]) -> int:
     """Run the command in the shared `folder` until it ends. When the file `stop` appears, tell it to save and end.
 
     Raises:

@@ -138,7 +138,7 @@ def test_a_report_names_backgrounds_by_their_content(folder: Path, tmp_path: Pat
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     here, there = (
-        DmcConfig(background="images", background_folder=str(position)).description() for position in (folder, moved)
+        DmcConfig(background="images", background_folder=str(path)).description() for path in (folder, moved)
     )
     assert here == there
     (moved / "0.png").unlink()
@@ -146,8 +146,8 @@ def test_a_report_names_backgrounds_by_their_content(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])
-@pytest.mark.parametrize("position", SPLITS)
-def test_every_file_of_both_splits_is_checked_at_once(kind: str, position: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_file_of_both_splits_is_checked_at_once(kind: str, split: str, tmp_path: Path) -> None:
     ending = {"images": "png", "video": "mp4"}[kind]
     for i in range(6):
         if kind == "images":
@@ -156,7 +156,7 @@ def test_every_file_of_both_splits_is_checked_at_once(kind: str, position: str, 
             write_video(tmp_path / f"{i}.mp4", gray(range(3 * i, 3 * i + 3)))
     (tmp_path / f"._0.{ending}").write_text("resource fork")
     check_files(kind, str(tmp_path))
-    torn = split_files(tmp_path, kind)[position][-1]
+    torn = split_files(tmp_path, kind)[split][-1]
     torn.write_bytes(torn.read_bytes()[:30])
     check_files.cache_clear()
     with pytest.raises(ValueError, match=rf"{torn.name} is not a readable"):

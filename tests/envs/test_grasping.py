@@ -119,7 +119,7 @@ def test_the_others_move_by_pixels_and_stay_in_the_picture(env: GraspingVector) 
     assert 2 < np.mean(moved) < 5
 
 
-def test_a_place_of_a_grid_is_a_grasp_at_its_middle(env: GraspingVector) -> None:
+def test_a_position_of_a_grid_is_a_grasp_at_its_middle(env: GraspingVector) -> None:
     rows, columns = np.arange(12) % 4, np.arange(12) // 3
     positions = np.stack([(columns + 0.5) / 4, (rows + 0.5) / 4], axis=1) * 2 - 1
     grid = GraspingConfig(num_envs=12, grid=4).build()

@@ -185,6 +185,7 @@ def test_the_learner_sees_clipped_rewards_and_the_log_raw_ones(clip, monkeypatch
         ("agent=sb3_dqn replay_ratio=1", "replay_ratio=1"),
         ("agent=sb3_dqn agent.hidden=3", "unknown key 'agent.hidden'"),
         ("agent=sb3_dqn agent.learning_rate=0", "agent.learning_rate must be above 0, got 0.0"),
+        ("agent=sb3_dqn agent.batch_size=-1", "agent.batch_size must be above 0, got -1"),
         (
             "agent=sb3_dqn agent.buffer_size=100 agent.train_every=3",
             "agent.train_every=3 and env.num_envs=4: one must be a multiple",
