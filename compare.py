@@ -29,6 +29,7 @@ from analysis.comparison.scores_csv import read_published
 from analysis.comparison.tables import tables
 from analysis.comparison.tensorboard import write_groups
 from configs.schema import CompareConfig
+from envs.base import NO_EFFECT
 from experiment.command_line.composition import freeze
 from experiment.folders.next_commands import training_command
 from experiment.folders.run_folder import MAY_CHANGE
@@ -40,7 +41,7 @@ log = logging.getLogger("sidequest")
 
 # Keys that do not tell groups apart: those that may change when a run continues, the seed, and how the run was watched.
 IGNORED = MAY_CHANGE | {"seed", "device", "log_every", "diagnose_every", "probe_every"}
-IGNORED |= {"env.threads", "env.processes", "replay.storage", "replay.path"}
+IGNORED |= {"replay.storage", "replay.path", *(f"env.{key}" for key in NO_EFFECT)}
 
 
 def run(config: CompareConfig, argv: list[str]) -> int:

@@ -1,4 +1,7 @@
-"""RL agents: losses and policies on a shared encoder. None knows an auxiliary task by name."""
+"""RL agents: losses and policies on a shared encoder, and the configs of Stable-Baselines3's agents.
+
+None knows an auxiliary task by name.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -49,7 +49,7 @@ class SpatialHead(nn.Module):
         hidden: feature maps of the hidden layer.
 
     Raises:
-        ValueError: there are no goals, or the positions are no such grid.
+        ValueError: there are no goals, or `num_actions` is not such a number.
     """
 
     def __init__(self, map_shape: tuple[int, int, int], goal_dim: int, num_actions: int, hidden: int) -> None:

@@ -54,6 +54,16 @@ class OffPolicyConfig(PeerConfig):
     learning_starts: int = 100_000  # agent steps with random actions before the first update
     train_every: int = 4  # agent steps for each update, over all copies
 
+    def replay_arguments(self, copies: int) -> dict[str, Any]:
+        """What every agent with a replay takes."""
+        return {
+            "learning_rate": self.learning_rate,
+            "buffer_size": self.buffer_size,
+            "learning_starts": self.learning_starts,
+            "batch_size": self.batch_size,
+            **self.cadence(copies),
+        }
+
     def cadence(self, copies: int) -> dict[str, Any]:
         """Steps of all copies between updates, and updates then.
 
@@ -88,14 +98,10 @@ class SB3DQNConfig(OffPolicyConfig):
         return DQN(
             "CnnPolicy",
             env,
-            learning_rate=self.learning_rate,
-            buffer_size=self.buffer_size,
-            learning_starts=self.learning_starts,
-            batch_size=self.batch_size,
             target_update_interval=self.target_every,
             exploration_fraction=self.exploration_fraction,
             exploration_final_eps=self.epsilon_end,
-            **self.cadence(env.num_envs),
+            **self.replay_arguments(env.num_envs),
             **shared,
         )
 
@@ -115,17 +121,7 @@ class SB3SACConfig(OffPolicyConfig):
     def _build(self, env: "VecEnv", **shared: Any) -> "BaseAlgorithm":
         from stable_baselines3 import SAC
 
-        return SAC(
-            "CnnPolicy",
-            env,
-            learning_rate=self.learning_rate,
-            buffer_size=self.buffer_size,
-            learning_starts=self.learning_starts,
-            batch_size=self.batch_size,
-            tau=self.target_tau,
-            **self.cadence(env.num_envs),
-            **shared,
-        )
+        return SAC("CnnPolicy", env, tau=self.target_tau, **self.replay_arguments(env.num_envs), **shared)
 
 
 @dataclass(frozen=True)

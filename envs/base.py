@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, flatdim
 from numpy.typing import NDArray
 
+NO_EFFECT = frozenset({"threads", "processes"})  # keys that change how the copies are stepped, and no frame
 Actions: TypeAlias = NDArray[Any]  # (N,) integers or (N, A) floats, as the action space says
 Padding: TypeAlias = Literal["zeros", "repeat"]  # what stands before an episode's first frame: black, or that frame
 

@@ -88,7 +88,7 @@ class ReplayConfig:
         """Steps of the return at an agent step (Schwarzer et al. 2023, BBF)."""
         if self.final_n_step is None:
             return self.n_step
-        return round(math.exp(linear(math.log(self.n_step), math.log(self.final_n_step), step, self.n_step_steps)))
+        return round(self.n_step * math.pow(self.final_n_step / self.n_step, linear(0, 1, step, self.n_step_steps)))
 
     def beta_at(self, step: int) -> float:
         """Exponent of the importance weights at an agent step; LAP has none."""

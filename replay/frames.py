@@ -189,7 +189,7 @@ def check_room(
     what: str = "{} transitions",
     advice: str = "set replay.capacity to {} or less",
 ) -> None:
-    """Log what `count` frames (C, H, W), of `itemsize` bytes a number, take of the `free` bytes `where` they lie.
+    """Log how many bytes `count` frames (C, H, W) take, of `itemsize` bytes a number, and how many are free `where`.
 
     Raises:
         MemoryError: they do not fit. The {} of `what` is the count, that of `advice` the number that fits.

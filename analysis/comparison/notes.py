@@ -10,10 +10,11 @@ from analysis.comparison.groups import protocol
 from analysis.comparison.measure import FEW, Cell, Comparison, machine
 from analysis.comparison.runs import Run
 from configs.schema import flatten
+from envs.base import NO_EFFECT
 
 NOT_SIMULATORS = ("sidequest", "torch", "numpy", "python", "platform", "cpu")
 SAME_LENGTH = 0.98  # share of the longest run from which a run counts as equally long
-NO_EFFECT = ("num_envs", "threads", "processes")  # keys of an evaluation environment that change no score
+UNSEEN = NO_EFFECT | {"num_envs", "name"}  # keys of an evaluation environment that change no score
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def _of_task(comparison: Comparison, task: str) -> Iterator[Note]:
         yield from _unlike(task, cells, text, of)
     if len({cell.group.settings.get("goal.space") for cell in cells}) > 1:
         yield Note(
-            f"{task}: rewards are of different goal spaces, each with a unit of its own. Returns do not compare: read "
-            "success rates and distances to the goal."
+            f"{task}: rewards are of different goal spaces, whose units differ: compare success rates and distances to "
+            "the goal, not returns."
         )
     yield from _short(task, cells)
     lacks: dict[str, Callable[[Run], bool]] = {
@@ -94,8 +95,8 @@ def _apart(value: Any, other: Any) -> Any:
 
 def _eval_env(run: Run) -> dict[str, Any]:
     env = flatten(run.report.get("env") or {})
-    known = {key: value for key, value in env.items() if value != ""}  # older reports have folders that are not given
-    return {key: value for key, value in sorted(known.items()) if key not in NO_EFFECT and key != "name"}
+    # Older reports have "" where no folder was given.
+    return {key: value for key, value in sorted(env.items()) if key not in UNSEEN and value != ""}
 
 
 def _simulators(run: Run) -> str:

@@ -66,9 +66,8 @@ class Composed:
     @property
     def suffix(self) -> str:
         """What sets the names of its files apart from those of its sweep, `-seed=1`; empty for one run."""
-        words = [
-            word for word in self.apart if not re.match("protocol=|checkpoint=(?!.*[.])", word)
-        ]  # shown by name or folder
+        shown = "protocol=|checkpoint=(?!.*[.])"  # by the name or the folder of the file
+        words = [word for word in self.apart if not re.match(shown, word)]
         text = "".join(f"-{word}" for word in words)
         plain = re.sub(r"[^-+,.=0-9A-Za-z_]", "_", text)
         return shorten(plain if plain == text else f"{plain}-{derive(0, text):016x}")

@@ -38,6 +38,7 @@ from datasets.readers import (
 from datasets.synthetic import bouncing_balls
 from datasets.triplets import read_triplets
 from envs import EnvConfig, GraspingConfig, Policy, VectorEnv, action_sizes
+from envs.base import NO_EFFECT
 from experiment.command_line.composition import read_config
 from experiment.folders.foreign import PATH_KEYS
 from experiment.folders.weights import read_shapes
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 SOURCE_FILE = "source.json"  # in the folder of a run: `describe_source`
 RANDOM_SHARE = 0.05  # random actions of a trained agent, without which all games of many environments are the same
-UNSEEN = {"name", "threads", "processes"}  # environment keys that change no frame, or are recorded separately
+UNSEEN = NO_EFFECT | {"name"}  # environment keys that change no frame, or are recorded separately
 
 
 def is_same(source: SourceConfig, other: SourceConfig) -> bool:
