@@ -18,8 +18,8 @@ DARK = 70  # backgrounds are darker, and all balls brighter
 def bouncing_balls(episodes: int, length: int, size: int, balls: int, rng: np.random.Generator) -> Episodes:
     """Balls that fall in a box and lose speed at every bounce, so that time has a direction; they do not collide.
 
-    Frames (3, size, size) show ball i in its colour, in front of balls of lower i, on the background of its episode. The
-    labels are floats: `x_i` and `y_i`, the centre in pixels from the left and upper edge of the picture, `vx_i` and
+    Frames (3, size, size) show ball i in its colour in front of balls of lower i, on the background of its episode.
+    The labels are floats: `x_i` and `y_i`, the centre in pixels from the left and upper edge of the picture, `vx_i` and
     `vy_i` in pixels a frame, downwards positive.
 
     Args:

@@ -1,4 +1,4 @@
-"""Lazy imports: a command line is checked before torch is imported, and a run starts without modules that few runs need."""
+"""Lazy imports: a command line is checked before torch is imported, and a run starts without what few runs need."""
 
 from collections import UserDict
 from collections.abc import Callable
